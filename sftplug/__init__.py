@@ -1,0 +1,71 @@
+"""sftplug: supervised fine-tuning in which every step is a plugin.
+
+This is the public API: everything that a plugin may import, and nothing else. Importing it loads no heavy library.
+"""
+
+from pydantic import Field
+
+from sftplug.components import (
+    Adapter,
+    Callback,
+    ChatTemplate,
+    DatasetFormat,
+    Masking,
+    ModelBuilder,
+    Quantization,
+)
+from sftplug.conversation import ROLES, Conversation, Message, ToolCall
+from sftplug.errors import (
+    DataError,
+    MaskError,
+    MissingLibraryError,
+    ModelError,
+    PluginError,
+    Problem,
+    RecipeError,
+    RowError,
+    SftplugError,
+    TemplateError,
+    TrainingError,
+    did_you_mean,
+)
+from sftplug.hookspecs import hookimpl
+from sftplug.libraries import require
+from sftplug.recipe import InputPath, Recipe
+from sftplug.tokens import PARTS, ROLE_CODES, TokenBatch
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "PARTS",
+    "ROLES",
+    "ROLE_CODES",
+    "Adapter",
+    "Callback",
+    "ChatTemplate",
+    "Conversation",
+    "DataError",
+    "DatasetFormat",
+    "Field",
+    "InputPath",
+    "MaskError",
+    "Masking",
+    "Message",
+    "MissingLibraryError",
+    "ModelBuilder",
+    "ModelError",
+    "PluginError",
+    "Problem",
+    "Quantization",
+    "Recipe",
+    "RecipeError",
+    "RowError",
+    "SftplugError",
+    "TemplateError",
+    "TokenBatch",
+    "ToolCall",
+    "TrainingError",
+    "did_you_mean",
+    "hookimpl",
+    "require",
+]

@@ -1,0 +1,129 @@
+"""The kinds of component: what a recipe chooses by name, and what a plugin offers.
+
+A component *is* its options: a frozen pydantic model whose ``type`` is the name that recipes use, and one method
+that does the work. Field docstrings become the descriptions in the schema. Heavy libraries are imported inside
+methods, so that listing plugins stays instant.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from peft import PeftConfig
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase, TrainerCallback
+
+    from sftplug.conversation import Conversation
+    from sftplug.recipe import Recipe
+    from sftplug.tokens import TokenBatch
+
+
+class Component(BaseModel, ABC):
+    """Base of every kind. Subclass a kind, not this."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+
+    type: str
+    """The name that recipes use; a subclass narrows it to a ``Literal`` with a default."""
+
+    shorthand: ClassVar[str | None] = None
+    """The option that ``{name: value}`` sets in a recipe, so that ``roles: [user]`` can be written."""
+
+    def check(self, recipe: Recipe) -> Iterable[str]:
+        """Yield a sentence for everything in `recipe` that does not go together with this component.
+
+        Called before anything is downloaded or loaded; must be quick and must not import a heavy library.
+        """
+        return ()
+
+
+class DatasetFormat(Component):
+    """Turns one row of a dataset into a conversation."""
+
+    @abstractmethod
+    def to_conversation(self, row: Mapping[str, Any]) -> Conversation:
+        """Return the conversation that `row` holds, without changing `row`.
+
+        Raises `RowError` naming the field and the reason when the row does not fit.
+        """
+
+
+class ChatTemplate(Component):
+    """Says which Jinja chat template renders conversations."""
+
+    @abstractmethod
+    def source(self, tokenizer: PreTrainedTokenizerBase) -> str:
+        """Return the template's Jinja source; it is saved with the model, so that inference renders the same."""
+
+
+class Masking(Component):
+    """Says how much each token counts in the loss."""
+
+    @abstractmethod
+    def weights(self, tokens: TokenBatch) -> NDArray[np.bool_] | NDArray[np.floating[Any]]:
+        """Return an array of shape (N,) over the flat batch: bool, or float >= 0."""
+
+
+class Quantization(Component):
+    """Says in which numbers the base model's weights are held."""
+
+    trainable: ClassVar[bool] = False
+    """Whether the weights themselves can be trained; False for weights that only an adapter can be trained on."""
+    bits: ClassVar[int]
+    """Bits of one weight, for components that demand, say, a 4-bit base."""
+
+    @property
+    @abstractmethod
+    def bytes_per_parameter(self) -> float:
+        """Bytes that one weight of a quantized module takes, its share of the quantization constants included."""
+
+    @abstractmethod
+    def load_kwargs(self) -> dict[str, Any]:
+        """Return keyword arguments for ``from_pretrained``: ``dtype`` and, when needed, ``quantization_config``."""
+
+    def prepare_model(self, model: nn.Module) -> None:
+        """Change the loaded model in place where the backend needs it; nothing by default."""
+
+
+class Adapter(Component):
+    """Says which parameters are trained."""
+
+    default_quantization: ClassVar[str] = "bf16"
+    """The quantization a recipe gets that names this adapter and no quantization."""
+    trains_base: ClassVar[bool] = False
+    """Whether weights of the base model itself are trained."""
+
+    @abstractmethod
+    def peft_config(self) -> PeftConfig | None:
+        """Return the PEFT configuration, or None when the model's own parameters are trained."""
+
+    def prepare_model(self, model: nn.Module) -> None:
+        """Choose what is trained when `peft_config` returns None; called on the loaded model."""
+
+    def check_model(self, model: nn.Module) -> Iterable[str]:
+        """Yield a sentence for everything that does not fit `model`, whose weights are on the meta device."""
+        return ()
+
+
+class Callback(Component):
+    """Watches the training loop."""
+
+    @abstractmethod
+    def trainer_callback(self) -> TrainerCallback:
+        """Return the transformers callback that the trainer calls."""
+
+
+class ModelBuilder(Component):
+    """Makes a base model on the spot, for work without a download."""
+
+    @abstractmethod
+    def build(self, directory: Path) -> None:
+        """Write tokenizer, configuration and safetensors weights into `directory`, which exists and is empty."""

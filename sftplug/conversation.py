@@ -1,0 +1,73 @@
+"""Plain data between a dataset format and a chat template.
+
+The shapes are those of the OpenAI chat format, which is what chat templates are written against.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+ROLES = ("system", "developer", "user", "assistant", "tool", "document")
+"""The roles a format may write. ``document`` is plain text that no chat template renders."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call that the assistant makes to a tool."""
+
+    name: str
+    arguments: Mapping[str, Any] | str
+    """An object, or the JSON text of one; passed to the template as the row has it."""
+    id: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the call as chat templates expect it: ``{"type": "function", "function": {...}}``."""
+        call: dict[str, Any] = {"type": "function", "function": {"name": self.name, "arguments": self.arguments}}
+        return call if self.id is None else {"id": self.id, **call}
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: str
+    content: str | Sequence[Mapping[str, Any]] | None = None
+    """A string, a list of parts (``{"type": "text", "text": …}``), or None (a turn of tool calls only)."""
+    tool_calls: tuple[ToolCall, ...] = ()
+    reasoning_content: str | None = None
+    name: str | None = None
+    tool_call_id: str | None = None
+    weight: float | None = None
+    """The loss weight that the row itself gives this turn; None when it gives none."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the message as chat templates expect it: ``content`` always, other keys only if it has them."""
+        message: dict[str, Any] = {"role": self.role, "content": self.content}
+        if self.reasoning_content is not None:
+            message["reasoning_content"] = self.reasoning_content
+        if self.tool_calls:
+            message["tool_calls"] = [call.to_dict() for call in self.tool_calls]
+        if self.name is not None:
+            message["name"] = self.name
+        if self.tool_call_id is not None:
+            message["tool_call_id"] = self.tool_call_id
+        return message
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """One training example, before any template has seen it."""
+
+    messages: tuple[Message, ...]
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """Tool schemas in the form the template expects (OpenAI's ``{"type": "function", …}``)."""
+    completion_from: int | None = None
+    """Index of the first message that belongs to the completion; None when the row does not say."""
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """More arguments for the chat template, such as ``enable_thinking``."""
+    plain: bool = False
+    """True for text that no chat template renders: the contents are joined as they stand, an EOS at the end."""
+    weight: float = 1.0
+    """Loss weight of the whole row."""

@@ -1,0 +1,97 @@
+"""What can go wrong, as a tree; the command line prints these without a traceback.
+
+    SftplugError
+    ├── RecipeError            the recipe is wrong; carries every Problem at once
+    ├── PluginError            a plugin cannot be found, imported or registered, or two clash
+    ├── MissingLibraryError    a component needs a library that is not installed
+    ├── DataError              a source that cannot be read, or rows that do not fit
+    │   └── RowError           one row does not fit its format; names the field and the reason
+    ├── TemplateError          a chat template that does not compile, or refuses a conversation
+    ├── MaskError              a loss mask that failed its check
+    ├── ModelError             the model, its tokenizer or its modules do not fit the recipe
+    └── TrainingError          training was stopped before it could do harm
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+class SftplugError(Exception):
+    """Base of every error that sftplug raises on purpose; its text is written for the user."""
+
+    exit_code = 2
+    """What the command line exits with: 2 for what was refused before work began, 1 for work that failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with a recipe."""
+
+    path: str
+    """Where in the recipe, dotted: ``adapter.r`` or ``data.train[0].format``."""
+    text: str
+    """What is wrong, what is known and what was probably meant."""
+    origin: str = ""
+    """Where the value was written: ``recipe.yaml:12`` or ``command line``."""
+
+    def __str__(self) -> str:
+        place = f" ({self.origin})" if self.origin else ""
+        return f"{self.path}{place}: {self.text}"
+
+
+class RecipeError(SftplugError):
+    """The recipe is wrong; ``problems`` holds everything found, in the order of the recipe."""
+
+    def __init__(self, recipe: str, problems: Sequence[Problem]) -> None:
+        self.recipe = recipe
+        self.problems = tuple(problems)
+        count = f"{len(problems)} problem{'s' if len(problems) != 1 else ''}"
+        super().__init__("\n".join([f"{recipe}: {count}", *(f"  {problem}" for problem in problems)]))
+
+
+class PluginError(SftplugError):
+    """A plugin cannot be found, imported or registered, or two plugins clash."""
+
+
+class MissingLibraryError(SftplugError):
+    """A component was used whose library is not installed."""
+
+
+class DataError(SftplugError):
+    """A source cannot be read, or rows do not fit their format."""
+
+
+class RowError(DataError):
+    """One row does not fit its format; a format raises it, the core adds the row's origin."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        self.field = field
+        self.reason = reason
+        super().__init__(f"{field}: {reason}")
+
+
+class TemplateError(SftplugError):
+    """A chat template does not compile, or refuses a conversation."""
+
+
+class MaskError(SftplugError):
+    """A loss mask that failed its check: training on it would teach something else than what was meant."""
+
+
+class ModelError(SftplugError):
+    """The model, its tokenizer or its modules do not fit the recipe."""
+
+
+class TrainingError(SftplugError):
+    """Training was stopped before it could do harm."""
+
+    exit_code = 1
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """Return ``" Did you mean 'x'?"`` for the nearest of `known`, else an empty string."""
+    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.6)
+    return f" Did you mean '{close[0]}'?" if close else ""

@@ -1,0 +1,92 @@
+"""Every hook of sftplug, in the order in which a run calls them.
+
+There are two sorts. *Offer hooks* are collecting: each plugin returns a list of component classes, from which a
+recipe chooses by name. *Moment hooks* observe the boundaries of a run; they return nothing and change nothing. What
+must transform what another plugin made is not a hook but a component, listed in order in the recipe.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    from transformers import Trainer
+
+    from sftplug.components import (
+        Adapter,
+        Callback,
+        ChatTemplate,
+        DatasetFormat,
+        Masking,
+        ModelBuilder,
+        Quantization,
+    )
+    from sftplug.data.ledger import Ledger
+    from sftplug.recipe import Recipe
+    from sftplug.training import RunResult
+
+PROJECT = "sftplug"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def sftplug_dataset_formats() -> list[type[DatasetFormat]]:  # type: ignore[empty-body]
+    """Offer dataset formats: row -> conversation."""
+
+
+@hookspec
+def sftplug_chat_templates() -> list[type[ChatTemplate]]:  # type: ignore[empty-body]
+    """Offer chat templates: conversation -> text."""
+
+
+@hookspec
+def sftplug_maskings() -> list[type[Masking]]:  # type: ignore[empty-body]
+    """Offer masking strategies: tokens with provenance -> loss weight of each."""
+
+
+@hookspec
+def sftplug_model_builders() -> list[type[ModelBuilder]]:  # type: ignore[empty-body]
+    """Offer builders of base models, for runs that download nothing."""
+
+
+@hookspec
+def sftplug_quantizations() -> list[type[Quantization]]:  # type: ignore[empty-body]
+    """Offer quantization backends: in which numbers the base weights are held."""
+
+
+@hookspec
+def sftplug_adapters() -> list[type[Adapter]]:  # type: ignore[empty-body]
+    """Offer adapter types: which parameters are trained."""
+
+
+@hookspec
+def sftplug_callbacks() -> list[type[Callback]]:  # type: ignore[empty-body]
+    """Offer callbacks: what watches the training loop."""
+
+
+@hookspec
+def sftplug_recipe_loaded(recipe: Recipe) -> None:
+    """The recipe is valid; nothing has been downloaded or loaded yet."""
+
+
+@hookspec
+def sftplug_dataset_prepared(recipe: Recipe, ledger: Ledger) -> None:
+    """The rows are tokens with labels; `ledger` accounts for every row read."""
+
+
+@hookspec
+def sftplug_trainer_created(recipe: Recipe, trainer: Trainer) -> None:
+    """Model, adapter and data are in the trainer; the first step comes next."""
+
+
+@hookspec
+def sftplug_run_finished(recipe: Recipe, result: RunResult) -> None:
+    """Training is over and everything is saved."""
+
+
+@hookspec
+def sftplug_run_failed(recipe: Recipe, error: BaseException) -> None:
+    """The run stopped with `error`, which is raised again after this hook."""

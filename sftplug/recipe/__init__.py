@@ -1,0 +1,6 @@
+"""Recipes: what a run does, as data."""
+
+from sftplug.recipe.load import LoadedRecipe, find_recipe, load_recipe, shipped_recipes
+from sftplug.recipe.model import InputPath, Recipe
+
+__all__ = ["InputPath", "LoadedRecipe", "Recipe", "find_recipe", "load_recipe", "shipped_recipes"]

@@ -1,0 +1,74 @@
+"""Narrow the recipe's classes to what is installed: each kind becomes a union discriminated by ``type``."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import types
+import typing
+from collections.abc import Mapping
+from typing import Annotated, Any, Union
+
+from pydantic import GetCoreSchemaHandler, GetPydanticSchema, create_model
+from pydantic_core import CoreSchema, core_schema
+
+from sftplug.components import Component
+from sftplug.recipe.model import Recipe, Section
+from sftplug.registry import Registry
+
+
+def recipe_class(registry: Registry) -> type[Recipe]:
+    """Return `Recipe` with every kind replaced by the union of the components that `registry` offers."""
+    return typing.cast("type[Recipe]", _narrow_section(Recipe, registry))
+
+
+def _narrow_section(section: type[Section], registry: Registry) -> type[Section]:
+    narrowed: dict[str, Any] = {}
+    for name, field in section.model_fields.items():
+        annotation = _narrow(field.annotation, registry)
+        if annotation is not field.annotation:
+            narrowed[name] = (annotation, copy.copy(field))
+    return create_model(section.__name__, __base__=section, __module__=section.__module__, **narrowed)
+
+
+def _narrow(annotation: Any, registry: Registry) -> Any:
+    """Replace kinds and sections wherever they stand inside `annotation`; return it itself if there are none."""
+    if inspect.isclass(annotation) and issubclass(annotation, Component):
+        return _union_of(annotation, registry)
+    if inspect.isclass(annotation) and issubclass(annotation, Section):
+        return _narrow_section(annotation, registry)
+    inner = typing.get_args(annotation)
+    narrowed = tuple(_narrow(item, registry) for item in inner)
+    if all(new is old for new, old in zip(narrowed, inner, strict=True)):
+        return annotation
+    origin = typing.get_origin(annotation)
+    if origin in (Union, types.UnionType):
+        return Union[narrowed]  # noqa: UP007 - built at run time
+    return Annotated[narrowed] if origin is Annotated else origin[narrowed]
+
+
+def _union_of(kind: type[Component], registry: Registry) -> Any:
+    offers = {name: offer.component for name, offer in sorted(registry.offers[kind].items())}
+
+    def schema(_source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        # A tagged union by hand, because pydantic's own needs at least two members and a plugin may be the only one.
+        choices = {name: handler.generate_schema(component) for name, component in offers.items()}
+        union = core_schema.tagged_union_schema(choices, discriminator="type")
+        return core_schema.no_info_before_validator_function(lambda value: expand(value, offers), union)
+
+    return Annotated[kind, GetPydanticSchema(schema)]
+
+
+def expand(value: Any, offers: Mapping[str, type[Component]]) -> Any:
+    """Expand a bare name to ``{type: name}``, and ``{name: value}`` to the option that the component names for it."""
+    if isinstance(value, str):
+        return {"type": value}
+    if not isinstance(value, Mapping) or "type" in value or len(value) != 1:
+        return value
+    (name, options), *_ = value.items()
+    component = offers.get(name)
+    if component is None:
+        return value
+    if isinstance(options, Mapping):
+        return {"type": name, **options}
+    return {"type": name, component.shorthand: options} if component.shorthand else value

@@ -1,0 +1,276 @@
+"""From a recipe's name to a validated `Recipe`: find, extend, override, load plugins, validate, check."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from sftplug.components import Adapter
+from sftplug.errors import PluginError, Problem, RecipeError, did_you_mean
+from sftplug.plugins import Plugin, Plugins, load_plugins
+from sftplug.recipe.choices import expand, recipe_class
+from sftplug.recipe.model import Recipe, resolve_path
+from sftplug.recipe.problems import dotted, problem_at, problems_from
+from sftplug.recipe.train_options import problems_in_train
+from sftplug.recipe.yaml import Path_, Tree, parse_yaml, read_yaml
+from sftplug.registry import Registry, build_registry
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedRecipe:
+    """A valid recipe, with where everything in it came from."""
+
+    name: str
+    recipe: Recipe
+    tree: Tree
+    """The merged data as written, and the origin of every value."""
+    registry: Registry
+    active: tuple[str, ...]
+    """Names of the plugins that this run uses, sorted."""
+
+
+def load_recipe(reference: str, overrides: Sequence[str] = (), blocked: Iterable[str] = ()) -> LoadedRecipe:
+    """Load the recipe that `reference` names: a path, or the name of a shipped recipe.
+
+    `overrides` are ``section.key=value``; `blocked` are names of plugins that must not be loaded. Raises RecipeError
+    with every problem at once, PluginError when installed plugins clash. Imports no heavy library.
+    """
+    file = find_recipe(reference)
+    tree = _read_extended(file, ())
+    for override in overrides:
+        _override(tree, override)
+    plugins, problems = _load_named_plugins(tree, blocked)
+    registry = build_registry(plugins)
+    _choose_quantization(tree, registry)
+    problems += _train_problems(tree)
+    recipe = _validate(tree, registry, problems)
+    if recipe is not None:
+        problems += _check_components(recipe, tree)
+    if problems or recipe is None:
+        raise RecipeError(reference, sorted(problems, key=lambda problem: _line(problem.origin)))
+    named = recipe.model_copy(update={"output": recipe.output.replace("{name}", file.stem)})
+    return LoadedRecipe(file.stem, named, tree, registry, tuple(sorted(_active(named, registry, tree))))
+
+
+# --- find -----------------------------------------------------------------------------------------------------------
+
+
+def recipes_folder() -> Path:
+    """Return the folder of the shipped recipes, in an installed wheel or in a checkout."""
+    package = Path(__file__).parents[1]
+    installed = package / "_recipes"
+    return installed if installed.is_dir() else package.parent / "recipes"
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Return name -> file of every shipped recipe; the name is the path in the folder, without ``.yaml``."""
+    folder = recipes_folder()
+    return {str(file.relative_to(folder).with_suffix("")): file for file in sorted(folder.rglob("*.yaml"))}
+
+
+def find_recipe(reference: str, base: Path | None = None) -> Path:
+    """Return the file that `reference` names: a path (relative to `base`), else the name of a shipped recipe."""
+    path = (base or Path()) / Path(reference).expanduser()
+    if path.is_file():
+        return path
+    shipped = shipped_recipes()
+    if reference in shipped:
+        return shipped[reference]
+    hint = did_you_mean(reference, shipped)
+    text = f"there is no file of that name and no shipped recipe '{reference}'.{hint} `sftplug recipes` lists them."
+    raise RecipeError(reference, [Problem("recipe", text)])
+
+
+# --- extend and override ----------------------------------------------------------------------------------------------
+
+
+def _read_extended(file: Path, above: tuple[Path, ...]) -> Tree:
+    """Read `file` and lay it over what it extends."""
+    if file.resolve() in above:
+        chain = " -> ".join(path.name for path in (*above, file))
+        raise RecipeError(file.name, [Problem("extends", f"the recipes extend each other in a circle: {chain}")])
+    tree = read_yaml(file)
+    parent = tree.data.pop("extends", None)
+    if parent is None:
+        return tree
+    if not isinstance(parent, str):
+        raise RecipeError(file.name, [problem_at(tree, ("extends",), "must be a path or the name of a recipe")])
+    base = _read_extended(find_recipe(str(parent), file.parent), (*above, file.resolve()))
+    return Tree(_merge(base, tree.data, tree.origins, ()), base.origins)
+
+
+def _merge(base: Tree, over: Any, origins: Mapping[Path_, str], path: Path_) -> Any:
+    """Return `over` laid over the value of `base` at `path`: mappings merge, everything else is replaced.
+
+    A component of another type replaces the old one whole: its options would mean nothing to the new one.
+    """
+    below = _value_at(base.data, path)
+    if isinstance(below, dict) and isinstance(over, dict) and over.get("type", below.get("type")) == below.get("type"):
+        merged = {**below, **{key: _merge(base, value, origins, (*path, key)) for key, value in over.items()}}
+        base.origins[path] = origins.get(path, base.origins.get(path, ""))
+        return merged
+    for old in [old for old in base.origins if old[: len(path)] == path]:
+        del base.origins[old]
+    base.origins.update({new: origin for new, origin in origins.items() if new[: len(path)] == path})
+    return over
+
+
+def _value_at(data: Any, path: Path_) -> Any:
+    for part in path:
+        if not isinstance(data, dict) or part not in data:
+            return None
+        data = data[part]
+    return data
+
+
+def _override(tree: Tree, override: str) -> None:
+    """Lay ``section.key=value`` from the command line over `tree`; the value is YAML."""
+    keys, equals, value = override.partition("=")
+    if not equals or not all(keys.split(".")):
+        raise RecipeError("command line", [Problem(override, "must be written section.key=value")])
+    parsed = parse_yaml(value, name="command line", base=Path.cwd())
+    path = tuple(keys.split("."))
+    nested: Any = parsed.data
+    for key in reversed(path):
+        nested = {key: nested}
+    origins = {(*path, *below): "command line" for below in parsed.origins or [()]}
+    tree.data = _merge(tree, _under_written_components(tree.data, nested), origins, ())
+    # An override touches one value: the mappings on the way to it stay where they were written.
+
+
+def _under_written_components(data: Any, nested: Any) -> Any:
+    """Let ``adapter.r=8`` reach into ``adapter: lora``: the bare name stands for a mapping with a type."""
+    for key, value in list(nested.items()):
+        below = data.get(key) if isinstance(data, dict) else None
+        if isinstance(value, dict) and isinstance(below, str):
+            data[key] = {"type": below}
+            below = data[key]
+        if isinstance(value, dict) and isinstance(below, dict):
+            _under_written_components(below, value)
+    return nested
+
+
+# --- plugins ----------------------------------------------------------------------------------------------------------
+
+
+def _load_named_plugins(tree: Tree, blocked: Iterable[str]) -> tuple[Plugins, list[Problem]]:
+    """Load what is installed, and the files that the recipe names; say what it names and cannot have."""
+    named = tree.data.get("plugins") or []
+    named = [named] if isinstance(named, str) else named
+    plugins, problems = load_plugins(blocked=blocked), []
+    for index, name in enumerate(named if isinstance(named, list) else []):
+        text = _load_one(plugins, name) if isinstance(name, str) else None
+        if text:
+            problems.append(problem_at(tree, ("plugins", index), text))
+    return plugins, problems
+
+
+def _load_one(plugins: Plugins, name: str) -> str | None:
+    if is_plugin_file(name):
+        try:
+            plugins.load_file(Path(resolve_path(name)))
+        except PluginError as error:
+            return str(error)
+        return None
+    if name in plugins.broken:
+        return str(plugins.broken[name])
+    if name in plugins.loaded:
+        return None
+    blocked = " It is blocked with --no-plugin." if name in plugins.blocked else ""
+    known = ", ".join(sorted(plugins.loaded))
+    return f"no plugin '{name}' is installed.{blocked}{did_you_mean(name, plugins.loaded)} Installed: {known}."
+
+
+def is_plugin_file(name: str) -> bool:
+    """Whether an entry of ``plugins:`` names a file rather than an installed plugin."""
+    return name.endswith(".py")
+
+
+def _active(recipe: Recipe, registry: Registry, tree: Tree) -> set[str]:
+    """Return the plugins whose components the recipe names, and those it lists."""
+    named = {Path(name).stem if is_plugin_file(name) else name for name in recipe.plugins}
+    return named | {owner for _, part in recipe.components() if (owner := registry.plugin_of(part))}
+
+
+# --- validate and check -----------------------------------------------------------------------------------------------
+
+
+def _choose_quantization(tree: Tree, registry: Registry) -> None:
+    """Fill in the quantization that the adapter asks for when the recipe names none."""
+    if tree.data.get("quantization") is not None:
+        return
+    adapter = expand(tree.data.get("adapter", Recipe.model_fields["adapter"].default), _adapters(registry))
+    name = adapter.get("type") if isinstance(adapter, Mapping) else None
+    chosen = _adapters(registry).get(str(name), Adapter).default_quantization
+    tree.data["quantization"] = chosen
+    tree.origins[("quantization",)] = f"default of adapter {name}"
+
+
+def _adapters(registry: Registry) -> dict[str, type[Adapter]]:
+    offers = registry.offers[Adapter]
+    return {name: offer.component for name, offer in offers.items() if issubclass(offer.component, Adapter)}
+
+
+def _train_problems(tree: Tree) -> list[Problem]:
+    options = tree.data.get("train")
+    if not isinstance(options, dict):
+        return []
+    return [problem_at(tree, ("train", name), text) for name, text in problems_in_train(options)]
+
+
+def _validate(tree: Tree, registry: Registry, problems: list[Problem]) -> Recipe | None:
+    narrowed = recipe_class(registry)
+    try:
+        return narrowed.model_validate(tree.data)
+    except ValidationError as error:
+        problems += problems_from(error, tree, narrowed, registry)
+        return None
+
+
+def _check_components(recipe: Recipe, tree: Tree) -> Iterator[Problem]:
+    for where, component in recipe.components():
+        for text in component.check(recipe):
+            yield _problem(tree, where, text)
+    for where, text in _check_core(recipe):
+        yield _problem(tree, where, text)
+
+
+def _problem(tree: Tree, where: str, text: str) -> Problem:
+    found = next((path for path in tree.origins if dotted(path) == where), None)
+    if found is None:
+        # A single source may be written without its list.
+        found = next((path for path in tree.origins if dotted(path) == where.replace("[0]", "")), None)
+    return problem_at(tree, found, text) if found is not None else Problem(where, text)
+
+
+def _check_core(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Yield (path, sentence) for what the core's own sections say that does not go together."""
+    model = recipe.model
+    if (model.name_or_path is None) == (model.build is None):
+        yield "model", "needs exactly one of `name_or_path` and `build`."
+    if model.trust_remote_code and model.revision is None:
+        yield "model.trust_remote_code", "runs code that comes with the model: pin `model.revision` to a commit."
+    name = model.name_or_path
+    if name and Path(name).is_absolute() and not Path(name).is_dir():
+        yield "model.name_or_path", f"the folder {name} does not exist."
+    if recipe.data.eval and recipe.data.eval_fraction:
+        yield "data.eval_fraction", "does not go together with `data.eval`."
+    for where in ("train", "eval"):
+        for index, source in enumerate(getattr(recipe.data, where)):
+            yield from _check_source(f"data.{where}[{index}]", source)
+
+
+def _check_source(where: str, source: Any) -> Iterator[tuple[str, str]]:
+    if (source.path is None) == (source.hub is None):
+        yield where, "needs exactly one of `path` and `hub`."
+    if source.path is not None and not Path(source.path).is_file():
+        yield f"{where}.path", f"the file {source.path} does not exist."
+
+
+def _line(origin: str) -> int:
+    _, _, line = origin.rpartition(":")
+    return int(line) if line.isdigit() else 0

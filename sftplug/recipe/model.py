@@ -1,0 +1,179 @@
+"""A recipe: the core's sections, and one section per kind of component.
+
+The classes here are what code reads (`recipe.adapter` is an `Adapter`). What a user may write is narrower: `choices`
+builds the same classes with each kind replaced by the union of what is installed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from sftplug.components import (
+    Adapter,
+    Callback,
+    ChatTemplate,
+    Component,
+    DatasetFormat,
+    Masking,
+    ModelBuilder,
+    Quantization,
+)
+
+
+def resolve_path(value: Any) -> Any:
+    """Resolve a path against the folder of the file it was written in; other strings against the working folder."""
+    if not isinstance(value, str):
+        return value
+    path = Path(str(value)).expanduser()
+    base = getattr(value, "base", None)
+    return str(path if path.is_absolute() or base is None else (base / path).resolve())
+
+
+InputPath = Annotated[str, BeforeValidator(resolve_path)]
+"""A path that a recipe reads; relative paths are relative to the file that names them."""
+
+
+def _resolve_local_model(value: Any) -> Any:
+    """A model is a Hub name unless it is written as a path: ``./model``, ``../model``, ``/models/x``, ``~/model``."""
+    return resolve_path(value) if isinstance(value, str) and value.startswith((".", "/", "~")) else value
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str | Mapping | BaseModel) else value
+
+
+def _as_unions(value: Any) -> Any:
+    """Normalize ``a``, ``a + b``, ``[a, {b: …}]`` to a list (product) of lists (union)."""
+    if isinstance(value, str | Mapping | BaseModel):
+        value = [value]
+    return [_as_union(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _as_union(item: Any) -> Any:
+    if isinstance(item, str):
+        return [name.strip() for name in item.split("+")]
+    return [item] if isinstance(item, Mapping | BaseModel) else item
+
+
+class Section(BaseModel):
+    """A part of a recipe that the core itself reads."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+
+    shorthand: ClassVar[str | None] = None
+    """The option that a bare string sets."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_shorthand(cls, value: Any) -> Any:
+        return {cls.shorthand: value} if cls.shorthand and isinstance(value, str) else value
+
+
+class ModelSection(Section):
+    """The base model. A bare string is its name or path."""
+
+    shorthand = "name_or_path"
+
+    name_or_path: Annotated[str, BeforeValidator(_resolve_local_model)] | None = None
+    """Name on the Hub, or a folder written as a path (``./model``)."""
+    build: ModelBuilder | None = None
+    """Build the base model on the spot instead; the result is cached."""
+    revision: str | None = None
+    """Commit, tag or branch on the Hub. A commit makes a run repeatable."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model. Demands a pinned `revision`."""
+    attn_implementation: str | None = None
+    """Attention kernel: ``sdpa``, ``eager``, ``flash_attention_2`` …; null leaves the choice to transformers."""
+
+
+class SourceSection(Section):
+    """Where rows come from, and what their format is. Exactly one of `path` and `hub` is given."""
+
+    path: InputPath | None = None
+    """A file: .jsonl, .json, .csv, .tsv, .parquet, .arrow or .txt; .gz and .zst too."""
+    hub: str | None = None
+    """Name of a dataset on the Hub."""
+    config: str | None = None
+    """Configuration of the Hub dataset."""
+    split: str = "train"
+    """Split of the Hub dataset."""
+    revision: str | None = None
+    """Revision of the Hub dataset."""
+    first: int | None = Field(None, gt=0)
+    """Read only so many rows, from the start."""
+    format: DatasetFormat
+    """What the rows look like."""
+
+
+class DataSection(Section):
+    """The rows to train and to evaluate on."""
+
+    train: Annotated[tuple[SourceSection, ...], BeforeValidator(_as_list), Field(min_length=1)]
+    """One source, or a list of sources that are read one after another."""
+    eval: Annotated[tuple[SourceSection, ...], BeforeValidator(_as_list)] = ()
+    """Held-out rows, in the same form."""
+    eval_fraction: float = Field(0.0, ge=0.0, lt=1.0)
+    """Instead of `eval`: hold this share of the training rows out, chosen by ``train.data_seed`` or ``train.seed``."""
+    max_length: int | None = Field(1024, gt=1)
+    """Longest row, in tokens."""
+    too_long: Literal["drop", "error"] = "drop"
+    """What happens to a longer row. Nothing is ever cut."""
+    on_bad_row: Literal["error", "skip"] = "error"
+    """What happens when rows do not fit their format."""
+    on_empty: Literal["error", "drop"] = "error"
+    """What happens when a row has no token to train on."""
+
+
+class SpansSection(Section):
+    """What to do where the template's text alone does not settle what is trained."""
+
+    missing_stop: Literal["error", "append_eos", "warn"] = "error"
+    """A turn whose end no token marks: the model would never learn to stop."""
+    on_divergence: Literal["split", "warn", "error"] = "split"
+    """A turn that inference would render differently: train it in a row of its own, as inference renders it."""
+    boundary: Literal["split", "error"] = "split"
+    """A token that straddles the edge of a trained span: tokenize both sides apart, as inference does."""
+
+
+class Recipe(Section):
+    """Everything a run needs to know."""
+
+    plugins: tuple[str, ...] = ()
+    """Plugins to use beside those whose components are named: installed names, or files such as ``./mine.py``."""
+    model: ModelSection
+    data: DataSection
+    chat_template: ChatTemplate = Field("tokenizer", validate_default=True)  # type: ignore[assignment]
+    """How conversations become text."""
+    masking: Annotated[tuple[tuple[Masking, ...], ...], BeforeValidator(_as_unions)] = Field(
+        "assistant",  # type: ignore[arg-type]
+        validate_default=True,
+    )
+    """Which tokens are trained. In a list the weights multiply; ``a + b`` unites two strategies."""
+    spans: SpansSection = SpansSection()
+    quantization: Quantization
+    """In which numbers the base weights are held. Left out, the adapter says what suits it."""
+    adapter: Adapter = Field("full", validate_default=True)  # type: ignore[assignment]
+    """Which parameters are trained."""
+    callbacks: Annotated[tuple[Callback, ...], BeforeValidator(_as_list)] = ()
+    """What watches the training loop, in this order."""
+    train: dict[str, Any] = Field(default_factory=dict)
+    """Options of the trainer: the fields of ``trl.SFTConfig``."""
+    output: str = "runs/{name}"
+    """Folder for the result; ``{name}`` is the recipe's name. Relative to the working folder."""
+
+    def components(self) -> Iterator[tuple[str, Component]]:
+        """Yield (path in the recipe, component) for every component chosen, in the order of the data."""
+        for where in ("train", "eval"):
+            for index, source in enumerate(getattr(self.data, where)):
+                yield f"data.{where}[{index}].format", source.format
+        yield "chat_template", self.chat_template
+        yield from (("masking", part) for union in self.masking for part in union)
+        if self.model.build is not None:
+            yield "model.build", self.model.build
+        yield "quantization", self.quantization
+        yield "adapter", self.adapter
+        yield from ((f"callbacks[{index}]", callback) for index, callback in enumerate(self.callbacks))
