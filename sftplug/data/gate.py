@@ -1,0 +1,170 @@
+"""Conversations -> rendered rows that are safe to train on: what the render's check found, met with the policies.
+
+There is no way past this gate: a row whose mask failed the check is dropped into the ledger as ``unsafe``, and any
+unsafe row stops the run before weights are loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from sftplug.components import ChatTemplate
+from sftplug.conversation import Conversation
+from sftplug.data.convert import Example
+from sftplug.data.ledger import Account
+from sftplug.data.plain import render_plain
+from sftplug.data.render import Finding, Rendered, Template, compile_template
+from sftplug.errors import MaskError, ModelError, RowError, SftplugError, TemplateError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+COMPARED_FIRST = 100
+"""So many rows at the start are compared with transformers' own render, and then one of so many."""
+
+DIVERGENT = ("divergent_header", "divergent_context")
+
+
+@dataclass(frozen=True, slots=True)
+class Policies:
+    """What to do where the text alone does not settle what is trained; see the recipe's ``spans`` section."""
+
+    missing_stop: Literal["error", "append_eos", "warn"] = "error"
+    on_divergence: Literal["split", "warn", "error"] = "split"
+
+
+@dataclass(frozen=True, slots=True)
+class TextRow:
+    """One row as text, safe to tokenize."""
+
+    number: int
+    """Which of the rows read it comes from; a row with divergent turns becomes several."""
+    conversation: Conversation
+    rendered: Rendered
+    origin: str
+    added: bool
+    """True for a divergent turn in a row of its own; only that turn is trained there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The arguments of a chat template."""
+
+    messages: list[dict[str, Any]]
+    tools: list[dict[str, Any]] | None
+    kwargs: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Gate:
+    """Renders conversations with one template and lets through what passes."""
+
+    name: str
+    """The chat template as the recipe names it."""
+    template: Template | SftplugError
+    """The template, or why there is none: that matters only when a row is a conversation."""
+    special_tokens: Mapping[str, Any]
+    """What templates see as ``bos_token``, ``eos_token`` …, as transformers passes them."""
+    bos: str
+    """What the tokenizer puts before plain text; empty when it adds none."""
+    end_tokens: frozenset[str]
+    policies: Policies = field(default_factory=Policies)
+    seen: int = 0
+
+    def rows(self, example: Example, account: Account) -> Iterator[TextRow]:
+        """Yield the text rows that `example` becomes: one, or one more for each divergent turn, or none.
+
+        Raises the error that left the recipe without a chat template, if the row is a conversation.
+        """
+        self.seen += 1
+        number, conversation, origin = self.seen, example.conversation, example.origin
+        try:
+            rendered = [self._plain(conversation)] if conversation.plain else self._templated(example, account)
+        except RowError as error:
+            account.drop("bad", origin, str(error))
+        except (MaskError, TemplateError) as error:
+            account.drop("unsafe", origin, str(error))
+        else:
+            pieces = enumerate(rendered)
+            yield from (TextRow(number, conversation, piece, origin, index > 0) for index, piece in pieces)
+
+    def _plain(self, conversation: Conversation) -> Rendered:
+        return render_plain(conversation, self.bos, str(self.special_tokens.get("eos_token", "")))
+
+    def _templated(self, example: Example, account: Account) -> list[Rendered]:
+        if isinstance(self.template, SftplugError):
+            raise ModelError(str(self.template)) from self.template
+        conversation = example.conversation
+        call = Call(
+            [message.to_dict() for message in conversation.messages],
+            [dict(tool) for tool in conversation.tools] or None,
+            {**self.special_tokens, **conversation.template_kwargs},
+        )
+        rendered = self.template.render(call.messages, call.tools, end_tokens=self.end_tokens, **call.kwargs)
+        self._compare(self.template, rendered, call)
+        self._judge(rendered, account, example.origin)
+        if self.policies.missing_stop == "append_eos" and "no_stop" in _kinds(rendered):
+            rendered = rendered.with_stops(str(self.special_tokens["eos_token"]))
+        if self.policies.on_divergence != "split" or not _kinds(rendered) & {*DIVERGENT}:
+            return [rendered]
+        return self.template.split_divergent(
+            rendered, call.messages, call.tools, end_tokens=self.end_tokens, **call.kwargs
+        )
+
+    def _compare(self, template: Template, rendered: Rendered, call: Call) -> None:
+        """Compare with transformers' own text: always on the first rows, then on a sample."""
+        if self.seen > COMPARED_FIRST and self.seen % COMPARED_FIRST:
+            return
+        if template.render_plain(call.messages, call.tools, **call.kwargs) != rendered.text:
+            raise MaskError(f"chat template '{self.name}' renders differently when its parts are told apart")
+
+    def _judge(self, rendered: Rendered, account: Account, origin: str) -> None:
+        """Raise MaskError for what stops the run; note the rest in the account."""
+        wrong = [finding for finding in rendered.findings if self._refused(finding)]
+        if wrong:
+            raise MaskError("; ".join(f"{finding.text}{_remedy(finding)}" for finding in wrong))
+        for kind in sorted(_kinds(rendered)):
+            first = next(finding for finding in rendered.findings if finding.kind == kind)
+            account.note(kind, origin, first.text)
+
+    def _refused(self, finding: Finding) -> bool:
+        if finding.kind == "no_stop":
+            return self.policies.missing_stop == "error"
+        if finding.kind in DIVERGENT:
+            return self.policies.on_divergence == "error"
+        return finding.severity == "error"
+
+
+def _kinds(rendered: Rendered) -> set[str]:
+    return {finding.kind for finding in rendered.findings}
+
+
+def _remedy(finding: Finding) -> str:
+    if finding.kind == "no_stop":
+        return " Set spans.missing_stop to append_eos or warn, or mend the template."
+    if finding.kind in DIVERGENT:
+        return " Set spans.on_divergence to split or warn."
+    return ""
+
+
+def open_gate(
+    chat_template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, end_tokens: frozenset[str], policies: Policies
+) -> Gate:
+    """Give `tokenizer` the chat template and return the gate for it."""
+    with_special = tokenizer("", add_special_tokens=True)["input_ids"]
+    bos = str(tokenizer.bos_token) if with_special[:1] == [tokenizer.bos_token_id] else ""
+    ends = end_tokens | {str(tokenizer.eos_token)} if tokenizer.eos_token else end_tokens
+    name, special = chat_template.type, dict(tokenizer.special_tokens_map)
+    return Gate(name, _template(chat_template, tokenizer), special, bos, ends, policies)
+
+
+def _template(chat_template: ChatTemplate, tokenizer: PreTrainedTokenizerBase) -> Template | SftplugError:
+    try:
+        source = chat_template.source(tokenizer)
+        template = compile_template(source, name=chat_template.type)
+    except SftplugError as error:
+        return error  # a base model has no template, and plain text needs none
+    tokenizer.chat_template = source
+    return template

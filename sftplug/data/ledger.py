@@ -1,0 +1,119 @@
+"""Account for every row: what was read, what was kept, and why the rest was not.
+
+Rows read = rows kept + rows dropped, always; rows that were added (a divergent turn trained in a row of its own) are
+counted apart.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+SHOWN = 20
+"""How many origins are kept for each reason; the count is always complete."""
+
+
+@dataclass(slots=True)
+class Account:
+    """What became of the rows of one source."""
+
+    source: str
+    """The source as the recipe names it."""
+    read: int = 0
+    kept: int = 0
+    added: int = 0
+    """Rows beyond those read: one for each turn that inference renders differently."""
+    tokens: int = 0
+    trained: float = 0
+    """Sum of the loss weights of the rows kept."""
+    lengths: Counter[int] = field(default_factory=Counter)
+    """Length in tokens -> rows, over all rows that were tokenized, kept or not."""
+    dropped: Counter[str] = field(default_factory=Counter)
+    """Stage -> rows: ``bad``, ``unsafe``, ``empty``, ``too long``."""
+    noted: Counter[str] = field(default_factory=Counter)
+    """Kind of finding -> rows that were kept with it, such as ``divergent_header``."""
+    reasons: dict[str, list[str]] = field(default_factory=dict)
+    """Stage or kind -> the first lines ``origin: reason``."""
+
+    def drop(self, stage: str, origin: str, reason: str) -> None:
+        """A row ends here."""
+        self.dropped[stage] += 1
+        self._remember(stage, f"{origin}: {reason}")
+
+    def note(self, kind: str, origin: str, reason: str) -> None:
+        """A row goes on, but the user should know something about it."""
+        self.noted[kind] += 1
+        self._remember(kind, f"{origin}: {reason}")
+
+    def keep(self, tokens: int, trained: float, *, added: bool) -> None:
+        """A row reaches the trainer with so many tokens and so much loss weight."""
+        self.kept += not added
+        self.added += added
+        self.tokens += tokens
+        self.trained += trained
+
+    def balanced(self) -> bool:
+        """Whether every row that was read is accounted for."""
+        return self.read == self.kept + sum(self.dropped.values())
+
+    def _remember(self, key: str, line: str) -> None:
+        lines = self.reasons.setdefault(key, [])
+        if len(lines) < SHOWN:
+            lines.append(line)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the account as JSON holds it."""
+        return {
+            "source": self.source,
+            "read": self.read,
+            "kept": self.kept,
+            "added": self.added,
+            "dropped": dict(self.dropped),
+            "noted": dict(self.noted),
+            "tokens": self.tokens,
+            "trained": self.trained,
+            "trained_share": self.trained / self.tokens if self.tokens else 0.0,
+            "length_quantiles": length_quantiles(self.lengths),
+            "reasons": self.reasons,
+        }
+
+
+@dataclass(slots=True)
+class Ledger:
+    """The accounts of a run, by split and in the order of the recipe's sources."""
+
+    splits: dict[str, list[Account]] = field(default_factory=dict)
+    stop_ids: Counter[int] = field(default_factory=Counter)
+    """Id of the last trained token of a turn -> turns: what the model learns to stop with."""
+    stops: dict[str, int] = field(default_factory=dict)
+    """The same by the token's text."""
+
+    def open(self, split: str, source: str) -> Account:
+        """Return a new account for `source` in `split`."""
+        account = Account(source)
+        self.splits.setdefault(split, []).append(account)
+        return account
+
+    def accounts(self) -> Iterator[tuple[str, Account]]:
+        """Yield (split, account) for every source."""
+        for split, accounts in self.splits.items():
+            yield from ((split, account) for account in accounts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the ledger as it is written to ``ledger.json``."""
+        splits = {split: [account.to_dict() for account in accounts] for split, accounts in self.splits.items()}
+        return {"splits": splits, "stops": self.stops}
+
+
+def length_quantiles(lengths: Counter[int]) -> dict[str, int]:
+    """Return the lengths in tokens below which 50, 90, 99 and 100 % of the rows lie."""
+    total, seen, found = sum(lengths.values()), 0, {}
+    wanted = {"50%": 0.5, "90%": 0.9, "99%": 0.99, "100%": 1.0}
+    for length in sorted(lengths):
+        seen += lengths[length]
+        for name, share in wanted.items():
+            if name not in found and seen >= share * total:
+                found[name] = length
+    return found
