@@ -1,0 +1,111 @@
+"""The promises that the project makes about its own shape."""
+
+import ast
+import inspect
+import subprocess
+import sys
+import tomllib
+import types
+from pathlib import Path
+
+import pytest
+
+import sftplug
+from sftplug import hookspecs
+from sftplug.plugins import load_plugins
+from sftplug.registry import HOOKS, build_registry
+
+ROOT = Path(__file__).parents[1]
+HEAVY = ("torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "accelerate", "numpy", "pandas", "pyarrow")
+pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+@pytest.fixture(scope="module")
+def plugins():
+    return load_plugins()
+
+
+def test_plugin_folders_entry_points_and_contracts_name_the_same_packages():
+    folders = {path.name for path in (ROOT / "plugins").iterdir() if (path / "__init__.py").is_file()}
+    entry_points = set(pyproject["project"]["entry-points"]["sftplug"].values())
+    checked = set(pyproject["tool"]["importlinter"]["root_packages"]) - {"sftplug"}
+    assert len(folders) >= 8
+    assert folders == entry_points == checked
+
+
+def test_every_built_in_plugin_loads(plugins):
+    assert plugins.broken == {}
+    assert set(plugins.loaded) >= set(pyproject["project"]["entry-points"]["sftplug"])
+
+
+def test_all_lists_exactly_the_public_names():
+    public = {
+        name
+        for name, value in vars(sftplug).items()
+        if not name.startswith("_") and not isinstance(value, types.ModuleType)
+    }
+    assert len(public) > 20
+    assert public == set(sftplug.__all__)
+    assert sorted(sftplug.__all__, key=lambda name: (not name.isupper(), name)) == sftplug.__all__
+
+
+def test_every_hook_is_documented_and_used_by_a_built_in(plugins):
+    hooks = {name: value for name, value in vars(hookspecs).items() if name.startswith("sftplug_")}
+    assert len(hooks) >= 12
+    for name, spec in hooks.items():
+        assert (inspect.getdoc(spec) or "").endswith("."), f"{name} has no docstring"
+        users = [i.plugin_name for i in getattr(plugins.manager.hook, name).get_hookimpls()]
+        assert users, f"no built-in implements {name}: a hook nobody uses is speculation"
+
+
+def test_hook_names_say_which_sort_they_are():
+    moments = {"recipe_loaded", "dataset_prepared", "trainer_created", "run_finished", "run_failed"}
+    names = {name.removeprefix("sftplug_") for name in vars(hookspecs) if name.startswith("sftplug_")}
+    assert names - moments == {hook.removeprefix("sftplug_") for hook in HOOKS}
+
+
+def test_every_component_and_option_is_described(plugins):
+    offers = [offer for kind in build_registry(plugins).offers.values() for offer in kind.values()]
+    assert len(offers) > 30
+    for offer in offers:
+        component = offer.component
+        assert component.__doc__, f"{component} has no docstring"
+        assert component.__doc__ != component.__mro__[1].__doc__, f"{component} has no docstring of its own"
+        for name, field in component.model_fields.items():
+            assert name == "type" or field.description, f"{component.__name__}.{name} is not described"
+
+
+def test_importing_everything_loads_no_heavy_library():
+    code = (
+        "import sys, sftplug, sftplug.cli\n"
+        "from sftplug.plugins import load_plugins\n"
+        "from sftplug.registry import build_registry\n"
+        "plugins = load_plugins(); build_registry(plugins)\n"
+        "assert len(plugins.loaded) >= 8\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_plugins_import_the_public_api_only():
+    files = sorted((ROOT / "plugins").rglob("*.py"))
+    assert len(files) > 10
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text())):
+            module = node.module if isinstance(node, ast.ImportFrom) else None
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [module or ""]
+            assert not any(name.startswith("sftplug.") for name in names), f"{file}:{getattr(node, 'lineno', 0)}"
+
+
+def test_files_and_functions_stay_small():
+    files = [*sorted((ROOT / "sftplug").rglob("*.py")), *sorted((ROOT / "plugins").rglob("*.py"))]
+    assert len(files) > 30
+    for file in files:
+        text = file.read_text()
+        assert text.count("\n") < 400, f"{file} is too long"
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                body = node.body[1:] if ast.get_docstring(node) else node.body
+                lines = {inner.lineno for part in body for inner in ast.walk(part) if hasattr(inner, "lineno")}
+                assert len(lines) <= 50, f"{file}:{node.lineno} {node.name} has {len(lines)} lines of code"
