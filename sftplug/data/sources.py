@@ -78,7 +78,8 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
     with _open(path) as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
-                yield _object(_parse(line, f"{path.name}:{number}"), f"{path.name}:{number}")
+                origin = f"{path.name}:{number}"
+                yield _object(_parse(line.rstrip("\r\n"), origin), origin)
 
 
 def _read_json(path: Path) -> Iterator[Row]:

@@ -1,0 +1,46 @@
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sftplug.data.ledger import SHOWN, Account, Ledger, length_quantiles
+
+
+def test_an_account_balances_what_was_read_with_what_became_of_it():
+    account = Account("a.jsonl", read=3)
+    account.drop("bad", "a.jsonl:1", "output: is missing")
+    account.keep(10, 4.0, added=False)
+    assert not account.balanced()
+    account.drop("too long", "a.jsonl:3", "99 tokens, 50 allowed")
+    assert account.balanced()
+    account.keep(5, 5.0, added=True)
+    assert account.balanced()
+    assert account.to_dict()["trained_share"] == 9 / 15
+
+
+def test_counts_are_complete_and_reasons_are_the_first_ones():
+    account = Account("a.jsonl")
+    for line in range(SHOWN + 7):
+        account.drop("bad", f"a.jsonl:{line}", "output: is missing")
+    assert account.dropped["bad"] == SHOWN + 7
+    assert len(account.reasons["bad"]) == SHOWN
+    assert account.reasons["bad"][0] == "a.jsonl:0: output: is missing"
+
+
+@given(st.lists(st.integers(1, 5000), min_size=1))
+def test_length_quantiles_leave_the_said_share_below(lengths):
+    for name, length in length_quantiles(Counter(lengths)).items():
+        share = float(name.rstrip("%")) / 100
+        assert sum(item <= length for item in lengths) >= share * len(lengths)
+        assert sum(item < length for item in lengths) < share * len(lengths)
+
+
+def test_a_ledger_keeps_the_order_of_the_sources():
+    ledger = Ledger()
+    for split, source in [("train", "b"), ("train", "a"), ("eval", "c")]:
+        ledger.open(split, source)
+    assert [(split, account.source) for split, account in ledger.accounts()] == [
+        ("train", "b"),
+        ("train", "a"),
+        ("eval", "c"),
+    ]
