@@ -53,10 +53,16 @@ def _union_of(kind: type[Component], registry: Registry) -> Any:
     def schema(_source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         # A tagged union by hand, because pydantic's own needs at least two members and a plugin may be the only one.
         choices = {name: handler.generate_schema(component) for name, component in offers.items()}
+        if not choices:
+            return core_schema.no_info_plain_validator_function(lambda _: _refuse_any(kind))
         union = core_schema.tagged_union_schema(choices, discriminator="type")
         return core_schema.no_info_before_validator_function(lambda value: expand(value, offers), union)
 
     return Annotated[kind, GetPydanticSchema(schema)]
+
+
+def _refuse_any(kind: type[Component]) -> None:
+    raise ValueError(f"no installed plugin offers any {kind.__name__}.")
 
 
 def expand(value: Any, offers: Mapping[str, type[Component]]) -> Any:
