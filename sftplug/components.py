@@ -81,9 +81,9 @@ class Quantization(Component):
     """Bits of one weight, for components that demand, say, a 4-bit base."""
 
     @property
-    @abstractmethod
     def bytes_per_parameter(self) -> float:
-        """Bytes that one weight of a quantized module takes, its share of the quantization constants included."""
+        """Bytes of one weight of a quantized module; override to add its share of the quantization constants."""
+        return self.bits / 8
 
     @abstractmethod
     def load_kwargs(self) -> dict[str, Any]:
