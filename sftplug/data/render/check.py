@@ -1,0 +1,142 @@
+"""The check that refuses what the spans cannot vouch for.
+
+An *error* means that the mask may be wrong, or that something the row holds is not in the text. A *policy* finding
+means that the spans follow the definition, but the user should decide whether to train on them as they are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sftplug.data.render.pieces import REASONING, Layout, Piece
+from sftplug.data.render.spans import uncovered
+
+SHOWN = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that the check saw."""
+
+    kind: str
+    severity: Literal["error", "policy"]
+    message: int | None
+    """Index of the message it is about."""
+    text: str
+    """A sentence for the user, with the offending text quoted."""
+    start: int = -1
+    end: int = -1
+    """Where in the rendered text, when that is known."""
+
+
+def quote(text: str) -> str:
+    """Return `text` quoted on one line, shortened in the middle."""
+    return repr(text if len(text) <= SHOWN else text[: SHOWN // 2] + " … " + text[-SHOWN // 2 :])
+
+
+def check_spans(layout: Layout, message: int, spans: Sequence[tuple[int, int]], prefill: int) -> Iterator[Finding]:
+    """Yield errors for spans of `message` that hold what is not its own, or do not hold what is.
+
+    `prefill` is where the generation prompt ends: own text before it is the prompt's, and is not trained.
+    """
+    for start, end in spans:
+        for piece in layout.pieces:
+            if piece.field and piece.message != message and piece.start < end and piece.end > start:
+                what = quote(layout.text[max(piece.start, start) : min(piece.end, end)])
+                text = f"message {message}: text of message {piece.message} stands inside its span: {what}."
+                yield Finding("foreign_text", "error", message, text, piece.start, piece.end)
+    outside = uncovered(layout.content(message), [(0, prefill), *spans] if spans else [])
+    for piece in outside:
+        if layout.text[piece.start : piece.end].strip():
+            what = quote(layout.text[piece.start : piece.end])
+            text = f"message {message}: its text {what} stands outside of its span."
+            yield Finding("outside_span", "error", message, text, piece.start, piece.end)
+
+
+def check_iterations(layout: Layout, message: int) -> Iterator[Finding]:
+    """Yield an error for text of the assistant's `message` that the template prints while working on another one."""
+    for piece in layout.content(message):
+        if piece.within not in (None, message) and piece.end > piece.start:
+            what = quote(layout.text[piece.start : piece.end])
+            text = f"message {message}: the template prints its text {what} while working on message {piece.within}."
+            yield Finding("outside_iteration", "error", message, text, piece.start, piece.end)
+            return
+
+
+def check_order(spans: Sequence[tuple[int, int, int]]) -> Iterator[Finding]:
+    """Yield an error for each span (start, end, message) that overlaps the one before it, or comes out of order."""
+    for (_, end, before), (start, _, message) in zip(spans, spans[1:], strict=False):
+        if start < end:
+            text = f"message {message}: its span starts before that of message {before} ends."
+            yield Finding("overlap", "error", message, text, start, end)
+
+
+def missing_texts(layout: Layout, messages: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, str, str]]:
+    """Yield (message, field, text) for everything that messages say and the text does not hold."""
+    for index, message in enumerate(messages):
+        pieces = layout.content(index)
+        for field, text in _texts(message):
+            if not _is_covered(text, [piece for piece in pieces if piece.field == field]):
+                yield index, field, text
+        for number, call in enumerate(message.get("tool_calls") or ()):
+            said = "".join(layout.text[piece.start : piece.end] for piece in layout.of(index))
+            lost = _lost_of_call(call, said) if pieces else str(call)
+            if lost is not None:
+                yield index, f"tool_calls[{number}]", lost
+
+
+def _texts(message: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    content = message.get("content")
+    if isinstance(content, str):
+        yield "content", content
+    elif isinstance(content, list | tuple):
+        for number, part in enumerate(content):
+            if isinstance(part, Mapping) and isinstance(part.get("text"), str):
+                yield f"content[{number}].text", part["text"]
+    if isinstance(message.get(REASONING), str):
+        yield REASONING, message[REASONING]
+
+
+def _is_covered(text: str, pieces: Sequence[Piece]) -> bool:
+    """Whether all of `text` but white space is in `pieces`; changed text (other letters) has no offsets and counts."""
+    if not text.strip():
+        return True
+    if any(piece.offset < 0 for piece in pieces):
+        return True
+    covered = uncovered([Piece(0, len(text), None, "", 0, None)],
+                        sorted((piece.offset, piece.offset + piece.end - piece.start) for piece in pieces))
+    return not any(text[part.start : part.end].strip() for part in covered)
+
+
+def _lost_of_call(call: Any, said: str) -> str | None:
+    """Return the first name or string argument of `call` that `said` does not hold, raw or as JSON."""
+    function = call.get("function", call) if isinstance(call, Mapping) else {}
+    for text in _strings(function):
+        if text.strip() and text not in said and not _holds_json(text, said):
+            return text
+    return None
+
+
+def _strings(function: Any) -> Iterator[str]:
+    if isinstance(function, str):
+        yield function
+    elif isinstance(function, Mapping):
+        for value in function.values():
+            yield from _strings(value)
+    elif isinstance(function, list | tuple):
+        for value in function:
+            yield from _strings(value)
+
+
+def _holds_json(text: str, said: str) -> bool:
+    """Whether `said` holds `text` as a JSON string, or, where it is JSON itself, every string in it."""
+    if any(json.dumps(text, ensure_ascii=ascii_only)[1:-1] in said for ascii_only in (False, True)):
+        return True
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return False
+    return isinstance(value, dict | list) and all(_lost_of_call({"function": item}, said) is None for item in [value])

@@ -1,0 +1,87 @@
+"""Name the part that each piece of the text plays in its turn."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sftplug.data.render.pieces import REASONING, Layout, Piece
+from sftplug.tokens import PARTS
+
+_CODE = {name: index for index, name in enumerate(PARTS)}
+_THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
+_STOP = re.compile(r"(?:<[^\s<>]+>|\S+)\s*\Z")
+
+Labelled = tuple[int, int, str]
+"""Start, message, part."""
+
+
+def label_parts(
+    layout: Layout, spans: Sequence[tuple[int, int, int]]
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int8]]:
+    """Return starts, message and part of the runs that tile the text; `spans` are (start, end, message)."""
+    bounds = [(start, end) for start, end, _ in spans]
+    last = {piece.message: piece.end for piece in layout.pieces if piece.field}
+    runs = [run for piece in layout.pieces if piece.end > piece.start
+            for run in _label(layout.text, piece, last.get(piece.message), bounds)]
+    starts = np.array([start for start, _, _ in runs], dtype=np.int32)
+    message = np.array([owner for _, owner, _ in runs], dtype=np.int32)
+    part = np.array([_CODE[name] for _, _, name in runs], dtype=np.int8)
+    return starts, message, _mark_thoughts(layout.text, starts, part, bounds)
+
+
+def _label(text: str, piece: Piece, last: int | None, spans: Sequence[tuple[int, int]]) -> Iterator[Labelled]:
+    if piece.message is None:
+        yield piece.start, -1, "scaffold"
+    elif piece.field:
+        yield piece.start, piece.message, _part_of(piece.field)
+    else:
+        yield from _label_literal(text, piece, last, spans)
+
+
+def _part_of(field: str) -> str:
+    if field == REASONING:
+        return "reasoning"
+    return "tool_call" if field.startswith("tool_calls") else "content"
+
+
+def _label_literal(text: str, piece: Piece, last: int | None, spans: Sequence[tuple[int, int]]) -> Iterator[Labelled]:
+    """Split what the template wrote for a message at the edges of its span, and at the stop."""
+    owner = -1 if piece.message is None else piece.message
+    span = next(((start, end) for start, end in spans if start < piece.end and end > piece.start), None)
+    if span is None:
+        yield piece.start, owner, "header" if last is None or piece.end <= last else "end_of_turn"
+        return
+    start, end = max(span[0], piece.start), min(span[1], piece.end)
+    if piece.start < start:
+        yield piece.start, owner, "header"
+    stop = _stop_start(text, start, end) if end == span[1] else end
+    if start < stop:
+        yield start, owner, _inner_part(text[start:stop])
+    if stop < end:
+        yield stop, owner, "end_of_turn"
+    if end < piece.end:
+        yield end, owner, "scaffold"
+
+
+def _stop_start(text: str, start: int, end: int) -> int:
+    """Return where the stop begins that ends at `end`: the last token-like word of the literal."""
+    found = _STOP.search(text, start, end)
+    return found.start() if found else start
+
+
+def _inner_part(text: str) -> str:
+    return "tool_call" if "tool" in text or "function" in text or "{" in text else "header"
+
+
+def _mark_thoughts(
+    text: str, starts: NDArray[np.int32], part: NDArray[np.int8], spans: Sequence[tuple[int, int]]
+) -> NDArray[np.int8]:
+    """Call everything from ``<think>`` to ``</think>`` inside a span reasoning, whoever wrote it."""
+    for start, end in spans:
+        for thought in _THOUGHT.finditer(text, start, end):
+            part[(starts >= thought.start()) & (starts < thought.end())] = _CODE["reasoning"]
+    return part

@@ -1,0 +1,117 @@
+"""Run an instrumented template over messages, and lay out the text as pieces with their writers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jinja2
+
+from sftplug.data.render.instrument import TracedEnvironment
+from sftplug.data.render.provenance import Active, Run, Traced, runs_of
+
+REASONING = "reasoning_content"
+_ALIASES = {"thinking": REASONING, "reasoning": REASONING}
+_PLAIN_KEYS = frozenset({"role", "type", "id", "tool_call_id"})
+"""Keys whose values templates compare and look up rather than print; they stay plain strings."""
+
+_MENTIONED = ("tool_calls", "name")
+"""Keys whose values templates also print in the turns of other messages."""
+
+
+class Piece(NamedTuple):
+    """Characters of the text that came from one place."""
+
+    start: int
+    end: int
+    message: int | None
+    """The message the piece belongs to: whose own text it is, or which the template was working on."""
+    field: str
+    """Key of the message it came from; empty for the template's own text."""
+    offset: int
+    within: int | None
+    """The message the template was working on."""
+
+
+@dataclass(slots=True)
+class Layout:
+    """A rendered text and its pieces, which tile it."""
+
+    text: str
+    pieces: list[Piece]
+    by_message: dict[int, list[Piece]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Index the pieces by message."""
+        for piece in self.pieces:
+            if piece.message is not None:
+                self.by_message.setdefault(piece.message, []).append(piece)
+
+    def of(self, message: int) -> list[Piece]:
+        """Return the pieces that belong to `message`, in order."""
+        return self.by_message.get(message, [])
+
+    def content(self, message: int) -> list[Piece]:
+        """Return the pieces that are the own text of `message`, empty ones too."""
+        return [piece for piece in self.of(message) if piece.field]
+
+
+def lay_out(
+    template: jinja2.Template,
+    environment: TracedEnvironment,
+    messages: Sequence[Mapping[str, Any]],
+    variables: Mapping[str, Any],
+) -> Layout:
+    """Render `messages` and return text and pieces. Raises what the template raises."""
+    environment.owners.clear()
+    environment.active.message = None
+    environment.active.stack.clear()
+    traced = [_trace_message(message, index, environment) for index, message in enumerate(messages)]
+    context = template.new_context({"messages": traced, **variables})
+    texts: list[str] = []
+    pieces: list[Piece] = []
+    position = 0
+    for text in template.root_render_func(context):
+        texts.append(text)
+        for piece in _pieces(text, position, environment.active):
+            pieces.append(piece)
+            position = piece.end
+    return Layout("".join(texts), pieces)
+
+
+def _pieces(text: str, position: int, active: Active) -> Iterator[Piece]:
+    for run in runs_of(text, active):
+        yield _piece(run, position, active)
+        position += run.length
+
+
+def _piece(run: Run, position: int, active: Active) -> Piece:
+    end, within = position + run.length, active.message
+    if run.field.startswith(_MENTIONED) and within not in (None, run.message):
+        # A tool's turn may name the function that was called: there it is text of the tool's turn.
+        return Piece(position, end, within, "", -1, within)
+    message = run.message if run.field or run.message is not None else within
+    return Piece(position, end, message, run.field, run.offset, within)
+
+
+def _trace_message(message: Mapping[str, Any], index: int, environment: TracedEnvironment) -> dict[str, Any]:
+    traced = {key: _trace(value, key, index, environment) for key, value in message.items()}
+    environment.owners[id(traced)] = index
+    return traced
+
+
+def _trace(value: Any, key: str, index: int, environment: TracedEnvironment) -> Any:
+    """Copy `value` with every string in it traced to (index, path of keys)."""
+    if isinstance(value, str):
+        if key.rpartition(".")[2] in _PLAIN_KEYS:
+            return str.__str__(value)
+        return Traced(value, [Run(len(value), index, _ALIASES.get(key, key), 0)], environment.active)
+    copied: Any = value
+    if isinstance(value, Mapping):
+        copied = {name: _trace(item, f"{key}.{name}", index, environment) for name, item in value.items()}
+    elif isinstance(value, list | tuple):
+        copied = [_trace(item, f"{key}[{number}]", index, environment) for number, item in enumerate(value)]
+    if copied is not value:
+        environment.owners[id(copied)] = index
+    return copied

@@ -1,0 +1,250 @@
+"""Strings that remember who wrote them.
+
+A chat template sees `Traced` strings instead of the messages' own. They have the same characters, so every comparison,
+test and lookup in the template goes as before; but what comes out of `+`, slicing, `strip`, `split`, `replace`,
+`join` and the like still knows, run by run, which message and which field its characters came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, SupportsIndex
+
+LITERAL = ""
+"""The field of text that the template itself wrote."""
+
+
+class Run(NamedTuple):
+    """Some characters in a row that came from one place."""
+
+    length: int
+    message: int | None
+    """Index of the message; None when the template wrote it while no message was at hand."""
+    field: str
+    """Key of the message the text came from (``content``, ``tool_calls`` …); `LITERAL` for the template's own."""
+    offset: int
+    """Where in that field the run starts; -1 when the characters were changed on the way."""
+
+
+@dataclass(slots=True)
+class Active:
+    """Which message the template is working on: what its own text belongs to."""
+
+    message: int | None = None
+    stack: list[int | None] = field(default_factory=list)
+
+
+class Traced(str):
+    """A string with the runs that its characters came in."""
+
+    __slots__ = ("_active", "_runs")
+    _runs: tuple[Run, ...]
+    _active: Active
+
+    def __new__(cls, text: str, runs: Iterable[Run], active: Active) -> Traced:
+        """Return `text` with `runs`, whose lengths add up to its length; an empty string keeps one empty run."""
+        traced = super().__new__(cls, text)
+        traced._runs = tuple(runs)
+        traced._active = active
+        return traced
+
+    # --- parts ------------------------------------------------------------------------------------------------------
+
+    def _part(self, start: int, stop: int) -> Traced:
+        runs, position = [], 0
+        for run in self._runs:
+            low, high = max(start, position), min(stop, position + run.length)
+            if low < high:
+                runs.append(run._replace(length=high - low, offset=run.offset if run.offset < 0 else
+                                         run.offset + low - position))
+            position += run.length
+        # An empty rest still says where it came from: an empty reply must be found in the text.
+        runs = runs or [run._replace(length=0) for run in self._runs[:1]]
+        return Traced(str.__getitem__(self, slice(start, stop)), runs, self._active)
+
+    def __getitem__(self, key: SupportsIndex | slice) -> Traced:
+        """Return a part with its runs; a stepped slice goes character by character."""
+        if not isinstance(key, slice):
+            index = range(len(self))[key]
+            return self._part(index, index + 1)
+        start, stop, step = key.indices(len(self))
+        if step == 1:
+            return self._part(start, max(start, stop))
+        return self._joined([self._part(index, index + 1) for index in range(start, stop, step)])
+
+    def __iter__(self) -> Iterator[Traced]:
+        """Yield the characters, each with its run."""
+        return (self._part(index, index + 1) for index in range(len(self)))
+
+    def __str__(self) -> Traced:
+        """Return the string itself: Jinja converts everything that it prints."""
+        return self
+
+    def _stripped(self, plain: str, *, left: bool) -> Traced:
+        start = len(self) - len(plain) if left else 0
+        return self._part(start, start + len(plain))
+
+    def lstrip(self, chars: str | None = None, /) -> Traced:  # noqa: D102 - as str
+        return self._stripped(str.lstrip(self, chars), left=True)
+
+    def rstrip(self, chars: str | None = None, /) -> Traced:  # noqa: D102 - as str
+        return self._stripped(str.rstrip(self, chars), left=False)
+
+    def strip(self, chars: str | None = None, /) -> Traced:  # noqa: D102 - as str
+        return self.lstrip(chars).rstrip(chars)
+
+    def removeprefix(self, prefix: str, /) -> Traced:  # noqa: D102 - as str
+        return self._stripped(str.removeprefix(self, prefix), left=True)
+
+    def removesuffix(self, suffix: str, /) -> Traced:  # noqa: D102 - as str
+        return self._stripped(str.removesuffix(self, suffix), left=False)
+
+    def _located(self, pieces: Sequence[str], separator: int) -> list[Traced]:
+        """Return the parts that `pieces` are, found from the left, `separator` characters apart (or more)."""
+        parts, position = [], 0
+        for piece in pieces:
+            position = str.index(self, piece, position)
+            parts.append(self._part(position, position + len(piece)))
+            position += len(piece) + separator
+        return parts
+
+    def split(self, sep: str | None = None, maxsplit: SupportsIndex = -1) -> list[Traced]:  # type: ignore[override]
+        """Split as str does, each part with its runs."""
+        return self._located(str.split(self, sep, maxsplit), len(sep or ""))
+
+    def rsplit(self, sep: str | None = None, maxsplit: SupportsIndex = -1) -> list[Traced]:  # type: ignore[override]
+        """Split as str does, each part with its runs."""
+        return self._located(str.rsplit(self, sep, maxsplit), len(sep or ""))
+
+    def splitlines(self, keepends: bool = False) -> list[Traced]:  # type: ignore[override]
+        """Split as str does, each part with its runs."""
+        parts, position = [], 0
+        for whole, line in zip(str.splitlines(self, True), str.splitlines(self, keepends), strict=True):
+            parts.append(self._part(position, position + len(line)))
+            position += len(whole)
+        return parts
+
+    def partition(self, sep: str, /) -> tuple[Traced, Traced, Traced]:  # noqa: D102 - as str
+        head, middle, _ = str.partition(self, sep)
+        return self._three(len(head), len(head) + len(middle))
+
+    def rpartition(self, sep: str, /) -> tuple[Traced, Traced, Traced]:  # noqa: D102 - as str
+        head, middle, _ = str.rpartition(self, sep)
+        return self._three(len(head), len(head) + len(middle))
+
+    def _three(self, first: int, second: int) -> tuple[Traced, Traced, Traced]:
+        return self._part(0, first), self._part(first, second), self._part(second, len(self))
+
+    # --- wholes -----------------------------------------------------------------------------------------------------
+
+    def _joined(self, parts: Iterable[str]) -> Traced:
+        return concat(parts, self._active)
+
+    def __add__(self, other: str) -> Traced:
+        """Return both, with the runs of both."""
+        return self._joined([self, other]) if isinstance(other, str) else NotImplemented
+
+    def __radd__(self, other: str) -> Traced:
+        """Return both, with the runs of both."""
+        return self._joined([other, self]) if isinstance(other, str) else NotImplemented
+
+    def __mul__(self, count: SupportsIndex) -> Traced:
+        """Return the string so many times."""
+        return self._joined([self] * count.__index__())
+
+    __rmul__ = __mul__
+
+    def join(self, parts: Iterable[str], /) -> Traced:
+        """Join as str does, each part with its runs."""
+        joined: list[str] = []
+        for part in parts:
+            joined += [self, part] if joined else [part]
+        return self._joined(joined)
+
+    def replace(self, old: str, new: str, count: SupportsIndex = -1) -> Traced:  # type: ignore[override]
+        """Replace as str does; what replaces the old text stays text of the message that held it."""
+        if not old:
+            return self._changed(str.replace(self, old, new, count))
+        pieces = self.split(old, count)
+        # Not a literal of the template: it stands inside the message's own text.
+        filler = new if isinstance(new, Traced) else Traced(new, [self._home(len(new))], self._active)
+        return filler.join(pieces) if len(pieces) > 1 else self
+
+    def _home(self, length: int) -> Run:
+        first = self._runs[0] if self._runs else Run(0, None, LITERAL, -1)
+        return first._replace(length=length, offset=-1)
+
+    def _changed(self, text: str) -> Traced:
+        """Return `text`, made from this string character by character: the same runs where the length allows it."""
+        if len(text) == len(self):
+            return Traced(text, self._runs, self._active)
+        return Traced(text, [self._home(len(text))], self._active)
+
+    def upper(self) -> Traced:  # noqa: D102 - as str
+        return self._changed(str.upper(self))
+
+    def lower(self) -> Traced:  # noqa: D102 - as str
+        return self._changed(str.lower(self))
+
+    def title(self) -> Traced:  # noqa: D102 - as str
+        return self._changed(str.title(self))
+
+    def capitalize(self) -> Traced:  # noqa: D102 - as str
+        return self._changed(str.capitalize(self))
+
+    def __mod__(self, values: Any) -> Traced:
+        """Format as str does with ``%``, the values with their runs."""
+        return percent(self, values, self._active)
+
+    def __rmod__(self, template: str) -> Traced:
+        """Format as str does with ``%``, the values with their runs."""
+        return percent(template, self, self._active)
+
+    def __hash__(self) -> int:
+        """Hash as the plain string does, so that lookups go as before."""
+        return str.__hash__(self)
+
+
+def runs_of(text: str, active: Active) -> tuple[Run, ...]:
+    """Return the runs of `text`; a plain string is the template's own, written for the message now active."""
+    return text._runs if isinstance(text, Traced) else (Run(len(text), active.message, LITERAL, -1),)
+
+
+def concat(parts: Iterable[str], active: Active) -> Traced:
+    """Join strings, plain and traced, with their runs."""
+    strings = [part if isinstance(part, str) else str(part) for part in parts]
+    runs = [run for part in strings for run in runs_of(part, active)]
+    return Traced("".join(strings), _without_empty(runs), active)
+
+
+def _without_empty(runs: list[Run]) -> list[Run]:
+    """Drop empty runs of the template's own; an empty run of a message says where its empty text would stand."""
+    return [run for run in runs if run.length or run.field]
+
+
+def percent(template: str, values: Any, active: Active) -> Traced:
+    """Return ``template % values`` with the runs of the values, found by formatting each into a slot of its own."""
+    whole = str.__mod__(str.__str__(template), values)
+    given = [value for value in (values if isinstance(values, tuple) else (values,)) if isinstance(value, Traced)]
+    return find_parts(whole, [*given, *(_traced_values(values))], active)
+
+
+def _traced_values(values: Any) -> list[Traced]:
+    return [value for value in values.values() if isinstance(value, Traced)] if isinstance(values, Mapping) else []
+
+
+def find_parts(whole: str, parts: Sequence[Traced], active: Active) -> Traced:
+    """Return `whole`, which was formatted from `parts` in order, with their runs where each stands exactly once.
+
+    A part that cannot be placed without doubt leaves the whole text untraced; the check then refuses the row.
+    """
+    text, runs, position = str.__str__(whole), [], 0
+    for part in filter(None, parts):
+        at = text.find(part, position)
+        if at < 0 or text.count(part, position) != 1:
+            return Traced(whole, [Run(len(whole), active.message, LITERAL, -1)], active)
+        runs += [Run(at - position, active.message, LITERAL, -1), *part._runs]
+        position = at + len(part)
+    runs.append(Run(len(text) - position, active.message, LITERAL, -1))
+    return Traced(whole, _without_empty(runs), active)

@@ -1,0 +1,152 @@
+"""Where a turn's trained span starts and ends.
+
+A trained span is what the model itself must produce at inference: from the end of the generation prompt through the
+stop token, never the white space after it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from sftplug.data.render.pieces import Layout, Piece
+
+SPECIAL = re.compile(r"<[^\s<>]{1,60}>|\[/?[A-Z_]{2,40}\]|<\|[^|<>]{1,60}\|>|<｜[^｜<>]{1,60}｜>")
+"""What looks like a special token when nobody says which tokens are."""
+_WORDS = re.compile(rf"{SPECIAL.pattern}|\w+")
+
+
+class Start(NamedTuple):
+    """Where a span starts, and what differs from inference there."""
+
+    at: int
+    diverges: Literal["", "header", "context"]
+    header: str
+    """The text between the previous message's content and the span, as rendered."""
+    prompt: str
+    """The same text as inference renders it."""
+
+
+class Stop(NamedTuple):
+    """Where a span ends, and who printed the stop."""
+
+    at: int
+    by: Literal["own", "next", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Habit:
+    """How a template ends an assistant's turn, learned from a probe."""
+
+    by: Literal["own", "next", "none"]
+    tail: str
+    """What stands between the content and the end of the turn, white space after it stripped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one stretch of an assistant's turn stands in the text."""
+
+    first: int
+    """Start of its first own character (or of an empty content)."""
+    last: int
+    """End of its last own character."""
+    end: int
+    """End of what the template wrote for it after that."""
+
+
+def places(layout: Layout, message: int) -> list[Place]:
+    """Return where `message` stands: one stretch, or more where text of the environment stands between.
+
+    An empty list when nothing in the text belongs to it.
+    """
+    groups = _groups(layout, message)
+    spoken = [group for group in groups if any(piece.field for piece in group)]
+    if spoken:
+        return [_place(group) for group in spoken]
+    # An empty reply that the template does not print: only its header and stop are there.
+    return [Place(group[0].start, group[0].start, group[-1].end) for group in groups[:1]]
+
+
+def _groups(layout: Layout, message: int) -> list[list[Piece]]:
+    """Return the pieces of `message` in stretches that no other message's text interrupts."""
+    groups: list[list[Piece]] = []
+    for piece in layout.of(message):
+        if groups and groups[-1][-1].end == piece.start:
+            groups[-1].append(piece)
+        else:
+            groups.append([piece])
+    return groups
+
+
+def _place(group: list[Piece]) -> Place:
+    content = [piece for piece in group if piece.field]
+    return Place(content[0].start, content[-1].end, group[-1].end)
+
+
+def content_before(layout: Layout, position: int) -> int:
+    """Return the end of the last piece of any message's own text that ends at or before `position`."""
+    return max((piece.end for piece in layout.pieces if piece.field and piece.end <= position), default=0)
+
+
+def find_start(layout: Layout, where: Place, prompt: str, trace_prompt: Callable[[], Layout]) -> Start:
+    """Return the start of the span of the turn at `where`; `prompt` is what inference shows the model before it."""
+    if layout.text.startswith(prompt):
+        return Start(len(prompt), "", "", "")
+    traced = trace_prompt()
+    mine = content_before(layout, where.first)
+    theirs = content_before(traced, len(traced.text))
+    header, wanted = layout.text[mine:], traced.text[theirs:]
+    common = len(os.path.commonprefix([header, wanted]))
+    if common == len(wanted):
+        return Start(mine + common, "context", "", "")
+    common = min(_whole(header, common), _whole(wanted, common))
+    return Start(mine + common, "header", header[: max(where.first - mine, common)], wanted)
+
+
+def _whole(text: str, at: int) -> int:
+    """Return `at`, or the start of the special token or word that it would split."""
+    return next((match.start() for match in _WORDS.finditer(text) if match.start() < at < match.end()), at)
+
+
+def find_stop(layout: Layout, where: Place, start: int, habit: Habit | None, ends: frozenset[str]) -> Stop:
+    """Return the end of the span that begins at `start`; `ends` are the model's end tokens when they are known."""
+    last = max(where.last, start)
+    tail = layout.text[last : where.end].rstrip()
+    last += len(_without_document_end(tail, habit))
+    if tail and (habit is None or habit.by != "next"):
+        return Stop(last, "own")
+    stop = _printed_next(layout, last)
+    if stop is not None and (habit is None or habit.by == "next") and (not ends or stop.group() in ends):
+        return Stop(stop.end(), "next")
+    return Stop(last, "none")
+
+
+def _without_document_end(tail: str, habit: Habit | None) -> str:
+    """Cut what only the last turn has after its stop: the end of the document is not the end of a turn."""
+    if habit is not None and habit.by == "own" and tail.startswith(habit.tail) and tail[len(habit.tail) :][:1].isspace():
+        return habit.tail
+    return tail
+
+
+def _printed_next(layout: Layout, position: int) -> re.Match[str] | None:
+    """Return the special token after `position` if the next message prints it: an end of the document is no stop."""
+    start = len(layout.text) - len(layout.text[position:].lstrip())
+    stop = SPECIAL.match(layout.text, start)
+    owner = next((piece for piece in layout.pieces if piece.start <= start < piece.end), None)
+    return stop if owner is not None and owner.message is not None and not owner.field else None
+
+
+def uncovered(pieces: Sequence[Piece], spans: Sequence[tuple[int, int]]) -> list[Piece]:
+    """Return the parts of `pieces` outside of all `spans`."""
+    outside = []
+    for piece in pieces:
+        position = piece.start
+        for start, end in [*spans, (piece.end, piece.end)]:
+            if position < min(start, piece.end):
+                outside.append(piece._replace(start=position, end=min(start, piece.end)))
+            position = max(position, min(end, piece.end))
+    return outside

@@ -1,0 +1,430 @@
+"""A compiled chat template: conversations in, text with provenance and trained spans out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+import numpy as np
+from numpy.typing import NDArray
+
+from sftplug.data.render.check import Finding, check_iterations, check_order, check_spans, missing_texts, quote
+from sftplug.data.render.instrument import compile_traced
+from sftplug.data.render.parts import label_parts
+from sftplug.data.render.pieces import REASONING, Layout, lay_out
+from sftplug.data.render.spans import Habit, Place, Start, find_start, find_stop, places
+from sftplug.errors import MaskError, TemplateError
+
+if TYPE_CHECKING:
+    from sftplug.data.render.pieces import Piece
+
+Messages = Sequence[Mapping[str, Any]]
+Tools = Sequence[Mapping[str, Any]] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What the model itself must produce: one stretch of an assistant's turn."""
+
+    start: int
+    end: int
+    """Character offsets in the text, `end` exclusive."""
+    message: int
+    """Index of the assistant message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A text, who wrote each of its characters, and the spans to train. R runs tile the text."""
+
+    text: str
+    starts: NDArray[np.int32]
+    """(R,) where each run starts."""
+    message: NDArray[np.int32]
+    """(R,) index of the message a run belongs to; -1 for the template's own text."""
+    part: NDArray[np.int8]
+    """(R,) index into `sftplug.PARTS`."""
+    spans: tuple[Span, ...]
+    """In order; a turn may have two."""
+    findings: tuple[Finding, ...]
+
+    def with_stops(self, stop: str) -> Rendered:
+        """Return the row with `stop` added at the end of every span that has none."""
+        lacking = {finding.message for finding in self.findings if finding.kind == "no_stop"}
+        row = self
+        for index in reversed(range(len(self.spans))):
+            if self.spans[index].message in lacking:
+                row = _insert_stop(row, index, stop)
+        return row
+
+
+@dataclass(slots=True)
+class Turn:
+    """An assistant turn as found so far."""
+
+    message: int
+    spans: list[tuple[int, int]]
+    start: Start
+    findings: list[Finding]
+
+    @property
+    def divergent(self) -> bool:
+        """Whether inference would render the turn, or what comes before it, differently."""
+        return any(finding.kind.startswith("divergent") for finding in self.findings)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a template is called with."""
+
+    messages: Messages
+    tools: Tools
+    kwargs: Mapping[str, Any]
+    ends: frozenset[str] = frozenset()
+    """The model's end tokens, when they are known."""
+
+    def until(self, message: int) -> Call:
+        """Return the call with only the messages before `message`."""
+        return replace(self, messages=self.messages[:message])
+
+
+@dataclass(slots=True)
+class Template:
+    """One chat template, compiled twice: as transformers does, and with marks."""
+
+    source: str
+    name: str
+    _lock: Lock = field(default_factory=Lock)
+    _habits: dict[str, Habit | None] = field(default_factory=dict)
+    _traced: Any = None
+
+    def __post_init__(self) -> None:
+        """Compile. Raises TemplateError naming the line for a template that is not valid Jinja."""
+        from transformers.utils.chat_template_utils import _compile_jinja_template
+
+        try:
+            self._traced = compile_traced(self.source, _compile_jinja_template(self.source).environment)
+        except jinja2.TemplateSyntaxError as error:
+            raise TemplateError(f"chat template '{self.name}', line {error.lineno}: {error.message}") from error
+
+    # --- what callers use -------------------------------------------------------------------------------------------
+
+    def render(
+        self, messages: Messages, tools: Tools = None, *, end_tokens: frozenset[str] = frozenset(), **kwargs: Any
+    ) -> Rendered:
+        """Render `messages` in one piece, with the spans of every assistant turn and what the check found.
+
+        `end_tokens` are the texts of the model's end tokens when they are known. Raises TemplateError when the
+        template refuses the conversation.
+        """
+        call = Call(messages, tools, kwargs, end_tokens)
+        layout = self._layout(call)
+        turns = [self._turn(layout, call, index) for index in _assistants(messages)]
+        return _rendered(layout, messages, turns, [*self._missing(layout, call), *_all_findings(turns)])
+
+    def render_plain(
+        self, messages: Messages, tools: Tools = None, *, add_generation_prompt: bool = False, **kwargs: Any
+    ) -> str:
+        """Return the text that transformers renders. Raises TemplateError when the template refuses."""
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        try:
+            (text,), _ = render_jinja_template(
+                [list(messages)],
+                tools=list(tools) if tools else None,
+                chat_template=self.source,
+                add_generation_prompt=add_generation_prompt,
+                **kwargs,
+            )
+        except Exception as error:
+            # A template is a program of its author's: whatever it raises is its way of refusing.
+            raise TemplateError(self._refusal(error, messages)) from error
+        return str(text)
+
+    def split_divergent(
+        self,
+        rendered: Rendered,
+        messages: Messages,
+        tools: Tools = None,
+        *,
+        end_tokens: frozenset[str] = frozenset(),
+        **kwargs: Any,
+    ) -> list[Rendered]:
+        """Return `rendered` without the spans of its divergent turns, and one row for each of those turns.
+
+        The row of a turn is what inference shows the model, and then what the model must produce.
+        """
+        call = Call(messages, tools, kwargs, end_tokens)
+        divergent = sorted({f.message for f in rendered.findings if f.kind.startswith("divergent")} - {None})
+        kept = tuple(span for span in rendered.spans if span.message not in divergent)
+        return [replace(rendered, spans=kept), *(self._apart(rendered, call, message) for message in divergent)]
+
+    # --- one turn ---------------------------------------------------------------------------------------------------
+
+    def _turn(self, layout: Layout, call: Call, message: int) -> Turn:
+        where = places(layout, message)
+        if not where:
+            text = f"message {message}: the template prints nothing for it."
+            return Turn(message, [], Start(0, "", "", ""), [Finding("not_located", "error", message, text)])
+        start = self._start(layout, call, message, where[0])
+        if isinstance(start, Finding):
+            return Turn(message, [], Start(0, "", "", ""), [start])
+        turn = Turn(message, [], start, list(_divergence(start, message)))
+        habit = self._habit(call)
+        for number, stretch in enumerate(where):
+            begin = start.at if number == 0 else stretch.first
+            turn.spans.append((begin, self._stop(layout, call, turn, replace_last(stretch, begin), habit)))
+        turn.findings += check_spans(layout, message, turn.spans, start.at)
+        turn.findings += check_iterations(layout, message)
+        return turn
+
+    def _start(self, layout: Layout, call: Call, message: int, where: Place) -> Start | Finding:
+        before = call.until(message)
+        try:
+            prompt = self.render_plain(before.messages, call.tools, add_generation_prompt=True, **call.kwargs)
+        except TemplateError:
+            # A conversation that the assistant opens has no prompt to render; its header must be the usual one.
+            return self._start_by_header(layout, call, message, where)
+        return find_start(layout, where, prompt, lambda: self._layout(before, add_generation_prompt=True))
+
+    def _start_by_header(self, layout: Layout, call: Call, message: int, where: Place) -> Start | Finding:
+        header = self._generation_prompt(call)
+        if header and layout.text[: where.first].endswith(header):
+            return Start(where.first, "", "", "")
+        text = (
+            f"message {message}: the template cannot render a prompt for it, and its header "
+            f"{quote(layout.text[max(0, where.first - 40) : where.first])} is not the generation prompt {quote(header)}."
+        )
+        return Finding("not_located", "error", message, text, where.first, where.last)
+
+    def _generation_prompt(self, call: Call) -> str:
+        """Return what the template adds for a reply to a user, the white space of the turn before left out."""
+        probe = [{"role": "user", "content": "sftplug"}]
+        try:
+            without = self.render_plain(probe, None, **call.kwargs)
+            prompt = self.render_plain(probe, None, add_generation_prompt=True, **call.kwargs)
+        except TemplateError:
+            return ""
+        return prompt.removeprefix(without) if prompt.startswith(without) else ""
+
+    def _stop(self, layout: Layout, call: Call, turn: Turn, where: Place, habit: Habit | None) -> int:
+        stop = find_stop(layout, where, where.first, habit, call.ends)
+        end = stop.at
+        if turn.message + 1 < len(call.messages) and call.messages[turn.message + 1].get("role") == "tool":
+            end = self._stop_before_tool(layout, call, turn.message, end, habit)
+        if end == stop.at and stop.by == "none":
+            text = f"message {turn.message}: no token marks its end; the model would never learn to stop."
+            turn.findings.append(Finding("no_stop", "policy", turn.message, text, where.first, end))
+        return end
+
+    def _stop_before_tool(self, layout: Layout, call: Call, message: int, end: int, habit: Habit | None) -> int:
+        """Return the end of a turn that calls a tool: some templates show its stop only when it is the last turn."""
+        if habit is not None and habit.by == "own" and layout.text[:end].endswith(habit.tail.strip()):
+            return end
+        try:
+            alone = self.render_plain(call.messages[: message + 1], call.tools, **call.kwargs).rstrip()
+        except TemplateError:
+            return end
+        extended = alone[:end] == layout.text[:end] and layout.text.startswith(alone)
+        return len(alone) if extended and len(alone) > end else end
+
+    def _apart(self, rendered: Rendered, call: Call, message: int) -> Rendered:
+        """Return the row that shows the turn of `message` as inference does."""
+        prompt = self._layout(call.until(message), add_generation_prompt=True)
+        alone = call.until(message + 1)
+        text = "".join(rendered.text[span.start : span.end] for span in rendered.spans if span.message == message)
+        try:
+            layout = self._layout(alone)
+        except TemplateError:
+            return _continue(prompt, text, message)
+        if not layout.text.startswith(prompt.text):
+            return _continue(prompt, text, message)
+        turn = self._turn(layout, alone, message)
+        if any(finding.severity == "error" for finding in turn.findings) or not turn.spans:
+            return _continue(prompt, text, message)
+        end = turn.spans[-1][1]
+        row = _rendered(layout, alone.messages, [turn], [])
+        stop = _lost_stop(row.text[row.spans[-1].start : end], text)
+        return _cut(row, end, message, stop)
+
+    # --- the whole --------------------------------------------------------------------------------------------------
+
+    def _missing(self, layout: Layout, call: Call) -> Iterator[Finding]:
+        for message, key, text in missing_texts(layout, call.messages):
+            role = call.messages[message].get("role")
+            yield self._missing_finding(layout, call, (message, key, text), str(role))
+
+    def _missing_finding(self, layout: Layout, call: Call, lost: tuple[int, str, str], role: str) -> Finding:
+        message, key, text = lost
+        what = f"message {message} ({role}): {key} {quote(text)}"
+        if text.strip() in layout.text and key.startswith("content") and not _is_thought(text):
+            return Finding("provenance_lost", "error", message, f"{what} is in the text, but cannot be followed there.")
+        if self._shown_at_inference(call, message, text):
+            return Finding("divergent_context", "policy", message, f"{what} is shown at inference, but not here.")
+        if key == REASONING:
+            return Finding("dropped_reasoning", "policy", message, f"{what} is dropped by the template.")
+        return Finding("dropped", "error", message, f"{what} is dropped by the template.")
+
+    def _shown_at_inference(self, call: Call, message: int, text: str) -> bool:
+        """Whether the model would see `text` (or, of its own turn, produce it) in a shorter conversation."""
+        ends = [message + 1] if call.messages[message].get("role") == "assistant" else _assistants(call.messages)
+        generate = call.messages[message].get("role") != "assistant"
+        for end in ends:
+            try:
+                shown = self.render_plain(
+                    call.messages[:end], call.tools, add_generation_prompt=generate, **call.kwargs
+                )
+            except TemplateError:
+                continue
+            if text.strip() and text.strip() in shown:
+                return True
+        return False
+
+    def _habit(self, call: Call) -> Habit | None:
+        """Return how the template ends a turn, learned from a probe; None when it refuses the probe."""
+        key = repr(sorted(call.kwargs.items(), key=lambda item: item[0]))
+        if key not in self._habits:
+            self._habits[key] = self._learn_habit(call)
+        return self._habits[key]
+
+    def _learn_habit(self, call: Call) -> Habit | None:
+        probe = [("user", "sftplug asks"), ("assistant", "sftplug replies"), ("user", "sftplug asks again")]
+        messages = [{"role": role, "content": text} for role, text in probe]
+        try:
+            layout = self._layout(Call(messages, None, call.kwargs))
+        except TemplateError:
+            return None
+        where = places(layout, 1)
+        if not where:
+            return None
+        stop = find_stop(layout, where[0], where[0].first, None, call.ends)
+        return Habit(stop.by, layout.text[where[0].last : stop.at])
+
+    def _layout(self, call: Call, *, add_generation_prompt: bool = False) -> Layout:
+        environment, template = self._traced
+        variables = {"add_generation_prompt": add_generation_prompt, **call.kwargs}
+        with self._lock:
+            try:
+                tools = list(call.tools) if call.tools else None
+                everything = {"tools": tools, "documents": None, **variables}
+                return lay_out(template, environment, _alias(call.messages), everything)
+            except Exception as error:
+                self.render_plain(call.messages, call.tools, **variables)  # raises in the template's own words
+                raise TemplateError(self._refusal(error, call.messages)) from error
+
+    def _refusal(self, error: Exception, messages: Messages) -> str:
+        roles = ", ".join(str(message.get("role")) for message in messages)
+        return f"chat template '{self.name}' refuses a conversation of {roles}: {error}"
+
+
+@lru_cache(maxsize=256)
+def compile_template(source: str, name: str = "template") -> Template:
+    """Return the compiled template, cached by its source. Raises TemplateError for what is not valid Jinja."""
+    return Template(source, name)
+
+
+def replace_last(where: Place, begin: int) -> Place:
+    """Return `where` starting at `begin`: a prefill may reach into the content."""
+    return Place(begin, where.last, where.end)
+
+
+def _assistants(messages: Messages) -> list[int]:
+    return [index for index, message in enumerate(messages) if message.get("role") == "assistant"]
+
+
+def _alias(messages: Messages) -> list[Mapping[str, Any]]:
+    """Give reasoning the names that transformers gives it, by transformers' own function where it has one."""
+    from transformers.utils import chat_template_utils
+
+    alias = getattr(chat_template_utils, "_alias_reasoning_fields", list)
+    return list(alias([dict(message) for message in messages]))
+
+
+def _is_thought(text: str) -> bool:
+    return "</think>" in text
+
+
+def _divergence(start: Start, message: int) -> Iterator[Finding]:
+    if start.diverges == "header":
+        text = f"message {message}: its header is {quote(start.header)}; inference prompts with {quote(start.prompt)}."
+        yield Finding("divergent_header", "policy", message, text, start.at, start.at)
+    if start.diverges == "context":
+        text = f"message {message}: what stands before it is not what inference shows the model."
+        yield Finding("divergent_context", "policy", message, text, start.at, start.at)
+
+
+def _all_findings(turns: Sequence[Turn]) -> Iterator[Finding]:
+    for turn in turns:
+        yield from turn.findings
+    yield from check_order([(*span, turn.message) for turn in turns for span in turn.spans])
+
+
+def _rendered(layout: Layout, messages: Messages, turns: Sequence[Turn], findings: Sequence[Finding]) -> Rendered:
+    spans = tuple(Span(start, end, turn.message) for turn in turns for start, end in turn.spans)
+    starts, message, part = label_parts(layout, [(span.start, span.end, span.message) for span in spans])
+    return Rendered(layout.text, starts, message, part, spans, tuple(findings))
+
+
+def _continue(prompt: Layout, text: str, message: int) -> Rendered:
+    """Return the prompt with `text` after it as the turn of `message`."""
+    start, end = len(prompt.text), len(prompt.text) + len(text)
+    pieces = [*prompt.pieces, _own_piece(start, end, message)]
+    layout = Layout(prompt.text + text, pieces)
+    starts, owners, part = label_parts(layout, [(start, end, message)])
+    return Rendered(layout.text, starts, owners, part, (Span(start, end, message),), ())
+
+
+def _own_piece(start: int, end: int, message: int) -> Piece:
+    from sftplug.data.render.pieces import Piece
+
+    return Piece(start, end, message, "content", -1, message)
+
+
+_TAIL = re.compile(r"<[^\s<>]+>$")
+
+
+def _lost_stop(alone: str, whole: str) -> str:
+    """Return the stop that the next message printed in the whole text and that the turn alone lacks."""
+    stop = _TAIL.search(whole)
+    return stop.group() if stop is not None and not alone.endswith(stop.group()) and not _TAIL.search(alone) else ""
+
+
+def _cut(row: Rendered, end: int, message: int, stop: str) -> Rendered:
+    """Return `row` without what stands after `end`, and with `stop` there."""
+    keep = row.starts < end
+    cut = replace(row, text=row.text[:end], starts=row.starts[keep], message=row.message[keep], part=row.part[keep])
+    return _insert_stop(cut, len(cut.spans) - 1, stop) if stop else cut
+
+
+def _insert_stop(row: Rendered, index: int, stop: str) -> Rendered:
+    """Return `row` with `stop` after its span `index`, as the end of that turn."""
+    from sftplug.tokens import PARTS
+
+    at, shift, message = row.spans[index].end, len(stop), row.spans[index].message
+    before = row.starts < at
+    starts = np.concatenate([row.starts[before], [at], row.starts[~before] + shift])
+    owners = np.concatenate([row.message[before], [message], row.message[~before]])
+    part = np.concatenate([row.part[before], [PARTS.index("end_of_turn")], row.part[~before]])
+    if at < len(row.text) and not (row.starts == at).any():
+        # The run that `stop` cuts in two goes on after it.
+        cut = int(before.sum())
+        starts = np.insert(starts, cut + 1, at + shift)
+        owners, part = np.insert(owners, cut + 1, owners[cut - 1]), np.insert(part, cut + 1, part[cut - 1])
+    spans = tuple(
+        replace(span, start=span.start + shift * (number > index), end=span.end + shift * (number >= index))
+        for number, span in enumerate(row.spans)
+    )
+    text = row.text[:at] + stop + row.text[at:]
+    return Rendered(text, starts.astype(np.int32), owners.astype(np.int32), part.astype(np.int8), spans, row.findings)
+
+
+def refuse(rendered: Rendered, name: str) -> None:
+    """Raise MaskError when the check found an error."""
+    wrong = [finding.text for finding in rendered.findings if finding.severity == "error"]
+    if wrong:
+        raise MaskError(f"chat template '{name}': " + " ".join(wrong))
