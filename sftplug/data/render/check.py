@@ -15,6 +15,7 @@ from sftplug.data.render.pieces import REASONING, Layout, Piece
 from sftplug.data.render.spans import uncovered
 
 SHOWN = 60
+_THOUGHT_END = "</think>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +76,21 @@ def check_order(spans: Sequence[tuple[int, int, int]]) -> Iterator[Finding]:
 
 
 def missing_texts(layout: Layout, messages: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, str, str]]:
-    """Yield (message, field, text) for everything that messages say and the text does not hold."""
+    """Yield (message, field, text) for everything that messages say and the text does not hold.
+
+    Of a content that loses only what stands up to its last ``</think>``, the field is ``thoughts``.
+    """
     for index, message in enumerate(messages):
         pieces = layout.content(index)
         for field, text in _texts(message):
-            if not _is_covered(text, [piece for piece in pieces if piece.field == field]):
-                yield index, field, text
+            lost = _lost_until(text, [piece for piece in pieces if piece.field == field])
+            if lost:
+                yield index, "thoughts" if lost <= text.rfind(_THOUGHT_END) + len(_THOUGHT_END) else field, text
         for number, call in enumerate(message.get("tool_calls") or ()):
             said = "".join(layout.text[piece.start : piece.end] for piece in layout.of(index))
-            lost = _lost_of_call(call, said) if pieces else str(call)
-            if lost is not None:
-                yield index, f"tool_calls[{number}]", lost
+            lost_argument = _lost_of_call(call, said)
+            if lost_argument is not None:
+                yield index, f"tool_calls[{number}]", lost_argument
 
 
 def _texts(message: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -100,15 +105,17 @@ def _texts(message: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield REASONING, message[REASONING]
 
 
-def _is_covered(text: str, pieces: Sequence[Piece]) -> bool:
-    """Whether all of `text` but white space is in `pieces`; changed text (other letters) has no offsets and counts."""
-    if not text.strip():
-        return True
-    if any(piece.offset < 0 for piece in pieces):
-        return True
-    covered = uncovered([Piece(0, len(text), None, "", 0, None)],
-                        sorted((piece.offset, piece.offset + piece.end - piece.start) for piece in pieces))
-    return not any(text[part.start : part.end].strip() for part in covered)
+def _lost_until(text: str, pieces: Sequence[Piece]) -> int:
+    """Return where the last lost part of `text` ends, 0 when nothing but white space is lost.
+
+    Text that was changed on the way (other letters) has no offsets and counts as there.
+    """
+    if not text.strip() or any(piece.offset < 0 for piece in pieces):
+        return 0
+    covered = sorted((piece.offset, piece.offset + piece.end - piece.start) for piece in pieces)
+    lost = uncovered([Piece(0, len(text), None, "", 0, None)], covered)
+    return max((part.start + len(text[part.start : part.end].rstrip()) for part in lost
+                if text[part.start : part.end].strip()), default=0)
 
 
 def _lost_of_call(call: Any, said: str) -> str | None:

@@ -178,7 +178,9 @@ class Template:
         habit = self._habit(call)
         for number, stretch in enumerate(where):
             begin = start.at if number == 0 else stretch.first
-            turn.spans.append((begin, self._stop(layout, call, turn, replace_last(stretch, begin), habit)))
+            stop = self._stop(layout, call, turn, Place(begin, stretch.last, stretch.end), habit)
+            if stop > begin or number == 0:
+                turn.spans.append((begin, stop))
         turn.findings += check_spans(layout, message, turn.spans, start.at)
         turn.findings += check_iterations(layout, message)
         return turn
@@ -217,7 +219,7 @@ class Template:
         end = stop.at
         if turn.message + 1 < len(call.messages) and call.messages[turn.message + 1].get("role") == "tool":
             end = self._stop_before_tool(layout, call, turn.message, end, habit)
-        if end == stop.at and stop.by == "none":
+        if end == stop.at and stop.by == "none" and (end > where.first or not turn.spans):
             text = f"message {turn.message}: no token marks its end; the model would never learn to stop."
             turn.findings.append(Finding("no_stop", "policy", turn.message, text, where.first, end))
         return end
@@ -262,26 +264,24 @@ class Template:
     def _missing_finding(self, layout: Layout, call: Call, lost: tuple[int, str, str], role: str) -> Finding:
         message, key, text = lost
         what = f"message {message} ({role}): {key} {quote(text)}"
-        if text.strip() in layout.text and key.startswith("content") and not _is_thought(text):
+        if key.startswith("content") and text.strip() in layout.text:
             return Finding("provenance_lost", "error", message, f"{what} is in the text, but cannot be followed there.")
-        if self._shown_at_inference(call, message, text):
+        if not key.startswith("tool_calls") and self._shown_at_inference(call, message, key):
             return Finding("divergent_context", "policy", message, f"{what} is shown at inference, but not here.")
-        if key == REASONING:
+        if key in (REASONING, "thoughts"):
             return Finding("dropped_reasoning", "policy", message, f"{what} is dropped by the template.")
         return Finding("dropped", "error", message, f"{what} is dropped by the template.")
 
-    def _shown_at_inference(self, call: Call, message: int, text: str) -> bool:
-        """Whether the model would see `text` (or, of its own turn, produce it) in a shorter conversation."""
-        ends = [message + 1] if call.messages[message].get("role") == "assistant" else _assistants(call.messages)
-        generate = call.messages[message].get("role") != "assistant"
-        for end in ends:
+    def _shown_at_inference(self, call: Call, message: int, key: str) -> bool:
+        """Whether the model would see the field (or, of its own turn, produce it) in a shorter conversation."""
+        own = call.messages[message].get("role") == "assistant"
+        for end in [message + 1] if own else _assistants(call.messages):
             try:
-                shown = self.render_plain(
-                    call.messages[:end], call.tools, add_generation_prompt=generate, **call.kwargs
-                )
+                layout = self._layout(call.until(end), add_generation_prompt=not own)
             except TemplateError:
                 continue
-            if text.strip() and text.strip() in shown:
+            if end > message and not any(lost[:2] == (message, key) for lost in
+                                         missing_texts(layout, call.messages[:end])):
                 return True
         return False
 
@@ -328,11 +328,6 @@ def compile_template(source: str, name: str = "template") -> Template:
     return Template(source, name)
 
 
-def replace_last(where: Place, begin: int) -> Place:
-    """Return `where` starting at `begin`: a prefill may reach into the content."""
-    return Place(begin, where.last, where.end)
-
-
 def _assistants(messages: Messages) -> list[int]:
     return [index for index, message in enumerate(messages) if message.get("role") == "assistant"]
 
@@ -343,10 +338,6 @@ def _alias(messages: Messages) -> list[Mapping[str, Any]]:
 
     alias = getattr(chat_template_utils, "_alias_reasoning_fields", list)
     return list(alias([dict(message) for message in messages]))
-
-
-def _is_thought(text: str) -> bool:
-    return "</think>" in text
 
 
 def _divergence(start: Start, message: int) -> Iterator[Finding]:
