@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,6 +50,33 @@ class TokenBatch:
     """The rendered text of each row."""
     conversations: Sequence[Conversation]
     """The conversation of each row."""
+
+    def per_row(self, value: Callable[[Conversation], float]) -> NDArray[Any]:
+        """Return (N,) what `value` says of each token's conversation."""
+        import numpy as np
+
+        return np.array([value(conversation) for conversation in self.conversations])[self.row]
+
+    def per_message(self, values: Callable[[Conversation], Sequence[float]]) -> NDArray[np.float64]:
+        """Return (N,) what `values` says of each token's message: one number a message; 1 outside of messages."""
+        import numpy as np
+
+        listed = [list(values(conversation)) for conversation in self.conversations]
+        first = np.cumsum([0, *(len(numbers) for numbers in listed)])[:-1]
+        flat = np.array([number for numbers in listed for number in numbers] or [1.0], dtype=np.float64)
+        index = np.where(self.message >= 0, first[self.row] + self.message, 0)
+        return np.where(self.message >= 0, flat[index], 1.0)
+
+    def matching(self, pattern: re.Pattern[str]) -> NDArray[np.bool_]:
+        """Return (N,) True for the tokens that overlap a match of `pattern` in the text of their row."""
+        import numpy as np
+
+        found = np.zeros(len(self.ids), dtype=bool)
+        bounds = np.searchsorted(self.row, np.arange(len(self.texts) + 1))
+        for text, low, high in zip(self.texts, bounds[:-1], bounds[1:], strict=True):
+            for match in pattern.finditer(text):
+                found[low:high] |= (self.start[low:high] < match.end()) & (self.end[low:high] > match.start())
+        return found
 
     @staticmethod
     def role_code(name: str) -> int:

@@ -33,6 +33,7 @@ class Policies:
 
     missing_stop: Literal["error", "append_eos", "warn"] = "error"
     on_divergence: Literal["split", "warn", "error"] = "split"
+    dropped_reasoning: Literal["error", "warn"] = "error"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +135,8 @@ class Gate:
             return self.policies.missing_stop == "error"
         if finding.kind in DIVERGENT:
             return self.policies.on_divergence == "error"
+        if finding.kind == "dropped_reasoning":
+            return self.policies.dropped_reasoning == "error"
         return finding.severity == "error"
 
 
@@ -146,6 +149,8 @@ def _remedy(finding: Finding) -> str:
         return " Set spans.missing_stop to append_eos or warn, or mend the template."
     if finding.kind in DIVERGENT:
         return " Set spans.on_divergence to split or warn."
+    if finding.kind == "dropped_reasoning":
+        return " Choose a template that shows reasoning, or set spans.dropped_reasoning to warn."
     return ""
 
 

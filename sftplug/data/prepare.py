@@ -60,6 +60,8 @@ class Stages:
     encode: Encode
     maskings: Sequence[Sequence[Masking]]
     max_length: int | None
+    split_boundaries: bool
+    """Whether tokens that straddle the edge of a span are tokenized apart, rather than refused."""
 
 
 def prepare(
@@ -74,9 +76,10 @@ def prepare(
     EOS, from the model's generation configuration. Raises DataError for rows that do not fit, MaskError for masks
     that fail their check; each names the rows by their origin, the first 20 and how many there are.
     """
-    policies = Policies(recipe.spans.missing_stop, recipe.spans.on_divergence)
+    spans = recipe.spans
+    policies = Policies(spans.missing_stop, spans.on_divergence, spans.dropped_reasoning)
     gate = open_gate(recipe.chat_template, tokenizer, end_tokens, policies)
-    stages = Stages(gate, encoder(tokenizer), recipe.masking, recipe.data.max_length)
+    stages = Stages(gate, encoder(tokenizer), recipe.masking, recipe.data.max_length, spans.boundary == "split")
     ledger = Ledger()
     splits = {
         split: _prepare_split(split, sources, stages, ledger, progress)
@@ -149,7 +152,7 @@ def _token_rows(texts: Sequence[TextRow], stages: Stages, account: Account, ledg
     tokenized = tokenize([text.conversation for text in texts], [text.rendered for text in texts], stages.encode)
     tokens = tokenized.tokens
     for index in tokenized.apart:
-        account.note("boundary", texts[index].origin, "a token straddles the edge of a trained span; tokenized apart")
+        _meet_boundary(texts[index].origin, stages.split_boundaries, account)
     weights = weigh(tokens, stages.maskings)
     added = np.array([text.added for text in texts], dtype=bool)
     weights[added[tokens.row] & ~tokens.trainable] = 0
@@ -161,6 +164,13 @@ def _token_rows(texts: Sequence[TextRow], stages: Stages, account: Account, ledg
     kept = np.array([item.fate(stages.max_length) is None for item in measured], dtype=bool)
     ledger.stop_ids.update(_stops(tokens, weights, kept))
     return _table(tokens.ids, weights, lengths, kept)
+
+
+def _meet_boundary(origin: str, split: bool, account: Account) -> None:
+    reason = "a token straddles the edge of a trained span"
+    if not split:
+        raise MaskError(f"{origin}: {reason}. Set `spans.boundary: split` to tokenize both sides apart.")
+    account.note("boundary", origin, f"{reason}; tokenized apart, as inference does")
 
 
 @dataclass(frozen=True, slots=True)

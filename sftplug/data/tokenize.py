@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sftplug.conversation import Conversation
 from sftplug.data.render import Rendered
 from sftplug.errors import ModelError
-from sftplug.tokens import ROLE_CODES, TokenBatch
+from sftplug.tokens import PARTS, ROLE_CODES, TokenBatch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -129,13 +129,17 @@ def _batch(conversations: Sequence[Conversation], rendered: Sequence[Rendered], 
     # One running character offset over the whole batch lets one search serve all rows.
     base = np.cumsum([0, *(len(item.text) + 1 for item in rendered)])[:-1]
     message, part = _written_by(rendered, base, start + base[row])
+    span = _span_of(rendered, base, start + base[row], end + base[row])
+    # A stop that the next message prints is a token of the turn that it ends.
+    borrowed = (span >= 0) & (span != message)
+    message, part = np.where(borrowed, span, message), np.where(borrowed, np.int8(PARTS.index("end_of_turn")), part)
     return TokenBatch(
         ids=np.concatenate([item.ids for item in encoded]) if encoded else np.zeros(0, np.int32),
         row=row,
         message=message,
         role=_roles(conversations, row, message),
         part=part,
-        trainable=_within_spans(rendered, base, start + base[row], end + base[row]),
+        trainable=span >= 0,
         start=start,
         end=end,
         texts=[item.text for item in rendered],
@@ -159,11 +163,16 @@ def _roles(conversations: Sequence[Conversation], row: IntArray, message: IntArr
     return np.where(message >= 0, flat[np.where(message >= 0, first[row] + message, 0)], 0).astype(np.int8)
 
 
-def _within_spans(rendered: Sequence[Rendered], base: IntArray, start: IntArray, end: IntArray) -> NDArray[np.bool_]:
-    spans = [(span.start + offset, span.end + offset) for item, offset in zip(rendered, base, strict=True)
-             for span in sorted(item.spans, key=lambda span: span.start)]
+def _span_of(rendered: Sequence[Rendered], base: IntArray, start: IntArray, end: IntArray) -> IntArray:
+    """Return the message in whose trained span each token lies; -1 for tokens in none."""
+    spans = [
+        (span.start + offset, span.end + offset, span.message)
+        for item, offset in zip(rendered, base, strict=True)
+        for span in sorted(item.spans, key=lambda span: span.start)
+    ]
     if not spans:
-        return np.zeros(len(start), dtype=bool)
-    opens, closes = np.array(spans, dtype=np.int64).T
+        return np.full(len(start), -1, dtype=np.int32)
+    opens, closes, message = np.array(spans, dtype=np.int64).T
     index = np.searchsorted(opens, start, side="right") - 1
-    return (index >= 0) & (start < closes[index]) & (end <= closes[index])
+    within = (index >= 0) & (start < closes[index]) & (end <= closes[index])
+    return np.where(within, message[index], -1).astype(np.int32)

@@ -135,6 +135,8 @@ class SpansSection(Section):
     """A turn whose end no token marks: the model would never learn to stop."""
     on_divergence: Literal["split", "warn", "error"] = "split"
     """A turn that inference would render differently: train it in a row of its own, as inference renders it."""
+    dropped_reasoning: Literal["error", "warn"] = "error"
+    """Reasoning that the row holds and the template never shows."""
     boundary: Literal["split", "error"] = "split"
     """A token that straddles the edge of a trained span: tokenize both sides apart, as inference does."""
 

@@ -1,0 +1,58 @@
+"""Read a field of a row, or say exactly what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from sftplug import RowError, did_you_mean
+
+
+def required_text(row: Mapping[str, Any], column: str) -> str:
+    """Return the string in `column`. Raises RowError when the column is not there, or holds something else."""
+    if column not in row:
+        raise RowError(column, f"is missing.{did_you_mean(column, row)} The row has: {', '.join(map(str, row))}.")
+    value = row[column]
+    if not isinstance(value, str):
+        raise RowError(column, f"must be text, not {kind_of(value)}")
+    return value
+
+
+def optional_text(row: Mapping[str, Any], column: str) -> str:
+    """Return the string in `column`, empty when it is missing or null."""
+    return "" if row.get(column) is None else required_text(row, column)
+
+
+def kind_of(value: Any) -> str:
+    """Return what to call the type of `value` to someone who knows JSON rather than Python."""
+    names = {type(None): "null", bool: "true or false", int: "a number", float: "a number", str: "text"}
+    return names.get(type(value), "an object" if isinstance(value, Mapping) else "a list")
+
+
+def parsed_json(text: str, field: str) -> Any:
+    """Return the value of the JSON `text`. Raises RowError."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise RowError(field, f"is not valid JSON: {error.msg} at column {error.colno}") from error
+
+
+def read_tools(row: Mapping[str, Any], column: str) -> tuple[Mapping[str, Any], ...]:
+    """Return the tool schemas in `column`: a list of objects, or the JSON text of one; bare functions are wrapped."""
+    tools = row.get(column)
+    if isinstance(tools, str):
+        tools = parsed_json(tools, column) if tools.strip() else None
+    if tools is None:
+        return ()
+    if not isinstance(tools, list | tuple):
+        raise RowError(column, f"must be a list of tools, not {kind_of(tools)}")
+    return tuple(_tool(tool, f"{column}[{index}]") for index, tool in enumerate(tools))
+
+
+def _tool(tool: Any, field: str) -> Mapping[str, Any]:
+    if not isinstance(tool, Mapping):
+        raise RowError(field, f"must be an object, not {kind_of(tool)}")
+    if "function" in tool or "name" not in tool:
+        return tool
+    return {"type": "function", "function": dict(tool)}

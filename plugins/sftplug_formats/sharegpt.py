@@ -1,0 +1,71 @@
+"""Conversations as ShareGPT wrote them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from sftplug import Conversation, DatasetFormat, Message, RowError, ToolCall, did_you_mean
+from sftplug_formats.fields import kind_of, optional_text, parsed_json, read_tools
+from sftplug_formats.messages import read_tool_call
+
+_ROLES = {
+    "system": "system",
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "function_call": "function_call",
+    "observation": "tool",
+    "tool": "tool",
+    "function_response": "tool",
+}
+
+
+class ShareGPT(DatasetFormat):
+    """Turns with `from` and `value` (or `role` and `content`): human, gpt, system, function_call, observation, tool."""
+
+    type: Literal["sharegpt"] = "sharegpt"
+    column: str = "conversations"
+    """Column that holds the list of turns."""
+    tools: str = "tools"
+    """Column that holds the tool schemas: a list, or the JSON text of one."""
+    system: str = "system"
+    """Column that holds the system prompt, where it is no turn of its own."""
+
+    def to_conversation(self, row: Mapping[str, Any]) -> Conversation:
+        """Return the turns as messages; a `function_call` becomes the tool calls of an assistant message."""
+        turns = row.get(self.column)
+        if not isinstance(turns, list | tuple):
+            hint = did_you_mean(self.column, row) if self.column not in row else ""
+            raise RowError(self.column, f"must be a list of turns, not {kind_of(turns)}.{hint}")
+        if not turns:
+            raise RowError(self.column, "holds no turn")
+        system = optional_text(row, self.system)
+        before = (Message("system", system),) if system else ()
+        said = tuple(_turn(turn, f"{self.column}[{index}]") for index, turn in enumerate(turns))
+        return Conversation((*before, *said), read_tools(row, self.tools))
+
+
+def _turn(turn: Any, field: str) -> Message:
+    if not isinstance(turn, Mapping):
+        raise RowError(field, f"must be an object with from and value, not {kind_of(turn)}")
+    who_key, what_key = ("from", "value") if "from" in turn else ("role", "content")
+    who, what = turn.get(who_key), turn.get(what_key)
+    if who not in _ROLES:
+        known = ", ".join(_ROLES)
+        raise RowError(f"{field}.{who_key}", f"nobody knows {who!r}.{did_you_mean(who, _ROLES)} Known: {known}.")
+    if not isinstance(what, str):
+        raise RowError(f"{field}.{what_key}", f"must be text, not {kind_of(what)}")
+    if _ROLES[who] == "function_call":
+        return Message("assistant", None, tool_calls=_calls(what, f"{field}.{what_key}"))
+    return Message(_ROLES[who], what)
+
+
+def _calls(text: str, field: str) -> tuple[ToolCall, ...]:
+    value = parsed_json(text, field)
+    calls = value if isinstance(value, list) else [value]
+    return tuple(read_tool_call(call, field if len(calls) == 1 else f"{field}[{index}]")
+                 for index, call in enumerate(calls))

@@ -1,0 +1,114 @@
+"""Strategies that modify: their weight is 1 everywhere but on the tokens they speak of."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import field_validator
+from sftplug import Conversation, Field, Masking, TokenBatch
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Mask = NDArray[np.bool_]
+    Weights = NDArray[np.floating[Any]]
+
+_EMPTY_THINK = re.compile(r"<think>\s*</think>\s*")
+
+
+class Reasoning(Masking):
+    """Say whether reasoning is trained."""
+
+    type: Literal["reasoning"] = "reasoning"
+    mode: Literal["train", "mask"] = "mask"
+    """``mask`` leaves the reasoning, its tags included, out of the loss."""
+    shorthand: ClassVar[str] = "mode"
+
+    def weights(self, tokens: TokenBatch) -> Mask:
+        """Return false on reasoning, if it is masked."""
+        return (tokens.part != tokens.part_code("reasoning")) | (self.mode == "train")
+
+
+class EmptyThink(Masking):
+    """Say whether an empty think block (``<think>`` with nothing in it) is trained."""
+
+    type: Literal["empty_think"] = "empty_think"
+    mode: Literal["train", "mask"] = "mask"
+    """``mask`` leaves empty think blocks, the white space after them included, out of the loss."""
+    shorthand: ClassVar[str] = "mode"
+
+    def weights(self, tokens: TokenBatch) -> Mask:
+        """Return false on empty think blocks, if they are masked."""
+        found = tokens.matching(_EMPTY_THINK)
+        return ~found | (self.mode == "train")
+
+
+class ToolCalls(Masking):
+    """Weigh the calls that the assistant makes to tools."""
+
+    type: Literal["tool_calls"] = "tool_calls"
+    weight: float = Field(1.0, ge=0, allow_inf_nan=False)
+    """Loss weight of a tool call's tokens."""
+    shorthand: ClassVar[str] = "weight"
+
+    def weights(self, tokens: TokenBatch) -> Weights:
+        """Return the weight on tool calls, 1 elsewhere."""
+        return 1 + (tokens.part == tokens.part_code("tool_call")) * (self.weight - 1)
+
+
+class EndOfTurn(Masking):
+    """Say whether the token that ends a turn is trained."""
+
+    type: Literal["end_of_turn"] = "end_of_turn"
+    mode: Literal["train", "mask"] = "train"
+    """``mask`` leaves the stop out of the loss: the model does not learn to end its turn."""
+    shorthand: ClassVar[str] = "mode"
+
+    def weights(self, tokens: TokenBatch) -> Mask:
+        """Return false on the ends of turns, if they are masked."""
+        return (tokens.part != tokens.part_code("end_of_turn")) | (self.mode == "train")
+
+
+class Regex(Masking):
+    """Weigh the tokens that a regular expression matches."""
+
+    type: Literal["regex"] = "regex"
+    pattern: str
+    """Regular expression, as Python's `re` reads it, searched in the rendered text of each row."""
+    weight: float = Field(0.0, ge=0, allow_inf_nan=False)
+    """Loss weight of the tokens it matches."""
+    role: Literal["system", "developer", "user", "assistant", "tool", "document"] | None = "assistant"
+    """Only tokens of this role's turns; null for any."""
+    shorthand: ClassVar[str] = "pattern"
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, value: str) -> str:
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"is no regular expression: {error}") from error
+        return value
+
+    def weights(self, tokens: TokenBatch) -> Weights:
+        """Return the weight on matched tokens, 1 elsewhere."""
+        found = tokens.matching(re.compile(self.pattern))
+        if self.role is not None:
+            found = found & (tokens.role == tokens.role_code(self.role))
+        return 1 + found * (self.weight - 1)
+
+
+class MessageWeights(Masking):
+    """Weigh each message as its row says: `train: false`, `weight: 0.5`, a weight for the row."""
+
+    type: Literal["message_weights"] = "message_weights"
+
+    def weights(self, tokens: TokenBatch) -> Weights:
+        """Return the weight of each token's message times that of its row; 1 where the row says nothing."""
+        return tokens.per_message(_weights)
+
+
+def _weights(conversation: Conversation) -> list[float]:
+    return [conversation.weight * (1.0 if m.weight is None else m.weight) for m in conversation.messages]
