@@ -36,6 +36,15 @@ from sftplug.tokens import PARTS, ROLE_CODES, TokenBatch
 
 __version__ = "0.1.0"
 
+
+def __getattr__(name: str) -> object:
+    """Load `measure` when it is asked for: it lives beside code that needs torch."""
+    if name == "measure":
+        from sftplug.models import measure
+
+        return measure
+    raise AttributeError(f"module 'sftplug' has no attribute '{name}'")
+
 __all__ = [
     "PARTS",
     "ROLES",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,29 @@ class LoadedRecipe:
     registry: Registry
     active: tuple[str, ...]
     """Names of the plugins that this run uses, sorted."""
+
+    def call(self, hook: str, **arguments: Any) -> None:
+        """Tell the plugins in use about a moment of the run."""
+        self.registry.plugins.call(hook, self.active, recipe=self.recipe, **arguments)
+
+    def provenance(self) -> list[dict[str, str]]:
+        """Return name, distribution, version, source and hash of every plugin in use, for the record of the run."""
+        plugins = [self.registry.plugins.loaded[name] for name in self.active]
+        return [
+            {
+                "name": plugin.name,
+                "distribution": plugin.distribution,
+                "version": plugin.version,
+                "source": plugin.source.name if plugin.distribution == "file" else plugin.module.__name__,
+                "sha256": plugin.sha256,
+            }
+            for plugin in plugins
+        ]
+
+    def using(self, *plugins: str) -> LoadedRecipe:
+        """Return the same recipe with more plugins in use, those of them that are installed."""
+        more = {name for name in plugins if name in self.registry.plugins.loaded}
+        return replace(self, active=tuple(sorted({*self.active, *more})))
 
 
 def load_recipe(reference: str, overrides: Sequence[str] = (), blocked: Iterable[str] = ()) -> LoadedRecipe:

@@ -1,0 +1,52 @@
+"""The story of a run, in the terminal: what will run, what became of the rows, what is trained, how the loss fell."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import sftplug
+
+if TYPE_CHECKING:
+    from sftplug import Recipe
+
+
+@sftplug.hookimpl
+def sftplug_recipe_loaded(recipe: Recipe) -> None:
+    """Show what was chosen."""
+    from sftplug_console.tables import show_recipe
+
+    show_recipe(recipe)
+
+
+@sftplug.hookimpl
+def sftplug_dataset_prepared(ledger: Any) -> None:
+    """Show what became of the rows."""
+    from sftplug_console.tables import show_ledger
+
+    show_ledger(ledger)
+
+
+@sftplug.hookimpl
+def sftplug_trainer_created(recipe: Recipe, trainer: Any) -> None:
+    """Show what is trained, and how far it is from now on."""
+    from sftplug_console.progress import TrainingProgress
+    from sftplug_console.tables import show_size
+
+    show_size(recipe, sftplug.measure(trainer.model))
+    trainer.add_callback(TrainingProgress())
+
+
+@sftplug.hookimpl
+def sftplug_run_finished(result: Any) -> None:
+    """Show how the loss fell and where the result is."""
+    from sftplug_console.tables import show_result
+
+    show_result(result)
+
+
+@sftplug.hookimpl
+def sftplug_run_failed(error: BaseException) -> None:
+    """Say that nothing was saved."""
+    from sftplug_console.tables import show_failure
+
+    show_failure(error)

@@ -1,0 +1,94 @@
+"""8-bit and 4-bit weights by bitsandbytes; the base is frozen, an adapter is trained on it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from sftplug import Quantization, require
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_BLOCK = 64
+"""Weights that share one scale (`bnb_4bit_blocksize`'s default)."""
+_NESTED_BLOCK = 256
+"""Scales that share one scale in turn, with double quantization."""
+
+
+class Int8(Quantization):
+    """LLM.int8(): 8-bit weights, outlier features in 16 bits (Dettmers et al. 2022, arXiv:2208.07339)."""
+
+    type: Literal["int8"] = "int8"
+    bits = 8
+    compute_dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    """Type of what is not quantized: embeddings, norms, the head."""
+    threshold: float = 6.0
+    """Activations beyond this are outliers, and are multiplied in 16 bits."""
+    skip_modules: list[str] | None = None
+    """Modules that are not quantized; null leaves out the head."""
+
+    def load_kwargs(self) -> dict[str, Any]:
+        """Return dtype and quantization configuration."""
+        require("bitsandbytes", needed_by="quantization int8")
+        torch = require("torch", needed_by="quantization int8")
+        transformers = require("transformers", needed_by="quantization int8")
+        config = transformers.BitsAndBytesConfig(
+            load_in_8bit=True, llm_int8_threshold=self.threshold, llm_int8_skip_modules=self.skip_modules
+        )
+        return {"dtype": getattr(torch, self.compute_dtype), "quantization_config": config}
+
+
+class _FourBit(Quantization):
+    """4-bit weights, 64 of them to a scale (Dettmers et al. 2023, arXiv:2305.14314)."""
+
+    bits = 4
+    double_quant: bool = True
+    """Quantize the scales too: saves 0.37 bits a weight."""
+    compute_dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    """Type that weights are unpacked to when they are multiplied, and of what is not quantized."""
+    storage_dtype: Literal["uint8", "bfloat16", "float16", "float32"] = "uint8"
+    """Type of the packed tensor; FSDP needs it equal to `compute_dtype`."""
+
+    @property
+    def bytes_per_parameter(self) -> float:
+        """Half a byte, and the weight's share of the scales."""
+        if not self.double_quant:
+            return 0.5 + 4 / _BLOCK
+        return 0.5 + 1 / _BLOCK + 4 / (_BLOCK * _NESTED_BLOCK)
+
+    def load_kwargs(self) -> dict[str, Any]:
+        """Return dtype and quantization configuration."""
+        require("bitsandbytes", needed_by=f"quantization {self.type}")
+        torch = require("torch", needed_by=f"quantization {self.type}")
+        transformers = require("transformers", needed_by=f"quantization {self.type}")
+        config = transformers.BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=self.type,
+            bnb_4bit_use_double_quant=self.double_quant,
+            bnb_4bit_compute_dtype=getattr(torch, self.compute_dtype),
+            bnb_4bit_quant_storage=getattr(torch, self.storage_dtype),
+        )
+        return {"dtype": getattr(torch, self.compute_dtype), "quantization_config": config}
+
+    def prepare_model(self, model: nn.Module) -> None:
+        """Keep evaluation from spoiling the gradients that come after it.
+
+        On CPUs with AVX512-BF16, bitsandbytes repacks 4-bit weights at the first forward pass in evaluation mode, for
+        a kernel that has no backward pass, and stays with it in training: input gradients are lost without a word.
+        """
+        bitsandbytes = require("bitsandbytes", needed_by=f"quantization {self.type}")
+        for module in model.modules():
+            if isinstance(module, bitsandbytes.nn.Linear4bit):
+                module.support_avx512bf16_for_cpu = False
+
+
+class NF4(_FourBit):
+    """4-bit NormalFloat: levels at the quantiles of a normal distribution (arXiv:2305.14314, section 3)."""
+
+    type: Literal["nf4"] = "nf4"
+
+
+class FP4(_FourBit):
+    """4-bit floats: sign, exponent and mantissa."""
+
+    type: Literal["fp4"] = "fp4"

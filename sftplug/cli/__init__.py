@@ -1,0 +1,65 @@
+"""The command line: one file a command. Nothing heavy is imported until a command needs it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from sftplug.cli.check import check
+from sftplug.cli.plugins import plugins
+from sftplug.cli.prepare import prepare
+from sftplug.cli.preview import preview
+from sftplug.cli.recipes import recipes
+from sftplug.cli.train import train
+from sftplug.errors import SftplugError
+
+app = typer.Typer(
+    help="Supervised fine-tuning in which every step is a plugin.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(train)
+app.command()(check)
+app.command()(prepare)
+app.command()(preview)
+app.add_typer(recipes, name="recipes")
+app.command()(plugins)
+
+
+@app.callback(invoke_without_command=True)
+def _options(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
+    if version:
+        from sftplug import __version__
+
+        typer.echo(f"sftplug {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; errors that sftplug raises on purpose are shown without a traceback."""
+    verbose = bool({"-v", "--verbose"} & set(sys.argv[1:]))
+    try:
+        app()
+    except SftplugError as error:
+        _show(error, verbose)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        sys.exit(130)
+    except Exception as error:
+        if verbose:
+            raise
+        name = type(error).__name__
+        typer.echo(f"sftplug failed: {name}: {error}\nRun the command again with -v for the traceback.", err=True)
+        sys.exit(1)
+
+
+def _show(error: SftplugError, verbose: bool) -> None:
+    if verbose:
+        import traceback
+
+        traceback.print_exception(error)
+    typer.echo(str(error), err=True)

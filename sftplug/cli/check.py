@@ -1,0 +1,36 @@
+"""``sftplug check``"""
+
+from __future__ import annotations
+
+import typer
+
+from sftplug.cli.options import NoPlugin, Overrides, RecipeName, Verbose, be_verbose, open_recipe, prepare_rows
+
+
+def check(
+    recipe: RecipeName, overrides: Overrides = None, no_plugin: NoPlugin = None, verbose: Verbose = False
+) -> None:
+    """Check everything that can be known without loading weights; exit 0, or 2 with every problem at once.
+
+    First the recipe alone, at once; if that is right, tokenizer, template, rows, masks, and the adapter's targets.
+    """
+    be_verbose(verbose)
+    loaded = open_recipe(recipe, overrides, no_plugin)
+    loaded.call("sftplug_recipe_loaded")
+    from sftplug.errors import ModelError, SftplugError
+    from sftplug.models import check_model
+    from sftplug.training import training_arguments
+
+    problems: list[str] = []
+    for step in (
+        lambda: training_arguments(loaded.recipe),
+        lambda: problems.extend(f"adapter: {text}" for text in check_model(loaded.recipe)),
+        lambda: prepare_rows(loaded),
+    ):
+        try:
+            step()
+        except (SftplugError, ValueError) as error:
+            problems.append(str(error))
+    if problems:
+        raise ModelError("\n".join(dict.fromkeys(problems)))
+    typer.echo(f"{recipe}: everything that can be known without weights is right")

@@ -1,0 +1,49 @@
+"""Arguments that several commands share, and how they open a recipe."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sftplug.recipe import LoadedRecipe, load_recipe
+
+if TYPE_CHECKING:
+    from sftplug.data.prepare import Prepared
+
+RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A path, or the name of a shipped recipe.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[SECTION.KEY=VALUE]…", help="Values to set over the recipe's.")
+]
+NoPlugin = Annotated[list[str] | None, typer.Option("--no-plugin", metavar="NAME", help="Do not load this plugin.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Show tracebacks and what the libraries log.")]
+Output = Annotated[Path | None, typer.Option("--output", metavar="DIR", help="Folder for the result.")]
+
+
+def open_recipe(
+    recipe: str, overrides: list[str] | None, no_plugin: list[str] | None, output: Path | None = None
+) -> LoadedRecipe:
+    """Load the recipe with what the command line adds; the console plugin shows what happens, unless it is blocked."""
+    given = [*(overrides or []), *([f"output={output}"] if output is not None else [])]
+    return load_recipe(recipe, given, no_plugin or []).using("console")
+
+
+def be_verbose(verbose: bool) -> None:
+    """Let the libraries log, and trace every hook call, when the user asked for it."""
+    if verbose:
+        logging.basicConfig(level=logging.DEBUG, format="%(name)s: %(message)s")
+
+
+def prepare_rows(loaded: LoadedRecipe) -> Prepared:
+    """Turn the recipe's rows into token rows, and tell the plugins in use."""
+    from sftplug.cli.progress import show_progress
+    from sftplug.data.prepare import prepare
+    from sftplug.models import end_tokens, load_tokenizer
+
+    tokenizer = load_tokenizer(loaded.recipe)
+    with show_progress() as progress:
+        prepared = prepare(loaded.recipe, tokenizer, progress, end_tokens(loaded.recipe, tokenizer))
+    loaded.call("sftplug_dataset_prepared", ledger=prepared.ledger)
+    return prepared

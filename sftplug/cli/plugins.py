@@ -1,0 +1,25 @@
+"""``sftplug plugins``"""
+
+from __future__ import annotations
+
+import rich
+import typer
+from rich.table import Table
+
+from sftplug.cli.options import NoPlugin, Verbose
+from sftplug.plugins import load_plugins
+from sftplug.registry import build_registry
+
+
+def plugins(no_plugin: NoPlugin = None, verbose: Verbose = False) -> None:
+    """List the installed plugins: distribution, version, what each offers, where it comes from."""
+    found = load_plugins(blocked=no_plugin or [])
+    registry = build_registry(found)
+    table = Table("plugin", "distribution", "version", "offers", "source")
+    for name, plugin in found.loaded.items():
+        offers = [f"{kind.__name__}: {', '.join(mine)}" for kind, listed in registry.offers.items()
+                  if (mine := [key for key, offer in listed.items() if offer.plugin.name == name])]
+        table.add_row(name, plugin.distribution, plugin.version, "\n".join(offers) or "watches", plugin.module.__name__)
+    rich.print(table)
+    for broken in found.broken.values():
+        typer.echo(str(broken), err=True)

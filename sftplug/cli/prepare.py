@@ -1,0 +1,33 @@
+"""``sftplug prepare``"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sftplug.cli.options import NoPlugin, Overrides, RecipeName, Verbose, be_verbose, open_recipe, prepare_rows
+from sftplug.errors import DataError
+
+
+def prepare(
+    recipe: RecipeName,
+    output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Folder for the dataset.")],
+    overrides: Overrides = None,
+    no_plugin: NoPlugin = None,
+    verbose: Verbose = False,
+) -> None:
+    """Write the dataset exactly as the trainer gets it to DIR/train and DIR/eval; loads no weights."""
+    be_verbose(verbose)
+    loaded = open_recipe(recipe, overrides, no_plugin)
+    if output.exists() and any(output.iterdir()):
+        raise DataError(f"{output} is not empty. Choose another folder, or empty it.")
+    prepared = prepare_rows(loaded)
+    prepared.train.save_to_disk(str(output / "train"))
+    if prepared.eval is not None:
+        prepared.eval.save_to_disk(str(output / "eval"))
+    ledger = json.dumps(prepared.ledger.to_dict(), indent=2, ensure_ascii=False)
+    (output / "ledger.json").write_text(ledger, encoding="utf-8")
+    typer.echo(f"prepared {len(prepared.train)} rows in {output}")

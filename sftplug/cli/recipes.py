@@ -1,0 +1,95 @@
+"""``sftplug recipes``: list, show and copy the shipped recipes."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import rich
+import typer
+from rich.table import Table
+
+from sftplug.errors import Problem, RecipeError
+from sftplug.recipe import find_recipe, shipped_recipes
+from sftplug.recipe.model import resolve_path
+from sftplug.recipe.yaml import LocatedStr, read_yaml
+
+recipes = typer.Typer(help="List, show and copy the shipped recipes.", invoke_without_command=True)
+
+
+@recipes.callback()
+def _list(context: typer.Context) -> None:
+    if context.invoked_subcommand is not None:
+        return
+    table = Table("recipe", "what it is for")
+    for name, file in shipped_recipes().items():
+        table.add_row(name, purpose(file))
+    rich.print(table)
+
+
+def purpose(file: Path) -> str:
+    """Return the first comment line of a recipe: what it is for."""
+    return next((line.lstrip("# ") for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("# ")), "")
+
+
+@recipes.command()
+def show(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
+    """Print a recipe as it is written."""
+    typer.echo(find_recipe(name).read_text(encoding="utf-8"), nl=False)
+
+
+@recipes.command()
+def copy(
+    name: Annotated[str, typer.Argument(metavar="NAME")], destination: Annotated[Path, typer.Argument(metavar="DEST")]
+) -> None:
+    """Copy a recipe to DEST, a folder or a .yaml file, with the recipes and data files it names."""
+    source = find_recipe(name)
+    target = destination if destination.suffix in (".yaml", ".yml") else destination / source.name
+    files = {source: target, **_needed(source, target.parent)}
+    for copied in files.values():
+        if copied.exists():
+            raise RecipeError(name, [Problem("copy", f"{copied} exists already. Choose another folder.")])
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for original, copied in files.items():
+        if original.suffix in (".yaml", ".yml"):
+            copied.write_text(_with_new_paths(original), encoding="utf-8")
+        else:
+            shutil.copyfile(original, copied)
+    typer.echo("\n".join(str(file) for file in files.values()))
+
+
+def _named_files(recipe: Path) -> dict[str, Path]:
+    """Return path as written -> file for every file that a recipe names by a relative path."""
+    texts = {str(text): Path(resolve_path(text)) for text in _strings(read_yaml(recipe).data)}
+    return {text: file for text, file in texts.items() if not Path(text).is_absolute() and file.is_file()}
+
+
+def _needed(recipe: Path, folder: Path) -> dict[Path, Path]:
+    """Return file -> copy in `folder` of every file that the recipe names, and that the recipes among them name."""
+    needed: dict[Path, Path] = {}
+    for file in _named_files(recipe).values():
+        needed[file] = folder / file.name
+        if file.suffix in (".yaml", ".yml"):
+            needed.update(_needed(file, folder))
+    return needed
+
+
+def _with_new_paths(recipe: Path) -> str:
+    """Return the recipe's text, comments and all, with the files it names beside it."""
+    text = recipe.read_text(encoding="utf-8")
+    for written, file in _named_files(recipe).items():
+        text = text.replace(written, file.name)
+    return text
+
+
+def _strings(data: object) -> Iterator[LocatedStr]:
+    if isinstance(data, LocatedStr):
+        yield data
+    elif isinstance(data, dict):
+        for value in data.values():
+            yield from _strings(value)
+    elif isinstance(data, list):
+        for value in data:
+            yield from _strings(value)

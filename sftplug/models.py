@@ -1,0 +1,206 @@
+"""The base model: its folder, its tokenizer, its skeleton without weights, and the model itself."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sftplug.errors import ModelError
+from sftplug.quiet import quiet_libraries, quiet_progress_bars
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from sftplug.components import ModelBuilder
+    from sftplug.recipe import Recipe
+
+
+# --- where it is ------------------------------------------------------------------------------------------------------
+
+
+def base_model_path(recipe: Recipe) -> str:
+    """Return the model's name or folder; a model that is built on the spot is built once and then kept."""
+    if recipe.model.build is None:
+        return str(recipe.model.name_or_path)
+    return str(_built(recipe.model.build))
+
+
+def cache_folder() -> Path:
+    """Return where built models are kept: ``$SFTPLUG_CACHE``, else the user's cache folder."""
+    if "SFTPLUG_CACHE" in os.environ:
+        return Path(os.environ["SFTPLUG_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "sftplug"
+
+
+def _built(builder: ModelBuilder) -> Path:
+    folder = cache_folder() / "models" / f"{builder.type}-{_fingerprint(builder)}"
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            builder.build(unfinished)
+            # A folder with the final name is always whole, however the run ends.
+            unfinished.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another process was faster, with the same result
+                raise
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    return folder
+
+
+def _fingerprint(builder: ModelBuilder) -> str:
+    """Return a hash over the options, the builder's own code and the libraries that shape the weights."""
+    source = Path(inspect.getfile(type(builder)))
+    files = sorted(source.parent.glob("*.py")) if (source.parent / "__init__.py").is_file() else [source]
+    digest = hashlib.sha256(json.dumps(builder.model_dump(mode="json"), sort_keys=True).encode())
+    for file in files:
+        digest.update(file.read_bytes())
+    digest.update(f"{version('torch')} {version('transformers')} {version('tokenizers')}".encode())
+    return digest.hexdigest()[:16]
+
+
+def _options(recipe: Recipe) -> dict[str, Any]:
+    return {"revision": recipe.model.revision or "main", "trust_remote_code": recipe.model.trust_remote_code}
+
+
+# --- what can be had without weights ----------------------------------------------------------------------------------
+
+
+def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
+    """Return the model's tokenizer, with a padding token. Raises ModelError when it cannot be had."""
+    quiet_libraries()
+    from transformers import AutoTokenizer
+
+    path = base_model_path(recipe)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, **_options(recipe))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"the tokenizer of {path} cannot be loaded: {error}") from error
+    if tokenizer.pad_token is None:
+        # Padding is told from text by its position, never by its id, so EOS serves where nothing else does.
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def end_tokens(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
+    """Return the texts of the tokens that end generation, as the model's generation configuration says; may be empty."""
+    from transformers import GenerationConfig
+
+    try:
+        config = GenerationConfig.from_pretrained(base_model_path(recipe), **_options(recipe))
+    except OSError:
+        return frozenset()  # a model need not have one
+    ids = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+    # One id says no more than the tokenizer does; a list was written by someone who knew every end of a turn.
+    return frozenset(tokenizer.convert_ids_to_tokens(ids)) if len(ids) > 1 else frozenset()
+
+
+def skeleton(recipe: Recipe) -> PreTrainedModel:
+    """Return the model without weights: its modules and shapes, on the meta device."""
+    quiet_libraries()
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    path, options = base_model_path(recipe), _options(recipe)
+    try:
+        config = AutoConfig.from_pretrained(path, **options)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"the configuration of {path} cannot be loaded: {error}") from error
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=options["trust_remote_code"])
+
+
+def check_model(recipe: Recipe) -> list[str]:
+    """Return a sentence for everything in the recipe that does not fit the model's modules."""
+    return list(recipe.adapter.check_model(skeleton(recipe)))
+
+
+# --- with weights -----------------------------------------------------------------------------------------------------
+
+
+def load_model(recipe: Recipe) -> PreTrainedModel:
+    """Return the base model in the numbers that the recipe's quantization says, ready for the adapter.
+
+    Raises ModelError when the weights cannot be had, or when the adapter does not fit the model.
+    """
+    quiet_libraries()
+    from transformers import AutoModelForCausalLM
+
+    quiet_progress_bars()
+    problems = check_model(recipe)
+    if problems:
+        raise ModelError("the adapter does not fit the model:\n" + "\n".join(f"  {text}" for text in problems))
+    options = _options(recipe)
+    if recipe.model.attn_implementation:
+        options["attn_implementation"] = recipe.model.attn_implementation
+    path = base_model_path(recipe)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            path, **options, use_safetensors=True, **recipe.quantization.load_kwargs()
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise ModelError(f"the model {path} cannot be loaded as {recipe.quantization.type}: {error}") from error
+    recipe.quantization.prepare_model(model)
+    recipe.adapter.prepare_model(model)
+    return model
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much of a model is trained, and how much memory its weights take."""
+
+    trainable: int
+    """Parameters that are trained."""
+    total: int
+    """Parameters in all; a 4-bit weight counts as one."""
+    bytes: int
+    """Bytes of all weights as they are held."""
+    modules: dict[str, int]
+    """Name of a module whose parameters are trained -> how many there are of it."""
+
+
+def measure(model: nn.Module) -> Size:
+    """Return the size of a model in memory, its trained modules by the last part of their names."""
+    trainable = total = held = 0
+    modules: Counter[str] = Counter()
+    owners = {id(parameter): name for name, parameter in model.named_parameters()}
+    for parameter in model.parameters():
+        count = _parameters_in(parameter)
+        total += count
+        held += parameter.numel() * parameter.element_size()
+        if parameter.requires_grad:
+            trainable += count
+            modules[_module_name(owners[id(parameter)])] += 1
+    return Size(trainable, total, held, dict(modules))
+
+
+def _parameters_in(parameter: Any) -> int:
+    """Return how many weights a tensor holds: bitsandbytes packs two 4-bit weights into a byte."""
+    state = getattr(parameter, "quant_state", None)
+    return int(state.shape.numel()) if state is not None else int(parameter.numel())
+
+
+def _module_name(parameter: str) -> str:
+    """Return ``q_proj`` for ``…layers.3.self_attn.q_proj.lora_A.default.weight``."""
+    parts = parameter.split(".lora_")[0].split(".")
+    if ".lora_" not in parameter:
+        parts = parts[:-1]
+    return next((part for part in reversed(parts) if not part.isdigit() and part != "default"), parameter)
+
+
+def matching_modules(model: nn.Module, names: Iterable[str]) -> dict[str, int]:
+    """Return each of `names` with how many modules it matches, as PEFT matches: the whole name, or its end."""
+    modules = [name for name, _ in model.named_modules()]
+    return {name: sum(module == name or module.endswith(f".{name}") for module in modules) for name in names}

@@ -1,0 +1,30 @@
+"""Keep the libraries beneath from printing what says nothing about the user's run."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+
+
+def quiet_libraries() -> None:
+    """Silence, one by one, the messages that every normal run would show; call before the libraries are imported."""
+    # Usage pings of the libraries are off unless the user turned them on.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    # bitsandbytes offers a kernel for faster 4-bit inference on some CPUs; training does not use it.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    # One line a layer and forward pass on INT8: "inputs will be cast".
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+    # PEFT asks transformers for an attribute that is about to be renamed.
+    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+    # TRL sets this field by its own default.
+    warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*", category=FutureWarning)
+
+
+def quiet_progress_bars() -> None:
+    """Leave progress to sftplug: the libraries' own bars tell of weights and shards."""
+    import datasets
+    from transformers.utils import logging as transformers_logging
+
+    datasets.disable_progress_bars()
+    transformers_logging.disable_progress_bar()
