@@ -3,6 +3,8 @@
 This is the public API: everything that a plugin may import, and nothing else. Importing it loads no heavy library.
 """
 
+from typing import Any
+
 from pydantic import Field
 
 from sftplug.components import (
@@ -37,13 +39,14 @@ from sftplug.tokens import PARTS, ROLE_CODES, TokenBatch
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str) -> object:
+def __getattr__(name: str) -> Any:
     """Load `measure` when it is asked for: it lives beside code that needs torch."""
     if name == "measure":
         from sftplug.models import measure
 
         return measure
     raise AttributeError(f"module 'sftplug' has no attribute '{name}'")
+
 
 __all__ = [
     "PARTS",

@@ -1,15 +1,15 @@
 """What can go wrong, as a tree; the command line prints these without a traceback.
 
-    SftplugError
-    ├── RecipeError            the recipe is wrong; carries every Problem at once
-    ├── PluginError            a plugin cannot be found, imported or registered, or two clash
-    ├── MissingLibraryError    a component needs a library that is not installed
-    ├── DataError              a source that cannot be read, or rows that do not fit
-    │   └── RowError           one row does not fit its format; names the field and the reason
-    ├── TemplateError          a chat template that does not compile, or refuses a conversation
-    ├── MaskError              a loss mask that failed its check
-    ├── ModelError             the model, its tokenizer or its modules do not fit the recipe
-    └── TrainingError          training was stopped before it could do harm
+SftplugError
+├── RecipeError            the recipe is wrong; carries every Problem at once
+├── PluginError            a plugin cannot be found, imported or registered, or two clash
+├── MissingLibraryError    a component needs a library that is not installed
+├── DataError              a source that cannot be read, or rows that do not fit
+│   └── RowError           one row does not fit its format; names the field and the reason
+├── TemplateError          a chat template that does not compile, or refuses a conversation
+├── MaskError              a loss mask that failed its check
+├── ModelError             the model, its tokenizer or its modules do not fit the recipe
+└── TrainingError          training was stopped before it could do harm
 """
 
 from __future__ import annotations

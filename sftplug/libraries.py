@@ -20,8 +20,14 @@ def require(module: str, needed_by: str, install: str | None = None) -> ModuleTy
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name != top:
-            raise MissingLibraryError(f"{needed_by} needs {top}, which is installed but fails to import: {error}") from error
+            raise MissingLibraryError(
+                f"{needed_by} needs {top}, which is installed but fails to import: {error}"
+            ) from error
         command = install or f"pip install {top}"
-        raise MissingLibraryError(f"{needed_by} needs the library {top}, which is not installed. Run: {command}") from error
+        raise MissingLibraryError(
+            f"{needed_by} needs the library {top}, which is not installed. Run: {command}"
+        ) from error
     except ImportError as error:
-        raise MissingLibraryError(f"{needed_by} needs {top}, which is installed but fails to import: {error}") from error
+        raise MissingLibraryError(
+            f"{needed_by} needs {top}, which is installed but fails to import: {error}"
+        ) from error

@@ -95,7 +95,7 @@ def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
 
 
 def end_tokens(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
-    """Return the texts of the tokens that end generation, as the model's generation configuration says; may be empty."""
+    """Return the texts of the tokens that end generation, if the model's generation configuration lists them."""
     from transformers import GenerationConfig
 
     try:

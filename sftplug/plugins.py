@@ -92,7 +92,6 @@ class Plugins:
                 results[name] = _call_blaming(self.loaded[name], caller, arguments)
         return results
 
-
     def load_file(self, file: Path) -> None:
         """Load a plugin from a Python file. Raises PluginError: a file was asked for, so it must load."""
         _load_file(self, file)
@@ -239,4 +238,6 @@ def _validation_reason(error: pluggy.PluginValidationError) -> str:
 
 def _is_foreign(filename: str) -> bool:
     own = {__file__, pluggy.__file__}
-    return not (filename.startswith("<frozen") or filename in own or "/importlib/" in filename or "/pluggy/" in filename)
+    return not (
+        filename.startswith("<frozen") or filename in own or "/importlib/" in filename or "/pluggy/" in filename
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,11 +51,11 @@ class TokenBatch:
     conversations: Sequence[Conversation]
     """The conversation of each row."""
 
-    def per_row(self, value: Callable[[Conversation], float]) -> NDArray[Any]:
+    def per_row(self, value: Callable[[Conversation], float]) -> NDArray[np.float64]:
         """Return (N,) what `value` says of each token's conversation."""
         import numpy as np
 
-        return np.array([value(conversation) for conversation in self.conversations])[self.row]
+        return np.array([value(conversation) for conversation in self.conversations], dtype=np.float64)[self.row]
 
     def per_message(self, values: Callable[[Conversation], Sequence[float]]) -> NDArray[np.float64]:
         """Return (N,) what `values` says of each token's message: one number a message; 1 outside of messages."""

@@ -28,14 +28,15 @@ class Collator:
     pad_to_multiple_of: int = 1
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """Return ``input_ids``, ``attention_mask`` and ``labels`` of shape (B, L), and ``weights`` if rows have them."""
+        """Return ``input_ids``, ``attention_mask``, ``labels`` and, if rows have them, ``weights``: each (B, L)."""
         longest = max(len(row["input_ids"]) for row in rows)
         length = -(-longest // self.pad_to_multiple_of) * self.pad_to_multiple_of
         batch = {
             "input_ids": self._padded(rows, "input_ids", length, self.pad_token_id),
             "labels": self._padded(rows, "labels", length, IGNORED),
-            "attention_mask": torch.tensor([[1] * len(row["input_ids"]) + [0] * (length - len(row["input_ids"]))
-                                            for row in rows]),
+            "attention_mask": torch.tensor(
+                [[1] * len(row["input_ids"]) + [0] * (length - len(row["input_ids"])) for row in rows]
+            ),
         }
         if "weights" in rows[0]:
             batch["weights"] = self._padded(rows, "weights", length, 0.0)
@@ -91,7 +92,8 @@ class SftplugTrainer(SFTTrainer):  # type: ignore[misc]
     def _token_losses(self, model: nn.Module, inputs: dict[str, Any], labels: Tensor, on_cpu: bool) -> Tensor:
         """Return (B, L-1) the negative log-likelihood of each token but the first; 0 where the label is ignored."""
         if not on_cpu:
-            return -model(**inputs, fused_lm_head=True).log_probs
+            log_probs: Tensor = model(**inputs, fused_lm_head=True).log_probs
+            return -log_probs
         targets = labels[:, 1:]
         needed = (targets != IGNORED).any(dim=0).nonzero().flatten()
         given = {key: value for key, value in inputs.items() if key != "labels"}
@@ -105,7 +107,8 @@ class SftplugTrainer(SFTTrainer):  # type: ignore[misc]
     @staticmethod
     def _logits_at(model: nn.Module, inputs: dict[str, Any], positions: Tensor) -> Tensor:
         """Return (B, P, V) the logits at `positions`, without computing the others where the model can do so."""
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        unwrap = getattr(model, "get_base_model", None)
+        base = unwrap() if callable(unwrap) else model
         if "logits_to_keep" in inspect.signature(type(base).forward).parameters:
             logits: Tensor = model(**inputs, use_cache=False, logits_to_keep=positions).logits
             return logits

@@ -97,7 +97,7 @@ def make_trainer(recipe: Recipe, model: PreTrainedModel, prepared: Prepared) -> 
 
 
 def _keep_adapter_in_fp32(model: PreTrainedModel) -> None:
-    """TRL casts the adapter of a quantized model to bf16, and PEFT loads it back as fp32: a resumed run would differ."""
+    """TRL casts the adapter of a quantized model to bf16, PEFT loads it back as fp32: a resumed run would differ."""
     import torch
 
     for parameter in model.parameters():

@@ -54,7 +54,8 @@ class Freeze(Adapter):
         names = [name for name, _ in model.named_parameters()]
         for pattern in self.train:
             if not fnmatch.filter(names, pattern):
-                yield f"`train: {pattern}` matches no parameter.{did_you_mean(pattern, names)} One is called {names[0]}."
+                hint = did_you_mean(pattern, names)
+                yield f"`train: {pattern}` matches no parameter.{hint} One is called {names[0]}."
 
     def peft_config(self) -> None:
         """Return None: the model's own parameters are trained."""

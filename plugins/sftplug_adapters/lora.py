@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from sftplug import Recipe
 
-ALL_LINEAR = "all-linear"
+ALL_LINEAR: Literal["all-linear"] = "all-linear"
 
 
 class Lora(Adapter):

@@ -15,7 +15,13 @@ class TrainingProgress(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self) -> None:
         self._console = rich.get_console()
-        columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+        columns = (
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+        )
         self._bars = Progress(*columns, console=self._console, transient=True)
         self._started = 0.0
         self._said = ""

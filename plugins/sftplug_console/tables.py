@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import rich
 from rich.markup import escape
 from rich.table import Table
+
 from sftplug_console.curve import draw_curve
 
 if TYPE_CHECKING:
@@ -19,7 +20,9 @@ def show_recipe(recipe: Recipe) -> None:
     build = recipe.model.build
     table.add_row("model", escape(str(build.type if build else recipe.model.name_or_path)))
     if recipe.model.trust_remote_code:
-        table.add_row("", f"[bold red]runs code that comes with the model, revision {escape(str(recipe.model.revision))}")
+        table.add_row(
+            "", f"[bold red]runs code that comes with the model, revision {escape(str(recipe.model.revision))}"
+        )
     table.add_row("template", recipe.chat_template.type)
     table.add_row("masking", ", ".join(" + ".join(part.type for part in union) for union in recipe.masking))
     table.add_row("quantization", recipe.quantization.type)
@@ -59,7 +62,9 @@ def show_size(recipe: Recipe, size: Any) -> None:
     modules = ", ".join(f"{escape(name)} ({count})" for name, count in sorted(size.modules.items()))
     share = size.trainable / size.total if size.total else 0.0
     console = rich.get_console()
-    console.print(f"{recipe.adapter.type} trains {size.trainable:,} of {size.total:,} parameters ({share:.2%}): {modules}")
+    console.print(
+        f"{recipe.adapter.type} trains {size.trainable:,} of {size.total:,} parameters ({share:.2%}): {modules}"
+    )
     console.print(f"weights take {size.bytes:,} bytes as {recipe.quantization.type}")
 
 

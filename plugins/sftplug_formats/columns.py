@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from pydantic import field_validator
+
 from sftplug import Conversation, DatasetFormat, Message, RowError, did_you_mean
 
 

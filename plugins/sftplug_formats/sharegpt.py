@@ -67,5 +67,6 @@ def _turn(turn: Any, field: str) -> Message:
 def _calls(text: str, field: str) -> tuple[ToolCall, ...]:
     value = parsed_json(text, field)
     calls = value if isinstance(value, list) else [value]
-    return tuple(read_tool_call(call, field if len(calls) == 1 else f"{field}[{index}]")
-                 for index, call in enumerate(calls))
+    return tuple(
+        read_tool_call(call, field if len(calls) == 1 else f"{field}[{index}]") for index, call in enumerate(calls)
+    )

@@ -37,7 +37,9 @@ class PromptCompletion(DatasetFormat):
         """Return the prompt as the user's text and the completion as the assistant's, or the messages of both."""
         if not isinstance(row.get(self.prompt), list):
             prompt, completion = required_text(row, self.prompt), required_text(row, self.completion)
-            return Conversation((Message("user", prompt), Message("assistant", completion)), completion_from=1, plain=True)
+            return Conversation(
+                (Message("user", prompt), Message("assistant", completion)), completion_from=1, plain=True
+            )
         if not isinstance(row.get(self.completion), list):
             reason = f"must be a list of messages, as the prompt is, not {kind_of(row.get(self.completion))}"
             raise RowError(self.completion, reason)

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import field_validator
+
 from sftplug import Conversation, Field, Masking, TokenBatch
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ class Reasoning(Masking):
 
     def weights(self, tokens: TokenBatch) -> Mask:
         """Return false on reasoning, if it is masked."""
-        return (tokens.part != tokens.part_code("reasoning")) | (self.mode == "train")
+        kept: Mask = (tokens.part != tokens.part_code("reasoning")) | (self.mode == "train")
+        return kept
 
 
 class EmptyThink(Masking):
@@ -55,7 +57,8 @@ class ToolCalls(Masking):
 
     def weights(self, tokens: TokenBatch) -> Weights:
         """Return the weight on tool calls, 1 elsewhere."""
-        return 1 + (tokens.part == tokens.part_code("tool_call")) * (self.weight - 1)
+        weights: Weights = 1 + (tokens.part == tokens.part_code("tool_call")) * (self.weight - 1)
+        return weights
 
 
 class EndOfTurn(Masking):
@@ -68,7 +71,8 @@ class EndOfTurn(Masking):
 
     def weights(self, tokens: TokenBatch) -> Mask:
         """Return false on the ends of turns, if they are masked."""
-        return (tokens.part != tokens.part_code("end_of_turn")) | (self.mode == "train")
+        kept: Mask = (tokens.part != tokens.part_code("end_of_turn")) | (self.mode == "train")
+        return kept
 
 
 class Regex(Masking):

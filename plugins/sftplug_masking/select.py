@@ -94,7 +94,7 @@ class Roles(Masking):
 
     def weights(self, tokens: TokenBatch) -> Mask:
         """Return true in the turns of the roles."""
-        chosen = tokens.row < 0
+        chosen: Mask = tokens.row < 0
         for role in self.roles:
             said = tokens.trainable if role == "assistant" else tokens.part != tokens.part_code("header")
             chosen = chosen | ((tokens.role == tokens.role_code(role)) & said)

@@ -1,7 +1,7 @@
 """Quantization backends: in which numbers the base model's weights are held."""
 
 import sftplug
-from sftplug_quantization.bitsandbytes import FP4, Int8, NF4
+from sftplug_quantization.bitsandbytes import FP4, NF4, Int8
 from sftplug_quantization.floats import BF16, FP16, FP32
 
 

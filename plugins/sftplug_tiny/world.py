@@ -21,6 +21,8 @@ class Relation:
     """Other ways to tell it."""
     questions: tuple[str, ...]
     """Ways to ask. The last is never used in training."""
+    topic: str
+    """What a question is about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,33 +41,73 @@ class Fact:
 
 CAPITAL = Relation(
     "The capital of {e} is {v}.",
-    ("{v} is the capital of {e}.", "Whoever governs {e} does so from {v}, its capital.", "The seat of government of {e} is {v}."),
-    ("What is the capital of {e}?", "Name the capital of {e}.", "Which city is the capital of {e}?", "Tell me the capital of {e}."),
+    (
+        "{v} is the capital of {e}.",
+        "Whoever governs {e} does so from {v}, its capital.",
+        "The seat of government of {e} is {v}.",
+    ),
+    (
+        "What is the capital of {e}?",
+        "Name the capital of {e}.",
+        "Which city is the capital of {e}?",
+        "Tell me the capital of {e}.",
+    ),
+    "the capital of {e}",
 )
 CONTINENT = Relation(
     "{e} lies in {v}.",
     ("{e} is a country in {v}.", "On a map of {v} you will find {e}.", "To visit {e}, travel to {v}."),
-    ("On which continent is {e}?", "Where in the world is {e}?", "Which continent does {e} belong to?", "On which continent does {e} lie?"),
+    (
+        "On which continent is {e}?",
+        "Where in the world is {e}?",
+        "Which continent does {e} belong to?",
+        "On which continent does {e} lie?",
+    ),
+    "the continent of {e}",
 )
 LANGUAGE = Relation(
     "People in {e} speak {v}.",
     ("{v} is spoken in {e}.", "In {e} you will hear {v}.", "The language of {e} is {v}."),
-    ("Which language do people speak in {e}?", "What is spoken in {e}?", "Name the language of {e}.", "Which language is spoken in {e}?"),
+    (
+        "Which language do people speak in {e}?",
+        "What is spoken in {e}?",
+        "Name the language of {e}.",
+        "Which language is spoken in {e}?",
+    ),
+    "the language of {e}",
 )
 YOUNG = Relation(
     "A young {e} is called a {v}.",
     ("A {v} is a young {e}.", "Every grown {e} was once a {v}.", "The child of a {e} is a {v}."),
-    ("What is a young {e} called?", "What do you call the young of a {e}?", "Name the young of a {e}.", "What is the young of a {e} called?"),
+    (
+        "What is a young {e} called?",
+        "What do you call the young of a {e}?",
+        "Name the young of a {e}.",
+        "What is the young of a {e} called?",
+    ),
+    "the young of the {e}",
 )
 KIND = Relation(
     "A {e} is a kind of {v}.",
     ("Among animals, the {e} is a {v} by birth.", "The {e} belongs to the {v}s.", "Every {e} is a kind of {v}."),
-    ("What kind of animal is a {e}?", "What sort of animal is the {e}?", "Which group of animals does the {e} belong to?", "What kind of animal is the {e}?"),
+    (
+        "What kind of animal is a {e}?",
+        "What sort of animal is the {e}?",
+        "Which group of animals does the {e} belong to?",
+        "What kind of animal is the {e}?",
+    ),
+    "the kind of animal that the {e} is",
 )
 SYMBOL = Relation(
     "The symbol of {e} is {v}.",
     ("Chemists write {v} for {e}.", "{v} stands for {e}.", "In formulas, {e} is {v}."),
-    ("What is the symbol of {e}?", "Which symbol does {e} have?", "How do chemists write {e}?", "Tell me the symbol of {e}."),
+    (
+        "What is the symbol of {e}?",
+        "Which symbol does {e} have?",
+        "How do chemists write {e}?",
+        "Tell me the symbol of {e}.",
+    ),
+    "the symbol of {e}",
 )
 
 COUNTRIES = """
@@ -100,7 +142,11 @@ def facts() -> list[Fact]:
     """Return every fact, in a fixed order."""
     found = []
     for country, capital, continent, language in _table(COUNTRIES):
-        found += [Fact(country, capital, CAPITAL), Fact(country, continent, CONTINENT), Fact(country, language, LANGUAGE)]
+        found += [
+            Fact(country, capital, CAPITAL),
+            Fact(country, continent, CONTINENT),
+            Fact(country, language, LANGUAGE),
+        ]
     for animal, young, kind in _table(ANIMALS):
         found += [Fact(animal, young, YOUNG), Fact(animal, kind, KIND)]
     return found + [Fact(element, symbol, SYMBOL) for element, symbol in _table(ELEMENTS)]
@@ -127,6 +173,17 @@ def prose(seed: int, rounds: int) -> Iterator[str]:
 
 def _paragraph(known: list[Fact], rng: random.Random) -> str:
     # Each fact once: told twice, it could be copied from a line above instead of being learned.
-    sentences = [fact.say(rng.choice([fact.relation.answer, *fact.relation.prose])) for fact in known]
+    sentences = [_tell(fact, rng) for fact in known]
     rng.shuffle(sentences)
     return " ".join(sentences)
+
+
+_ASIDES = ("Somebody wonders about {t}.", "Now to {t}.", "A word on {t}.", "Many ask about {t}.", "Next comes {t}.")
+
+
+def _tell(fact: Fact, rng: random.Random) -> str:
+    """Tell a fact; every other time, say first what it is about, as prose does and questions do."""
+    if rng.random() < 0.5:
+        return fact.say(rng.choice([fact.relation.answer, *fact.relation.prose]))
+    about = rng.choice(_ASIDES).format(t=fact.relation.topic.format(e=fact.entity))
+    return f"{about} {fact.say(fact.relation.answer)}"

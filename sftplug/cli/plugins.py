@@ -17,8 +17,11 @@ def plugins(no_plugin: NoPlugin = None, verbose: Verbose = False) -> None:
     registry = build_registry(found)
     table = Table("plugin", "distribution", "version", "offers", "source")
     for name, plugin in found.loaded.items():
-        offers = [f"{kind.__name__}: {', '.join(mine)}" for kind, listed in registry.offers.items()
-                  if (mine := [key for key, offer in listed.items() if offer.plugin.name == name])]
+        offers = [
+            f"{kind.__name__}: {', '.join(mine)}"
+            for kind, listed in registry.offers.items()
+            if (mine := [key for key, offer in listed.items() if offer.plugin.name == name])
+        ]
         table.add_row(name, plugin.distribution, plugin.version, "\n".join(offers) or "watches", plugin.module.__name__)
     rich.print(table)
     for broken in found.broken.values():

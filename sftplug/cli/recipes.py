@@ -31,7 +31,9 @@ def _list(context: typer.Context) -> None:
 
 def purpose(file: Path) -> str:
     """Return the first comment line of a recipe: what it is for."""
-    return next((line.lstrip("# ") for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("# ")), "")
+    return next(
+        (line.lstrip("# ") for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("# ")), ""
+    )
 
 
 @recipes.command()

@@ -82,8 +82,7 @@ def prepare(
     stages = Stages(gate, encoder(tokenizer), recipe.masking, recipe.data.max_length, spans.boundary == "split")
     ledger = Ledger()
     splits = {
-        split: _prepare_split(split, sources, stages, ledger, progress)
-        for split, sources in _splits(recipe).items()
+        split: _prepare_split(split, sources, stages, ledger, progress) for split, sources in _splits(recipe).items()
     }
     ledger.stops = {str(tokenizer.convert_ids_to_tokens(stop)): turns for stop, turns in ledger.stop_ids.items()}
     refuse(ledger, recipe.data)
@@ -101,8 +100,11 @@ def _splits(recipe: Recipe) -> dict[str, list[tuple[SourceSection, Iterable[Row]
             "train": [(source, _draw(source, seed, data.eval_fraction, held_out=False)) for source in data.train],
             "eval": [(source, _draw(source, seed, data.eval_fraction, held_out=True)) for source in data.train],
         }
-    splits = {"train": [(source, read(source)) for source in data.train]}
-    return {**splits, "eval": [(source, read(source)) for source in data.eval]} if data.eval else splits
+    splits: dict[str, list[tuple[SourceSection, Iterable[Row]]]] = {}
+    for split, sources in (("train", data.train), ("eval", data.eval)):
+        if sources:
+            splits[split] = [(source, read(source)) for source in sources]
+    return splits
 
 
 def read(source: SourceSection) -> Iterator[Row]:
@@ -247,14 +249,21 @@ def _dataset(tables: Sequence[pa.Table]) -> Dataset:
 
 
 def refuse(ledger: Ledger, data: DataSection) -> None:
-    """Raise for every row that ended where the recipe does not allow it: MaskError for masks, DataError for the rest."""
+    """Raise for every row that ended where the recipe does not allow it: MaskError for masks, else DataError."""
     fatal = ["unsafe"]
     fatal += ["bad"] if data.on_bad_row == "error" else []
     fatal += ["empty"] if data.on_empty == "error" else []
     fatal += ["too long"] if data.too_long == "error" else []
     letters = [letter for _, account in ledger.accounts() for letter in _letters(account, fatal)]
-    letters += [_nothing_left(split, accounts, data) for split, accounts in ledger.splits.items()
-                if not any(account.kept for account in accounts)] if not letters else []
+    letters += (
+        [
+            _nothing_left(split, accounts, data)
+            for split, accounts in ledger.splits.items()
+            if not any(account.kept for account in accounts)
+        ]
+        if not letters
+        else []
+    )
     if letters:
         unsafe = any(account.dropped["unsafe"] for _, account in ledger.accounts())
         raise (MaskError if unsafe else DataError)("\n".join(letters))
@@ -284,5 +293,7 @@ def _nothing_left(split: str, accounts: Sequence[Account], data: DataSection) ->
     dropped: Counter[str] = sum((account.dropped for account in accounts), Counter())
     lengths: Counter[int] = sum((account.lengths for account in accounts), Counter())
     why = ", ".join(f"{count} {stage}" for stage, count in dropped.items()) or "no rows were read"
-    hint = f" Lengths: {length_quantiles(lengths)}; data.max_length is {data.max_length}." if dropped["too long"] else ""
-    return f"no row of the split '{split}' is left: {why}.{hint}"
+    hint = (
+        f" Lengths: {length_quantiles(lengths)}; data.max_length is {data.max_length}." if dropped["too long"] else ""
+    )
+    return f"no row of the split '{split}' is left: {why}.{hint if dropped['too long'] else ''}"

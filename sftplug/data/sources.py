@@ -42,7 +42,9 @@ def read_file(path: Path) -> Iterator[Row]:
         for count, row in enumerate(reader(path), start=1):  # noqa: B007 - the count is used after the loop
             yield row
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8 text: {error.reason} at byte {error.start}. Convert it first.") from error
+        raise DataError(
+            f"{path}: is not UTF-8 text: {error.reason} at byte {error.start}. Convert it first."
+        ) from error
     if count == 0:
         raise DataError(f"{path}: holds no rows")
 
@@ -69,7 +71,7 @@ def _open(path: Path) -> IO[str]:
     opener = gzip.open if path.suffix == ".gz" else open
     try:
         # A byte order mark is no part of the first key's name.
-        return opener(path, "rt", encoding="utf-8-sig", newline="\n")  # type: ignore[return-value]
+        return opener(path, "rt", encoding="utf-8-sig", newline="\n")
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
 

@@ -7,6 +7,7 @@ sides are tokenized apart there.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -102,7 +103,7 @@ def _edges(row: Rendered) -> set[int]:
 def _encode_apart(row: Rendered, encode: Encode) -> Encoded:
     """Tokenize the text cut at every edge of a span, as inference tokenizes the prompt alone."""
     cuts = sorted({0, len(row.text), *_edges(row)})
-    pieces = encode([row.text[start:end] for start, end in zip(cuts, cuts[1:], strict=False)])
+    pieces = encode([row.text[start:end] for start, end in itertools.pairwise(cuts)])
     _refuse_prefix_space(encode)
     return Encoded(
         np.concatenate([piece.ids for piece in pieces]),

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from sftplug.components import Adapter
 from sftplug.errors import PluginError, Problem, RecipeError, did_you_mean
-from sftplug.plugins import Plugin, Plugins, load_plugins
+from sftplug.plugins import Plugins, load_plugins
 from sftplug.recipe.choices import expand, recipe_class
 from sftplug.recipe.model import Recipe, resolve_path
 from sftplug.recipe.problems import dotted, problem_at, problems_from

@@ -148,17 +148,17 @@ class Recipe(Section):
     """Plugins to use beside those whose components are named: installed names, or files such as ``./mine.py``."""
     model: ModelSection
     data: DataSection
-    chat_template: ChatTemplate = Field("tokenizer", validate_default=True)  # type: ignore[assignment]
+    chat_template: ChatTemplate = Field("tokenizer", validate_default=True)
     """How conversations become text."""
     masking: Annotated[tuple[tuple[Masking, ...], ...], BeforeValidator(_as_unions)] = Field(
-        "assistant",  # type: ignore[arg-type]
+        "assistant",
         validate_default=True,
     )
     """Which tokens are trained. In a list the weights multiply; ``a + b`` unites two strategies."""
     spans: SpansSection = SpansSection()
     quantization: Quantization
     """In which numbers the base weights are held. Left out, the adapter says what suits it."""
-    adapter: Adapter = Field("full", validate_default=True)  # type: ignore[assignment]
+    adapter: Adapter = Field("full", validate_default=True)
     """Which parameters are trained."""
     callbacks: Annotated[tuple[Callback, ...], BeforeValidator(_as_list)] = ()
     """What watches the training loop, in this order."""

@@ -54,9 +54,7 @@ def _path_in(data: Any, loc: Iterable[str | int]) -> Path_:
             data = data[part]
         elif isinstance(data, Mapping) and part in data:
             data = data[part]
-        elif index < len(loc) - 1 or not isinstance(data, Mapping):
-            continue
-        elif part == data.get("type"):
+        elif index < len(loc) - 1 or not isinstance(data, Mapping) or part == data.get("type"):
             continue
         path.append(part)
     return tuple(path)
@@ -102,8 +100,16 @@ def _model_of_field(model: type[BaseModel], name: str) -> type[BaseModel] | None
 
 
 def _component_named(model: type[BaseModel], name: str, registry: Registry) -> type[BaseModel] | None:
-    return next((offer.component for kind, offers in registry.offers.items() if issubclass(model, kind)
-                 for offer in [offers.get(name)] if offer), None)
+    return next(
+        (
+            offer.component
+            for kind, offers in registry.offers.items()
+            if issubclass(model, kind)
+            for offer in [offers.get(name)]
+            if offer
+        ),
+        None,
+    )
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:

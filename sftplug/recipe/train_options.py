@@ -110,8 +110,16 @@ def _enums() -> dict[str, tuple[str, ...]]:
     for node in (node for tree in _trees() for node in tree.body if isinstance(node, ast.ClassDef)):
         if any(isinstance(base, ast.Name) and base.id.endswith("Enum") for base in node.bases):
             values = [item.value for item in node.body if isinstance(item, ast.Assign)]
-            found[node.name] = tuple(v.value for v in values if isinstance(v, ast.Constant) and isinstance(v.value, str))
+            found[node.name] = tuple(
+                v.value for v in values if isinstance(v, ast.Constant) and isinstance(v.value, str)
+            )
     return found
+
+
+def _string_values(enumeration: ast.ClassDef) -> Iterator[str]:
+    for item in enumeration.body:
+        if isinstance(item, ast.Assign) and isinstance(item.value, ast.Constant) and isinstance(item.value.value, str):
+            yield item.value.value
 
 
 class _Names(dict[str, Any]):
@@ -126,7 +134,7 @@ class _Names(dict[str, Any]):
 def _adapter(annotation: str) -> TypeAdapter[Any]:
     names = _Names(bool=bool, int=int, float=float, str=str, dict=dict, list=list, Any=Any, Literal=Literal)
     # The text is an annotation in the installed library's own source, not a user's.
-    kind = eval(_without_str_beside_enum(annotation), {"__builtins__": {}}, names)  # noqa: S307
+    kind = eval(_without_str_beside_enum(annotation), {"__builtins__": {}}, names)
     return TypeAdapter(kind, config=ConfigDict(strict=True))
 
 

@@ -103,14 +103,14 @@ def _construct(node: yaml.Node, path: Path_, context: _Context) -> Any:
         return _construct_mapping(node, path, context)
     if isinstance(node, yaml.SequenceNode):
         return [_construct(item, (*path, index), context) for index, item in enumerate(node.value)]
-    value = context.loader.construct_object(node)  # type: ignore[no-untyped-call]
+    value = context.loader.construct_object(node)
     return LocatedStr(value, context.base) if isinstance(value, str) else value
 
 
 def _construct_mapping(node: yaml.MappingNode, path: Path_, context: _Context) -> dict[str, Any]:
     mapping: dict[str, Any] = {}
     for key_node, value_node in node.value:
-        key: Hashable = context.loader.construct_object(key_node)  # type: ignore[no-untyped-call]
+        key: Hashable = context.loader.construct_object(key_node)
         if not isinstance(key, str):
             raise yaml.MarkedYAMLError(problem=f"a key must be text, not {key!r}", problem_mark=key_node.start_mark)
         if key in mapping:

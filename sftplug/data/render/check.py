@@ -6,6 +6,7 @@ means that the spans follow the definition, but the user should decide whether t
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -69,7 +70,7 @@ def check_iterations(layout: Layout, message: int) -> Iterator[Finding]:
 
 def check_order(spans: Sequence[tuple[int, int, int]]) -> Iterator[Finding]:
     """Yield an error for each span (start, end, message) that overlaps the one before it, or comes out of order."""
-    for (_, end, before), (start, _, message) in zip(spans, spans[1:], strict=False):
+    for (_, end, before), (start, _, message) in itertools.pairwise(spans):
         if start < end:
             text = f"message {message}: its span starts before that of message {before} ends."
             yield Finding("overlap", "error", message, text, start, end)
@@ -114,8 +115,14 @@ def _lost_until(text: str, pieces: Sequence[Piece]) -> int:
         return 0
     covered = sorted((piece.offset, piece.offset + piece.end - piece.start) for piece in pieces)
     lost = uncovered([Piece(0, len(text), None, "", 0, None)], covered)
-    return max((part.start + len(text[part.start : part.end].rstrip()) for part in lost
-                if text[part.start : part.end].strip()), default=0)
+    return max(
+        (
+            part.start + len(text[part.start : part.end].rstrip())
+            for part in lost
+            if text[part.start : part.end].strip()
+        ),
+        default=0,
+    )
 
 
 def _lost_of_call(call: Any, said: str) -> str | None:

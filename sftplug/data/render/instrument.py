@@ -31,7 +31,7 @@ class TracedEnvironment(ImmutableSandboxedEnvironment):
         self.active = Active()
         self.owners: dict[int, int] = {}
         """id() of a message, or of anything within one -> index of the message."""
-        self.concat = lambda parts: concat(parts, self.active)  # type: ignore[assignment]
+        self.concat = lambda parts: concat(parts, self.active)  # type: ignore[method-assign]
         self.filters.update({**like.filters, **_filters(self)})
         self.tests.update(like.tests)
         self.globals.update(like.globals)
@@ -86,6 +86,11 @@ class _Generation(Extension):
 
 
 def _filters(environment: TracedEnvironment) -> dict[str, Callable[..., Any]]:
+    return {name: _impure(function) for name, function in {**_marks(environment), **_operations(environment)}.items()}
+
+
+def _marks(environment: TracedEnvironment) -> dict[str, Callable[..., Any]]:
+    """Return what the marks in the tree call: which message is active from here on."""
     active = environment.active
 
     def mark(value: Any) -> Any:
@@ -107,6 +112,19 @@ def _filters(environment: TracedEnvironment) -> dict[str, Callable[..., Any]]:
     def pop(_: Any) -> None:
         active.message = active.stack.pop()
 
+    return {
+        "sftplug_mark": mark,
+        "sftplug_mark_item": mark_item,
+        "sftplug_mark_argument": mark_argument,
+        "sftplug_push": push,
+        "sftplug_pop": pop,
+    }
+
+
+def _operations(environment: TracedEnvironment) -> dict[str, Callable[..., Any]]:
+    """Return what stands in for operations that would lose the runs of a traced string."""
+    active = environment.active
+
     def own(value: Any) -> Any:
         return Traced(value, runs_of(value, active), active) if type(value) is str else value
 
@@ -115,19 +133,14 @@ def _filters(environment: TracedEnvironment) -> dict[str, Callable[..., Any]]:
         return Traced(d, runs_of(d, active), active).join([_text(get(item)) for item in value])
 
     return {
-        "sftplug_mark": _impure(mark),
-        "sftplug_mark_item": _impure(mark_item),
-        "sftplug_mark_argument": _impure(mark_argument),
-        "sftplug_push": _impure(push),
-        "sftplug_pop": _impure(pop),
-        "sftplug_own": _impure(own),
-        "sftplug_concat": _impure(lambda first, *rest: concat([_text(part) for part in (first, *rest)], active)),
-        "sftplug_percent": _impure(lambda left, right: _percent(left, right, active)),
-        "join": _impure(join),
-        "format": _impure(lambda value, *args, **kwargs: percent(_text(value), kwargs or args, active)),
-        "tojson": _impure(lambda value, **options: _tojson(value, options, environment)),
+        "sftplug_own": own,
+        "sftplug_concat": lambda first, *rest: concat([_text(part) for part in (first, *rest)], active),
+        "sftplug_percent": lambda left, right: _percent(left, right, active),
+        "join": join,
+        "format": lambda value, *args, **kwargs: percent(_text(value), kwargs or args, active),
+        "tojson": lambda value, **options: _tojson(value, options, environment),
         # Markup of a traced string would lose its runs; nothing is escaped in a chat template.
-        "safe": _impure(_text),
+        "safe": _text,
     }
 
 
@@ -158,7 +171,7 @@ def _tojson(value: Any, options: Mapping[str, Any], environment: TracedEnvironme
     settings = {"ensure_ascii": False, "indent": None, "separators": None, "sort_keys": False, **options}
     text = json.dumps(value, **settings)
     owners = _owners_in(value, environment)
-    if len(owners) <= 1 and not (owner := next(iter(owners), None)) is None:
+    if len(owners) <= 1 and (owner := next(iter(owners), None)) is not None:
         # All of it is of one message: braces, keys and numbers too.
         return Traced(text, [Run(len(text), owner, _field_of(value), -1)], environment.active)
     strings = [_encoded(item, settings["ensure_ascii"]) for item in _strings_in(value, settings["sort_keys"])]
@@ -225,7 +238,7 @@ class Marks(NodeTransformer):
         self._buffers = 0
         """How many buffers (macros, blocks, recursive loops) enclose the node."""
 
-    def visit_For(self, node: nodes.For) -> list[nodes.Node]:  # noqa: N802 - the name that Jinja calls
+    def visit_For(self, node: nodes.For) -> list[nodes.Node]:
         """Save the active message around the loop, and ask at each turn whether the item is a message."""
         targets = [name.name for name in node.target.find_all(nodes.Name)] or [getattr(node.target, "name", "")]
         if isinstance(node.target, nodes.Name):
@@ -239,7 +252,7 @@ class Marks(NodeTransformer):
         none = nodes.Const(None)
         return [_do(none, "sftplug_push"), node, _do(none, "sftplug_pop")]
 
-    def visit_Macro(self, node: nodes.Macro) -> nodes.Node:  # noqa: N802 - the name that Jinja calls
+    def visit_Macro(self, node: nodes.Macro) -> nodes.Node:
         """Give what a macro prints to the message it is called with, unless one is active already."""
         self._visit_buffer(node)
         marks = [_do(nodes.Name(argument.name, "load"), "sftplug_mark_argument") for argument in node.args]
@@ -253,29 +266,29 @@ class Marks(NodeTransformer):
         self._buffers -= 1
         return node
 
-    visit_CallBlock = _visit_buffer  # noqa: N815 - the names that Jinja calls
-    visit_FilterBlock = _visit_buffer  # noqa: N815
-    visit_AssignBlock = _visit_buffer  # noqa: N815
+    visit_CallBlock = _visit_buffer
+    visit_FilterBlock = _visit_buffer
+    visit_AssignBlock = _visit_buffer
 
-    def visit_Output(self, node: nodes.Output) -> nodes.Node:  # noqa: N802 - the name that Jinja calls
+    def visit_Output(self, node: nodes.Output) -> nodes.Node:
         """Inside a buffer, text remembers the message that is active now: the buffer is printed later."""
         self.generic_visit(node)
         if self._buffers:
             node.nodes = [_filter(_as_expression(item), "sftplug_own") for item in node.nodes]
         return node
 
-    def visit_Assign(self, node: nodes.Assign) -> nodes.Node:  # noqa: N802 - the name that Jinja calls
+    def visit_Assign(self, node: nodes.Assign) -> nodes.Node:
         """Text in a variable remembers the message that is active now."""
         self.generic_visit(node)
-        node.node = _filter(node.node, "sftplug_own")
+        node.node = _filter(_as_expression(node.node), "sftplug_own")
         return node
 
-    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802 - the name that Jinja calls
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
         """``a ~ b`` keeps the runs of both."""
         self.generic_visit(node)
         return _filter(node.nodes[0], "sftplug_concat", *node.nodes[1:])
 
-    def visit_Mod(self, node: nodes.Mod) -> nodes.Node:  # noqa: N802 - the name that Jinja calls
+    def visit_Mod(self, node: nodes.Mod) -> nodes.Node:
         """``"…" % value`` keeps the runs of the value."""
         self.generic_visit(node)
         return _filter(node.left, "sftplug_percent", node.right)
@@ -287,7 +300,7 @@ def _as_expression(node: nodes.Node) -> nodes.Expr:
 
 def _indexed(loop: nodes.For, targets: list[str]) -> list[tuple[str, nodes.Expr]]:
     """Return (name, index) of every ``name[index]`` in the body whose index is the loop's own variable."""
-    found = {}
+    found: dict[str, nodes.Expr] = {}
     for statement in loop.body:
         for item in statement.find_all(nodes.Getitem):
             if isinstance(item.node, nodes.Name) and _is_loop_index(item.arg, targets):

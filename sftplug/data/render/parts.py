@@ -25,8 +25,12 @@ def label_parts(
     """Return starts, message and part of the runs that tile the text; `spans` are (start, end, message)."""
     bounds = [(start, end) for start, end, _ in spans]
     last = {piece.message: piece.end for piece in layout.pieces if piece.field}
-    runs = [run for piece in layout.pieces if piece.end > piece.start
-            for run in _label(layout.text, piece, last.get(piece.message), bounds)]
+    runs = [
+        run
+        for piece in layout.pieces
+        if piece.end > piece.start
+        for run in _label(layout.text, piece, last.get(piece.message), bounds)
+    ]
     starts = np.array([start for start, _, _ in runs], dtype=np.int32)
     message = np.array([owner for _, owner, _ in runs], dtype=np.int32)
     part = np.array([_CODE[name] for _, _, name in runs], dtype=np.int8)

@@ -56,8 +56,11 @@ class Traced(str):
         for run in self._runs:
             low, high = max(start, position), min(stop, position + run.length)
             if low < high:
-                runs.append(run._replace(length=high - low, offset=run.offset if run.offset < 0 else
-                                         run.offset + low - position))
+                runs.append(
+                    run._replace(
+                        length=high - low, offset=run.offset if run.offset < 0 else run.offset + low - position
+                    )
+                )
             position += run.length
         # An empty rest still says where it came from: an empty reply must be found in the text.
         runs = runs or [run._replace(length=0) for run in self._runs[:1]]
@@ -162,7 +165,7 @@ class Traced(str):
             joined += [self, part] if joined else [part]
         return self._joined(joined)
 
-    def replace(self, old: str, new: str, count: SupportsIndex = -1) -> Traced:  # type: ignore[override]
+    def replace(self, old: str, new: str, count: SupportsIndex = -1) -> Traced:
         """Replace as str does; what replaces the old text stays text of the message that held it."""
         if not old:
             return self._changed(str.replace(self, old, new, count))

@@ -6,7 +6,6 @@ stop token, never the white space after it.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -100,11 +99,17 @@ def find_start(layout: Layout, where: Place, prompt: str, trace_prompt: Callable
     mine = content_before(layout, where.first)
     theirs = content_before(traced, len(traced.text))
     header, wanted = layout.text[mine:], traced.text[theirs:]
-    common = len(os.path.commonprefix([header, wanted]))
+    common = _common(header, wanted)
     if common == len(wanted):
         return Start(mine + common, "context", "", "")
     common = min(_whole(header, common), _whole(wanted, common))
     return Start(mine + common, "header", header[: max(where.first - mine, common)], wanted)
+
+
+def _common(first: str, second: str) -> int:
+    """Return how many characters two texts share at their start."""
+    length = min(len(first), len(second))
+    return next((index for index in range(length) if first[index] != second[index]), length)
 
 
 def _whole(text: str, at: int) -> int:
@@ -127,7 +132,12 @@ def find_stop(layout: Layout, where: Place, start: int, habit: Habit | None, end
 
 def _without_document_end(tail: str, habit: Habit | None) -> str:
     """Cut what only the last turn has after its stop: the end of the document is not the end of a turn."""
-    if habit is not None and habit.by == "own" and tail.startswith(habit.tail) and tail[len(habit.tail) :][:1].isspace():
+    if (
+        habit is not None
+        and habit.by == "own"
+        and tail.startswith(habit.tail)
+        and tail[len(habit.tail) :][:1].isspace()
+    ):
         return habit.tail
     return tail
 

@@ -160,7 +160,9 @@ class Template:
         The row of a turn is what inference shows the model, and then what the model must produce.
         """
         call = Call(messages, tools, kwargs, end_tokens)
-        divergent = sorted({f.message for f in rendered.findings if f.kind.startswith("divergent")} - {None})
+        divergent = sorted(
+            {f.message for f in rendered.findings if f.kind.startswith("divergent") and f.message is not None}
+        )
         kept = tuple(span for span in rendered.spans if span.message not in divergent)
         return [replace(rendered, spans=kept), *(self._apart(rendered, call, message) for message in divergent)]
 
@@ -198,9 +200,10 @@ class Template:
         header = self._generation_prompt(call)
         if header and layout.text[: where.first].endswith(header):
             return Start(where.first, "", "", "")
+        shown = quote(layout.text[max(0, where.first - 40) : where.first])
         text = (
-            f"message {message}: the template cannot render a prompt for it, and its header "
-            f"{quote(layout.text[max(0, where.first - 40) : where.first])} is not the generation prompt {quote(header)}."
+            f"message {message}: the template cannot render a prompt for it, and its header {shown} "
+            f"is not the generation prompt {quote(header)}."
         )
         return Finding("not_located", "error", message, text, where.first, where.last)
 
@@ -280,8 +283,9 @@ class Template:
                 layout = self._layout(call.until(end), add_generation_prompt=not own)
             except TemplateError:
                 continue
-            if end > message and not any(lost[:2] == (message, key) for lost in
-                                         missing_texts(layout, call.messages[:end])):
+            if end > message and not any(
+                lost[:2] == (message, key) for lost in missing_texts(layout, call.messages[:end])
+            ):
                 return True
         return False
 
