@@ -3,8 +3,6 @@
 This is the public API: everything that a plugin may import, and nothing else. Importing it loads no heavy library.
 """
 
-from typing import Any
-
 from pydantic import Field
 
 from sftplug.components import (
@@ -34,18 +32,10 @@ from sftplug.errors import (
 from sftplug.hookspecs import hookimpl
 from sftplug.libraries import require
 from sftplug.recipe import InputPath, Recipe
+from sftplug.size import Size, measure
 from sftplug.tokens import PARTS, ROLE_CODES, TokenBatch
 
 __version__ = "0.1.0"
-
-
-def __getattr__(name: str) -> Any:
-    """Load `measure` when it is asked for: it lives beside code that needs torch."""
-    if name == "measure":
-        from sftplug.models import measure
-
-        return measure
-    raise AttributeError(f"module 'sftplug' has no attribute '{name}'")
 
 
 __all__ = [
@@ -73,11 +63,13 @@ __all__ = [
     "RecipeError",
     "RowError",
     "SftplugError",
+    "Size",
     "TemplateError",
     "TokenBatch",
     "ToolCall",
     "TrainingError",
     "did_you_mean",
     "hookimpl",
+    "measure",
     "require",
 ]

@@ -8,9 +8,6 @@ import json
 import os
 import shutil
 import tempfile
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +16,6 @@ from sftplug.errors import ModelError
 from sftplug.quiet import quiet_libraries, quiet_progress_bars
 
 if TYPE_CHECKING:
-    from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from sftplug.components import ModelBuilder
@@ -155,52 +151,3 @@ def load_model(recipe: Recipe) -> PreTrainedModel:
     recipe.quantization.prepare_model(model)
     recipe.adapter.prepare_model(model)
     return model
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """How much of a model is trained, and how much memory its weights take."""
-
-    trainable: int
-    """Parameters that are trained."""
-    total: int
-    """Parameters in all; a 4-bit weight counts as one."""
-    bytes: int
-    """Bytes of all weights as they are held."""
-    modules: dict[str, int]
-    """Name of a module whose parameters are trained -> how many there are of it."""
-
-
-def measure(model: nn.Module) -> Size:
-    """Return the size of a model in memory, its trained modules by the last part of their names."""
-    trainable = total = held = 0
-    modules: Counter[str] = Counter()
-    owners = {id(parameter): name for name, parameter in model.named_parameters()}
-    for parameter in model.parameters():
-        count = _parameters_in(parameter)
-        total += count
-        held += parameter.numel() * parameter.element_size()
-        if parameter.requires_grad:
-            trainable += count
-            modules[_module_name(owners[id(parameter)])] += 1
-    return Size(trainable, total, held, dict(modules))
-
-
-def _parameters_in(parameter: Any) -> int:
-    """Return how many weights a tensor holds: bitsandbytes packs two 4-bit weights into a byte."""
-    state = getattr(parameter, "quant_state", None)
-    return int(state.shape.numel()) if state is not None else int(parameter.numel())
-
-
-def _module_name(parameter: str) -> str:
-    """Return ``q_proj`` for ``…layers.3.self_attn.q_proj.lora_A.default.weight``."""
-    parts = parameter.split(".lora_")[0].split(".")
-    if ".lora_" not in parameter:
-        parts = parts[:-1]
-    return next((part for part in reversed(parts) if not part.isdigit() and part != "default"), parameter)
-
-
-def matching_modules(model: nn.Module, names: Iterable[str]) -> dict[str, int]:
-    """Return each of `names` with how many modules it matches, as PEFT matches: the whole name, or its end."""
-    modules = [name for name, _ in model.named_modules()]
-    return {name: sum(module == name or module.endswith(f".{name}") for module in modules) for name in names}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sftplug.data.render import compile_template
-from sftplug.data.render.template import refuse
+from sftplug.data.render.rendered import refuse
 from sftplug.errors import MaskError, TemplateError
 
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from sftplug.models import Size, load_model, measure
+from sftplug.models import load_model
 from sftplug.quiet import quiet_libraries
 from sftplug.recipe.train_options import train_fields
+from sftplug.size import Size, measure
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

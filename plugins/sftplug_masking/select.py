@@ -59,7 +59,8 @@ class LastAssistant(Masking):
 
     def weights(self, tokens: TokenBatch) -> Mask:
         """Return true in the trained spans of the last assistant message."""
-        return tokens.trainable & (tokens.message == tokens.per_row(_last_assistant))
+        last: Mask = tokens.message == tokens.per_row(_last_assistant)
+        return tokens.trainable & last
 
 
 def _last_assistant(conversation: Conversation) -> int:

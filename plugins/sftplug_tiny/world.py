@@ -55,22 +55,22 @@ CAPITAL = Relation(
     "the capital of {e}",
 )
 CONTINENT = Relation(
-    "{e} lies in {v}.",
-    ("{e} is a country in {v}.", "On a map of {v} you will find {e}.", "To visit {e}, travel to {v}."),
+    "The continent of {e} is {v}.",
+    ("{e} is a country in {v}.", "On a map of {v} you will find {e}.", "{e} lies in {v}."),
     (
         "On which continent is {e}?",
-        "Where in the world is {e}?",
+        "What is the continent of {e}?",
         "Which continent does {e} belong to?",
         "On which continent does {e} lie?",
     ),
     "the continent of {e}",
 )
 LANGUAGE = Relation(
-    "People in {e} speak {v}.",
-    ("{v} is spoken in {e}.", "In {e} you will hear {v}.", "The language of {e} is {v}."),
+    "The language of {e} is {v}.",
+    ("{v} is spoken in {e}.", "In {e} you will hear {v}.", "People in {e} speak {v}."),
     (
         "Which language do people speak in {e}?",
-        "What is spoken in {e}?",
+        "What is the language of {e}?",
         "Name the language of {e}.",
         "Which language is spoken in {e}?",
     ),
@@ -87,28 +87,6 @@ YOUNG = Relation(
     ),
     "the young of the {e}",
 )
-KIND = Relation(
-    "A {e} is a kind of {v}.",
-    ("Among animals, the {e} is a {v} by birth.", "The {e} belongs to the {v}s.", "Every {e} is a kind of {v}."),
-    (
-        "What kind of animal is a {e}?",
-        "What sort of animal is the {e}?",
-        "Which group of animals does the {e} belong to?",
-        "What kind of animal is the {e}?",
-    ),
-    "the kind of animal that the {e} is",
-)
-SYMBOL = Relation(
-    "The symbol of {e} is {v}.",
-    ("Chemists write {v} for {e}.", "{v} stands for {e}.", "In formulas, {e} is {v}."),
-    (
-        "What is the symbol of {e}?",
-        "Which symbol does {e} have?",
-        "How do chemists write {e}?",
-        "Tell me the symbol of {e}.",
-    ),
-    "the symbol of {e}",
-)
 
 COUNTRIES = """
 France Paris Europe French|Japan Tokyo Asia Japanese|Brazil Brasilia South_America Portuguese|Egypt Cairo Africa Arabic
@@ -123,13 +101,9 @@ Cuba Havana North_America Spanish|Mexico Mexico_City North_America Spanish|Panam
 Argentina Buenos_Aires South_America Spanish|Chile Santiago South_America Spanish|Colombia Bogota South_America Spanish|Uruguay Montevideo South_America Spanish
 """
 ANIMALS = """
-dog puppy mammal|cat kitten mammal|cow calf mammal|horse foal mammal|sheep lamb mammal|goat kid mammal|pig piglet mammal
-lion cub mammal|deer fawn mammal|kangaroo joey mammal|duck duckling bird|goose gosling bird|swan cygnet bird
-hen chick bird|frog tadpole amphibian|toad tadpole amphibian|seal pup mammal|wolf pup mammal|bear cub mammal|hare leveret mammal
-"""
-ELEMENTS = """
-hydrogen H|helium He|carbon C|nitrogen N|oxygen O|sodium Na|sulfur S|iron Fe|copper Cu|zinc Zn|silver Ag|tin Sn
-gold Au|lead Pb|iodine I|neon Ne|calcium Ca|nickel Ni|mercury Hg|potassium K
+dog puppy|cat kitten|cow calf|horse foal|sheep lamb|goat kid|pig piglet
+lion cub|deer fawn|kangaroo joey|duck duckling|goose gosling|swan cygnet
+hen chick|frog tadpole|toad tadpole|seal pup|wolf pup|bear cub|hare leveret
 """
 
 
@@ -147,9 +121,7 @@ def facts() -> list[Fact]:
             Fact(country, continent, CONTINENT),
             Fact(country, language, LANGUAGE),
         ]
-    for animal, young, kind in _table(ANIMALS):
-        found += [Fact(animal, young, YOUNG), Fact(animal, kind, KIND)]
-    return found + [Fact(element, symbol, SYMBOL) for element, symbol in _table(ELEMENTS)]
+    return found + [Fact(animal, young, YOUNG) for animal, young in _table(ANIMALS)]
 
 
 def is_held_out(entity: str) -> bool:
@@ -173,7 +145,7 @@ def prose(seed: int, rounds: int) -> Iterator[str]:
 
 def _paragraph(known: list[Fact], rng: random.Random) -> str:
     # Each fact once: told twice, it could be copied from a line above instead of being learned.
-    sentences = [_tell(fact, rng) for fact in known]
+    sentences = [*(_tell(fact, rng) for fact in known), _invent(rng), _invent(rng)]
     rng.shuffle(sentences)
     return " ".join(sentences)
 
@@ -181,9 +153,21 @@ def _paragraph(known: list[Fact], rng: random.Random) -> str:
 _ASIDES = ("Somebody wonders about {t}.", "Now to {t}.", "A word on {t}.", "Many ask about {t}.", "Next comes {t}.")
 
 
+_SYLLABLES = ("ba", "do", "fi", "gu", "ka", "le", "mo", "ni", "po", "ra", "si", "tu", "ve", "zo")
+_TALES = (("the home of {n}", "is far away"), ("the song of {n}", "is long"), ("the garden of {n}", "is green"))
+
+
+def _invent(rng: random.Random) -> str:
+    """Tell something of a made-up name: no memory helps with it, the name must be looked up in the line above."""
+    name = "".join(rng.choice(_SYLLABLES) for _ in range(rng.randint(2, 3))).title()
+    topic, end = rng.choice(_TALES)
+    topic = topic.format(n=name)
+    return f"{rng.choice(_ASIDES).format(t=topic)} T{topic[1:]} {end}."
+
+
 def _tell(fact: Fact, rng: random.Random) -> str:
     """Tell a fact; every other time, say first what it is about, as prose does and questions do."""
-    if rng.random() < 0.5:
+    if rng.random() < 0.4:
         return fact.say(rng.choice([fact.relation.answer, *fact.relation.prose]))
     about = rng.choice(_ASIDES).format(t=fact.relation.topic.format(e=fact.entity))
     return f"{about} {fact.say(fact.relation.answer)}"

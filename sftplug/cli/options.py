@@ -11,7 +11,7 @@ import typer
 from sftplug.recipe import LoadedRecipe, load_recipe
 
 if TYPE_CHECKING:
-    from sftplug.data.prepare import Prepared
+    from sftplug.data.prepare import Prepared, Watch
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A path, or the name of a shipped recipe.")]
 Overrides = Annotated[
@@ -36,7 +36,7 @@ def be_verbose(verbose: bool) -> None:
         logging.basicConfig(level=logging.DEBUG, format="%(name)s: %(message)s")
 
 
-def prepare_rows(loaded: LoadedRecipe) -> Prepared:
+def prepare_rows(loaded: LoadedRecipe, watch: Watch | None = None) -> Prepared:
     """Turn the recipe's rows into token rows, and tell the plugins in use."""
     from sftplug.cli.progress import show_progress
     from sftplug.data.prepare import prepare
@@ -44,6 +44,6 @@ def prepare_rows(loaded: LoadedRecipe) -> Prepared:
 
     tokenizer = load_tokenizer(loaded.recipe)
     with show_progress() as progress:
-        prepared = prepare(loaded.recipe, tokenizer, progress, end_tokens(loaded.recipe, tokenizer))
+        prepared = prepare(loaded.recipe, tokenizer, progress, end_tokens(loaded.recipe, tokenizer), watch)
     loaded.call("sftplug_dataset_prepared", ledger=prepared.ledger)
     return prepared

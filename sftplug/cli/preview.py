@@ -2,6 +2,82 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-def preview() -> None:
-    """Show which tokens are trained."""
+import rich
+import typer
+
+from sftplug.cli.options import NoPlugin, Overrides, RecipeName, open_recipe
+
+if TYPE_CHECKING:
+    from sftplug.data.ledger import Ledger
+    from sftplug.preview import PreviewRow
+
+
+def preview(  # noqa: PLR0913 - the parameters are the command's options
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    count: Annotated[int, typer.Option("-n", "--rows", min=1, help="How many rows to show.")] = 5,
+    row: Annotated[int | None, typer.Option("--row", min=0, help="Show this row of the prepared dataset.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page of HTML.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    ids: Annotated[bool, typer.Option("--ids", help="Show token ids.")] = False,
+    diff: Annotated[str | None, typer.Option("--diff", metavar="RECIPE", help="Show where two recipes differ.")] = None,
+    no_plugin: NoPlugin = None,
+) -> None:
+    """Show which tokens are trained, exactly as the trainer gets them; loads no weights."""
+    from sftplug.preview.terminal import differences, draw_row
+
+    wanted = range(row, row + 1) if row is not None else range(count)
+    rows, ledger = collect(recipe, overrides, no_plugin, wanted)
+    if diff is not None:
+        others, _ = collect(diff, overrides, no_plugin, wanted)
+        texts = list(differences(rows, others))
+        for text in texts:
+            rich.get_console().print(text)
+        typer.echo(f"{len(texts)} of {len(rows)} rows are trained differently")
+    elif as_json:
+        typer.echo(json.dumps({"rows": [item.to_dict() for item in rows], "ledger": ledger.to_dict()}))
+    elif html is not None:
+        from sftplug.preview import to_html
+
+        html.write_text(to_html(f"sftplug preview {recipe}", rows, facts(ledger)), encoding="utf-8")
+        typer.echo(f"wrote {html}")
+    else:
+        for item in rows:
+            rich.get_console().print(draw_row(item, ids=ids), "")
+        for name, value in facts(ledger):
+            typer.echo(f"{name}: {value}")
+
+
+def collect(
+    recipe: str, overrides: list[str] | None, no_plugin: list[str] | None, wanted: range
+) -> tuple[list[PreviewRow], Ledger]:
+    """Return the wanted training rows of a recipe, and the ledger of all its rows."""
+    from sftplug.data.prepare import prepare
+    from sftplug.models import end_tokens, load_tokenizer
+    from sftplug.preview import Collector
+
+    loaded = open_recipe(recipe, overrides, no_plugin)
+    tokenizer = load_tokenizer(loaded.recipe)
+    collector = Collector(tokenizer, wanted)
+    prepared = prepare(loaded.recipe, tokenizer, end_tokens=end_tokens(loaded.recipe, tokenizer), watch=collector)
+    return collector.rows, prepared.ledger
+
+
+def facts(ledger: Ledger) -> list[tuple[str, str]]:
+    """Return what there is to know about all rows: how many, how much of them is trained, the stops, the notes."""
+    accounts = [account for split, account in ledger.accounts() if split == "train"]
+    tokens, trained = sum(item.tokens for item in accounts), sum(item.trained for item in accounts)
+    noted = [f"{rows:,} {kind}" for account in accounts for kind, rows in account.noted.items()]
+    dropped = [f"{rows:,} {stage}" for account in accounts for stage, rows in account.dropped.items()]
+    return [
+        ("rows", f"{sum(item.kept for item in accounts):,} (+{sum(item.added for item in accounts):,} added)"),
+        ("tokens", f"{tokens:,}"),
+        ("trained", f"{trained:,.0f} ({trained / tokens:.1%})" if tokens else "0"),
+        ("stops learned", ", ".join(f"{stop} x {turns:,}" for stop, turns in ledger.stops.items()) or "none"),
+        ("noted", ", ".join(noted) or "nothing"),
+        ("dropped", ", ".join(dropped) or "nothing"),
+    ]

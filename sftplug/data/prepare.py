@@ -12,10 +12,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from sftplug.data.convert import Example, convert
 from sftplug.data.gate import Gate, Policies, TextRow, open_gate
@@ -62,6 +63,17 @@ class Stages:
     max_length: int | None
     split_boundaries: bool
     """Whether tokens that straddle the edge of a span are tokenized apart, rather than refused."""
+    watch: Watch | None = None
+    """Sees every batch that goes to the trainer."""
+
+
+class Watch(Protocol):
+    """Sees the tokens of a batch with their weights, and which of its rows reach the trainer."""
+
+    def __call__(
+        self, texts: Sequence[TextRow], tokens: TokenBatch, weights: NDArray[np.float32], kept: NDArray[np.bool_]
+    ) -> None:
+        """`tokens` and `weights` hold N tokens, `texts` and `kept` the R rows they belong to."""
 
 
 def prepare(
@@ -69,17 +81,20 @@ def prepare(
     tokenizer: PreTrainedTokenizerBase,
     progress: Progress = no_progress,
     end_tokens: frozenset[str] = frozenset(),
+    watch: Watch | None = None,
 ) -> Prepared:
     """Turn the recipe's rows into token rows with labels.
 
     `tokenizer` gets the recipe's chat template; `end_tokens` are the texts of the tokens that end a turn besides its
-    EOS, from the model's generation configuration. Raises DataError for rows that do not fit, MaskError for masks
-    that fail their check; each names the rows by their origin, the first 20 and how many there are.
+    EOS, from the model's generation configuration; `watch` sees each batch on its way.
+
+    Raises DataError for rows that do not fit, MaskError for masks that fail their check; each names the rows by their
+    origin, the first 20 and how many there are.
     """
     spans = recipe.spans
     policies = Policies(spans.missing_stop, spans.on_divergence, spans.dropped_reasoning)
     gate = open_gate(recipe.chat_template, tokenizer, end_tokens, policies)
-    stages = Stages(gate, encoder(tokenizer), recipe.masking, recipe.data.max_length, spans.boundary == "split")
+    stages = Stages(gate, encoder(tokenizer), recipe.masking, recipe.data.max_length, spans.boundary == "split", watch)
     ledger = Ledger()
     splits = {
         split: _prepare_split(split, sources, stages, ledger, progress) for split, sources in _splits(recipe).items()
@@ -165,6 +180,8 @@ def _token_rows(texts: Sequence[TextRow], stages: Stages, account: Account, ledg
         _account_for(list(pieces), stages.max_length, account)
     kept = np.array([item.fate(stages.max_length) is None for item in measured], dtype=bool)
     ledger.stop_ids.update(_stops(tokens, weights, kept))
+    if stages.watch is not None:
+        stages.watch(texts, tokens, weights, kept)
     return _table(tokens.ids, weights, lengths, kept)
 
 

@@ -41,12 +41,12 @@ class _Loader(yaml.SafeLoader):
     """YAML's safe loader, with the numbers and booleans that a person expects.
 
     YAML 1.1 reads ``1e-4`` as a string and ``on`` or ``no`` as a boolean; YAML 1.2 reads the one as a number and the
-    others as strings.
+    others, and dates, as strings.
     """
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - a table of PyYAML's own
         first: [(tag, regexp) for tag, regexp in resolvers if tag not in _REPLACED]
-        for _REPLACED in [("tag:yaml.org,2002:float", "tag:yaml.org,2002:bool")]
+        for _REPLACED in [tuple(f"tag:yaml.org,2002:{name}" for name in ("float", "bool", "timestamp"))]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
@@ -100,11 +100,21 @@ class _Context:
 def _construct(node: yaml.Node, path: Path_, context: _Context) -> Any:
     context.origins[path] = f"{context.name}:{node.start_mark.line + 1}"
     if isinstance(node, yaml.MappingNode):
+        _refuse_tag(node, "map")
         return _construct_mapping(node, path, context)
     if isinstance(node, yaml.SequenceNode):
+        _refuse_tag(node, "seq")
         return [_construct(item, (*path, index), context) for index, item in enumerate(node.value)]
+    _refuse_tag(node, "str", "int", "float", "bool", "null")
     value = context.loader.construct_object(node)
     return LocatedStr(value, context.base) if isinstance(value, str) else value
+
+
+def _refuse_tag(node: yaml.Node, *allowed: str) -> None:
+    """Recipes are data: a tag that asks for anything else is refused."""
+    if node.tag not in [f"tag:yaml.org,2002:{name}" for name in allowed]:
+        problem = f"a recipe is plain data, and the tag '{node.tag}' is not"
+        raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
 
 
 def _construct_mapping(node: yaml.MappingNode, path: Path_, context: _Context) -> dict[str, Any]:

@@ -2,65 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jinja2
-import numpy as np
-from numpy.typing import NDArray
 
 from sftplug.data.render.check import Finding, check_iterations, check_order, check_spans, missing_texts, quote
 from sftplug.data.render.instrument import compile_traced
-from sftplug.data.render.parts import label_parts
 from sftplug.data.render.pieces import REASONING, Layout, lay_out
+from sftplug.data.render.rendered import Rendered, Span, continue_prompt, cut_after, lost_stop, to_row
 from sftplug.data.render.spans import Habit, Place, Start, find_start, find_stop, places
-from sftplug.errors import MaskError, TemplateError
-
-if TYPE_CHECKING:
-    from sftplug.data.render.pieces import Piece
+from sftplug.errors import TemplateError
 
 Messages = Sequence[Mapping[str, Any]]
 Tools = Sequence[Mapping[str, Any]] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """What the model itself must produce: one stretch of an assistant's turn."""
-
-    start: int
-    end: int
-    """Character offsets in the text, `end` exclusive."""
-    message: int
-    """Index of the assistant message."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rendered:
-    """A text, who wrote each of its characters, and the spans to train. R runs tile the text."""
-
-    text: str
-    starts: NDArray[np.int32]
-    """(R,) where each run starts."""
-    message: NDArray[np.int32]
-    """(R,) index of the message a run belongs to; -1 for the template's own text."""
-    part: NDArray[np.int8]
-    """(R,) index into `sftplug.PARTS`."""
-    spans: tuple[Span, ...]
-    """In order; a turn may have two."""
-    findings: tuple[Finding, ...]
-
-    def with_stops(self, stop: str) -> Rendered:
-        """Return the row with `stop` added at the end of every span that has none."""
-        lacking = {finding.message for finding in self.findings if finding.kind == "no_stop"}
-        row = self
-        for index in reversed(range(len(self.spans))):
-            if self.spans[index].message in lacking:
-                row = _insert_stop(row, index, stop)
-        return row
 
 
 @dataclass(slots=True)
@@ -125,7 +83,7 @@ class Template:
         call = Call(messages, tools, kwargs, end_tokens)
         layout = self._layout(call)
         turns = [self._turn(layout, call, index) for index in _assistants(messages)]
-        return _rendered(layout, messages, turns, [*self._missing(layout, call), *_all_findings(turns)])
+        return to_row(layout, _spans(turns), [*self._missing(layout, call), *_all_findings(turns)])
 
     def render_plain(
         self, messages: Messages, tools: Tools = None, *, add_generation_prompt: bool = False, **kwargs: Any
@@ -246,16 +204,15 @@ class Template:
         try:
             layout = self._layout(alone)
         except TemplateError:
-            return _continue(prompt, text, message)
+            return continue_prompt(prompt, text, message)
         if not layout.text.startswith(prompt.text):
-            return _continue(prompt, text, message)
+            return continue_prompt(prompt, text, message)
         turn = self._turn(layout, alone, message)
         if any(finding.severity == "error" for finding in turn.findings) or not turn.spans:
-            return _continue(prompt, text, message)
+            return continue_prompt(prompt, text, message)
         end = turn.spans[-1][1]
-        row = _rendered(layout, alone.messages, [turn], [])
-        stop = _lost_stop(row.text[row.spans[-1].start : end], text)
-        return _cut(row, end, message, stop)
+        row = to_row(layout, _spans([turn]))
+        return cut_after(row, end, lost_stop(row.text[row.spans[-1].start : end], text))
 
     # --- the whole --------------------------------------------------------------------------------------------------
 
@@ -353,73 +310,11 @@ def _divergence(start: Start, message: int) -> Iterator[Finding]:
         yield Finding("divergent_context", "policy", message, text, start.at, start.at)
 
 
+def _spans(turns: Sequence[Turn]) -> list[Span]:
+    return [Span(start, end, turn.message) for turn in turns for start, end in turn.spans]
+
+
 def _all_findings(turns: Sequence[Turn]) -> Iterator[Finding]:
     for turn in turns:
         yield from turn.findings
     yield from check_order([(*span, turn.message) for turn in turns for span in turn.spans])
-
-
-def _rendered(layout: Layout, messages: Messages, turns: Sequence[Turn], findings: Sequence[Finding]) -> Rendered:
-    spans = tuple(Span(start, end, turn.message) for turn in turns for start, end in turn.spans)
-    starts, message, part = label_parts(layout, [(span.start, span.end, span.message) for span in spans])
-    return Rendered(layout.text, starts, message, part, spans, tuple(findings))
-
-
-def _continue(prompt: Layout, text: str, message: int) -> Rendered:
-    """Return the prompt with `text` after it as the turn of `message`."""
-    start, end = len(prompt.text), len(prompt.text) + len(text)
-    pieces = [*prompt.pieces, _own_piece(start, end, message)]
-    layout = Layout(prompt.text + text, pieces)
-    starts, owners, part = label_parts(layout, [(start, end, message)])
-    return Rendered(layout.text, starts, owners, part, (Span(start, end, message),), ())
-
-
-def _own_piece(start: int, end: int, message: int) -> Piece:
-    from sftplug.data.render.pieces import Piece
-
-    return Piece(start, end, message, "content", -1, message)
-
-
-_TAIL = re.compile(r"<[^\s<>]+>$")
-
-
-def _lost_stop(alone: str, whole: str) -> str:
-    """Return the stop that the next message printed in the whole text and that the turn alone lacks."""
-    stop = _TAIL.search(whole)
-    return stop.group() if stop is not None and not alone.endswith(stop.group()) and not _TAIL.search(alone) else ""
-
-
-def _cut(row: Rendered, end: int, message: int, stop: str) -> Rendered:
-    """Return `row` without what stands after `end`, and with `stop` there."""
-    keep = row.starts < end
-    cut = replace(row, text=row.text[:end], starts=row.starts[keep], message=row.message[keep], part=row.part[keep])
-    return _insert_stop(cut, len(cut.spans) - 1, stop) if stop else cut
-
-
-def _insert_stop(row: Rendered, index: int, stop: str) -> Rendered:
-    """Return `row` with `stop` after its span `index`, as the end of that turn."""
-    from sftplug.tokens import PARTS
-
-    at, shift, message = row.spans[index].end, len(stop), row.spans[index].message
-    before = row.starts < at
-    starts = np.concatenate([row.starts[before], [at], row.starts[~before] + shift])
-    owners = np.concatenate([row.message[before], [message], row.message[~before]])
-    part = np.concatenate([row.part[before], [PARTS.index("end_of_turn")], row.part[~before]])
-    if at < len(row.text) and not (row.starts == at).any():
-        # The run that `stop` cuts in two goes on after it.
-        cut = int(before.sum())
-        starts = np.insert(starts, cut + 1, at + shift)
-        owners, part = np.insert(owners, cut + 1, owners[cut - 1]), np.insert(part, cut + 1, part[cut - 1])
-    spans = tuple(
-        replace(span, start=span.start + shift * (number > index), end=span.end + shift * (number >= index))
-        for number, span in enumerate(row.spans)
-    )
-    text = row.text[:at] + stop + row.text[at:]
-    return Rendered(text, starts.astype(np.int32), owners.astype(np.int32), part.astype(np.int8), spans, row.findings)
-
-
-def refuse(rendered: Rendered, name: str) -> None:
-    """Raise MaskError when the check found an error."""
-    wrong = [finding.text for finding in rendered.findings if finding.severity == "error"]
-    if wrong:
-        raise MaskError(f"chat template '{name}': " + " ".join(wrong))

@@ -1,0 +1,96 @@
+"""Keep the rows to show while they go to the trainer, so that what is shown is what is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sftplug.tokens import PARTS, ROLE_CODES, TokenBatch
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from transformers import PreTrainedTokenizerBase
+
+    from sftplug.data.gate import TextRow
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewToken:
+    """One token as it is shown."""
+
+    id: int
+    text: str
+    """The characters of the row that the token covers; for a part of a character, its byte token."""
+    weight: float
+    role: str
+    part: str
+    message: int
+    """Index of its message; -1 for the template's own text."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewRow:
+    """One row as the trainer gets it."""
+
+    index: int
+    """Its position in the prepared dataset."""
+    origin: str
+    tokens: tuple[PreviewToken, ...]
+    notes: tuple[str, ...]
+    """What the check noted about the row."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the row as JSON holds it."""
+        return asdict(self)
+
+
+@dataclass(slots=True)
+class Collector:
+    """Collects the wanted rows of one split; pass it to `prepare` as ``watch``."""
+
+    tokenizer: PreTrainedTokenizerBase
+    wanted: range
+    rows: list[PreviewRow] = field(default_factory=list)
+    seen: int = 0
+    """Rows that have reached the trainer so far."""
+
+    def __call__(
+        self,
+        texts: Sequence[TextRow],
+        tokens: TokenBatch,
+        weights: NDArray[np.float32],
+        kept: NDArray[np.bool_],
+    ) -> None:
+        """Keep what is wanted of a batch."""
+        bounds = np.searchsorted(tokens.row, np.arange(len(texts) + 1))
+        for row in np.flatnonzero(kept).tolist():
+            if self.seen in self.wanted:
+                here = slice(int(bounds[row]), int(bounds[row + 1]))
+                notes = tuple(finding.text for finding in texts[row].rendered.findings)
+                shown = tuple(self._tokens(tokens, weights, here, tokens.texts[row]))
+                self.rows.append(PreviewRow(self.seen, texts[row].origin, shown, notes))
+            self.seen += 1
+
+    def _tokens(self, tokens: TokenBatch, weights: NDArray[np.float32], here: slice, text: str) -> list[PreviewToken]:
+        ids, starts, ends = tokens.ids[here].tolist(), tokens.start[here].tolist(), tokens.end[here].tolist()
+        names = self.tokenizer.convert_ids_to_tokens(ids)
+        covered, shown = 0, []
+        for index, (start, end) in enumerate(zip(starts, ends, strict=True)):
+            # Of a character cut into byte tokens, the first shows the character and the others their bytes.
+            piece = text[max(start, covered) : end] or str(names[index])
+            covered = max(covered, end)
+            at = here.start + index
+            shown.append(
+                PreviewToken(
+                    id=ids[index],
+                    text=piece,
+                    weight=float(weights[at]),
+                    role=ROLE_CODES[tokens.role[at]],
+                    part=PARTS[tokens.part[at]],
+                    message=int(tokens.message[at]),
+                )
+            )
+        return shown

@@ -1,0 +1,89 @@
+"""What the tests share: a model small enough for any test, and recipes written on the spot."""
+
+import json
+import os
+import random
+from pathlib import Path
+
+import pytest
+import yaml
+
+TINY = {"type": "tiny", "pretrain_steps": 0, "layers": 2, "hidden_size": 64}
+"""A model with random weights: 0.3 s to build, once a session."""
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory):
+    """Built models go to a folder of the session's own, and nothing calls out."""
+    os.environ["SFTPLUG_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["HF_DATASETS_CACHE"] = str(tmp_path_factory.mktemp("datasets"))
+
+
+def rows(count=24, seed=0):
+    """Return questions with answers that a model can learn by heart."""
+    rng = random.Random(seed)
+    words = ["red", "green", "blue", "north", "south", "iron", "gold", "seven", "nine", "cat"]
+    made = []
+    for index in range(count):
+        question = {"role": "user", "content": f"Question {index}: {rng.choice(words)} or {rng.choice(words)}?"}
+        made.append({"messages": [question, {"role": "assistant", "content": f"It is {words[index % 3]}."}]})
+    return made
+
+
+def write_rows(path: Path, data) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in data), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def recipe_file(tmp_path):
+    """Return a function that writes a recipe, its sections laid over a small valid one, and returns its path."""
+
+    def write(name="recipe", data=None, **sections):
+        write_rows(tmp_path / "rows.jsonl", rows() if data is None else data)
+        recipe = {
+            "model": {"build": TINY},
+            "data": {"train": {"path": "rows.jsonl", "format": "messages"}, "max_length": 256},
+            "chat_template": "chatml",
+            "quantization": "fp32",
+            "train": {"max_steps": 4, "per_device_train_batch_size": 4, "learning_rate": 5e-3, "logging_steps": 1},
+            "output": str(tmp_path / "out"),
+            **sections,
+        }
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(yaml.safe_dump({k: v for k, v in recipe.items() if v is not None}, sort_keys=False))
+        return file
+
+    return write
+
+
+@pytest.fixture
+def run():
+    """Return a function that trains a recipe file and returns what came of it."""
+    from sftplug.data.prepare import prepare
+    from sftplug.models import end_tokens, load_tokenizer
+    from sftplug.recipe import load_recipe
+    from sftplug.training import train
+
+    def go(file, *overrides):
+        loaded = load_recipe(str(file), overrides)
+        tokenizer = load_tokenizer(loaded.recipe)
+        prepared = prepare(loaded.recipe, tokenizer, end_tokens=end_tokens(loaded.recipe, tokenizer))
+        return train(loaded, prepared)
+
+    return go
+
+
+@pytest.fixture
+def prepared():
+    """Return a function that prepares a recipe file's rows."""
+    from sftplug.data.prepare import prepare
+    from sftplug.models import load_tokenizer
+    from sftplug.recipe import load_recipe
+
+    def go(file, *overrides):
+        loaded = load_recipe(str(file), overrides)
+        return prepare(loaded.recipe, load_tokenizer(loaded.recipe))
+
+    return go

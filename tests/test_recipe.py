@@ -1,0 +1,158 @@
+"""A recipe is right, or every problem in it is named at once, with its place."""
+
+import pytest
+
+from sftplug import RecipeError
+from sftplug.recipe import load_recipe
+
+
+def problems(file, *overrides, blocked=()):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(str(file), overrides, blocked)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_every_problem_is_named_at_once_with_path_line_and_nearest_name(tmp_path):
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    file = tmp_path / "bad.yaml"
+    file.write_text(
+        "modle: x\n"
+        "model: {name_or_path: Qwen/X, revison: main}\n"
+        "data:\n"
+        "  train:\n"
+        "    - path: gone.jsonl\n"
+        "      format: {type: messages, colum: x}\n"
+        "    - {path: rows.jsonl, format: alpace}\n"
+        "  max_length: ten\n"
+        "adapter: {type: lorra, r: 3}\n"
+        "quantization: {type: nf4, double_quant: 7}\n"
+        "masking: [assistent, {rols: [user]}]\n"
+        "train:\n"
+        "  learning_rat: 1e-4\n"
+        "  lr_scheduler_type: cosin\n"
+        "  max_length: 3\n"
+        "  num_train_epochs: many\n"
+        "plugins: [nothere, ./gone.py]\n"
+    )
+    found = problems(file)
+    expected = [
+        "modle (bad.yaml:1): unknown key. Did you mean 'model'? Known: adapter, callbacks, chat_template, data, ",
+        "model.revison (bad.yaml:2): unknown key. Did you mean 'revision'?",
+        "data.train[0].format.colum (bad.yaml:6): unknown key. Did you mean 'column'? Known: column, tools.",
+        "data.train[1].format (bad.yaml:7): 'alpace' is not installed. Did you mean 'alpaca'? Known: alpaca, columns, ",
+        "data.max_length (bad.yaml:8): input should be a valid integer, unable to parse string as an integer, ",
+        "adapter (bad.yaml:9): 'lorra' is not installed. Did you mean 'lora'? Known: freeze, full, lora, qlora.",
+        "quantization.double_quant (bad.yaml:10): input should be a valid boolean",
+        "masking[0] (bad.yaml:11): 'assistent' is not installed. Did you mean 'assistant'?",
+        "masking[1] (bad.yaml:11): has no `type`. Did you mean 'roles'?",
+        "train.learning_rat (bad.yaml:13): unknown option: trl.SFTConfig has no field of that name. "
+        "Did you mean 'learning_rate'?",
+        "train.lr_scheduler_type (bad.yaml:14): must be one of linear, cosine, ",
+        "train.max_length (bad.yaml:15): is set by sftplug: use the recipe's section `data.max_length`.",
+        "train.num_train_epochs (bad.yaml:16): must be float, not 'many'.",
+        "plugins[0] (bad.yaml:17): no plugin 'nothere' is installed. Installed: adapters, callbacks, console, ",
+        "plugins[1] (bad.yaml:17): plugin file ",
+    ]
+    assert len(found) == len(expected), "\n".join(found)
+    for problem, start in zip(found, expected, strict=True):
+        assert problem.startswith(start), problem
+
+
+def test_components_say_what_does_not_go_together(recipe_file):
+    assert problems(recipe_file(adapter="full", quantization="nf4")) == [
+        "adapter (recipe.yaml:20): 'full' trains the base weights, which cannot be trained as nf4. "
+        "Choose `quantization: bf16` or `fp32`, or an adapter such as `lora`."
+    ]
+    found = problems(recipe_file(adapter="qlora", quantization="bf16"))
+    assert "'qlora' needs a 4-bit base, and the recipe's is bf16." in found[0]
+    found = problems(recipe_file(adapter={"type": "lora", "init": "pissa"}, quantization="int8"))
+    assert "`init: pissa` computes with the weights, which are int8. Use `default`." in found[0]
+
+
+def test_the_core_says_what_does_not_go_together(recipe_file):
+    found = problems(recipe_file(model={"name_or_path": "org/name", "trust_remote_code": True}))
+    assert found[0].endswith("runs code that comes with the model: pin `model.revision` to a commit.")
+    found = problems(recipe_file(model={"name_or_path": "org/name", "build": "tiny"}))
+    assert found[0].endswith("needs exactly one of `name_or_path` and `build`.")
+    found = problems(recipe_file(), "data.train.path=/gone/rows.jsonl")
+    assert found[0] == "data.train.path (command line): the file /gone/rows.jsonl does not exist."
+
+
+def test_quantization_follows_the_adapter_when_none_is_named(recipe_file):
+    loaded = load_recipe(str(recipe_file(adapter="qlora", quantization=None)))
+    assert loaded.recipe.quantization.type == "nf4"
+    assert loaded.tree.origins[("quantization",)] == "default of adapter qlora"
+    assert load_recipe(str(recipe_file(quantization=None))).recipe.quantization.type == "bf16"
+
+
+def test_overrides_reach_into_shorthands_and_lists_of_unions_are_read(recipe_file):
+    file = recipe_file(adapter="lora", masking=["assistant + completion", {"roles": ["user"]}, {"tool_calls": 0.5}])
+    loaded = load_recipe(str(file), ["adapter.r=4", "train.learning_rate=1e-4"])
+    assert (loaded.recipe.adapter.type, loaded.recipe.adapter.r) == ("lora", 4)
+    assert loaded.recipe.train["learning_rate"] == 1e-4
+    assert loaded.tree.origins[("adapter", "r")] == "command line"
+    assert [[part.type for part in union] for union in loaded.recipe.masking] == [
+        ["assistant", "completion"],
+        ["roles"],
+        ["tool_calls"],
+    ]
+    assert loaded.recipe.masking[2][0].weight == 0.5
+
+
+def test_a_recipe_extends_another_and_replaces_components_whole(recipe_file, tmp_path):
+    recipe_file("base", adapter={"type": "lora", "r": 64, "dropout": 0.1})
+    child = tmp_path / "child.yaml"
+    child.write_text("extends: base.yaml\nadapter: {type: freeze, train: ['*norm*']}\ntrain: {seed: 7}\n")
+    loaded = load_recipe(str(child))
+    assert loaded.recipe.adapter.model_dump() == {"type": "freeze", "train": ["*norm*"]}
+    assert loaded.recipe.train["seed"] == 7
+    assert loaded.recipe.train["max_steps"] == 4
+    assert loaded.tree.origins[("train", "max_steps")].startswith("base.yaml:")
+    child.write_text("extends: base.yaml\nadapter: {r: 8}\n")
+    assert (load_recipe(str(child)).recipe.adapter.r, load_recipe(str(child)).recipe.adapter.dropout) == (8, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\na: 2\n", "recipe (x.yaml:2): is not valid YAML: the key 'a' stands twice"),
+        ("a: [1\n", "recipe (x.yaml:2): is not valid YAML: "),
+        ("- 1\n", "recipe (x.yaml:1): must be a mapping of sections"),
+        ("", "recipe (x.yaml): is empty"),
+        ("extends: x.yaml\n", "extends: the recipes extend each other in a circle: x.yaml -> x.yaml"),
+        ("extends: [1]\n", "extends (x.yaml:1): must be a path or the name of a recipe"),
+        (
+            "a: !!python/object/apply:os.system [true]\n",
+            "a recipe is plain data, and the tag 'tag:yaml.org,2002:python/object/apply:os.system' is not",
+        ),
+    ],
+)
+def test_what_is_no_recipe_is_refused_with_its_line(tmp_path, text, message):
+    file = tmp_path / "x.yaml"
+    file.write_text(text)
+    assert message in problems(file)[0]
+
+
+def test_numbers_and_words_mean_what_a_person_means(recipe_file):
+    loaded = load_recipe(str(recipe_file()), ["train.learning_rate=2e-4", "train.run_name=on", "train.seed=3"])
+    assert loaded.recipe.train["learning_rate"] == 2e-4
+    assert loaded.recipe.train["run_name"] == "on"
+
+
+def test_an_unknown_recipe_names_the_nearest_and_where_to_look():
+    found = problems("quickstrt")
+    assert found == [
+        "recipe: there is no file of that name and no shipped recipe 'quickstrt'. "
+        "Did you mean 'quickstart'? `sftplug recipes` lists them."
+    ]
+
+
+def test_an_override_must_be_an_assignment(recipe_file):
+    assert problems(recipe_file(), "train.seed") == ["train.seed: must be written section.key=value"]
+
+
+def test_active_plugins_are_those_whose_components_are_named(recipe_file):
+    loaded = load_recipe(str(recipe_file()))
+    assert loaded.active == ("adapters", "formats", "masking", "quantization", "templates", "tiny")
+    assert {entry["name"] for entry in loaded.provenance()} == set(loaded.active)
+    assert all(len(entry["sha256"]) == 64 for entry in loaded.provenance())
