@@ -25,11 +25,11 @@ class Tiny(ModelBuilder):
     """Size of the byte-level BPE vocabulary."""
     hidden_size: int = Field(128, gt=0, multiple_of=32)
     """Width of the model."""
-    layers: int = Field(4, gt=0)
+    layers: int = Field(3, gt=0)
     """Number of layers."""
-    pretrain_steps: int = Field(300, ge=0)
+    pretrain_steps: int = Field(400, ge=0)
     """Steps of pretraining on prose; 0 leaves the weights random."""
-    learning_rate: float = Field(3e-3, gt=0)
+    learning_rate: float = Field(4e-3, gt=0)
     """Highest learning rate of the pretraining."""
     seed: int = 0
     """Seed of the weights and of the order of the prose."""

@@ -77,15 +77,15 @@ LANGUAGE = Relation(
     "the language of {e}",
 )
 YOUNG = Relation(
-    "A young {e} is called a {v}.",
+    "The young of a {e} is called a {v}.",
     ("A {v} is a young {e}.", "Every grown {e} was once a {v}.", "The child of a {e} is a {v}."),
     (
-        "What is a young {e} called?",
+        "What is the young of a {e}?",
         "What do you call the young of a {e}?",
         "Name the young of a {e}.",
         "What is the young of a {e} called?",
     ),
-    "the young of the {e}",
+    "the young of a {e}",
 )
 
 COUNTRIES = """

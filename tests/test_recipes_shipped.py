@@ -1,0 +1,58 @@
+"""Every shipped recipe is valid, opens with what a user needs to know, and can be copied and used elsewhere."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from sftplug.cli import app
+from sftplug.recipe import load_recipe, shipped_recipes
+from sftplug_tiny.make_data import files, render
+
+RECIPES = shipped_recipes()
+
+
+def test_the_recipes_that_are_promised_are_there():
+    assert len(RECIPES) >= 18
+    assert {"quickstart", "qwen3/0.6b_qlora", "llama3.1/70b_qlora", "tasks/tool_calling", "tasks/mixed"} <= set(RECIPES)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_valid_and_opens_with_purpose_hardware_and_command(name):
+    loaded = load_recipe(name)
+    assert loaded.recipe.output == f"runs/{Path(name).name}"
+    head = RECIPES[name].read_text().splitlines()[:6]
+    assert head[0].startswith("# ")
+    assert head[0].endswith(".")
+    assert head[2].startswith("# Hardware: ")
+    assert head[4] == f"#   sftplug train {name}"
+
+
+def test_lists_shows_and_copies(tmp_path):
+    runner = CliRunner()
+    listed = runner.invoke(app, ["recipes"])
+    assert "qwen3/0.6b_qlora" in listed.output
+    assert runner.invoke(app, ["recipes", "show", "quickstart"]).output == RECIPES["quickstart"].read_text()
+    copied = runner.invoke(app, ["recipes", "copy", "lessons/4_qlora", str(tmp_path)])
+    assert copied.exit_code == 0, copied.output
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "4_qlora.yaml",
+        "3_lora.yaml",
+        "2_sft.yaml",
+        "quickstart.yaml",
+        "quickstart_train.jsonl",
+        "quickstart_eval.jsonl",
+    }
+    loaded = load_recipe(str(tmp_path / "4_qlora.yaml"))
+    assert loaded.recipe.data.train[0].path == str(tmp_path / "quickstart_train.jsonl")
+    again = runner.invoke(app, ["recipes", "copy", "quickstart", str(tmp_path)])
+    assert "exists already. Choose another folder." in str(again.exception)
+
+
+def test_the_shipped_data_is_what_the_script_writes():
+    folder = RECIPES["quickstart"].parent / "data"
+    made = files()
+    assert {path.name for path in folder.iterdir()} == set(made)
+    for name, rows in made.items():
+        assert (folder / name).read_text() == render(rows), f"{name}: run python -m sftplug_tiny.make_data {folder}"
+    assert len(made["quickstart_train.jsonl"]) > 300
