@@ -95,8 +95,10 @@ class Roles(Masking):
 
     def weights(self, tokens: TokenBatch) -> Mask:
         """Return true in the turns of the roles."""
+        # What others say is their own words; headers and ends of turns are the template's.
+        words = (tokens.part != tokens.part_code("header")) & (tokens.part != tokens.part_code("end_of_turn"))
         chosen: Mask = tokens.row < 0
         for role in self.roles:
-            said = tokens.trainable if role == "assistant" else tokens.part != tokens.part_code("header")
+            said = tokens.trainable if role == "assistant" else words
             chosen = chosen | ((tokens.role == tokens.role_code(role)) & said)
         return chosen

@@ -76,18 +76,6 @@ LANGUAGE = Relation(
     ),
     "the language of {e}",
 )
-YOUNG = Relation(
-    "The young of a {e} is called a {v}.",
-    ("A {v} is a young {e}.", "Every grown {e} was once a {v}.", "The child of a {e} is a {v}."),
-    (
-        "What is the young of a {e}?",
-        "What do you call the young of a {e}?",
-        "Name the young of a {e}.",
-        "What is the young of a {e} called?",
-    ),
-    "the young of a {e}",
-)
-
 COUNTRIES = """
 France Paris Europe French|Japan Tokyo Asia Japanese|Brazil Brasilia South_America Portuguese|Egypt Cairo Africa Arabic
 Germany Berlin Europe German|Italy Rome Europe Italian|Spain Madrid Europe Spanish|Portugal Lisbon Europe Portuguese
@@ -99,11 +87,6 @@ Morocco Rabat Africa Arabic|Algeria Algiers Africa Arabic|Tunisia Tunis Africa A
 Angola Luanda Africa Portuguese|Senegal Dakar Africa French|Ghana Accra Africa English|Zambia Lusaka Africa English
 Cuba Havana North_America Spanish|Mexico Mexico_City North_America Spanish|Panama Panama_City North_America Spanish|Jamaica Kingston North_America English
 Argentina Buenos_Aires South_America Spanish|Chile Santiago South_America Spanish|Colombia Bogota South_America Spanish|Uruguay Montevideo South_America Spanish
-"""
-ANIMALS = """
-dog puppy|cat kitten|cow calf|horse foal|sheep lamb|goat kid|pig piglet
-lion cub|deer fawn|kangaroo joey|duck duckling|goose gosling|swan cygnet
-hen chick|frog tadpole|toad tadpole|seal pup|wolf pup|bear cub|hare leveret
 """
 
 
@@ -121,7 +104,7 @@ def facts() -> list[Fact]:
             Fact(country, continent, CONTINENT),
             Fact(country, language, LANGUAGE),
         ]
-    return found + [Fact(animal, young, YOUNG) for animal, young in _table(ANIMALS)]
+    return found
 
 
 def is_held_out(entity: str) -> bool:

@@ -1,0 +1,184 @@
+"""From rows to labelled tokens: what is trained, what is refused, and that nothing is lost without a word."""
+
+import pytest
+from conftest import rows, write_rows
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sftplug import DataError, MaskError, ModelError
+
+CHAT = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "One?"},
+    {"role": "assistant", "content": "First."},
+    {"role": "user", "content": "Two?"},
+    {"role": "assistant", "content": "Second."},
+]
+
+
+def trained(prepared, row=0):
+    """Return the decoded runs of trained tokens of a row."""
+    example = prepared.train[row]
+    runs, current = [], []
+    for token, label in zip(example["input_ids"], example["labels"], strict=True):
+        assert label in (token, -100)
+        if label != -100:
+            current.append(token)
+        elif current:
+            runs.append(prepared.tokenizer.decode(current))
+            current = []
+    return [*runs, *([prepared.tokenizer.decode(current)] if current else [])]
+
+
+@pytest.mark.parametrize(
+    ("masking", "expected"),
+    [
+        ("assistant", ["First.<|im_end|>", "Second.<|im_end|>"]),
+        ("last_assistant", ["Second.<|im_end|>"]),
+        ("completion", ["Second.<|im_end|>"]),
+        ({"turns": 1}, ["Second.<|im_end|>"]),
+        ({"turns": {"last": 2}}, ["First.<|im_end|>", "Second.<|im_end|>"]),
+        (["assistant", {"end_of_turn": "mask"}], ["First.", "Second."]),
+        (["assistant", {"regex": "Sec"}], ["First.<|im_end|>", "ond.<|im_end|>"]),
+        ({"roles": ["system"]}, ["Be brief."]),
+        ("last_assistant + completion", ["Second.<|im_end|>"]),
+    ],
+)
+def test_each_strategy_trains_its_tokens_and_no_other(recipe_file, prepared, masking, expected):
+    ready = prepared(recipe_file(data=[{"messages": CHAT}], masking=masking))
+    assert trained(ready) == expected
+
+
+def test_all_trains_every_token_of_text_with_its_end(recipe_file, prepared):
+    sections = {"data": {"train": {"path": "rows.jsonl", "format": "text"}}, "masking": "all", "chat_template": None}
+    file = recipe_file()
+    write_rows(file.parent / "rows.jsonl", [{"text": "Once upon a time."}])
+    import yaml
+
+    recipe = {**yaml.safe_load(file.read_text()), **sections}
+    file.write_text(yaml.safe_dump({key: value for key, value in recipe.items() if value is not None}))
+    ready = prepared(file)
+    assert trained(ready) == ["Once upon a time.<|endoftext|>"]
+    assert ready.train[0]["labels"] == ready.train[0]["input_ids"]
+
+
+def test_weights_that_are_not_0_or_1_reach_the_dataset(recipe_file, prepared):
+    messages = [*CHAT[:2], {**CHAT[2], "weight": 0.25}, CHAT[3], {**CHAT[4], "train": False}]
+    ready = prepared(recipe_file(data=[{"messages": messages}], masking=["assistant", "message_weights"]))
+    example = ready.train[0]
+    assert sorted(set(example["weights"])) == [0.0, 0.25]
+    assert trained(ready) == ["First.<|im_end|>"]
+    assert ready.ledger.splits["train"][0].trained == 0.25 * sum(label != -100 for label in example["labels"])
+    plain = prepared(recipe_file(data=[{"messages": CHAT}]))
+    assert plain.train.column_names == ["input_ids", "labels"]
+
+
+def test_rows_that_do_not_fit_are_all_named_and_may_be_skipped(recipe_file, prepared):
+    bad = [
+        {"messages": [{"role": "user", "content": 3}]},
+        {"messages": []},
+        {"messages": [{"role": "usr", "content": "x"}, CHAT[2]]},
+        {"messages": [{"role": "user", "content": "x", "wieght": 1}, CHAT[2]]},
+        {"msgs": []},
+    ]
+    file = recipe_file(data=[*rows(2), *bad])
+    with pytest.raises(DataError) as caught:
+        prepared(file)
+    text = str(caught.value)
+    assert text.startswith("5 of 7 rows of ")
+    assert "rows.jsonl:3: messages[0].content: must be text or a list of parts, not a number" in text
+    assert "rows.jsonl:4: messages: holds no message" in text
+    assert "rows.jsonl:5: messages[0].role: nobody knows the role 'usr'. Did you mean 'user'?" in text
+    assert "rows.jsonl:6: messages[0].wieght: unknown key. Did you mean 'weight'?" in text
+    assert "rows.jsonl:7: messages: is missing. Did you mean 'msgs'? The row has: msgs." in text
+    assert text.endswith("Mend them, or set `data.on_bad_row: skip`.")
+    skipped = prepared(file, "data.on_bad_row=skip")
+    account = skipped.ledger.splits["train"][0]
+    assert (account.read, account.kept, dict(account.dropped)) == (7, 2, {"bad": 5})
+
+
+def test_more_than_twenty_bad_rows_are_counted(recipe_file, prepared):
+    with pytest.raises(DataError, match=r"31 of 31 rows of (.|\n)* … and 11 more\n"):
+        prepared(recipe_file(data=[{"messages": []}] * 31))
+
+
+def test_a_row_without_an_assistant_turn_is_named(recipe_file, prepared):
+    file = recipe_file(data=[*rows(1), {"messages": CHAT[:2]}])
+    with pytest.raises(DataError, match=r"rows\.jsonl:2: has no assistant turn\."):
+        prepared(file)
+    assert len(prepared(file, "data.on_empty=drop").train) == 1
+
+
+def test_long_rows_are_dropped_and_counted_or_refused(recipe_file, prepared):
+    long = {"messages": [CHAT[1], {"role": "assistant", "content": "word " * 500}]}
+    file = recipe_file(data=[*rows(3), long])
+    account = prepared(file).ledger.splits["train"][0]
+    assert (account.kept, dict(account.dropped)) == (3, {"too long": 1})
+    assert account.reasons["too long"][0].startswith("rows.jsonl:4: ")
+    with pytest.raises(DataError, match=r"1 of 4 rows of .* are too long:\n  rows\.jsonl:4: \d+ tokens, 256 allowed"):
+        prepared(file, "data.too_long=error")
+    with pytest.raises(DataError, match=r"no row of the split 'train' is left: 4 too long\. Lengths: .*'50%'"):
+        prepared(file, "data.max_length=4")
+
+
+def test_a_base_model_without_a_template_is_told_which_to_choose(recipe_file, prepared):
+    with pytest.raises(ModelError, match=r"the model's tokenizer has no chat template, as base models do not"):
+        prepared(recipe_file(chat_template="tokenizer"))
+    with pytest.raises(ModelError, match=r"'llama3' writes <\|start_header_id\|>.* would cut into pieces"):
+        prepared(recipe_file(chat_template="llama3"))
+
+
+def test_a_template_that_cannot_be_masked_is_refused_before_weights(recipe_file, prepared, tmp_path):
+    (tmp_path / "no_stop.jinja").write_text(
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    file = recipe_file(chat_template={"file": "no_stop.jinja"}, data=rows(1))
+    with pytest.raises(MaskError) as caught:
+        prepared(file)
+    assert "rows.jsonl:1: message 1: no token marks its end; the model would never learn to stop." in str(caught.value)
+    assert "Set spans.missing_stop to append_eos or warn" in str(caught.value)
+    ready = prepared(file, "spans.missing_stop=append_eos")
+    assert trained(ready) == [rows(1)[0]["messages"][1]["content"] + "<|endoftext|>"]
+    assert prepared(file, "spans.missing_stop=warn").ledger.splits["train"][0].noted["no_stop"] == 1
+
+
+def test_text_that_brings_its_own_end_is_refused(recipe_file, prepared):
+    row = {"prompt": "Say hi.", "completion": "hi<|endoftext|>"}
+    file = recipe_file(data=[row])
+    file.write_text(file.read_text().replace("format: messages", "format: prompt_completion"))
+    with pytest.raises(
+        DataError, match=r"rows\.jsonl:1: text: ends with <\|endoftext\|>, which is added to every text"
+    ):
+        prepared(file)
+
+
+def test_a_share_can_be_held_out_and_nothing_is_in_both(recipe_file, prepared):
+    file = recipe_file(data=rows(60))
+    file.write_text(file.read_text().replace("max_length: 256", "max_length: 256\n  eval_fraction: 0.25"))
+    ready = prepared(file)
+    train, held_out = ({tuple(row["input_ids"]) for row in split} for split in (ready.train, ready.eval))
+    assert len(train) + len(held_out) == 60
+    assert 5 <= len(held_out) <= 25
+    assert not train & held_out
+
+
+MESSAGE = st.fixed_dictionaries(
+    {"role": st.sampled_from(["user", "assistant", "system", "wizard"]), "content": st.text(max_size=30) | st.none()}
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.lists(st.fixed_dictionaries({"messages": st.lists(MESSAGE, max_size=4)}), min_size=1, max_size=8))
+def test_rows_in_are_rows_out_and_rows_accounted_for(recipe_file, prepared, data):
+    good = rows(1)
+    file = recipe_file(data=[*good, *data])
+    try:
+        ready = prepared(file, "data.on_bad_row=skip", "data.on_empty=drop", "data.max_length=48")
+    except MaskError as error:
+        assert "have no loss mask that can be trusted" in str(error)
+        return
+    account = ready.ledger.splits["train"][0]
+    assert account.read == len(data) + 1
+    assert account.balanced()
+    assert account.kept + account.added == len(ready.train)
