@@ -23,6 +23,10 @@ for folder, kwargs in json.loads(sys.argv[1]):
     kwargs["dtype"] = getattr(torch, kwargs["dtype"])
     kind = AutoModelForCausalLM if kwargs.pop("full", False) else AutoPeftModelForCausalLM
     model = kind.from_pretrained(folder, **kwargs).eval()
+    for module in model.modules():
+        # The inference-only kernel of some CPUs rounds otherwise than the one that training used.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     with torch.no_grad():
         logits = model(torch.arange(5, 25)[None]).logits.float()
     torch.save(logits, folder + "/reloaded.pt")
@@ -108,5 +112,6 @@ def test_loss_falls_and_a_fresh_process_gets_the_same_logits(trained, case):
     assert len(losses) == 12
     assert losses[-1] < 0.9 * losses[0]
     reloaded = torch.load(result.output / "reloaded.pt")
-    assert (reloaded - logits).abs().max() <= 1e-5 * max(1.0, float(logits.abs().max()))
+    difference = float((reloaded - logits).abs().max())
+    assert difference <= 1e-5 * max(1.0, float(logits.abs().max()))
     assert (result.size.trainable == result.size.total) == (case[1] == "full")
