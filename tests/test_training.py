@@ -83,11 +83,12 @@ def test_the_saved_template_renders_a_prompt_that_is_a_prefix_of_what_was_traine
 
 
 def test_our_loss_on_a_cpu_is_trl_s(recipe_file, prepared):
+    from trl import SFTTrainer
+
     from sftplug.models import load_model
     from sftplug.recipe import load_recipe
     from sftplug.trainer import SftplugTrainer
     from sftplug.training import make_trainer
-    from trl import SFTTrainer
 
     file = recipe_file()
     loaded = load_recipe(str(file))

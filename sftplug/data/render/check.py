@@ -58,6 +58,31 @@ def check_spans(layout: Layout, message: int, spans: Sequence[tuple[int, int]], 
             yield Finding("outside_span", "error", message, text, piece.start, piece.end)
 
 
+def check_interruptions(layout: Layout, message: int, tools: frozenset[int]) -> Iterator[Finding]:
+    """Yield an error for text of others inside the turn of `message`; `tools` are the messages that may stand there.
+
+    A tool's answer inside the model's turn is text of the environment. After it only words of the message itself are
+    sure to be the model's; what the template alone adds there could be either's.
+    """
+    content = layout.content(message)
+    own = [piece for piece in layout.of(message) if content and piece.start >= content[0].start]
+    interrupted = False
+    for piece in layout.pieces:
+        inside = bool(own) and own[0].start < piece.start < own[-1].start
+        if inside and piece.field and piece.message != message:
+            interrupted = True
+            if piece.message not in tools:
+                what = quote(layout.text[piece.start : piece.end])
+                text = f"message {message}: text of message {piece.message} stands inside its turn: {what}."
+                yield Finding("foreign_text", "error", message, text, piece.start, piece.end)
+    if interrupted and not own[-1].field and not any(piece.end == own[-1].start for piece in content):
+        start, end = own[-1].start, own[-1].end
+        if layout.text[start:end].strip():
+            what = quote(layout.text[start:end])
+            text = f"message {message}: after text of the environment the template adds {what}: whose is it?"
+            yield Finding("foreign_text", "error", message, text, start, end)
+
+
 def check_iterations(layout: Layout, message: int) -> Iterator[Finding]:
     """Yield an error for text of the assistant's `message` that the template prints while working on another one."""
     for piece in layout.content(message):

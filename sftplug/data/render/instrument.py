@@ -128,12 +128,19 @@ def _operations(environment: TracedEnvironment) -> dict[str, Callable[..., Any]]
     def own(value: Any) -> Any:
         return Traced(value, runs_of(value, active), active) if type(value) is str else value
 
+    def own_here(value: Any) -> Any:
+        if isinstance(value, Traced) and active.message is not None:
+            runs = [run if run.within is not None else run._replace(within=active.message) for run in value._runs]
+            return Traced(value, runs, active)
+        return own(value)
+
     def join(value: Iterable[Any], d: str = "", attribute: Any = None) -> str:
         get = _attribute(environment, attribute)
         return Traced(d, runs_of(d, active), active).join([_text(get(item)) for item in value])
 
     return {
         "sftplug_own": own,
+        "sftplug_own_here": own_here,
         "sftplug_concat": lambda first, *rest: concat([_text(part) for part in (first, *rest)], active),
         "sftplug_percent": lambda left, right: _percent(left, right, active),
         "join": join,
@@ -274,7 +281,7 @@ class Marks(NodeTransformer):
         """Inside a buffer, text remembers the message that is active now: the buffer is printed later."""
         self.generic_visit(node)
         if self._buffers:
-            node.nodes = [_filter(_as_expression(item), "sftplug_own") for item in node.nodes]
+            node.nodes = [_filter(_as_expression(item), "sftplug_own_here") for item in node.nodes]
         return node
 
     def visit_Assign(self, node: nodes.Assign) -> nodes.Node:

@@ -87,7 +87,7 @@ def _pieces(text: str, position: int, active: Active) -> Iterator[Piece]:
 
 
 def _piece(run: Run, position: int, active: Active) -> Piece:
-    end, within = position + run.length, active.message
+    end, within = position + run.length, active.message if run.within is None else run.within
     if run.field.startswith(_MENTIONED) and within not in (None, run.message):
         # A tool's turn may name the function that was called: there it is text of the tool's turn.
         return Piece(position, end, within, "", -1, within)

@@ -25,6 +25,8 @@ class Run(NamedTuple):
     """Key of the message the text came from (``content``, ``tool_calls`` …); `LITERAL` for the template's own."""
     offset: int
     """Where in that field the run starts; -1 when the characters were changed on the way."""
+    within: int | None = None
+    """The message that the template was working on when it printed the run into a buffer."""
 
 
 @dataclass(slots=True)

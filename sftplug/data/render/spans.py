@@ -44,6 +44,11 @@ class Habit:
     tail: str
     """What stands between the content and the end of the turn, white space after it stripped."""
 
+    @property
+    def stop(self) -> str:
+        """The stop itself, without white space before it."""
+        return self.tail.strip()
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -91,17 +96,23 @@ def content_before(layout: Layout, position: int) -> int:
     return max((piece.end for piece in layout.pieces if piece.field and piece.end <= position), default=0)
 
 
-def find_start(layout: Layout, where: Place, prompt: str, trace_prompt: Callable[[], Layout]) -> Start:
-    """Return the start of the span of the turn at `where`; `prompt` is what inference shows the model before it."""
+def find_start(layout: Layout, where: Place, prompt: str, trace_prompt: Callable[[], Layout]) -> Start | None:
+    """Return the start of the span of the turn at `where`; `prompt` is what inference shows the model before it.
+
+    None when the prompt has no text of its own by which the start could be told.
+    """
     if layout.text.startswith(prompt):
         return Start(len(prompt), "", "", "")
     traced = trace_prompt()
     mine = content_before(layout, where.first)
     theirs = content_before(traced, len(traced.text))
     header, wanted = layout.text[mine:], traced.text[theirs:]
+    if not wanted.strip():
+        return None
+    matched = header.rfind(wanted, 0, max(where.first - mine, len(wanted)))
+    if matched >= 0:
+        return Start(mine + matched + len(wanted), "context", "", "")
     common = _common(header, wanted)
-    if common == len(wanted):
-        return Start(mine + common, "context", "", "")
     common = min(_whole(header, common), _whole(wanted, common))
     return Start(mine + common, "header", header[: max(where.first - mine, common)], wanted)
 
@@ -124,7 +135,7 @@ def find_stop(layout: Layout, where: Place, start: int, habit: Habit | None, end
     last += len(_without_document_end(tail, habit))
     if tail and (habit is None or habit.by != "next"):
         return Stop(last, "own")
-    stop = _printed_next(layout, last)
+    stop = _printed_next(layout, last, habit)
     if stop is not None and (habit is None or habit.by == "next") and (not ends or stop.group() in ends):
         return Stop(stop.end(), "next")
     return Stop(last, "none")
@@ -142,12 +153,17 @@ def _without_document_end(tail: str, habit: Habit | None) -> str:
     return tail
 
 
-def _printed_next(layout: Layout, position: int) -> re.Match[str] | None:
-    """Return the special token after `position` if the next message prints it: an end of the document is no stop."""
+def _printed_next(layout: Layout, position: int, habit: Habit | None) -> re.Match[str] | None:
+    """Return the special token after `position` if the next message prints it.
+
+    What is printed at the end of the document is no stop, unless it is the very stop that next messages print.
+    """
     start = len(layout.text) - len(layout.text[position:].lstrip())
     stop = SPECIAL.match(layout.text, start)
     owner = next((piece for piece in layout.pieces if piece.start <= start < piece.end), None)
-    return stop if owner is not None and owner.message is not None and not owner.field else None
+    if stop is not None and owner is not None and owner.message is None:
+        return stop if habit is not None and stop.group() == habit.stop else None
+    return stop if owner is not None and not owner.field else None
 
 
 def uncovered(pieces: Sequence[Piece], spans: Sequence[tuple[int, int]]) -> list[Piece]:

@@ -10,7 +10,15 @@ from typing import Any
 
 import jinja2
 
-from sftplug.data.render.check import Finding, check_iterations, check_order, check_spans, missing_texts, quote
+from sftplug.data.render.check import (
+    Finding,
+    check_interruptions,
+    check_iterations,
+    check_order,
+    check_spans,
+    missing_texts,
+    quote,
+)
 from sftplug.data.render.instrument import compile_traced
 from sftplug.data.render.pieces import REASONING, Layout, lay_out
 from sftplug.data.render.rendered import Rendered, Span, continue_prompt, cut_after, lost_stop, to_row
@@ -38,7 +46,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What a template is called with."""
+    """What a template is called with, as transformers would call it."""
 
     messages: Messages
     tools: Tools
@@ -59,6 +67,7 @@ class Template:
     name: str
     _lock: Lock = field(default_factory=Lock)
     _habits: dict[str, Habit | None] = field(default_factory=dict)
+    _compiled: Any = None
     _traced: Any = None
 
     def __post_init__(self) -> None:
@@ -66,7 +75,8 @@ class Template:
         from transformers.utils.chat_template_utils import _compile_jinja_template
 
         try:
-            self._traced = compile_traced(self.source, _compile_jinja_template(self.source).environment)
+            self._compiled = _compile_jinja_template(self.source)
+            self._traced = compile_traced(self.source, self._compiled.environment)
         except jinja2.TemplateSyntaxError as error:
             raise TemplateError(f"chat template '{self.name}', line {error.lineno}: {error.message}") from error
 
@@ -80,7 +90,7 @@ class Template:
         `end_tokens` are the texts of the model's end tokens when they are known. Raises TemplateError when the
         template refuses the conversation.
         """
-        call = Call(messages, tools, kwargs, end_tokens)
+        call = _call(messages, tools, kwargs, end_tokens)
         layout = self._layout(call)
         turns = [self._turn(layout, call, index) for index in _assistants(messages)]
         return to_row(layout, _spans(turns), [*self._missing(layout, call), *_all_findings(turns)])
@@ -117,7 +127,7 @@ class Template:
 
         The row of a turn is what inference shows the model, and then what the model must produce.
         """
-        call = Call(messages, tools, kwargs, end_tokens)
+        call = _call(messages, tools, kwargs, end_tokens)
         divergent = sorted(
             {f.message for f in rendered.findings if f.kind.startswith("divergent") and f.message is not None}
         )
@@ -143,16 +153,18 @@ class Template:
                 turn.spans.append((begin, stop))
         turn.findings += check_spans(layout, message, turn.spans, start.at)
         turn.findings += check_iterations(layout, message)
+        turn.findings += check_interruptions(layout, message, _tools(call.messages))
         return turn
 
     def _start(self, layout: Layout, call: Call, message: int, where: Place) -> Start | Finding:
         before = call.until(message)
         try:
-            prompt = self.render_plain(before.messages, call.tools, add_generation_prompt=True, **call.kwargs)
+            prompt = self._text(before, add_generation_prompt=True)
         except TemplateError:
             # A conversation that the assistant opens has no prompt to render; its header must be the usual one.
             return self._start_by_header(layout, call, message, where)
-        return find_start(layout, where, prompt, lambda: self._layout(before, add_generation_prompt=True))
+        start = find_start(layout, where, prompt, lambda: self._layout(before, add_generation_prompt=True))
+        return start or self._start_by_header(layout, call, message, where)
 
     def _start_by_header(self, layout: Layout, call: Call, message: int, where: Place) -> Start | Finding:
         header = self._generation_prompt(call)
@@ -190,7 +202,7 @@ class Template:
         if habit is not None and habit.by == "own" and layout.text[:end].endswith(habit.tail.strip()):
             return end
         try:
-            alone = self.render_plain(call.messages[: message + 1], call.tools, **call.kwargs).rstrip()
+            alone = self._text(call.until(message + 1)).rstrip()
         except TemplateError:
             return end
         extended = alone[:end] == layout.text[:end] and layout.text.startswith(alone)
@@ -257,7 +269,7 @@ class Template:
         probe = [("user", "sftplug asks"), ("assistant", "sftplug replies"), ("user", "sftplug asks again")]
         messages = [{"role": role, "content": text} for role, text in probe]
         try:
-            layout = self._layout(Call(messages, None, call.kwargs))
+            layout = self._layout(_call(messages, None, call.kwargs, frozenset()))
         except TemplateError:
             return None
         where = places(layout, 1)
@@ -266,14 +278,22 @@ class Template:
         stop = find_stop(layout, where[0], where[0].first, None, call.ends)
         return Habit(stop.by, layout.text[where[0].last : stop.at])
 
+    def _text(self, call: Call, *, add_generation_prompt: bool = False) -> str:
+        """Return transformers' text of a call whose data is already as transformers gives it to templates."""
+        variables = {"documents": None, "add_generation_prompt": add_generation_prompt, **call.kwargs}
+        try:
+            return str(self._compiled.render(messages=call.messages, tools=call.tools, **variables))
+        except Exception as error:
+            # A template is a program of its author's: whatever it raises is its way of refusing.
+            raise TemplateError(self._refusal(error, call.messages)) from error
+
     def _layout(self, call: Call, *, add_generation_prompt: bool = False) -> Layout:
         environment, template = self._traced
         variables = {"add_generation_prompt": add_generation_prompt, **call.kwargs}
         with self._lock:
             try:
-                tools = list(call.tools) if call.tools else None
-                everything = {"tools": tools, "documents": None, **variables}
-                return lay_out(template, environment, _alias(call.messages), everything)
+                everything = {"tools": call.tools, "documents": None, **variables}
+                return lay_out(template, environment, call.messages, everything)
             except Exception as error:
                 self.render_plain(call.messages, call.tools, **variables)  # raises in the template's own words
                 raise TemplateError(self._refusal(error, call.messages)) from error
@@ -293,12 +313,19 @@ def _assistants(messages: Messages) -> list[int]:
     return [index for index, message in enumerate(messages) if message.get("role") == "assistant"]
 
 
-def _alias(messages: Messages) -> list[Mapping[str, Any]]:
-    """Give reasoning the names that transformers gives it, by transformers' own function where it has one."""
+def _tools(messages: Messages) -> frozenset[int]:
+    return frozenset(index for index, message in enumerate(messages) if message.get("role") == "tool")
+
+
+def _call(messages: Messages, tools: Tools, kwargs: Mapping[str, Any], ends: frozenset[str]) -> Call:
+    """Return a call with its data as transformers gives it to templates: plain, reasoning under all of its names."""
     from transformers.utils import chat_template_utils
 
+    # Transformers' own functions, so that both sides see the same; releases before them pass the data as it is.
+    plain = getattr(chat_template_utils, "_plain_template_data", lambda value: value)
     alias = getattr(chat_template_utils, "_alias_reasoning_fields", list)
-    return list(alias([dict(message) for message in messages]))
+    chat = alias([plain(dict(message)) for message in messages])
+    return Call(chat, plain(list(tools)) if tools else None, plain(dict(kwargs)), ends)
 
 
 def _divergence(start: Start, message: int) -> Iterator[Finding]:
