@@ -29,7 +29,7 @@ KWARGS = {"bos_token": "<s>", "eos_token": "</s>"}
 def conversations(rows: int, turns: int) -> list[list[dict[str, str]]]:
     """Return `rows` conversations of `turns` messages of about 300 characters."""
     rng = random.Random(0)
-    words = ["the", "a", "of", "to", "and", "in", "that", "it", "is", "was", "for", "on", "are", "with", "as", "his", "they", "be", "at", "one", "have", "this"]
+    words = "the a of to and in that it is was for on are with as his they be at one".split()  # noqa: SIM905
     roles = ("user", "assistant")
 
     def text() -> str:

@@ -42,6 +42,8 @@ def cache_folder() -> Path:
 def _built(builder: ModelBuilder) -> Path:
     folder = cache_folder() / "models" / f"{builder.type}-{_fingerprint(builder)}"
     if not folder.is_dir():
+        quiet_libraries()
+        quiet_progress_bars()
         folder.parent.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:

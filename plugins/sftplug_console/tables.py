@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import rich
+import rich.box
 from rich.markup import escape
 from rich.table import Table
 
@@ -33,21 +34,12 @@ def show_recipe(recipe: Recipe) -> None:
 
 def show_ledger(ledger: Any) -> None:
     """Show what became of every row, source by source."""
-    table = Table("split", "source", "read", "kept", "dropped", "added", "tokens", "trained", "length 50% / 99% / max")
+    table = Table("split", "source", "rows", "tokens", "trained", "length", box=rich.box.SIMPLE)
     for split, account in ledger.accounts():
         facts = account.to_dict()
-        lengths = facts["length_quantiles"]
-        table.add_row(
-            split,
-            escape(account.source.rpartition("/")[2]),
-            f"{account.read:,}",
-            f"{account.kept:,}",
-            ", ".join(f"{count:,} {stage}" for stage, count in account.dropped.items()) or "-",
-            f"{account.added:,}" if account.added else "-",
-            f"{account.tokens:,}",
-            f"{facts['trained_share']:.0%}",
-            " / ".join(str(lengths.get(name, "-")) for name in ("50%", "99%", "100%")),
-        )
+        lengths = " / ".join(str(facts["length_quantiles"].get(name, "-")) for name in ("50%", "99%", "100%"))
+        name = escape(account.source.rpartition("/")[2])
+        table.add_row(split, name, _fate(account), f"{account.tokens:,}", f"{facts['trained_share']:.0%}", lengths)
     console = rich.get_console()
     console.print(table)
     stops = ", ".join(f"{escape(stop)} ({turns:,} turns)" for stop, turns in ledger.stops.items())
@@ -57,15 +49,27 @@ def show_ledger(ledger: Any) -> None:
             console.print(f"note: {rows:,} rows: {kind}; {escape(account.reasons[kind][0])}", highlight=False)
 
 
+def _fate(account: Any) -> str:
+    """Say what became of the rows of a source: ``1,000, 3 too long, +2 added``."""
+    dropped = [f"{count:,} {stage}" for stage, count in account.dropped.items()]
+    added = [f"+{account.added:,} added"] if account.added else []
+    of = f" of {account.read:,}" if dropped else ""
+    return ", ".join([f"{account.kept:,}{of}", *dropped, *added])
+
+
 def show_size(recipe: Recipe, size: Any) -> None:
-    """Show which modules are trained, and how much memory the weights take."""
-    modules = ", ".join(f"{escape(name)} ({count})" for name, count in sorted(size.modules.items()))
-    share = size.trainable / size.total if size.total else 0.0
+    """Show what is trained and what the weights take, beside full fine-tuning in 32 bits."""
     console = rich.get_console()
-    console.print(
-        f"{recipe.adapter.type} trains {size.trainable:,} of {size.total:,} parameters ({share:.2%}): {modules}"
+    modules = ", ".join(f"{escape(name)} ({count})" for name, count in sorted(size.modules.items()))
+    console.print(f"trained modules: {modules}", highlight=False)
+    table = Table("", "trained parameters", "bytes of weights", box=rich.box.SIMPLE)
+    share = size.trainable / size.total if size.total else 0.0
+    table.add_row(
+        f"{recipe.adapter.type} on {recipe.quantization.type}", f"{size.trainable:,} ({share:.1%})", f"{size.bytes:,}"
     )
-    console.print(f"weights take {size.bytes:,} bytes as {recipe.quantization.type}")
+    base = size.total - (0 if recipe.adapter.trains_base else size.trainable)
+    table.add_row("full in fp32, for comparison", f"{base:,}", f"{base * 4:,}", style="dim")
+    console.print(table)
 
 
 def show_result(result: Any) -> None:

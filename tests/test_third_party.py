@@ -1,0 +1,90 @@
+"""Four plugins that a stranger wrote, of at most 15 lines each: from an installed wheel, and as files of a recipe.
+
+In CI the wheel of sftplug and the stranger's wheel are installed into an environment of their own, and these tests
+run once more from there (``SFTPLUG_FRESH_PYTHON``).
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+STRANGER = Path(__file__).parent / "third_party"
+MODULES = sorted(STRANGER.glob("acme_*.py"))
+CHECK = """
+import json, sys
+from datasets import load_from_disk
+from transformers import AutoTokenizer
+prepared, run = sys.argv[1:]
+tokenizer = AutoTokenizer.from_pretrained(run)
+rows = load_from_disk(prepared + "/train")
+trained = [[token for token, label in zip(row["input_ids"], row["labels"]) if label != -100] for row in rows]
+print(json.dumps([tokenizer.convert_ids_to_tokens(row) for row in trained]))
+"""
+
+
+def sftplug(python, folder, *arguments):
+    result = subprocess.run(
+        [python, "-m", "sftplug", *arguments], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def prove(python, folder):
+    """Prepare and train the stranger's recipe, and prove from what comes out that each plugin took effect."""
+    sftplug(python, folder, "prepare", "recipe.yaml", "--output", "prepared")
+    said = sftplug(python, folder, "train", "recipe.yaml", "--output", "run")
+    labels = subprocess.run(
+        [python, "-W", "ignore", "-c", CHECK, "prepared", "run"], cwd=folder, capture_output=True, text=True, check=True
+    )
+    # The format read the rows, and the mask left nothing but the ends of the assistant's turns.
+    assert json.loads(labels.stdout.splitlines()[-1]) == [["<|im_end|>"] * 2, ["<|im_end|>"]]
+    # The adapter trained rescaling vectors, on the modules that it names.
+    adapter = json.loads((folder / "run" / "adapter_config.json").read_text())
+    assert (adapter["peft_type"], set(adapter["target_modules"])) == ("IA3", {"q_proj", "v_proj"})
+    assert (folder / "run" / "adapter_model.safetensors").stat().st_size > 500
+    # The backend held attention in 8 bits and left the feed-forward layers alone: fewer bytes than 2 a weight.
+    assert "ia3 on int8_attention" in said
+    used = {plugin["name"]: plugin for plugin in json.loads((folder / "run" / "plugins.json").read_text())}
+    assert {"acme_format", "acme_masking", "acme_quantization", "acme_adapter"} <= set(used)
+    return used
+
+
+def test_each_module_is_at_most_15_lines():
+    assert len(MODULES) == 4
+    for module in MODULES:
+        assert len(module.read_text().splitlines()) <= 15, module.name
+
+
+def test_as_files_of_a_recipe(tmp_path):
+    for file in [*MODULES, STRANGER / "rows.jsonl"]:
+        shutil.copy(file, tmp_path)
+    recipe = yaml.safe_load((STRANGER / "recipe.yaml").read_text())
+    recipe["plugins"] = [f"./{module.name}" for module in MODULES]
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    used = prove(sys.executable, tmp_path)
+    assert {used[module.stem]["distribution"] for module in MODULES} == {"file"}
+
+
+@pytest.mark.skipif(
+    "SFTPLUG_FRESH_PYTHON" not in os.environ, reason="needs an environment with both wheels: see .ci/run"
+)
+def test_as_an_installed_wheel(tmp_path):
+    for name in ("recipe.yaml", "rows.jsonl"):
+        shutil.copy(STRANGER / name, tmp_path)
+    python = os.environ["SFTPLUG_FRESH_PYTHON"]
+    used = prove(python, tmp_path)
+    assert used["acme_format"]["distribution"] == "sftplug-acme"
+    assert used["acme_format"]["version"] == "1.2.3"
+    listed = sftplug(python, tmp_path, "plugins")
+    assert "sftplug-acme" in listed
+    where = [python, "-c", "import sftplug; print(sftplug.__file__)"]
+    installed = subprocess.run(where, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert "site-packages" in installed
+    assert "quickstart" in sftplug(python, tmp_path, "recipes")
