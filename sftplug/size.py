@@ -27,7 +27,7 @@ class Size:
 def measure(model: nn.Module) -> Size:
     """Return the size of a model in memory, its trained modules by the last part of their names."""
     trainable = total = held = 0
-    modules: Counter[str] = Counter()
+    trained: set[str] = set()
     owners = {id(parameter): name for name, parameter in model.named_parameters()}
     for parameter in model.parameters():
         count = _parameters_in(parameter)
@@ -35,8 +35,8 @@ def measure(model: nn.Module) -> Size:
         held += parameter.numel() * parameter.element_size()
         if parameter.requires_grad:
             trainable += count
-            modules[_module_name(owners[id(parameter)])] += 1
-    return Size(trainable, total, held, dict(modules))
+            trained.add(_module_of(owners[id(parameter)]))
+    return Size(trainable, total, held, dict(Counter(_last_name(module) for module in trained)))
 
 
 def _parameters_in(parameter: Any) -> int:
@@ -45,9 +45,12 @@ def _parameters_in(parameter: Any) -> int:
     return int(state.shape.numel()) if state is not None else int(parameter.numel())
 
 
-def _module_name(parameter: str) -> str:
-    """Return ``q_proj`` for ``…layers.3.self_attn.q_proj.lora_A.default.weight``."""
-    parts = parameter.split(".lora_")[0].split(".")
-    if ".lora_" not in parameter:
-        parts = parts[:-1]
-    return next((part for part in reversed(parts) if not part.isdigit() and part != "default"), parameter)
+def _module_of(parameter: str) -> str:
+    """Return ``…layers.3.self_attn.q_proj`` for ``…layers.3.self_attn.q_proj.lora_A.default.weight``."""
+    module, adapted, _ = parameter.partition(".lora_")
+    return module if adapted else parameter.rpartition(".")[0]
+
+
+def _last_name(module: str) -> str:
+    """Return the last part of a module's name that is no number."""
+    return next((part for part in reversed(module.split(".")) if not part.isdigit() and part != "default"), module)

@@ -16,6 +16,8 @@ from sftplug.components import Component
 from sftplug.recipe.model import Recipe, Section
 from sftplug.registry import Registry
 
+NOTHING_OFFERED = "no installed plugin offers"
+
 
 def recipe_class(registry: Registry) -> type[Recipe]:
     """Return `Recipe` with every kind replaced by the union of the components that `registry` offers."""
@@ -62,7 +64,7 @@ def _union_of(kind: type[Component], registry: Registry) -> Any:
 
 
 def _refuse_any(kind: type[Component]) -> None:
-    raise ValueError(f"no installed plugin offers any {kind.__name__}.")
+    raise ValueError(f"{NOTHING_OFFERED} any {kind.__name__}.")
 
 
 def expand(value: Any, offers: Mapping[str, type[Component]]) -> Any:

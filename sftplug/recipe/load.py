@@ -168,13 +168,19 @@ def _override(tree: Tree, override: str) -> None:
 def _under_written_components(data: Any, nested: Any) -> Any:
     """Let ``adapter.r=8`` reach into ``adapter: lora``: the bare name stands for a mapping with a type."""
     for key, value in list(nested.items()):
-        below = data.get(key) if isinstance(data, dict) else None
+        below = data.get(key, _default_name(key)) if isinstance(data, dict) else None
         if isinstance(value, dict) and isinstance(below, str):
             data[key] = {"type": below}
             below = data[key]
         if isinstance(value, dict) and isinstance(below, dict):
             _under_written_components(below, value)
     return nested
+
+
+def _default_name(section: str) -> Any:
+    """Return the component that a section of the recipe has by default, when it has one."""
+    field = Recipe.model_fields.get(section)
+    return field.default if field is not None and section != "output" and isinstance(field.default, str) else None
 
 
 # --- plugins ----------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from sftplug.errors import Problem, did_you_mean
+from sftplug.recipe.choices import NOTHING_OFFERED
 from sftplug.recipe.yaml import Path_, Tree
 from sftplug.registry import Registry
 
@@ -54,7 +55,7 @@ def _path_in(data: Any, loc: Iterable[str | int]) -> Path_:
             data = data[part]
         elif isinstance(data, Mapping) and part in data:
             data = data[part]
-        elif index < len(loc) - 1 or not isinstance(data, Mapping) or part == data.get("type"):
+        elif (path and index < len(loc) - 1) or not isinstance(data, Mapping) or part == data.get("type"):
             continue
         path.append(part)
     return tuple(path)
@@ -74,7 +75,8 @@ def _sentence(detail: Any, path: Path_, tree: Tree, root: type[BaseModel], regis
         known = _names_in(context["expected"])
         return f"must be one of {', '.join(known)}, not {detail['input']!r}.{did_you_mean(detail['input'], known)}"
     if kind == "value_error":
-        return str(context["error"])
+        text = str(context["error"])
+        return text + _excuses(registry) if text.startswith(NOTHING_OFFERED) else text
     return f"{detail['msg'][0].lower()}{detail['msg'][1:]}, not {_short(detail['input'])}."
 
 

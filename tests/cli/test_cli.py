@@ -1,0 +1,138 @@
+"""The command line as a user drives it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from datasets import load_from_disk
+from typer.testing import CliRunner
+
+from sftplug import DataError, ModelError, RecipeError
+from sftplug.cli import app
+
+runner = CliRunner()
+HEAVY = ("torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "numpy")
+
+
+def run(*arguments, cwd=None):
+    return subprocess.run(
+        [sys.executable, "-m", "sftplug", *map(str, arguments)], capture_output=True, text=True, cwd=cwd, check=False
+    )
+
+
+def test_check_passes_a_good_recipe(recipe_file):
+    result = runner.invoke(app, ["check", str(recipe_file())])
+    assert result.exit_code == 0, result.output
+    assert "everything that can be known without weights is right" in result.output
+
+
+def test_check_shows_every_problem_of_the_recipe_and_exits_2_without_a_traceback(recipe_file):
+    result = run("check", recipe_file(), "train.learning_rat=1", "adapter.rr=2")
+    assert result.returncode == 2
+    assert "2 problems" in result.stderr
+    assert "train.learning_rat (command line): unknown option" in result.stderr
+    assert "Did you mean 'learning_rate'?" in result.stderr
+    assert "adapter.rr (command line): unknown key." in result.stderr
+    assert "Traceback" not in result.stderr
+    assert "Traceback" in run("check", recipe_file(), "train.learning_rat=1", "-v").stderr
+
+
+def test_check_finds_what_needs_tokenizer_rows_and_modules_all_at_once(recipe_file):
+    file = recipe_file(
+        adapter={"type": "lora", "targets": ["q_porj"]},
+        data=[{"messages": [{"role": "user", "content": "alone"}]}],
+    )
+    result = runner.invoke(app, ["check", str(file)])
+    assert isinstance(result.exception, ModelError)
+    assert "target 'q_porj' matches no module" in str(result.exception)
+    assert "has no assistant turn" in str(result.exception)
+
+
+def test_prepare_writes_what_the_trainer_gets(recipe_file, prepared, tmp_path):
+    file, output = recipe_file(), tmp_path / "prepared"
+    result = runner.invoke(app, ["prepare", str(file), "--output", str(output)])
+    assert result.exit_code == 0, result.output
+    assert load_from_disk(str(output / "train"))[:] == prepared(file).train[:]
+    assert json.loads((output / "ledger.json").read_text())["splits"]["train"][0]["kept"] == 24
+    again = runner.invoke(app, ["prepare", str(file), "--output", str(output)])
+    assert isinstance(again.exception, DataError)
+    assert "is not empty. Choose another folder" in str(again.exception)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_train_tells_the_story_of_the_run(recipe_file, tmp_path):
+    callbacks = [{"type": "samples", "prompts": ["Question 3: red or blue?"], "max_new_tokens": 4}]
+    file = recipe_file(adapter="lora", callbacks=callbacks)
+    result = runner.invoke(app, ["train", str(file), "--output", str(tmp_path / "elsewhere")])
+    assert result.exit_code == 0, result.output
+    for said in (
+        "lora",
+        "rows.jsonl",
+        "stops learned: <|im_end|> (24 turns)",
+        "lora on fp32",
+        "full in fp32",
+        "loss",
+        "saved in",
+    ):
+        assert said in result.output, said
+    assert "q_proj (2)" in " ".join(result.output.split())
+    samples = json.loads((tmp_path / "elsewhere" / "samples.json").read_text())
+    assert samples[0]["prompt"] == "Question 3: red or blue?"
+    assert samples[0].keys() == {"prompt", "before", "after"}
+
+
+def test_train_prints_nothing_that_is_not_ours(recipe_file):
+    result = run("train", recipe_file(adapter="lora", quantization="nf4"))
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.strip() == ""
+    for noise in ("Warning", "warning", "Loading weights", "{'loss'", "gemm_4bit"):
+        assert noise not in result.stdout
+
+
+def test_a_blocked_plugin_is_not_there(recipe_file):
+    result = runner.invoke(app, ["check", str(recipe_file()), "--no-plugin", "masking"])
+    assert isinstance(result.exception, RecipeError)
+    assert (
+        "masking (recipe.yaml:1): no installed plugin offers any Masking. Note: blocked with --no-plugin: masking."
+        in str(result.exception)
+    )
+    quiet = runner.invoke(app, ["check", str(recipe_file()), "--no-plugin", "console"])
+    assert quiet.exit_code == 0
+    assert "template" not in quiet.output
+
+
+def test_plugins_lists_what_each_offers():
+    result = runner.invoke(app, ["plugins"], terminal_width=200)
+    assert result.exit_code == 0
+    for word in ("adapters", "qlora", "quantization", "nf4", "formats", "sharegpt", "sftplug_masking"):
+        assert word in result.output
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["plugins"], ["recipes"], ["check", "quickstart", "train.learning_rat=1"]]
+)
+def test_quick_commands_load_no_heavy_library(arguments):
+    code = (
+        "import sys\nfrom sftplug.cli import main\n"
+        f"sys.argv = ['sftplug', *{arguments!r}]\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        f"print('LOADED', [name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "LOADED []" in result.stdout
+
+
+def test_an_unexpected_error_is_short_and_says_how_to_see_more(recipe_file, tmp_path):
+    (tmp_path / "odd.py").write_text(
+        "import sftplug\nclass Odd(sftplug.DatasetFormat):\n    type: str = 'odd'\n"
+        "    def to_conversation(self, row):\n        return {}['nothing']\n"
+        "@sftplug.hookimpl\ndef sftplug_dataset_formats():\n    return [Odd]\n"
+    )
+    result = run("prepare", recipe_file(plugins=["./odd.py"]), "data.train.format=odd", "--output", tmp_path / "p")
+    assert result.returncode == 1
+    assert "sftplug failed: KeyError: 'nothing'\nRun the command again with -v for the traceback." in result.stderr
+
+
+def test_version():
+    assert runner.invoke(app, ["--version"]).output.startswith("sftplug 0.1")
