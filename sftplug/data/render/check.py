@@ -111,7 +111,9 @@ def missing_texts(layout: Layout, messages: Sequence[Mapping[str, Any]]) -> Iter
         for field, text in _texts(message):
             lost = _lost_until(text, [piece for piece in pieces if piece.field == field])
             if lost:
-                yield index, "thoughts" if lost <= text.rfind(_THOUGHT_END) + len(_THOUGHT_END) else field, text
+                thoughts = text.rfind(_THOUGHT_END)
+                is_thought = thoughts >= 0 and lost <= thoughts + len(_THOUGHT_END)
+                yield index, "thoughts" if is_thought else field, text
         for number, call in enumerate(message.get("tool_calls") or ()):
             said = "".join(layout.text[piece.start : piece.end] for piece in layout.of(index))
             lost_argument = _lost_of_call(call, said)
