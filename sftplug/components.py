@@ -29,7 +29,13 @@ if TYPE_CHECKING:
 class Component(BaseModel, ABC):
     """Base of every kind. Subclass a kind, not this."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+        defer_build=True,  # most classes are listed rather than used
+    )
 
     type: str
     """The name that recipes use; a subclass narrows it to a ``Literal`` with a default."""

@@ -13,7 +13,8 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points
+from functools import cache
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -135,7 +136,13 @@ def _entry_points_by_name() -> dict[str, EntryPoint]:
 
 
 def _distribution(entry: EntryPoint) -> tuple[str, str]:
-    return (entry.dist.name, entry.dist.version) if entry.dist else ("unknown", "")
+    return _name_and_version(entry.dist) if entry.dist else ("unknown", "")
+
+
+@cache
+def _name_and_version(distribution: Distribution) -> tuple[str, str]:
+    """Return both from the metadata, which importlib parses anew each time it is asked."""
+    return distribution.metadata["Name"], distribution.version
 
 
 def _describe(entry: EntryPoint) -> str:

@@ -62,7 +62,13 @@ def _as_union(item: Any) -> Any:
 class Section(BaseModel):
     """A part of a recipe that the core itself reads."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+        defer_build=True,  # most classes are listed rather than used
+    )
 
     shorthand: ClassVar[str | None] = None
     """The option that a bare string sets."""
