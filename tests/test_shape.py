@@ -109,3 +109,24 @@ def test_files_and_functions_stay_small():
                 body = node.body[1:] if ast.get_docstring(node) else node.body
                 lines = {inner.lineno for part in body for inner in ast.walk(part) if hasattr(inner, "lineno")}
                 assert len(lines) <= 50, f"{file}:{node.lineno} {node.name} has {len(lines)} lines of code"
+
+
+def test_the_reference_pages_are_current():
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "docs" / "generate.py"), "--check"], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    hooks = (ROOT / "docs" / "hooks.md").read_text()
+    assert hooks.count("\n## `sftplug_") == len([name for name in vars(hookspecs) if name.startswith("sftplug_")])
+
+
+def test_the_readme_names_every_built_in_component(plugins):
+    readme = (ROOT / "README.md").read_text()
+    for kind in build_registry(plugins).offers.values():
+        for name, offer in kind.items():
+            assert offer.plugin.distribution != "sftplug" or f"`{name}`" in readme, name
+
+
+def test_the_readme_s_plugin_is_what_the_tests_install():
+    readme = (ROOT / "README.md").read_text()
+    assert (ROOT / "tests" / "third_party" / "acme_masking.py").read_text() in readme

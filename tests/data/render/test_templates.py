@@ -190,3 +190,35 @@ def test_a_template_that_refuses_says_which_roles_it_was_given():
 def test_a_template_that_is_no_jinja_names_the_line():
     with pytest.raises(TemplateError, match=r"chat template 'mine', line 2: "):
         compile_template("a\n{% for m in %}", name="mine")
+
+
+@settings(max_examples=40, deadline=None)
+@given(TURNS, st.sampled_from(sorted(TEMPLATES)))
+def test_trained_tokens_decode_to_the_spans_and_no_other_role_s_token_is_trained(turns, name):
+    from sftplug import Conversation, Message, ModelError
+    from sftplug.data.tokenize import encoder, tokenize
+    from sftplug_tiny.builder import build_tokenizer
+
+    tokenizer = _cached(build_tokenizer)
+    messages = []
+    for question, answer in turns:
+        messages += [Message("user", question), Message("assistant", answer)]
+    template = compile_template(TEMPLATES[name])
+    with contextlib.suppress(TemplateError, ModelError):
+        rendered = template.render([message.to_dict() for message in messages], **KWARGS)
+        if any(finding.severity == "error" for finding in rendered.findings):
+            return
+        tokens = tokenize([Conversation(tuple(messages))], [rendered], encoder(tokenizer)).tokens
+        trained = tokenizer.decode(tokens.ids[tokens.trainable].tolist())
+        assert trained == "".join(rendered.text[span.start : span.end] for span in rendered.spans)
+        assert tokenizer.decode(tokens.ids.tolist()) == rendered.text
+        assert set(tokens.role[tokens.trainable].tolist()) <= {tokens.role_code("assistant")}
+
+
+_CACHE = {}
+
+
+def _cached(build):
+    if build not in _CACHE:
+        _CACHE[build] = build(1024)
+    return _CACHE[build]

@@ -1,0 +1,143 @@
+"""What `sftplug preview` shows is what the trainer gets, on a terminal, as JSON, and in a real browser."""
+
+import html.parser
+import json
+import shutil
+import subprocess
+
+import pytest
+from conftest import rows
+from typer.testing import CliRunner
+
+from sftplug.cli import app
+
+CHROMIUM = shutil.which("chromium")
+HOSTILE = [
+    "<script>document.title = 'pwned'</script>",
+    '"><img src=x onerror="document.title=\'pwned\'">',
+    "</span></div></section><h1>escaped</h1>",
+    "&lt;b&gt; &amp; &#60;i&#62;",
+    "\u202eright to left\u202c \x1b[31mred\x07 \ufffe",
+    "javascript:alert(1) 'single' `back` {{ braces }}",
+]
+runner = CliRunner()
+
+
+def preview(file, *options):
+    result = runner.invoke(app, ["preview", str(file), *map(str, options)])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_json_is_what_the_trainer_gets(recipe_file, prepared):
+    file = recipe_file(masking=["assistant", {"end_of_turn": "mask"}])
+    shown = json.loads(preview(file, "--json", "-n", "1000"))["rows"]
+    dataset = prepared(file).train
+    assert len(shown) == len(dataset) == 24
+    for row, example in zip(shown, dataset, strict=True):
+        assert [token["id"] for token in row["tokens"]] == example["input_ids"]
+        assert [token["id"] if token["weight"] else -100 for token in row["tokens"]] == example["labels"]
+        assert "".join(token["text"] for token in row["tokens"]).startswith("<|im_start|>user\nQuestion")
+    assert shown[1]["origin"] == "rows.jsonl:2"
+
+
+def test_the_terminal_shows_rows_turns_ids_and_totals(recipe_file):
+    output = preview(recipe_file(), "--row", "3", "--ids")
+    assert "row 3  rows.jsonl:4" in output
+    assert "[0 user]" in output
+    assert "[1 assistant]" in output
+    assert "⟨" in output
+    assert "rows: 24 (+0 added)" in output
+    assert "stops learned: <|im_end|> x 24" in output
+    assert "trained: " in output
+
+
+def test_control_characters_of_a_row_do_not_reach_the_terminal(recipe_file):
+    data = [{"messages": [{"role": "user", "content": HOSTILE[4]}, {"role": "assistant", "content": "ok"}]}]
+    output = preview(recipe_file(data=data))
+    assert "\\x1b[31m" in output
+    assert "\x07" not in output
+
+
+def test_diff_shows_the_rows_that_two_recipes_train_differently(recipe_file):
+    two = [*rows(1)[0]["messages"], *rows(2)[1]["messages"]]
+    first = recipe_file("first", data=[*rows(1), {"messages": two}])
+    second = recipe_file("second", data=[*rows(1), {"messages": two}], masking="last_assistant")
+    assert "1 of 2 rows are trained differently" in preview(first, "--diff", second)
+    assert "0 of 2 rows are trained differently" in preview(first, "--diff", first)
+
+
+def test_a_divergent_turn_is_noted(recipe_file, tmp_path):
+    (tmp_path / "t.jinja").write_text(
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
+    )
+    output = preview(recipe_file(chat_template={"file": "t.jinja"}, data=rows(1)), "spans.on_divergence=warn")
+    assert "inference prompts with '<|im_end|>" in " ".join(output.split())
+    assert "noted: 1 divergent_header" in output
+
+
+class Page(html.parser.HTMLParser):
+    """Collects what a page is made of."""
+
+    def __init__(self):
+        super().__init__()
+        self.tags, self.titles, self.text = [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag == "span" and "title" in dict(attributes):
+            self.titles.append(dict(attributes)["title"])
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium, which .ci/run installs")
+def test_hostile_rows_stay_text_in_a_real_browser(recipe_file, tmp_path):
+    data = [
+        {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": f"reply {text}"}]}
+        for text in HOSTILE
+    ]
+    page = tmp_path / "rows.html"
+    preview(recipe_file(data=data), "--html", page, "-n", len(HOSTILE))
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
+    flags += [
+        "--disable-background-networking",
+        "--disable-component-update",
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ]
+    shown = subprocess.run(
+        [CHROMIUM, *flags, "--dump-dom", page.as_uri()], capture_output=True, text=True, check=True, timeout=60
+    ).stdout
+    dom = Page()
+    dom.feed(shown)
+    names = {tag for tag, _ in dom.tags}
+    assert "pwned" not in shown.split("</title>")[0]
+    assert names <= {
+        "html",
+        "head",
+        "meta",
+        "title",
+        "style",
+        "body",
+        "h1",
+        "h2",
+        "table",
+        "tbody",
+        "tr",
+        "th",
+        "td",
+        "section",
+        "div",
+        "span",
+        "p",
+    }
+    assert len([tag for tag, _ in dom.tags if tag == "section"]) == len(HOSTILE)
+    assert not any(key in ("src", "href") or key.startswith("on") for _, keys in dom.tags for key in keys)
+    assert all(title.startswith("id ") and " · weight " in title and " · message " in title for title in dom.titles)
+    assert len(dom.titles) > 100
+    text = "".join(dom.text)
+    for hostile in (HOSTILE[0], HOSTILE[1], HOSTILE[2], HOSTILE[3], HOSTILE[5]):
+        assert hostile in text
+    assert "\\x1b[31mred\\x07" in text
