@@ -7,7 +7,7 @@ stop token, never the white space after it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -96,25 +96,40 @@ def content_before(layout: Layout, position: int) -> int:
     return max((piece.end for piece in layout.pieces if piece.field and piece.end <= position), default=0)
 
 
-def find_start(layout: Layout, where: Place, prompt: str, trace_prompt: Callable[[], Layout]) -> Start | None:
-    """Return the start of the span of the turn at `where`; `prompt` is what inference shows the model before it.
+def find_start(layout: Layout, where: Place, prompt: Layout, own_prompt: str) -> Start | None:
+    """Return the start of the span of the turn at `where` when its text is not what inference shows before it.
 
-    None when the prompt has no text of its own by which the start could be told.
+    `prompt` is what inference shows, and `own_prompt` what the template adds to ask for a reply. None when there is no
+    such text by which the start could be told.
     """
-    if layout.text.startswith(prompt):
-        return Start(len(prompt), "", "", "")
-    traced = trace_prompt()
-    mine = content_before(layout, where.first)
-    theirs = content_before(traced, len(traced.text))
-    header, wanted = layout.text[mine:], traced.text[theirs:]
+    mine, theirs = content_before(layout, where.first), content_before(prompt, len(prompt.text))
+    header, wanted = layout.text[mine:], prompt.text[theirs:]
+    for known in (wanted, own_prompt.lstrip()):
+        matched = _find_header(header, known, where.first - mine)
+        if matched is not None:
+            return Start(mine + matched, "context", "", "")
+    words = own_prompt.strip()
+    matched = _find_header(header, words, where.first - mine)
+    if matched is not None:
+        # The same words with other white space after them: what both have of it is the prompt's.
+        space = _common(header[matched : where.first - mine], own_prompt[own_prompt.index(words) + len(words) :])
+        return Start(mine + matched + space, "header", header[: where.first - mine], wanted)
     if not wanted.strip():
         return None
-    matched = header.rfind(wanted, 0, max(where.first - mine, len(wanted)))
-    if matched >= 0:
-        return Start(mine + matched + len(wanted), "context", "", "")
-    common = _common(header, wanted)
-    common = min(_whole(header, common), _whole(wanted, common))
+    common = common_start(header, wanted)
     return Start(mine + common, "header", header[: max(where.first - mine, common)], wanted)
+
+
+def _find_header(header: str, known: str, length: int) -> int | None:
+    """Return where `known` ends for the last time within the first `length` characters of `header`."""
+    at = header.rfind(known, 0, max(length, len(known))) if known.strip() else -1
+    return at + len(known) if at >= 0 else None
+
+
+def common_start(first: str, second: str) -> int:
+    """Return how many characters two texts share at their start, without splitting a word or special token."""
+    common = _common(first, second)
+    return min(_whole(first, common), _whole(second, common))
 
 
 def _common(first: str, second: str) -> int:

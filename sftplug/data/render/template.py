@@ -22,7 +22,7 @@ from sftplug.data.render.check import (
 from sftplug.data.render.instrument import compile_traced
 from sftplug.data.render.pieces import REASONING, Layout, lay_out
 from sftplug.data.render.rendered import Rendered, Span, continue_prompt, cut_after, lost_stop, to_row
-from sftplug.data.render.spans import Habit, Place, Start, find_start, find_stop, places
+from sftplug.data.render.spans import Habit, Place, Start, common_start, find_start, find_stop, places
 from sftplug.errors import TemplateError
 
 Messages = Sequence[Mapping[str, Any]]
@@ -163,7 +163,10 @@ class Template:
         except TemplateError:
             # A conversation that the assistant opens has no prompt to render; its header must be the usual one.
             return self._start_by_header(layout, call, message, where)
-        start = find_start(layout, where, prompt, lambda: self._layout(before, add_generation_prompt=True))
+        if layout.text.startswith(prompt):
+            return Start(len(prompt), "", "", "")
+        traced = self._layout(before, add_generation_prompt=True)
+        start = find_start(layout, where, traced, self._generation_prompt(call))
         return start or self._start_by_header(layout, call, message, where)
 
     def _start_by_header(self, layout: Layout, call: Call, message: int, where: Place) -> Start | Finding:
@@ -185,7 +188,7 @@ class Template:
             prompt = self.render_plain(probe, None, add_generation_prompt=True, **call.kwargs)
         except TemplateError:
             return ""
-        return prompt.removeprefix(without) if prompt.startswith(without) else ""
+        return prompt[common_start(without, prompt) :]
 
     def _stop(self, layout: Layout, call: Call, turn: Turn, where: Place, habit: Habit | None) -> int:
         stop = find_stop(layout, where, where.first, habit, call.ends)
