@@ -120,6 +120,23 @@ def find_start(layout: Layout, where: Place, prompt: Layout, own_prompt: str) ->
     return Start(mine + common, "header", header[: max(where.first - mine, common)], wanted)
 
 
+def find_opening(before: str, own_prompt: str) -> Start | None:
+    """Return the start of a turn that no prompt can be rendered for, by what the template adds to ask for a reply.
+
+    `before` is the text up to the turn's own words. Where it ends in all of `own_prompt`, the span starts there; where
+    it has only its beginning (a prefilled thought is lacking), the span starts where both still agree.
+    """
+    opening = own_prompt.lstrip()
+    first = _WORDS.match(opening)
+    at = before.rfind(first.group()) if first is not None else -1
+    if at < 0:
+        return None
+    common = common_start(before[at:], opening)
+    if common == len(opening):
+        return Start(at + common, "", "", "")
+    return Start(at + common, "header", before[at:], opening) if common else None
+
+
 def _find_header(header: str, known: str, length: int) -> int | None:
     """Return where `known` ends for the last time within the first `length` characters of `header`."""
     at = header.rfind(known, 0, max(length, len(known))) if known.strip() else -1

@@ -22,7 +22,7 @@ from sftplug.data.render.check import (
 from sftplug.data.render.instrument import compile_traced
 from sftplug.data.render.pieces import REASONING, Layout, lay_out
 from sftplug.data.render.rendered import Rendered, Span, continue_prompt, cut_after, lost_stop, to_row
-from sftplug.data.render.spans import Habit, Place, Start, common_start, find_start, find_stop, places
+from sftplug.data.render.spans import Habit, Place, Start, common_start, find_opening, find_start, find_stop, places
 from sftplug.errors import TemplateError
 
 Messages = Sequence[Mapping[str, Any]]
@@ -171,8 +171,9 @@ class Template:
 
     def _start_by_header(self, layout: Layout, call: Call, message: int, where: Place) -> Start | Finding:
         header = self._generation_prompt(call)
-        if header and layout.text[: where.first].endswith(header):
-            return Start(where.first, "", "", "")
+        start = find_opening(layout.text[: where.first], header)
+        if start is not None:
+            return start
         shown = quote(layout.text[max(0, where.first - 40) : where.first])
         text = (
             f"message {message}: the template cannot render a prompt for it, and its header {shown} "
