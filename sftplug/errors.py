@@ -80,6 +80,11 @@ class TemplateError(SftplugError):
 class MaskError(SftplugError):
     """A loss mask that failed its check: training on it would teach something else than what was meant."""
 
+    def __init__(self, text: str, picture: Sequence[tuple[str, str]] = ()) -> None:
+        super().__init__(text)
+        self.picture = tuple(picture)
+        """The first row concerned as (text, style) pieces, its spans and the offending text in colour; may be empty."""
+
 
 class ModelError(SftplugError):
     """The model, its tokenizer or its modules do not fit the recipe."""

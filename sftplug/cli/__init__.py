@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -13,7 +14,7 @@ from sftplug.cli.prepare import prepare
 from sftplug.cli.preview import preview
 from sftplug.cli.recipes import recipes
 from sftplug.cli.train import train
-from sftplug.errors import SftplugError
+from sftplug.errors import MaskError, SftplugError
 
 app = typer.Typer(
     help="Supervised fine-tuning in which every step is a plugin.",
@@ -63,3 +64,15 @@ def _show(error: SftplugError, verbose: bool) -> None:
 
         traceback.print_exception(error)
     typer.echo(str(error), err=True)
+    if isinstance(error, MaskError) and error.picture:
+        _show_picture(error.picture)
+
+
+def _show_picture(picture: Sequence[tuple[str, str]]) -> None:
+    """Show the row that failed its check: what would be trained green, what is wrong red."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from sftplug.preview.terminal import visible
+
+    Console(stderr=True).print(Text.assemble(*((visible(text), style) for text, style in picture)))

@@ -6,7 +6,8 @@ unsafe row stops the run before weights are loaded.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -85,7 +86,10 @@ class Gate:
             rendered = [self._plain(conversation)] if conversation.plain else self._templated(example, account)
         except RowError as error:
             account.drop("bad", origin, str(error))
-        except (MaskError, TemplateError) as error:
+        except MaskError as error:
+            account.picture = account.picture or error.picture
+            account.drop("unsafe", origin, str(error))
+        except TemplateError as error:
             account.drop("unsafe", origin, str(error))
         else:
             pieces = enumerate(rendered)
@@ -125,7 +129,8 @@ class Gate:
         """Raise MaskError for what stops the run; note the rest in the account."""
         wrong = [finding for finding in rendered.findings if self._refused(finding)]
         if wrong:
-            raise MaskError("; ".join(f"{finding.text}{_remedy(finding)}" for finding in wrong))
+            text = "; ".join(f"{finding.text}{_remedy(finding)}" for finding in wrong)
+            raise MaskError(text, picture=draw(rendered, wrong))
         for kind in sorted(_kinds(rendered)):
             first = next(finding for finding in rendered.findings if finding.kind == kind)
             account.note(kind, origin, first.text)
@@ -138,6 +143,18 @@ class Gate:
         if finding.kind == "dropped_reasoning":
             return self.policies.dropped_reasoning == "error"
         return finding.severity == "error"
+
+
+def draw(rendered: Rendered, wrong: Sequence[Finding]) -> list[tuple[str, str]]:
+    """Return the row as (text, style) pieces: what would be trained green, what is wrong red, the rest dim."""
+    marked = [(span.start, span.end, "green") for span in rendered.spans]
+    marked += [(finding.start, finding.end, "bold red") for finding in wrong if finding.start >= 0]
+    cuts = sorted({0, len(rendered.text), *(edge for start, end, _ in marked for edge in (start, end))})
+    pieces = []
+    for start, end in itertools.pairwise(cuts):
+        styles = [style for low, high, style in marked if low <= start and end <= high]
+        pieces.append((rendered.text[start:end], styles[-1] if styles else "dim"))
+    return pieces
 
 
 def _kinds(rendered: Rendered) -> set[str]:

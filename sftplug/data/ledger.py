@@ -34,6 +34,8 @@ class Account:
     """Stage -> rows: ``bad``, ``unsafe``, ``empty``, ``too long``."""
     noted: Counter[str] = field(default_factory=Counter)
     """Kind of finding -> rows that were kept with it, such as ``divergent_header``."""
+    picture: tuple[tuple[str, str], ...] = ()
+    """The first unsafe row as (text, style) pieces."""
     reasons: dict[str, list[str]] = field(default_factory=dict)
     """Stage or kind -> the first lines ``origin: reason``."""
 

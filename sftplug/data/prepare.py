@@ -282,8 +282,9 @@ def refuse(ledger: Ledger, data: DataSection) -> None:
         else []
     )
     if letters:
-        unsafe = any(account.dropped["unsafe"] for _, account in ledger.accounts())
-        raise (MaskError if unsafe else DataError)("\n".join(letters))
+        unsafe = [account for _, account in ledger.accounts() if account.dropped["unsafe"]]
+        text = "\n".join(letters)
+        raise MaskError(text, picture=unsafe[0].picture) if unsafe else DataError(text)
 
 
 _SAYINGS = {

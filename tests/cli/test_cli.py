@@ -136,3 +136,17 @@ def test_an_unexpected_error_is_short_and_says_how_to_see_more(recipe_file, tmp_
 
 def test_version():
     assert runner.invoke(app, ["--version"]).output.startswith("sftplug 0.1")
+
+
+def test_a_mask_that_fails_its_check_is_shown_and_stops_the_run(recipe_file, tmp_path):
+    (tmp_path / "t.jinja").write_text(
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    result = run("train", recipe_file(chat_template={"file": "t.jinja"}))
+    assert result.returncode == 2
+    assert "24 of 24 rows of" in result.stderr
+    assert "rows.jsonl:1: message 1: no token marks its end" in result.stderr
+    assert "… and 4 more" in result.stderr
+    assert "user: Question 0: gold or gold?⏎\nassistant: It is red." in result.stderr
+    assert not (tmp_path / "out").exists()

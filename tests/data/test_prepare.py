@@ -138,6 +138,9 @@ def test_a_template_that_cannot_be_masked_is_refused_before_weights(recipe_file,
         prepared(file)
     assert "rows.jsonl:1: message 1: no token marks its end; the model would never learn to stop." in str(caught.value)
     assert "Set spans.missing_stop to append_eos or warn" in str(caught.value)
+    shown = dict(caught.value.picture)
+    assert shown["It is red."] == "bold red"
+    assert "dim" in shown.values()
     ready = prepared(file, "spans.missing_stop=append_eos")
     assert trained(ready) == [rows(1)[0]["messages"][1]["content"] + "<|endoftext|>"]
     assert prepared(file, "spans.missing_stop=warn").ledger.splits["train"][0].noted["no_stop"] == 1
