@@ -70,16 +70,21 @@ def test_the_saved_recipe_prepares_the_same_labels(recipe_file, run, prepared, t
 def test_the_saved_template_renders_a_prompt_that_is_a_prefix_of_what_was_trained(recipe_file, run, prepared):
     from transformers import AutoTokenizer
 
-    data = rows(6)
+    data = [
+        {"messages": [*first["messages"], *second["messages"]]}
+        for first, second in zip(rows(6), rows(6, 1), strict=True)
+    ]
     file = recipe_file(data=data)
     output = run(file).output
     trained = prepared(file).train
     tokenizer = AutoTokenizer.from_pretrained(output)
     for row, example in zip(data, trained, strict=True):
-        prompt = tokenizer.apply_chat_template(row["messages"][:1], add_generation_prompt=True)["input_ids"]
-        assert example["input_ids"][: len(prompt)] == prompt
-        assert set(example["labels"][: len(prompt)]) == {-100}
-        assert example["labels"][len(prompt)] != -100
+        for turn in (1, 3):
+            prefix = row["messages"][:turn]
+            prompt = tokenizer.apply_chat_template(prefix, add_generation_prompt=True)["input_ids"]
+            assert example["input_ids"][: len(prompt)] == prompt
+            assert example["labels"][len(prompt) - 1] == -100
+            assert example["labels"][len(prompt)] != -100
 
 
 def test_our_loss_on_a_cpu_is_trl_s(recipe_file, prepared):

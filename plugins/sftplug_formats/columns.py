@@ -46,11 +46,9 @@ def _fields(text: str) -> Iterator[tuple[str, str | None]]:
 
 
 def _fill(text: str, row: Mapping[str, Any], turn: str) -> str:
-    pieces = list(_fields(text))
-    if all(name is None for _, name in pieces):
-        # Without braces it is the name of a column.
-        return _cell(row, text, turn)
-    return "".join(literal + (_cell(row, name, turn) if name is not None else "") for literal, name in pieces)
+    if not {"{", "}"} & set(text):
+        return _cell(row, text, turn)  # without braces it is the name of a column
+    return "".join(literal + (_cell(row, name, turn) if name is not None else "") for literal, name in _fields(text))
 
 
 def _cell(row: Mapping[str, Any], column: str, turn: str) -> str:

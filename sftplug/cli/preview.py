@@ -24,6 +24,9 @@ def preview(  # noqa: PLR0913 - the parameters are the command's options
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page of HTML.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     ids: Annotated[bool, typer.Option("--ids", help="Show token ids.")] = False,
+    dropped: Annotated[
+        bool, typer.Option("--dropped", help="Show rows that are too long, and where they would end.")
+    ] = False,
     diff: Annotated[str | None, typer.Option("--diff", metavar="RECIPE", help="Show where two recipes differ.")] = None,
     no_plugin: NoPlugin = None,
 ) -> None:
@@ -31,7 +34,7 @@ def preview(  # noqa: PLR0913 - the parameters are the command's options
     from sftplug.preview.terminal import differences, draw_row
 
     wanted = range(row, row + 1) if row is not None else range(count)
-    rows, ledger = collect(recipe, overrides, no_plugin, wanted)
+    rows, ledger = collect(recipe, overrides, no_plugin, wanted, dropped=dropped)
     if diff is not None:
         others, _ = collect(diff, overrides, no_plugin, wanted)
         texts = list(differences(rows, others))
@@ -53,7 +56,7 @@ def preview(  # noqa: PLR0913 - the parameters are the command's options
 
 
 def collect(
-    recipe: str, overrides: list[str] | None, no_plugin: list[str] | None, wanted: range
+    recipe: str, overrides: list[str] | None, no_plugin: list[str] | None, wanted: range, *, dropped: bool = False
 ) -> tuple[list[PreviewRow], Ledger]:
     """Return the wanted training rows of a recipe, and the ledger of all its rows."""
     from sftplug.data.prepare import prepare
@@ -62,9 +65,9 @@ def collect(
 
     loaded = open_recipe(recipe, overrides, no_plugin)
     tokenizer = load_tokenizer(loaded.recipe)
-    collector = Collector(tokenizer, wanted)
+    collector = Collector(tokenizer, wanted, loaded.recipe.data.max_length)
     prepared = prepare(loaded.recipe, tokenizer, end_tokens=end_tokens(loaded.recipe, tokenizer), watch=collector)
-    return collector.rows, prepared.ledger
+    return collector.dropped if dropped else collector.rows, prepared.ledger
 
 
 def facts(ledger: Ledger) -> list[tuple[str, str]]:

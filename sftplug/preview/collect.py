@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,6 +41,8 @@ class PreviewRow:
     tokens: tuple[PreviewToken, ...]
     notes: tuple[str, ...]
     """What the check noted about the row."""
+    limit: int | None = None
+    """Where the row would have to end to be trained, in tokens; None for a row that reaches the trainer."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row as JSON holds it."""
@@ -53,7 +55,10 @@ class Collector:
 
     tokenizer: PreTrainedTokenizerBase
     wanted: range
+    max_length: int | None = None
     rows: list[PreviewRow] = field(default_factory=list)
+    dropped: list[PreviewRow] = field(default_factory=list)
+    """The first rows that are too long, as many as are wanted."""
     seen: int = 0
     """Rows that have reached the trainer so far."""
 
@@ -66,13 +71,18 @@ class Collector:
     ) -> None:
         """Keep what is wanted of a batch."""
         bounds = np.searchsorted(tokens.row, np.arange(len(texts) + 1))
-        for row in np.flatnonzero(kept).tolist():
-            if self.seen in self.wanted:
-                here = slice(int(bounds[row]), int(bounds[row + 1]))
-                notes = tuple(finding.text for finding in texts[row].rendered.findings)
-                shown = tuple(self._tokens(tokens, weights, here, tokens.texts[row]))
-                self.rows.append(PreviewRow(self.seen, texts[row].origin, shown, notes))
-            self.seen += 1
+        for row, is_kept in enumerate(kept.tolist()):
+            here = slice(int(bounds[row]), int(bounds[row + 1]))
+            too_long = self.max_length is not None and here.stop - here.start > self.max_length
+            if is_kept and self.seen in self.wanted:
+                self.rows.append(self._row(texts[row], tokens, weights, here))
+            elif too_long and len(self.dropped) < len(self.wanted):
+                self.dropped.append(replace(self._row(texts[row], tokens, weights, here), limit=self.max_length))
+            self.seen += is_kept
+
+    def _row(self, text: TextRow, tokens: TokenBatch, weights: NDArray[np.float32], here: slice) -> PreviewRow:
+        notes = tuple(finding.text for finding in text.rendered.findings)
+        return PreviewRow(self.seen, text.origin, tuple(self._tokens(tokens, weights, here, text.rendered.text)), notes)
 
     def _tokens(self, tokens: TokenBatch, weights: NDArray[np.float32], here: slice, text: str) -> list[PreviewToken]:
         ids, starts, ends = tokens.ids[here].tolist(), tokens.start[here].tolist(), tokens.end[here].tolist()

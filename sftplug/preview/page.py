@@ -18,6 +18,8 @@ body { font: 14px/1.6 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem
 .w { background: #c9efd2; color: #0d4a1f; }
 .f { background: #fbe9a9; color: #5c4600; }
 .turn { color: #2463b8; font-weight: 600; }
+.limit { background: #b3261e; color: #fff; padding: 0 .3rem; }
+.reasoning { font-style: italic; } .tool_call { text-decoration: underline; } .end_of_turn { font-weight: 700; }
 .note { color: #8a5a00; }
 table { border-collapse: collapse; } td, th { padding: .2rem .8rem .2rem 0; text-align: left; }
 """
@@ -40,20 +42,23 @@ def to_html(title: str, rows: Sequence[PreviewRow], facts: Sequence[tuple[str, s
 def _row(row: PreviewRow) -> str:
     pieces: list[str] = []
     message: Any = None
-    for token in row.tokens:
+    for index, token in enumerate(row.tokens):
+        if index == row.limit:
+            pieces.append(f'<span class="limit">max_length {row.limit}</span>')
         if token.message != message and token.message >= 0:
             pieces.append(f'<span class="turn">[{token.message} {escape(token.role)}]</span>')
         message = token.message
         pieces.append(_token(token))
     notes = "".join(f'<p class="note">{escape(note)}</p>' for note in row.notes)
-    head = f"row {row.index} · {escape(row.origin)}"
+    what = f"row {row.index}" if row.limit is None else f"dropped: {len(row.tokens)} tokens"
+    head = f"{what} · {escape(row.origin)}"
     return f'<section class="row"><h2>{head}</h2><div class="tokens">{"".join(pieces)}</div>{notes}</section>'
 
 
 def _token(token: PreviewToken) -> str:
     kind = "t" if token.weight == 0 else "t w" if token.weight == 1 else "t f"
     about = f"id {token.id} · {token.role} · {token.part} · weight {token.weight:g} · message {token.message}"
-    return f'<span class="{kind}" title="{escape(about)}">{escape(_visible(token.text))}</span>'
+    return f'<span class="{kind} {token.part}" title="{escape(about)}">{escape(_visible(token.text))}</span>'
 
 
 def _visible(text: str) -> str:

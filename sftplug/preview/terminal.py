@@ -8,23 +8,28 @@ from rich.text import Text
 
 from sftplug.preview.collect import PreviewRow, PreviewToken
 
+_PARTS = {"reasoning": " italic", "tool_call": " underline", "end_of_turn": " reverse"}
 
-def style_of(weight: float) -> str:
-    """Return the colour of a loss weight."""
+
+def style_of(weight: float, part: str) -> str:
+    """Return the colour of a loss weight, and how a part is set: reasoning italic, calls underlined, ends reversed."""
     if weight == 0:
         return "dim"
-    return "bold green" if weight == 1 else "bold yellow"
+    return ("bold green" if weight == 1 else "bold yellow") + _PARTS.get(part, "")
 
 
 def draw_row(row: PreviewRow, *, ids: bool = False) -> Text:
     """Return a row with its tokens coloured by weight; each turn begins with its role, `ids` adds token ids."""
-    text = Text(f"row {row.index}  {row.origin}\n", style="bold")
+    head = f"row {row.index}" if row.limit is None else f"dropped: {len(row.tokens)} tokens"
+    text = Text(f"{head}  {row.origin}\n", style="bold")
     message = None
-    for token in row.tokens:
+    for index, token in enumerate(row.tokens):
+        if index == row.limit:
+            text.append(f"┃ max_length {row.limit} ┃", style="bold red")
         if token.message != message and token.message >= 0:
             text.append(f"[{token.message} {token.role}]", style="bold cyan")
         message = token.message
-        text.append(visible(token.text), style=style_of(token.weight))
+        text.append(visible(token.text), style=style_of(token.weight, token.part))
         if ids:
             text.append(f"⟨{token.id}⟩", style="magenta")
     for note in row.notes:

@@ -141,3 +141,13 @@ def test_hostile_rows_stay_text_in_a_real_browser(recipe_file, tmp_path):
     for hostile in (HOSTILE[0], HOSTILE[1], HOSTILE[2], HOSTILE[3], HOSTILE[5]):
         assert hostile in text
     assert "\\x1b[31mred\\x07" in text
+
+
+def test_rows_that_are_too_long_are_shown_with_the_place_where_they_would_end(recipe_file):
+    long = {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "word " * 400}]}
+    file = recipe_file(data=[*rows(2), long])
+    output = preview(file, "--dropped")
+    assert "rows.jsonl:3" in output
+    assert "rows.jsonl:1" not in output
+    assert "┃ max_length 256 ┃" in " ".join(output.split())
+    assert "dropped: 1 too long" in output
