@@ -28,23 +28,37 @@ class Collator:
     pad_to_multiple_of: int = 1
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """Return ``input_ids``, ``attention_mask``, ``labels`` and, if rows have them, ``weights``: each (B, L)."""
+        """Return a batch of shape (B, L).
+
+        ``input_ids``, ``labels``, ``weights`` if rows have them, and ``attention_mask``; for packed rows in place of
+        the mask ``position_ids`` that start anew with each document and with the padding. ``real_tokens``: (B,) how
+        many tokens of each row are no padding.
+        """
         longest = max(len(row["input_ids"]) for row in rows)
         length = -(-longest // self.pad_to_multiple_of) * self.pad_to_multiple_of
         batch = {
             "input_ids": self._padded(rows, "input_ids", length, self.pad_token_id),
             "labels": self._padded(rows, "labels", length, IGNORED),
-            "attention_mask": torch.tensor(
-                [[1] * len(row["input_ids"]) + [0] * (length - len(row["input_ids"])) for row in rows]
-            ),
+            "real_tokens": torch.tensor([len(row["input_ids"]) for row in rows]),
         }
         if "weights" in rows[0]:
             batch["weights"] = self._padded(rows, "weights", length, 0.0)
+        if "seq_lengths" in rows[0]:
+            # A mask beside them, even of ones, would switch off the block-diagonal mask that they stand for.
+            batch["position_ids"] = torch.stack([_positions(row["seq_lengths"], length) for row in rows])
+        else:
+            batch["attention_mask"] = (torch.arange(length) < batch["real_tokens"][:, None]).long()
         return batch
 
     @staticmethod
     def _padded(rows: Sequence[Mapping[str, Any]], key: str, length: int, filler: float) -> Tensor:
         return torch.tensor([[*row[key], *[filler] * (length - len(row[key]))] for row in rows])
+
+
+def _positions(lengths: Sequence[int], length: int) -> Tensor:
+    """Return (length,) positions that start anew with each document; the padding is a document of its own."""
+    padding = length - sum(lengths)
+    return torch.cat([torch.arange(part) for part in (*lengths, padding)])
 
 
 class SftplugTrainer(SFTTrainer):  # type: ignore[misc]
@@ -54,6 +68,8 @@ class SftplugTrainer(SFTTrainer):  # type: ignore[misc]
     micro-batches; with weights of 0 and 1 that is TRL's own loss. On CPUs, where TRL's fused head scores every
     position, only the trained positions are scored: equal, and several times faster on small models.
     """
+
+    _total_train_tokens: int
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
         """Return the micro-batches of a step and what their loss is divided by: the sum of the weights."""
@@ -71,27 +87,32 @@ class SftplugTrainer(SFTTrainer):  # type: ignore[misc]
         num_items_in_batch: Any = None,
     ) -> Any:
         """Return the loss of a micro-batch. Raises TrainingError when it is not finite."""
-        weights = inputs.pop("weights", None)
-        on_cpu = inputs["input_ids"].device.type == "cpu"
+        weights, real = inputs.pop("weights", None), inputs.pop("real_tokens", None)
+        seen, on_cpu = self._total_train_tokens, inputs["input_ids"].device.type == "cpu"
         if return_outputs or self.aux_loss_enabled or (weights is None and not on_cpu):
             result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-            self._refuse_infinite(result[0] if return_outputs else result)
-            return result
+            self._total_train_tokens = seen
+        else:
+            result = self._weighted_loss(model, inputs, weights, num_items_in_batch)
+        self._refuse_infinite(result[0] if return_outputs else result)
+        if real is not None:
+            self._count_tokens(real)
+        return result
+
+    def _weighted_loss(self, model: nn.Module, inputs: dict[str, Any], weights: Tensor | None, items: Any) -> Tensor:
+        """Return ``sum(w * nll)`` over the micro-batch, divided by the sum of the weights of the whole step."""
         labels = inputs["labels"]
-        if weights is None:
-            weights = (labels != IGNORED).float()
-        nll, shifted = self._token_losses(model, inputs, labels, on_cpu), weights[:, 1:]
-        total = shifted.sum() if num_items_in_batch is None else num_items_in_batch
-        loss = (nll * shifted).sum() / torch.as_tensor(total).clamp(min=1e-8)
-        if self.args.average_tokens_across_devices and num_items_in_batch is not None:
+        weights = (labels != IGNORED).float() if weights is None else weights
+        nll, shifted = self._token_losses(model, inputs, labels), weights[:, 1:]
+        total = shifted.sum() if items is None else items
+        loss: Tensor = (nll * shifted).sum() / torch.as_tensor(total).clamp(min=1e-8)
+        if self.args.average_tokens_across_devices and items is not None:
             loss = loss * self.accelerator.num_processes
-        self._refuse_infinite(loss)
-        self._count_tokens(inputs)
         return loss
 
-    def _token_losses(self, model: nn.Module, inputs: dict[str, Any], labels: Tensor, on_cpu: bool) -> Tensor:
+    def _token_losses(self, model: nn.Module, inputs: dict[str, Any], labels: Tensor) -> Tensor:
         """Return (B, L-1) the negative log-likelihood of each token but the first; 0 where the label is ignored."""
-        if not on_cpu:
+        if labels.device.type != "cpu":
             log_probs: Tensor = model(**inputs, fused_lm_head=True).log_probs
             return -log_probs
         targets = labels[:, 1:]
@@ -123,12 +144,11 @@ class SftplugTrainer(SFTTrainer):  # type: ignore[misc]
                 f"{step - 1}. A lower learning rate, `train.max_grad_norm`, or bf16 in place of fp16 usually helps."
             )
 
-    def _count_tokens(self, inputs: Mapping[str, Any]) -> None:
-        """Keep the token count that TRL's own loss would have logged."""
+    def _count_tokens(self, real: Tensor) -> None:
+        """Count the tokens that are no padding, as TRL's own loss would log them."""
         mode = "train" if self.model.training else "eval"
         if mode == "train":
-            seen = inputs["attention_mask"].sum()
-            self._total_train_tokens += int(self.accelerator.gather_for_metrics(seen).sum())
+            self._total_train_tokens += int(self.accelerator.gather_for_metrics(real).sum())
         self._metrics[mode]["num_tokens"] = [self._total_train_tokens]
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from sftplug.models import load_model
+from sftplug.probe import check_isolation
 from sftplug.quiet import quiet_libraries
 from sftplug.recipe.train_options import train_fields
 from sftplug.size import Size, measure
@@ -52,6 +53,8 @@ def train(loaded: LoadedRecipe, prepared: Prepared) -> RunResult:
         quiet_libraries()
         model = load_model(loaded.recipe)
         trainer = make_trainer(loaded.recipe, model, prepared)
+        if loaded.recipe.data.packing != "none":
+            check_isolation(trainer.model)
         loaded.call("sftplug_trainer_created", trainer=trainer)
         # The loop: batches of rows, the loss over their trained tokens, an update of the trained parameters.
         started = time.monotonic()

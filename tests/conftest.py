@@ -5,8 +5,13 @@ import os
 import random
 from pathlib import Path
 
+import hypothesis
 import pytest
 import yaml
+
+# How long an example takes says more about the machine than about the code.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 TINY = {"type": "tiny", "pretrain_steps": 0, "layers": 2, "hidden_size": 64}
 """A model with random weights: 0.3 s to build, once a session."""

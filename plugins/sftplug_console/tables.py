@@ -42,6 +42,10 @@ def show_ledger(ledger: Any) -> None:
         table.add_row(split, name, _fate(account), f"{account.tokens:,}", f"{facts['trained_share']:.0%}", lengths)
     console = rich.get_console()
     console.print(table)
+    for split, packing in ledger.packed.items():
+        console.print(
+            f"packed {split}: {packing.documents:,} documents into {packing.rows:,} rows, {packing.fill:.0%} full"
+        )
     stops = ", ".join(f"{escape(stop)} ({turns:,} turns)" for stop, turns in ledger.stops.items())
     console.print(f"stops learned: {stops or 'none'}", highlight=False)
     for _, account in ledger.accounts():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -65,9 +66,14 @@ def collect(
 
     loaded = open_recipe(recipe, overrides, no_plugin)
     tokenizer = load_tokenizer(loaded.recipe)
-    collector = Collector(tokenizer, wanted, loaded.recipe.data.max_length)
-    prepared = prepare(loaded.recipe, tokenizer, end_tokens=end_tokens(loaded.recipe, tokenizer), watch=collector)
-    return collector.dropped if dropped else collector.rows, prepared.ledger
+    packs = loaded.recipe.data.packing != "none"
+    # Which documents share a row is known only when all have been seen.
+    collector = Collector(tokenizer, range(sys.maxsize) if packs else wanted, loaded.recipe.data.max_length)
+    ends = end_tokens(loaded.recipe, tokenizer)
+    prepared = prepare(loaded.recipe, tokenizer, end_tokens=ends, watch=collector)
+    if dropped:
+        return collector.dropped, prepared.ledger
+    return collector.packed(prepared.train, wanted) if packs else collector.rows, prepared.ledger
 
 
 def facts(ledger: Ledger) -> list[tuple[str, str]]:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from sftplug.data.pack import Packing
 
 SHOWN = 20
 """How many origins are kept for each reason; the count is always complete."""
@@ -87,6 +89,8 @@ class Ledger:
     """The accounts of a run, by split and in the order of the recipe's sources."""
 
     splits: dict[str, list[Account]] = field(default_factory=dict)
+    packed: dict[str, Packing] = field(default_factory=dict)
+    """Split -> how its documents fitted into rows, where they were packed."""
     stop_ids: Counter[int] = field(default_factory=Counter)
     """Id of the last trained token of a turn -> turns: what the model learns to stop with."""
     stops: dict[str, int] = field(default_factory=dict)
@@ -106,7 +110,8 @@ class Ledger:
     def to_dict(self) -> dict[str, Any]:
         """Return the ledger as it is written to ``ledger.json``."""
         splits = {split: [account.to_dict() for account in accounts] for split, accounts in self.splits.items()}
-        return {"splits": splits, "stops": self.stops}
+        packed = {split: asdict(packing) for split, packing in self.packed.items()}
+        return {"splits": splits, "packed": packed, "stops": self.stops}
 
 
 def length_quantiles(lengths: Counter[int]) -> dict[str, int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -22,6 +22,7 @@ from sftplug.data.convert import Example, convert
 from sftplug.data.gate import Gate, Policies, TextRow, open_gate
 from sftplug.data.ledger import Account, Ledger, length_quantiles
 from sftplug.data.mask import weigh
+from sftplug.data.pack import pack
 from sftplug.data.sources import Row, read_file, read_hub
 from sftplug.data.tokenize import Encode, encoder, tokenize
 from sftplug.errors import DataError, MaskError
@@ -46,7 +47,8 @@ class Prepared:
     """What the trainer gets."""
 
     train: Dataset
-    """Columns ``input_ids`` and ``labels``; ``weights`` too when some weight is neither 0 nor 1."""
+    """Columns ``input_ids`` and ``labels``; ``weights`` too when some weight is neither 0 nor 1; packed rows have
+    ``seq_lengths``, the lengths of their documents, and ``documents``, their indices."""
     eval: Dataset | None
     tokenizer: PreTrainedTokenizerBase
     """The tokenizer, with the chat template that was used."""
@@ -64,7 +66,7 @@ class Stages:
     split_boundaries: bool
     """Whether tokens that straddle the edge of a span are tokenized apart, rather than refused."""
     watch: Watch | None = None
-    """Sees every batch that goes to the trainer."""
+    """Sees every batch of training rows."""
 
 
 class Watch(Protocol):
@@ -86,7 +88,7 @@ def prepare(
     """Turn the recipe's rows into token rows with labels.
 
     `tokenizer` gets the recipe's chat template; `end_tokens` are the texts of the tokens that end a turn besides its
-    EOS, from the model's generation configuration; `watch` sees each batch on its way.
+    EOS, from the model's generation configuration; `watch` sees each batch of training rows.
 
     Raises DataError for rows that do not fit, MaskError for masks that fail their check; each names the rows by their
     origin, the first 20 and how many there are.
@@ -96,12 +98,15 @@ def prepare(
     gate = open_gate(recipe.chat_template, tokenizer, end_tokens, policies)
     stages = Stages(gate, encoder(tokenizer), recipe.masking, recipe.data.max_length, spans.boundary == "split", watch)
     ledger = Ledger()
+    unwatched = replace(stages, watch=None)
     splits = {
-        split: _prepare_split(split, sources, stages, ledger, progress) for split, sources in _splits(recipe).items()
+        split: _prepare_split(split, sources, stages if split == "train" else unwatched, ledger, progress)
+        for split, sources in _splits(recipe).items()
     }
     ledger.stops = {str(tokenizer.convert_ids_to_tokens(stop)): turns for stop, turns in ledger.stop_ids.items()}
     refuse(ledger, recipe.data)
-    return Prepared(splits["train"], splits.get("eval"), tokenizer, ledger)
+    datasets = {split: _dataset(split, tables, recipe.data, ledger) for split, tables in splits.items()}
+    return Prepared(datasets["train"], datasets.get("eval"), tokenizer, ledger)
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------
@@ -146,7 +151,7 @@ def _prepare_split(
     stages: Stages,
     ledger: Ledger,
     progress: Progress,
-) -> Dataset:
+) -> list[pa.Table]:
     tables = []
     for source, rows in sources:
         account = ledger.open(split, str(source.path or source.hub))
@@ -156,7 +161,7 @@ def _prepare_split(
             if texts:
                 tables.append(_token_rows(texts, stages, account, ledger))
             progress(f"preparing {split}", account.read, None)
-    return _dataset(tables)
+    return tables
 
 
 def _batched(examples: Iterator[Example], size: int) -> Iterator[list[Example]]:
@@ -256,13 +261,17 @@ def _table(ids: np.ndarray, weights: np.ndarray, lengths: np.ndarray, kept: np.n
     return pa.table({name: pa.ListArray.from_arrays(offsets, pa.array(flat)) for name, flat in columns.items()})
 
 
-def _dataset(tables: Sequence[pa.Table]) -> Dataset:
-    """Return the tables as one dataset, without ``weights`` when the labels say it all."""
+def _dataset(split: str, tables: Sequence[pa.Table], data: DataSection, ledger: Ledger) -> Dataset:
+    """Return the tables as one dataset, packed if the recipe says so; without ``weights`` if the labels say it all."""
     from datasets import Dataset
 
     table = pa.concat_tables(tables) if tables else _table(*(np.zeros(0, kind) for kind in (int, float, int, bool)))
     flat = table["weights"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return Dataset(table if np.any((flat != 0) & (flat != 1)) else table.drop_columns(["weights"]))
+    if not np.any((flat != 0) & (flat != 1)):
+        table = table.drop_columns(["weights"])
+    if data.packing == "rows" and data.max_length is not None:
+        table, ledger.packed[split] = pack(table, data.max_length)
+    return Dataset(table)
 
 
 def refuse(ledger: Ledger, data: DataSection) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from sftplug.tokens import PARTS, ROLE_CODES, TokenBatch
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
 
@@ -43,6 +44,8 @@ class PreviewRow:
     """What the check noted about the row."""
     limit: int | None = None
     """Where the row would have to end to be trained, in tokens; None for a row that reaches the trainer."""
+    borders: tuple[int, ...] = ()
+    """Where, in tokens, another document begins in a packed row."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row as JSON holds it."""
@@ -80,6 +83,14 @@ class Collector:
                 self.dropped.append(replace(self._row(texts[row], tokens, weights, here), limit=self.max_length))
             self.seen += is_kept
 
+    def packed(self, dataset: Dataset, wanted: range) -> list[PreviewRow]:
+        """Return the wanted rows of a packed `dataset`, put together from the documents collected."""
+        return [
+            _put_together(index, [self.rows[number] for number in dataset[index]["documents"]])
+            for index in wanted
+            if index < len(dataset)
+        ]
+
     def _row(self, text: TextRow, tokens: TokenBatch, weights: NDArray[np.float32], here: slice) -> PreviewRow:
         notes = tuple(finding.text for finding in text.rendered.findings)
         return PreviewRow(self.seen, text.origin, tuple(self._tokens(tokens, weights, here, text.rendered.text)), notes)
@@ -104,3 +115,15 @@ class Collector:
                 )
             )
         return shown
+
+
+def _put_together(index: int, documents: Sequence[PreviewRow]) -> PreviewRow:
+    """Return one packed row; the first token of a document is not trained, for it follows another document."""
+    tokens: list[PreviewToken] = []
+    borders = []
+    for document in documents:
+        borders += [len(tokens)] if tokens else []
+        tokens += [replace(document.tokens[0], weight=0.0), *document.tokens[1:]]
+    origins = ", ".join(document.origin for document in documents)
+    notes = tuple(note for document in documents for note in document.notes)
+    return PreviewRow(index, origins, tuple(tokens), notes, borders=tuple(borders))

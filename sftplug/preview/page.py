@@ -18,6 +18,7 @@ body { font: 14px/1.6 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem
 .w { background: #c9efd2; color: #0d4a1f; }
 .f { background: #fbe9a9; color: #5c4600; }
 .turn { color: #2463b8; font-weight: 600; }
+.border { background: #2463b8; color: #fff; padding: 0 .3rem; }
 .limit { background: #b3261e; color: #fff; padding: 0 .3rem; }
 .reasoning { font-style: italic; } .tool_call { text-decoration: underline; } .end_of_turn { font-weight: 700; }
 .note { color: #8a5a00; }
@@ -45,6 +46,8 @@ def _row(row: PreviewRow) -> str:
     for index, token in enumerate(row.tokens):
         if index == row.limit:
             pieces.append(f'<span class="limit">max_length {row.limit}</span>')
+        if index in row.borders:
+            pieces.append('<span class="border">next document</span>\n')
         if token.message != message and token.message >= 0:
             pieces.append(f'<span class="turn">[{token.message} {escape(token.role)}]</span>')
         message = token.message

@@ -26,6 +26,8 @@ def draw_row(row: PreviewRow, *, ids: bool = False) -> Text:
     for index, token in enumerate(row.tokens):
         if index == row.limit:
             text.append(f"┃ max_length {row.limit} ┃", style="bold red")
+        if index in row.borders:
+            text.append("┃ next document ┃\n", style="bold blue")
         if token.message != message and token.message >= 0:
             text.append(f"[{token.message} {token.role}]", style="bold cyan")
         message = token.message

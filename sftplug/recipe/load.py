@@ -286,10 +286,19 @@ def _check_core(recipe: Recipe) -> Iterator[tuple[str, str]]:
     name = model.name_or_path
     if name and Path(name).is_absolute() and not Path(name).is_dir():
         yield "model.name_or_path", f"the folder {name} does not exist."
-    if recipe.data.eval and recipe.data.eval_fraction:
+    yield from _check_data(recipe)
+
+
+def _check_data(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    data = recipe.data
+    if data.packing == "rows" and data.max_length is None:
+        yield "data.packing", "needs `data.max_length`: it is the length of the packed rows."
+    if data.packing == "rows" and "flash" in (recipe.model.attn_implementation or ""):
+        yield "data.packing", "is laid out for sdpa and eager attention; set `model.attn_implementation: sdpa`."
+    if data.eval and data.eval_fraction:
         yield "data.eval_fraction", "does not go together with `data.eval`."
     for where in ("train", "eval"):
-        for index, source in enumerate(getattr(recipe.data, where)):
+        for index, source in enumerate(getattr(data, where)):
             yield from _check_source(f"data.{where}[{index}]", source)
 
 

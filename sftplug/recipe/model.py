@@ -128,6 +128,8 @@ class DataSection(Section):
     """Longest row, in tokens."""
     too_long: Literal["drop", "error"] = "drop"
     """What happens to a longer row. Nothing is ever cut."""
+    packing: Literal["none", "rows"] = "none"
+    """``rows`` packs documents into rows of `max_length`, kept apart by position ids; proven on the model first."""
     on_bad_row: Literal["error", "skip"] = "error"
     """What happens when rows do not fit their format."""
     on_empty: Literal["error", "drop"] = "error"

@@ -151,3 +151,16 @@ def test_rows_that_are_too_long_are_shown_with_the_place_where_they_would_end(re
     assert "rows.jsonl:1" not in output
     assert "┃ max_length 256 ┃" in " ".join(output.split())
     assert "dropped: 1 too long" in output
+
+
+def test_packed_rows_are_shown_as_the_trainer_gets_them_with_borders(recipe_file, prepared):
+    file = recipe_file(data=rows(8))
+    options = ["data.packing=rows", "data.max_length=128"]
+    shown = json.loads(preview(file, *options, "--json", "-n", "100"))["rows"]
+    dataset = prepared(file, *options).train
+    assert len(shown) == len(dataset) < 8
+    for row, example in zip(shown, dataset, strict=True):
+        assert [token["id"] for token in row["tokens"]] == example["input_ids"]
+        assert [token["id"] if token["weight"] else -100 for token in row["tokens"]] == example["labels"]
+        assert len(row["borders"]) == len(example["seq_lengths"]) - 1
+    assert "┃ next document ┃" in " ".join(preview(file, *options).split())

@@ -1,0 +1,127 @@
+"""Packing loses nothing, cuts nothing, and keeps documents apart."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from conftest import rows
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from sftplug import ModelError, RecipeError
+from sftplug.data.pack import best_fit_decreasing, pack
+from sftplug.probe import check_isolation
+
+LENGTHS = st.lists(st.integers(1, 64), max_size=60)
+
+
+@given(LENGTHS)
+def test_every_document_is_in_one_row_that_holds_it(lengths):
+    packed = best_fit_decreasing(lengths, 64)
+    assert sorted(index for row in packed for index in row) == list(range(len(lengths)))
+    assert all(sum(lengths[index] for index in row) <= 64 for row in packed)
+    least = -(-sum(lengths) // 64)
+    assert len(packed) <= 11 / 9 * max(least, sum(length > 32 for length in lengths)) + 2
+
+
+def test_a_document_longer_than_a_row_is_refused():
+    with pytest.raises(ValueError, match="document 1 has 65 tokens, and a row holds 64"):
+        best_fit_decreasing([3, 65], 64)
+
+
+@given(LENGTHS.filter(bool))
+def test_packed_rows_hold_the_same_ids_labels_and_weights(lengths):
+    rng = np.random.default_rng(0)
+    documents = [rng.integers(0, 99, length).tolist() for length in lengths]
+    weights = [[1.0] * length for length in lengths]
+    table = pa.table({"input_ids": documents, "labels": documents, "weights": weights})
+    packed, packing = pack(table, 64)
+    assert (packing.documents, packing.rows) == (len(lengths), len(packed))
+    found = {}
+    for row in packed.to_pylist():
+        at = 0
+        assert sum(row["seq_lengths"]) == len(row["input_ids"]) == len(row["labels"]) == len(row["weights"])
+        for document, length in zip(row["documents"], row["seq_lengths"], strict=True):
+            found[document] = row["input_ids"][at : at + length]
+            assert row["labels"][at : at + length] == [-100, *documents[document][1:]]
+            assert row["weights"][at : at + length] == [0.0, *[1.0] * (length - 1)]
+            at += length
+    assert [found[index] for index in range(len(lengths))] == documents
+
+
+SMALL = {"vocab_size": 128, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+LLAMA = {**SMALL, "intermediate_size": 64, "num_key_value_heads": 2, "head_dim": 16, "pad_token_id": 0}
+
+
+def tiny(family, **options):
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **options)).eval()
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3_text"])
+def test_families_that_keep_documents_apart_pass_the_probe(family):
+    assert check_isolation(tiny(family, **LLAMA)) <= 1e-4
+
+
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        ("gpt_oss", {**LLAMA, "num_local_experts": 4, "num_experts_per_tok": 2}),
+        ("bloom", {"vocab_size": 128, "hidden_size": 32, "n_layer": 2, "n_head": 2}),
+        (
+            "mamba2",
+            {
+                "vocab_size": 128,
+                "hidden_size": 32,
+                "num_hidden_layers": 2,
+                "num_heads": 4,
+                "head_dim": 16,
+                "state_size": 16,
+                "n_groups": 2,
+            },
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")  # kernels that a CPU does not have
+def test_families_that_leak_are_refused_by_name(family, options):
+    with pytest.raises(ModelError, match=rf"packing would let documents see each other in this model \({family}\)"):
+        check_isolation(tiny(family, **options))
+
+
+def test_packed_training_has_the_loss_of_the_documents_apart(recipe_file, run):
+    data = rows(12)
+    file = recipe_file(data=data)
+    once = ["train.max_steps=1", "train.learning_rate=0", "train.per_device_train_batch_size=12"]
+    apart, packed = run(file, *once), run(file, *once, "data.packing=rows")
+    assert packed.log[0]["loss"] == pytest.approx(apart.log[0]["loss"], abs=1e-5)
+    assert packed.tokens == apart.tokens
+
+
+def test_packed_float_weights_are_the_same_weighted_mean(recipe_file, run):
+    data = rows(12)
+    for index, row in enumerate(data):
+        row["messages"][1]["weight"] = 0.5 + index % 3
+    file = recipe_file(data=data, masking=["assistant", "message_weights"])
+    once = ["train.max_steps=1", "train.learning_rate=0", "train.per_device_train_batch_size=12"]
+    apart = run(file, *once)
+    packed = run(
+        file, *once, "data.packing=rows", "train.per_device_train_batch_size=1", "train.gradient_accumulation_steps=12"
+    )
+    assert packed.log[0]["loss"] == pytest.approx(apart.log[0]["loss"], abs=1e-5)
+
+
+def test_packing_is_accounted_for_and_shown(recipe_file, prepared):
+    ready = prepared(recipe_file(data=rows(20)), "data.packing=rows", "data.max_length=128")
+    packing = ready.ledger.packed["train"]
+    assert packing.documents == 20
+    assert packing.rows == len(ready.train) < 20
+    assert 0.5 < packing.fill <= 1
+    assert ready.ledger.to_dict()["packed"]["train"]["rows"] == packing.rows
+
+
+def test_packing_needs_a_length_and_attention_that_it_is_laid_out_for(recipe_file, prepared):
+    with pytest.raises(RecipeError, match=r"data\.packing .*: needs `data\.max_length`"):
+        prepared(recipe_file(), "data.packing=rows", "data.max_length=null")
+    with pytest.raises(RecipeError, match=r"is laid out for sdpa and eager attention"):
+        prepared(recipe_file(), "data.packing=rows", "model.attn_implementation=flash_attention_2")
