@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ import rich
 import typer
 
 from sftplug.cli.options import NoPlugin, Overrides, RecipeName, open_recipe
+from sftplug.errors import DataError, MaskError, SftplugError
 
 if TYPE_CHECKING:
     from sftplug.data.ledger import Ledger
@@ -35,31 +37,44 @@ def preview(  # noqa: PLR0913 - the parameters are the command's options
     from sftplug.preview.terminal import differences, draw_row
 
     wanted = range(row, row + 1) if row is not None else range(count)
-    rows, ledger = collect(recipe, overrides, no_plugin, wanted, dropped=dropped)
+    shown = collect(recipe, overrides, no_plugin, wanted, dropped=dropped)
     if diff is not None:
-        others, _ = collect(diff, overrides, no_plugin, wanted)
-        texts = list(differences(rows, others))
+        others = collect(diff, overrides, no_plugin, wanted)
+        texts = list(differences(shown.rows, others.rows))
         for text in texts:
             rich.get_console().print(text)
-        typer.echo(f"{len(texts)} of {len(rows)} rows are trained differently")
+        typer.echo(f"{len(texts)} of {len(shown.rows)} rows are trained differently")
     elif as_json:
-        typer.echo(json.dumps({"rows": [item.to_dict() for item in rows], "ledger": ledger.to_dict()}))
+        typer.echo(json.dumps({"rows": [item.to_dict() for item in shown.rows], "facts": dict(shown.facts)}))
     elif html is not None:
         from sftplug.preview import to_html
 
-        html.write_text(to_html(f"sftplug preview {recipe}", rows, facts(ledger)), encoding="utf-8")
+        html.write_text(to_html(f"sftplug preview {recipe}", shown.rows, shown.facts), encoding="utf-8")
         typer.echo(f"wrote {html}")
     else:
-        for item in rows:
+        for item in shown.rows:
             rich.get_console().print(draw_row(item, ids=ids), "")
-        for name, value in facts(ledger):
+        for name, value in shown.facts:
             typer.echo(f"{name}: {value}")
+    if shown.refusal is not None:
+        raise shown.refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What there is to see of a recipe's rows."""
+
+    rows: list[PreviewRow]
+    facts: list[tuple[str, str]]
+    refusal: SftplugError | None
+    """Why the rows would not be trained; the good ones are shown all the same."""
 
 
 def collect(
     recipe: str, overrides: list[str] | None, no_plugin: list[str] | None, wanted: range, *, dropped: bool = False
-) -> tuple[list[PreviewRow], Ledger]:
-    """Return the wanted training rows of a recipe, and the ledger of all its rows."""
+) -> Shown:
+    """Return the wanted training rows of a recipe, and what is known of all its rows."""
+    from sftplug.data.ledger import Ledger
     from sftplug.data.prepare import prepare
     from sftplug.models import end_tokens, load_tokenizer
     from sftplug.preview import Collector
@@ -69,11 +84,14 @@ def collect(
     packs = loaded.recipe.data.packing != "none"
     # Which documents share a row is known only when all have been seen.
     collector = Collector(tokenizer, range(sys.maxsize) if packs else wanted, loaded.recipe.data.max_length)
-    ends = end_tokens(loaded.recipe, tokenizer)
-    prepared = prepare(loaded.recipe, tokenizer, end_tokens=ends, watch=collector)
-    if dropped:
-        return collector.dropped, prepared.ledger
-    return collector.packed(prepared.train, wanted) if packs else collector.rows, prepared.ledger
+    ledger, ends = Ledger(), end_tokens(loaded.recipe, tokenizer)
+    try:
+        prepared = prepare(loaded.recipe, tokenizer, end_tokens=ends, watch=collector, ledger=ledger)
+    except (MaskError, DataError) as error:
+        rows = collector.rows[wanted.start : wanted.stop] if packs else collector.rows
+        return Shown(collector.dropped if dropped else rows, facts(ledger), error)
+    rows = collector.packed(prepared.train, wanted) if packs else collector.rows
+    return Shown(collector.dropped if dropped else rows, facts(ledger), None)
 
 
 def facts(ledger: Ledger) -> list[tuple[str, str]]:

@@ -78,17 +78,19 @@ class Watch(Protocol):
         """`tokens` and `weights` hold N tokens, `texts` and `kept` the R rows they belong to."""
 
 
-def prepare(
+def prepare(  # noqa: PLR0913 - the edge of the pipeline: what comes in, and who watches
     recipe: Recipe,
     tokenizer: PreTrainedTokenizerBase,
     progress: Progress = no_progress,
     end_tokens: frozenset[str] = frozenset(),
     watch: Watch | None = None,
+    ledger: Ledger | None = None,
 ) -> Prepared:
     """Turn the recipe's rows into token rows with labels.
 
     `tokenizer` gets the recipe's chat template; `end_tokens` are the texts of the tokens that end a turn besides its
-    EOS, from the model's generation configuration; `watch` sees each batch of training rows.
+    EOS, from the model's generation configuration; `watch` sees each batch of training rows,
+    and `ledger` is filled even if the rows are refused in the end.
 
     Raises DataError for rows that do not fit, MaskError for masks that fail their check; each names the rows by their
     origin, the first 20 and how many there are.
@@ -97,7 +99,7 @@ def prepare(
     policies = Policies(spans.missing_stop, spans.on_divergence, spans.dropped_reasoning)
     gate = open_gate(recipe.chat_template, tokenizer, end_tokens, policies)
     stages = Stages(gate, encoder(tokenizer), recipe.masking, recipe.data.max_length, spans.boundary == "split", watch)
-    ledger = Ledger()
+    ledger = Ledger() if ledger is None else ledger
     unwatched = replace(stages, watch=None)
     splits = {
         split: _prepare_split(split, sources, stages if split == "train" else unwatched, ledger, progress)

@@ -77,6 +77,14 @@ def test_a_divergent_turn_is_noted(recipe_file, tmp_path):
     assert "noted: 1 divergent_header" in output
 
 
+def test_rows_that_are_refused_do_not_hide_the_good_ones(recipe_file):
+    bad = {"messages": [{"role": "user", "content": "alone"}]}
+    result = runner.invoke(app, ["preview", str(recipe_file(data=[*rows(2), bad]))])
+    assert "row 1  rows.jsonl:2" in result.output
+    assert "dropped: 1 empty" in result.output
+    assert "rows.jsonl:3: has no assistant turn." in str(result.exception)
+
+
 class Page(html.parser.HTMLParser):
     """Collects what a page is made of."""
 

@@ -213,6 +213,18 @@ def test_trained_tokens_decode_to_the_spans_and_no_other_role_s_token_is_trained
         assert trained == "".join(rendered.text[span.start : span.end] for span in rendered.spans)
         assert tokenizer.decode(tokens.ids.tolist()) == rendered.text
         assert set(tokens.role[tokens.trainable].tolist()) <= {tokens.role_code("assistant")}
+        _check_prompts(template, tokenizer, rendered, tokens)
+
+
+def _check_prompts(template, tokenizer, rendered, tokens):
+    """The ids of the prompt that inference shows are the beginning of the ids trained, at every turn of one piece."""
+    divergent = {finding.message for finding in rendered.findings}
+    messages = [message.to_dict() for message in tokens.conversations[0].messages]
+    for span in rendered.spans:
+        prompt = template.render_plain(messages[: span.message], add_generation_prompt=True, **KWARGS)
+        if span.message not in divergent and rendered.text.startswith(prompt):
+            ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+            assert tokens.ids[: len(ids)].tolist() == ids
 
 
 _CACHE = {}
