@@ -30,6 +30,8 @@ class Account:
     tokens: int = 0
     trained: float = 0
     """Sum of the loss weights of the rows kept."""
+    lost: float = 0
+    """Sum of the loss weights of the rows that are too long."""
     lengths: Counter[int] = field(default_factory=Counter)
     """Length in tokens -> rows, over all rows that were tokenized, kept or not."""
     dropped: Counter[str] = field(default_factory=Counter)
@@ -78,6 +80,7 @@ class Account:
             "noted": dict(self.noted),
             "tokens": self.tokens,
             "trained": self.trained,
+            "lost": self.lost,
             "trained_share": self.trained / self.tokens if self.tokens else 0.0,
             "length_quantiles": length_quantiles(self.lengths),
             "reasons": self.reasons,

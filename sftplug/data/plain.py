@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sftplug.conversation import Conversation
-from sftplug.data.render import Rendered, Span
+from sftplug.data.render import Rendered, Runs, Span
 from sftplug.errors import RowError
 from sftplug.tokens import PARTS
 
@@ -25,7 +25,9 @@ def render_plain(conversation: Conversation, bos: str, eos: str) -> Rendered:
     message = np.array([index for index, _, _ in pieces], dtype=np.int32)
     part = np.array([PARTS.index(name) for _, name, _ in pieces], dtype=np.int8)
     spans = tuple(_spans(conversation, message, starts))
-    return Rendered("".join(text for _, _, text in pieces), starts[:-1].astype(np.int32), message, part, spans, ())
+    own = np.array([name == "content" for _, name, _ in pieces], dtype=bool)
+    runs = Runs(starts[:-1].astype(np.int32), message, part, own)
+    return Rendered("".join(text for _, _, text in pieces), runs, spans, ())
 
 
 def _spans(conversation: Conversation, message: np.ndarray, starts: np.ndarray) -> list[Span]:

@@ -24,7 +24,7 @@ from sftplug.data.ledger import Account, Ledger, length_quantiles
 from sftplug.data.mask import weigh
 from sftplug.data.pack import pack
 from sftplug.data.sources import Row, read_file, read_hub
-from sftplug.data.tokenize import Encode, encoder, tokenize
+from sftplug.data.tokenize import Encoder, encoder, tokenize
 from sftplug.errors import DataError, MaskError
 from sftplug.progress import Progress, no_progress
 from sftplug.tokens import TokenBatch
@@ -60,9 +60,9 @@ class Stages:
     """What turns conversations into token rows, chosen by the recipe once."""
 
     gate: Gate
-    encode: Encode
+    encode: Encoder
     maskings: Sequence[Sequence[Masking]]
-    max_length: int | None
+    data: DataSection
     split_boundaries: bool
     """Whether tokens that straddle the edge of a span are tokenized apart, rather than refused."""
     watch: Watch | None = None
@@ -98,7 +98,8 @@ def prepare(  # noqa: PLR0913 - the edge of the pipeline: what comes in, and who
     spans = recipe.spans
     policies = Policies(spans.missing_stop, spans.on_divergence, spans.dropped_reasoning)
     gate = open_gate(recipe.chat_template, tokenizer, end_tokens, policies)
-    stages = Stages(gate, encoder(tokenizer), recipe.masking, recipe.data.max_length, spans.boundary == "split", watch)
+    encode = encoder(tokenizer, escape=recipe.data.special_tokens_in_content != "allow")
+    stages = Stages(gate, encode, recipe.masking, recipe.data, spans.boundary == "split", watch)
     ledger = Ledger() if ledger is None else ledger
     unwatched = replace(stages, watch=None)
     splits = {
@@ -177,6 +178,8 @@ def _token_rows(texts: Sequence[TextRow], stages: Stages, account: Account, ledg
     tokens = tokenized.tokens
     for index in tokenized.apart:
         _meet_boundary(texts[index].origin, stages.split_boundaries, account)
+    for index, look_alike in tokenized.escaped.items():
+        _meet_look_alike(texts[index].origin, look_alike, stages.data, account)
     weights = weigh(tokens, stages.maskings)
     added = np.array([text.added for text in texts], dtype=bool)
     weights[added[tokens.row] & ~tokens.trainable] = 0
@@ -184,8 +187,8 @@ def _token_rows(texts: Sequence[TextRow], stages: Stages, account: Account, ledg
     trained = np.bincount(tokens.row, weights=weights, minlength=len(texts))
     measured = [Measured(*item) for item in zip(texts, lengths.tolist(), trained.tolist(), strict=True)]
     for _, pieces in groupby(measured, key=lambda item: item.text.number):
-        _account_for(list(pieces), stages.max_length, account)
-    kept = np.array([item.fate(stages.max_length) is None for item in measured], dtype=bool)
+        _account_for(list(pieces), stages.data.max_length, account)
+    kept = np.array([item.fate(stages.data.max_length) is None for item in measured], dtype=bool)
     ledger.stop_ids.update(_stops(tokens, weights, kept))
     if stages.watch is not None:
         stages.watch(texts, tokens, weights, kept)
@@ -197,6 +200,13 @@ def _meet_boundary(origin: str, split: bool, account: Account) -> None:
     if not split:
         raise MaskError(f"{origin}: {reason}. Set `spans.boundary: split` to tokenize both sides apart.")
     account.note("boundary", origin, f"{reason}; tokenized apart, as inference does")
+
+
+def _meet_look_alike(origin: str, text: str, data: DataSection, account: Account) -> None:
+    if data.special_tokens_in_content == "error":
+        remedy = "Set `data.special_tokens_in_content: escape` to tokenize it as text."
+        raise DataError(f"{origin}: a message holds the control token {text!r}. {remedy}")
+    account.note("special token in content", origin, f"{text!r} is tokenized as text")
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +232,7 @@ def _account_for(pieces: Sequence[Measured], max_length: int | None, account: Ac
     for index, piece in enumerate(kept):
         account.keep(piece.length, piece.trained, added=index > 0)
     origin = pieces[0].text.origin
+    account.lost += sum(piece.trained for piece in long)
     if long:
         reason = f"{long[0].length} tokens, {max_length} allowed"
         account.note("turn too long", origin, reason) if kept else account.drop("too long", origin, reason)
@@ -283,6 +294,7 @@ def refuse(ledger: Ledger, data: DataSection) -> None:
     fatal += ["empty"] if data.on_empty == "error" else []
     fatal += ["too long"] if data.too_long == "error" else []
     letters = [letter for _, account in ledger.accounts() for letter in _letters(account, fatal)]
+    letters += [letter for _, account in ledger.accounts() for letter in _losses(account, data)]
     letters += (
         [
             _nothing_left(split, accounts, data)
@@ -316,6 +328,18 @@ def _letters(account: Account, fatal: Sequence[str]) -> Iterator[str]:
             more = [f"  … and {count - len(shown)} more"] if count > len(shown) else []
             head = f"{count} of {account.read} rows of {account.source} {what}:"
             yield "\n".join([head, *(f"  {line}" for line in shown), *more, remedy])
+
+
+def _losses(account: Account, data: DataSection) -> Iterator[str]:
+    """Yield a paragraph when more of what would be trained is too long than the recipe allows."""
+    share = account.lost / (account.lost + account.trained) if account.lost else 0.0
+    if data.too_long == "drop" and account.trained and share > data.max_loss:
+        quantiles = length_quantiles(account.lengths)
+        yield (
+            f"{account.dropped['too long']} of {account.read} rows of {account.source} are too long: {share:.1%} of "
+            f"its trained tokens would be lost, {data.max_loss:.1%} are allowed. Lengths in tokens: {quantiles}. "
+            f"Set `data.max_length: {quantiles['99%']}` to keep 99 % of the rows, or raise `data.max_loss`."
+        )
 
 
 def _nothing_left(split: str, accounts: Sequence[Account], data: DataSection) -> str:

@@ -8,7 +8,8 @@ sides are tokenized apart there.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,25 +36,41 @@ class Encoded:
     end: IntArray
 
 
-Encode = Callable[[Sequence[str]], list[Encoded]]
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """A tokenizer's engine, and what it takes for control tokens."""
+
+    engine: Any
+    literal: Any
+    """The same engine, to which control tokens are text like any other."""
+    control: re.Pattern[str] | None
+    """Matches the text of a control token; None to let text in messages control."""
+
+    def encode(self, texts: Sequence[str]) -> list[Encoded]:
+        """Tokenize without adding special tokens: the template has them in its text."""
+        return [_encoded(item) for item in self.engine.encode_batch(list(texts), add_special_tokens=False)]
+
+    def encode_literal(self, text: str) -> Encoded:
+        """Tokenize a text in which nothing is a control token."""
+        return _encoded(self.literal.encode(text, add_special_tokens=False))
 
 
-def encoder(tokenizer: PreTrainedTokenizerBase) -> Encode:
-    """Return a function from texts to `Encoded`, without adding special tokens: the template has them in its text.
+def encoder(tokenizer: PreTrainedTokenizerBase, *, escape: bool = False) -> Encoder:
+    """Return the engine of `tokenizer`; `escape` makes text in messages that looks like a control token mere text.
 
     Raises ModelError for a tokenizer without a fast backend, which does not know what a token covers.
     """
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
+    engine = getattr(tokenizer, "backend_tokenizer", None)
+    if engine is None:
         name = type(tokenizer).__name__
         raise ModelError(f"the tokenizer ({name}) has no fast backend: it cannot say which characters a token covers")
-    backend.no_padding()
-    backend.no_truncation()
-
-    def encode(texts: Sequence[str]) -> list[Encoded]:
-        return [_encoded(item) for item in backend.encode_batch(list(texts), add_special_tokens=False)]
-
-    return encode
+    engine.no_padding()
+    engine.no_truncation()
+    literal = type(engine).from_str(engine.to_str())
+    literal.encode_special_tokens = True
+    special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    control = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True)))) if special else None
+    return Encoder(engine, literal, control if escape else None)
 
 
 def _encoded(item: Any) -> Encoded:
@@ -68,24 +85,47 @@ def _encoded(item: Any) -> Encoded:
 
 @dataclass(frozen=True, slots=True)
 class Tokenized:
-    """A batch of tokens, and the rows whose span edges had to be tokenized apart."""
+    """A batch of tokens, and what had to be tokenized apart."""
 
     tokens: TokenBatch
     apart: tuple[int, ...]
     """Indices of the rows with a token that straddled the edge of a span."""
+    escaped: Mapping[int, str]
+    """Index of a row -> the first text in a message that looks like a control token and was tokenized as text."""
 
 
-def tokenize(conversations: Sequence[Conversation], rendered: Sequence[Rendered], encode: Encode) -> Tokenized:
+def tokenize(conversations: Sequence[Conversation], rendered: Sequence[Rendered], encode: Encoder) -> Tokenized:
     """Tokenize a batch of rows. `conversations` and `rendered` run side by side.
 
     Raises ModelError when a straddling token cannot be split because the tokenizer does not tokenize pieces as it
     does the whole (a prefix space before each piece).
     """
-    encoded = encode([row.text for row in rendered])
+    encoded = encode.encode([row.text for row in rendered])
+    escaped = {index: marks for index, row in enumerate(rendered) if (marks := look_alikes(row, encode.control))}
+    for index, marks in escaped.items():
+        if encode.refuse:
+            what = rendered[index].text[slice(*marks[0])]
+            raise DataError(
+                f"a message holds the control token {what!r}. Set `data.special_tokens_in_content: escape`."
+            )
+        encoded[index] = _encode_pieces(rendered[index], [], marks, encode)
     apart = tuple(index for index, row in enumerate(rendered) if straddling(encoded[index], row))
     for index in apart:
-        encoded[index] = _encode_apart(rendered[index], encode)
-    return Tokenized(_batch(conversations, rendered, encoded), apart)
+        _refuse_prefix_space(encode)
+        edges = sorted(_edges(rendered[index]))
+        encoded[index] = _encode_pieces(rendered[index], edges, escaped.get(index, []), encode)
+    first = {index: rendered[index].text[slice(*marks[0])] for index, marks in escaped.items()}
+    return Tokenized(_batch(conversations, rendered, encoded), apart, first)
+
+
+def look_alikes(row: Rendered, control: re.Pattern[str] | None) -> list[tuple[int, int]]:
+    """Return (start, end) of every control token's text that a message wrote, not the template."""
+    found = []
+    for match in control.finditer(row.text) if control is not None else ():
+        run = int(np.searchsorted(row.runs.starts, match.start(), side="right")) - 1
+        if row.runs.own[run]:
+            found.append(match.span())
+    return found
 
 
 def straddling(encoded: Encoded, row: Rendered) -> list[int]:
@@ -100,20 +140,22 @@ def _edges(row: Rendered) -> set[int]:
     return {edge for span in row.spans for edge in (span.start, span.end)}
 
 
-def _encode_apart(row: Rendered, encode: Encode) -> Encoded:
-    """Tokenize the text cut at every edge of a span, as inference tokenizes the prompt alone."""
-    cuts = sorted({0, len(row.text), *_edges(row)})
-    pieces = encode([row.text[start:end] for start, end in itertools.pairwise(cuts)])
-    _refuse_prefix_space(encode)
+def _encode_pieces(row: Rendered, edges: Sequence[int], marks: Sequence[tuple[int, int]], encode: Encoder) -> Encoded:
+    """Tokenize the text cut at `edges`, as inference tokenizes the prompt alone, and at `marks`, which are text."""
+    literal = {start for start, _ in marks}
+    cuts = sorted({0, len(row.text), *edges, *(edge for mark in marks for edge in mark)})
+    bounds = list(itertools.pairwise(cuts))
+    plain = iter(encode.encode([row.text[start:end] for start, end in bounds if start not in literal]))
+    pieces = [encode.encode_literal(row.text[start:end]) if start in literal else next(plain) for start, end in bounds]
     return Encoded(
         np.concatenate([piece.ids for piece in pieces]),
-        np.concatenate([piece.start + cut for piece, cut in zip(pieces, cuts, strict=False)]).astype(np.int32),
-        np.concatenate([piece.end + cut for piece, cut in zip(pieces, cuts, strict=False)]).astype(np.int32),
+        np.concatenate([piece.start + cut for piece, (cut, _) in zip(pieces, bounds, strict=True)]).astype(np.int32),
+        np.concatenate([piece.end + cut for piece, (cut, _) in zip(pieces, bounds, strict=True)]).astype(np.int32),
     )
 
 
-def _refuse_prefix_space(encode: Encode) -> None:
-    bare, spaced = encode(["a", " a"])
+def _refuse_prefix_space(encode: Encoder) -> None:
+    bare, spaced = encode.encode(["a", " a"])
     if np.array_equal(bare.ids, spaced.ids):
         raise ModelError(
             "a token straddles the edge of a trained span, and this tokenizer puts a space before every piece of "
@@ -150,10 +192,10 @@ def _batch(conversations: Sequence[Conversation], rendered: Sequence[Rendered], 
 
 def _written_by(rendered: Sequence[Rendered], base: IntArray, start: IntArray) -> tuple[IntArray, NDArray[np.int8]]:
     """Return the message and the part of the run in which each token starts."""
-    runs = np.concatenate([item.starts + offset for item, offset in zip(rendered, base, strict=True)])
+    runs = np.concatenate([item.runs.starts + offset for item, offset in zip(rendered, base, strict=True)])
     index = np.searchsorted(runs, start, side="right") - 1
-    message = np.concatenate([item.message for item in rendered]).astype(np.int32)
-    part = np.concatenate([item.part for item in rendered]).astype(np.int8)
+    message = np.concatenate([item.runs.message for item in rendered]).astype(np.int32)
+    part = np.concatenate([item.runs.part for item in rendered]).astype(np.int8)
     return message[index], part[index]
 
 

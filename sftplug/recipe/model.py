@@ -128,6 +128,10 @@ class DataSection(Section):
     """Longest row, in tokens."""
     too_long: Literal["drop", "error"] = "drop"
     """What happens to a longer row. Nothing is ever cut."""
+    max_loss: float = Field(0.01, ge=0.0, le=1.0)
+    """Largest share of a source's trained tokens that may be lost with rows that are too long."""
+    special_tokens_in_content: Literal["escape", "error", "allow"] = "escape"
+    """Text in a message that looks like a control token: tokenize it as text, refuse the row, or let it control."""
     packing: Literal["none", "rows"] = "none"
     """``rows`` packs documents into rows of `max_length`, kept apart by position ids; proven on the model first."""
     on_bad_row: Literal["error", "skip"] = "error"

@@ -116,12 +116,6 @@ def _enums() -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _string_values(enumeration: ast.ClassDef) -> Iterator[str]:
-    for item in enumeration.body:
-        if isinstance(item, ast.Assign) and isinstance(item.value, ast.Constant) and isinstance(item.value.value, str):
-            yield item.value.value
-
-
 class _Names(dict[str, Any]):
     """What an annotation may mention; a class that is not known here takes anything."""
 

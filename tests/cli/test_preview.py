@@ -154,7 +154,7 @@ def test_hostile_rows_stay_text_in_a_real_browser(recipe_file, tmp_path):
 def test_rows_that_are_too_long_are_shown_with_the_place_where_they_would_end(recipe_file):
     long = {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "word " * 400}]}
     file = recipe_file(data=[*rows(2), long])
-    output = preview(file, "--dropped")
+    output = preview(file, "data.max_loss=1", "--dropped")
     assert "rows.jsonl:3" in output
     assert "rows.jsonl:1" not in output
     assert "┃ max_length 256 ┃" in " ".join(output.split())

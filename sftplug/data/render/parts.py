@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,22 +20,50 @@ Labelled = tuple[int, int, str]
 """Start, message, part."""
 
 
-def label_parts(
-    layout: Layout, spans: Sequence[tuple[int, int, int]]
-) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int8]]:
-    """Return starts, message and part of the runs that tile the text; `spans` are (start, end, message)."""
+class Runs(NamedTuple):
+    """What is known of the R runs that tile a text: four arrays of equal length."""
+
+    starts: NDArray[np.int32]
+    """(R,) where each run starts."""
+    message: NDArray[np.int32]
+    """(R,) index of the message a run belongs to; -1 for the template's own text."""
+    part: NDArray[np.int8]
+    """(R,) index into `sftplug.PARTS`."""
+    own: NDArray[np.bool_]
+    """(R,) whether the message wrote the run itself, rather than the template for it."""
+
+    def cut(self, start: int, end: int) -> Runs:
+        """Return the runs of the characters from `start` to `end`, their starts counted from `start`."""
+        first = max(int(np.searchsorted(self.starts, start, side="right")) - 1, 0)
+        last = int(np.searchsorted(self.starts, end, side="left"))
+        starts = np.maximum(self.starts[first:last] - start, 0).astype(np.int32)
+        return Runs(starts, self.message[first:last], self.part[first:last], self.own[first:last])
+
+    def followed_by(self, length: int, other: Runs) -> Runs:
+        """Return these runs, which cover `length` characters, and `other` after them."""
+        return Runs(
+            np.concatenate([self.starts, other.starts + length]).astype(np.int32),
+            np.concatenate([self.message, other.message]).astype(np.int32),
+            np.concatenate([self.part, other.part]).astype(np.int8),
+            np.concatenate([self.own, other.own]).astype(bool),
+        )
+
+
+def label_parts(layout: Layout, spans: Sequence[tuple[int, int, int]]) -> Runs:
+    """Return the runs of the text; `spans` are (start, end, message)."""
     bounds = [(start, end) for start, end, _ in spans]
     last = {piece.message: piece.end for piece in layout.pieces if piece.field}
     runs = [
-        run
+        (run, bool(piece.field))
         for piece in layout.pieces
         if piece.end > piece.start
         for run in _label(layout.text, piece, last.get(piece.message), bounds)
     ]
-    starts = np.array([start for start, _, _ in runs], dtype=np.int32)
-    message = np.array([owner for _, owner, _ in runs], dtype=np.int32)
-    part = np.array([_CODE[name] for _, _, name in runs], dtype=np.int8)
-    return starts, message, _mark_thoughts(layout.text, starts, part, bounds)
+    starts = np.array([start for (start, _, _), _ in runs], dtype=np.int32)
+    message = np.array([owner for (_, owner, _), _ in runs], dtype=np.int32)
+    part = np.array([_CODE[name] for (_, _, name), _ in runs], dtype=np.int8)
+    own = np.array([own for _, own in runs], dtype=bool)
+    return Runs(starts, message, _mark_thoughts(layout.text, starts, part, bounds), own)
 
 
 def _label(text: str, piece: Piece, last: int | None, spans: Sequence[tuple[int, int]]) -> Iterator[Labelled]:

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sftplug.data.render.check import Finding
-from sftplug.data.render.parts import label_parts
-from sftplug.data.render.pieces import Layout, Piece
+from sftplug.data.render.parts import Runs, label_parts
+from sftplug.data.render.pieces import Layout
 from sftplug.errors import MaskError
 from sftplug.tokens import PARTS
 
@@ -29,15 +28,11 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A text, who wrote each of its characters, and the spans to train. R runs tile the text."""
+    """A text, who wrote each of its characters, and the spans to train."""
 
     text: str
-    starts: NDArray[np.int32]
-    """(R,) where each run starts."""
-    message: NDArray[np.int32]
-    """(R,) index of the message a run belongs to; -1 for the template's own text."""
-    part: NDArray[np.int8]
-    """(R,) index into `sftplug.PARTS`."""
+    runs: Runs
+    """Who wrote what: R runs that tile the text."""
     spans: tuple[Span, ...]
     """In order; a turn may have two."""
     findings: tuple[Finding, ...]
@@ -54,8 +49,8 @@ class Rendered:
 
 def to_row(layout: Layout, spans: Sequence[Span], findings: Sequence[Finding] = ()) -> Rendered:
     """Return `layout` as a row with `spans`."""
-    starts, message, part = label_parts(layout, [(span.start, span.end, span.message) for span in spans])
-    return Rendered(layout.text, starts, message, part, tuple(spans), tuple(findings))
+    runs = label_parts(layout, [(span.start, span.end, span.message) for span in spans])
+    return Rendered(layout.text, runs, tuple(spans), tuple(findings))
 
 
 def refuse(rendered: Rendered, name: str) -> None:
@@ -65,11 +60,15 @@ def refuse(rendered: Rendered, name: str) -> None:
         raise MaskError(f"chat template '{name}': " + " ".join(wrong))
 
 
-def continue_prompt(prompt: Layout, text: str, message: int) -> Rendered:
-    """Return the prompt with `text` after it as the turn of `message`."""
-    start, end = len(prompt.text), len(prompt.text) + len(text)
-    own = Piece(start, end, message, "content", -1, message)
-    return to_row(Layout(prompt.text + text, [*prompt.pieces, own]), [Span(start, end, message)])
+def continue_prompt(prompt: Layout, whole: Rendered, message: int) -> Rendered:
+    """Return the prompt, and after it what of `whole` is trained of `message`."""
+    row = to_row(prompt, [])
+    text, runs = row.text, row.runs
+    for span in whole.spans:
+        if span.message == message:
+            runs = runs.followed_by(len(text), whole.runs.cut(span.start, span.end))
+            text += whole.text[span.start : span.end]
+    return Rendered(text, runs, (Span(len(row.text), len(text), message),), ())
 
 
 _TAIL = re.compile(r"<[^\s<>]+>$")
@@ -83,26 +82,24 @@ def lost_stop(alone: str, whole: str) -> str:
 
 def cut_after(row: Rendered, end: int, stop: str) -> Rendered:
     """Return `row` without what stands after `end`, and with `stop` there."""
-    keep = row.starts < end
-    cut = replace(row, text=row.text[:end], starts=row.starts[keep], message=row.message[keep], part=row.part[keep])
+    cut = replace(row, text=row.text[:end], runs=row.runs.cut(0, end))
     return _insert_stop(cut, len(cut.spans) - 1, stop) if stop else cut
 
 
 def _insert_stop(row: Rendered, index: int, stop: str) -> Rendered:
     """Return `row` with `stop` after its span `index`, as the end of that turn."""
-    at, shift, message = row.spans[index].end, len(stop), row.spans[index].message
-    before = row.starts < at
-    starts = np.concatenate([row.starts[before], [at], row.starts[~before] + shift])
-    owners = np.concatenate([row.message[before], [message], row.message[~before]])
-    part = np.concatenate([row.part[before], [PARTS.index("end_of_turn")], row.part[~before]])
-    if at < len(row.text) and not (row.starts == at).any():
-        # The run that `stop` cuts in two goes on after it.
-        cut = int(before.sum())
-        starts = np.insert(starts, cut + 1, at + shift)
-        owners, part = np.insert(owners, cut + 1, owners[cut - 1]), np.insert(part, cut + 1, part[cut - 1])
+    at, shift = row.spans[index].end, len(stop)
+    ending = Runs(
+        np.zeros(1, np.int32),
+        np.array([row.spans[index].message], np.int32),
+        np.array([PARTS.index("end_of_turn")], np.int8),
+        np.zeros(1, bool),
+    )
+    runs = row.runs.cut(0, at).followed_by(at, ending)
+    if at < len(row.text):
+        runs = runs.followed_by(at + shift, row.runs.cut(at, len(row.text)))
     spans = tuple(
         replace(span, start=span.start + shift * (number > index), end=span.end + shift * (number >= index))
         for number, span in enumerate(row.spans)
     )
-    text = row.text[:at] + stop + row.text[at:]
-    return Rendered(text, starts.astype(np.int32), owners.astype(np.int32), part.astype(np.int8), spans, row.findings)
+    return Rendered(row.text[:at] + stop + row.text[at:], runs, spans, row.findings)

@@ -220,12 +220,12 @@ class Template:
         try:
             layout = self._layout(alone)
         except TemplateError:
-            return continue_prompt(prompt, text, message)
+            return continue_prompt(prompt, rendered, message)
         if not layout.text.startswith(prompt.text):
-            return continue_prompt(prompt, text, message)
+            return continue_prompt(prompt, rendered, message)
         turn = self._turn(layout, alone, message)
         if any(finding.severity == "error" for finding in turn.findings) or not turn.spans:
-            return continue_prompt(prompt, text, message)
+            return continue_prompt(prompt, rendered, message)
         end = turn.spans[-1][1]
         row = to_row(layout, _spans([turn]))
         return cut_after(row, end, lost_stop(row.text[row.spans[-1].start : end], text))
