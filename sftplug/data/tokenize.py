@@ -103,11 +103,6 @@ def tokenize(conversations: Sequence[Conversation], rendered: Sequence[Rendered]
     encoded = encode.encode([row.text for row in rendered])
     escaped = {index: marks for index, row in enumerate(rendered) if (marks := look_alikes(row, encode.control))}
     for index, marks in escaped.items():
-        if encode.refuse:
-            what = rendered[index].text[slice(*marks[0])]
-            raise DataError(
-                f"a message holds the control token {what!r}. Set `data.special_tokens_in_content: escape`."
-            )
         encoded[index] = _encode_pieces(rendered[index], [], marks, encode)
     apart = tuple(index for index, row in enumerate(rendered) if straddling(encoded[index], row))
     for index in apart:
