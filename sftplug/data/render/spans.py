@@ -114,10 +114,16 @@ def find_start(layout: Layout, where: Place, prompt: Layout, own_prompt: str) ->
         # The same words with other white space after them: what both have of it is the prompt's.
         space = _common(header[matched : where.first - mine], own_prompt[own_prompt.index(words) + len(words) :])
         return Start(mine + matched + space, "header", header[: where.first - mine], wanted)
-    if not wanted.strip():
-        return None
     common = common_start(header, wanted)
+    if not _says_header(header[:common], own_prompt):
+        return None
     return Start(mine + common, "header", header[: max(where.first - mine, common)], wanted)
+
+
+def _says_header(shared: str, own_prompt: str) -> bool:
+    """Whether what header and prompt share holds the beginning of what asks for a reply, and not only white space."""
+    first = _WORDS.search(own_prompt)
+    return first.group() in shared if first is not None else bool(shared.strip())
 
 
 def find_opening(before: str, own_prompt: str) -> Start | None:
@@ -175,14 +181,10 @@ def find_stop(layout: Layout, where: Place, start: int, habit: Habit | None, end
 
 def _without_document_end(tail: str, habit: Habit | None) -> str:
     """Cut what only the last turn has after its stop: the end of the document is not the end of a turn."""
-    if (
-        habit is not None
-        and habit.by == "own"
-        and tail.startswith(habit.tail)
-        and tail[len(habit.tail) :][:1].isspace()
-    ):
-        return habit.tail
-    return tail
+    if habit is None or habit.by != "own" or not tail.startswith(habit.tail):
+        return tail
+    rest = tail[len(habit.tail) :]
+    return habit.tail if rest[:1].isspace() or SPECIAL.match(rest) else tail
 
 
 def _printed_next(layout: Layout, position: int, habit: Habit | None) -> re.Match[str] | None:

@@ -141,6 +141,41 @@ EXACT = {
         "{{ eos_token }}{% endif %}{% endfor %}" + PROMPT,
         STOPPED,
     ),
+    "the end of the document right after the stop is no stop": (
+        "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>{% if loop.last %}{{ eos_token }}{% endif %}"
+        "{% endfor %}" + PROMPT,
+        STOPPED,
+    ),
+    "the last turn ends in another token": (
+        "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}{% if loop.last %}{{ eos_token }}{% else %}<|end|>\n"
+        "{% endif %}{% endfor %}" + PROMPT,
+        [f"{A1}<|end|>", f"{A2}</s>"],
+    ),
+    "the user's turn prints the header": (
+        "{% for m in messages %}{% if m.role == 'user' %}<|user|>\n{{ m.content }}<|end|>\n<|assistant|>\n"
+        "{% else %}{{ m.content }}<|end|>\n{% endif %}{% endfor %}",
+        STOPPED,
+    ),
+    "turns are numbered": (
+        "{% for m in messages %}[{{ loop.index }}] {{ m.role }}: {{ m.content }}</s>\n{% endfor %}"
+        "{% if add_generation_prompt %}[{{ messages | length + 1 }}] assistant: {% endif %}",
+        [f"{A1}</s>", f"{A2}</s>"],
+    ),
+    "contents fetched before the loop": (
+        "{% set said = messages | map(attribute='content') | list %}{% for m in messages %}<|{{ m.role }}|>\n"
+        "{{ said[loop.index0] }}<|end|>\n{% endfor %}" + PROMPT,
+        STOPPED,
+    ),
+    "dict()": (
+        "{% set ns = namespace(all=[]) %}{% for m in messages %}"
+        "{% set ns.all = ns.all + [dict(role=m.role, content=m.content)] %}{% endfor %}"
+        "{% for m in ns.all %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}" + PROMPT,
+        STOPPED,
+    ),
+    "padded by format": (
+        "{% for m in messages %}<|{{ m.role }}|>\n{{ '{:>15}'.format(m.content) }}<|end|>\n{% endfor %}" + PROMPT,
+        [f"  {A1}<|end|>", f"    {A2}<|end|>"],
+    ),
     "the next message prints the stop": (
         "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}{% endfor %}" + PROMPT,
         [f"{A1}<|user|>", A2],
@@ -220,6 +255,13 @@ REFUSED = {
     "the answers are dropped": (
         "{% for m in messages %}<|{{ m.role }}|>\n{% if m.role == 'user' %}{{ m.content }}{% endif %}<|end|>\n{% endfor %}"
         + PROMPT
+    ),
+    "all messages as one JSON text": "{{ messages | tojson }}" + PROMPT,
+    "no header, no prompt, no stop": (
+        "{% for m in messages %}{{ m.content }}{% if not loop.last %}\n{% endif %}{% endfor %}</s>"
+    ),
+    "in reversed order": (
+        "{% for m in messages | reverse %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}" + PROMPT
     ),
     "half of an answer is dropped": (
         "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content[:5] }}<|end|>\n{% endfor %}" + PROMPT
