@@ -27,7 +27,7 @@ def assistant_spans(
     """
     try:
         compiled = compile_template(template)
-        rendered = compiled.render(messages, tools, **template_kwargs)
+        rendered = compiled.analyse(messages, tools, **template_kwargs)
         plain = compiled.render_plain(messages, tools, **template_kwargs)
     except TemplateError as error:
         raise MaskError(str(error)) from error

@@ -28,13 +28,21 @@ class TracedEnvironment(ImmutableSandboxedEnvironment):
     def __init__(self, like: jinja2.Environment) -> None:
         """Copy the filters, tests and globals of `like`, transformers' own environment."""
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
-        self.active = Active()
+        self.active = self.new_active()
         self.owners: dict[int, int] = {}
         """id() of a message, or of anything within one -> index of the message."""
         self.concat = lambda parts: concat(parts, self.active)  # type: ignore[method-assign]
         self.filters.update({**like.filters, **_filters(self)})
         self.tests.update(like.tests)
         self.globals.update(like.globals)
+
+    def new_active(self) -> Active:
+        """Return the record of what a render is working on."""
+        return Active()
+
+    def trace(self, text: str, runs: list[Run]) -> Traced:
+        """Return the `text` of a message as one that remembers where it came from."""
+        return Traced(text, runs, self.active)
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
         """Keep the runs through ``"…".format(…)``, which the sandbox wraps."""
@@ -131,7 +139,7 @@ def _operations(environment: TracedEnvironment) -> dict[str, Callable[..., Any]]
     def own_here(value: Any) -> Any:
         if isinstance(value, Traced) and active.message is not None:
             runs = [run if run.within is not None else run._replace(within=active.message) for run in value._runs]
-            return Traced(value, runs, active)
+            return type(value)(value, runs, active)
         return own(value)
 
     def join(value: Iterable[Any], d: str = "", attribute: Any = None) -> str:
@@ -322,10 +330,12 @@ def _is_loop_index(node: nodes.Node, targets: list[str]) -> bool:
     return own and node.attr == "index0"  # type: ignore[attr-defined]
 
 
-def compile_traced(source: str, like: jinja2.Environment) -> tuple[TracedEnvironment, jinja2.Template]:
-    """Return `source` compiled with marks, and the environment whose `active` and `owners` belong to it."""
-    environment = TracedEnvironment(like)
-    tree = Marks().visit(environment.parse(source))
+Compiled = tuple[TracedEnvironment, jinja2.Template]
+
+
+def compile_traced(source: str, environment: TracedEnvironment, marks: Marks) -> Compiled:
+    """Return `source` compiled with `marks`, and the environment whose `active` and `owners` belong to it."""
+    tree = marks.visit(environment.parse(source))
     for node in tree.find_all(nodes.Node):
         node.set_environment(environment)
         if node.lineno is None:

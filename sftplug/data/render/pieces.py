@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jinja2
 
 from sftplug.data.render.instrument import TracedEnvironment
-from sftplug.data.render.provenance import Active, Run, Traced, runs_of
+from sftplug.data.render.provenance import Active, Run, runs_of
 
 REASONING = "reasoning_content"
 _ALIASES = {"thinking": REASONING, "reasoning": REASONING}
@@ -106,7 +106,7 @@ def _trace(value: Any, key: str, index: int, environment: TracedEnvironment) -> 
     if isinstance(value, str):
         if key.rpartition(".")[2] in _PLAIN_KEYS:
             return str.__str__(value)
-        return Traced(value, [Run(len(value), index, _ALIASES.get(key, key), 0)], environment.active)
+        return environment.trace(value, [Run(len(value), index, _ALIASES.get(key, key), 0)])
     copied: Any = value
     if isinstance(value, Mapping):
         copied = {name: _trace(item, f"{key}.{name}", index, environment) for name, item in value.items()}

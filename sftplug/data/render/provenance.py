@@ -36,6 +36,11 @@ class Active:
     message: int | None = None
     stack: list[int | None] = field(default_factory=list)
 
+    @property
+    def mixture(self) -> type[Traced]:
+        """The class of a text that was put together from several."""
+        return Traced
+
 
 class Traced(str):
     """A string with the runs that its characters came in."""
@@ -220,7 +225,8 @@ def concat(parts: Iterable[str], active: Active) -> Traced:
     """Join strings, plain and traced, with their runs."""
     strings = [part if isinstance(part, str) else str(part) for part in parts]
     runs = [run for part in strings for run in runs_of(part, active)]
-    return Traced("".join(strings), _without_empty(runs), active)
+    kind = active.mixture if any(run.field for run in runs) else Traced
+    return kind("".join(strings), _without_empty(runs), active)
 
 
 def _without_empty(runs: list[Run]) -> list[Run]:

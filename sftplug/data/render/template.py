@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from threading import Lock
 from typing import Any
 
@@ -19,9 +19,11 @@ from sftplug.data.render.check import (
     missing_texts,
     quote,
 )
-from sftplug.data.render.instrument import compile_traced
+from sftplug.data.render.instrument import Compiled, Marks, TracedEnvironment, compile_traced
 from sftplug.data.render.pieces import REASONING, Layout, lay_out
+from sftplug.data.render.questions import Asking, AskingEnvironment, AskingMarks, Field
 from sftplug.data.render.rendered import Rendered, Span, continue_prompt, cut_after, lost_stop, to_row
+from sftplug.data.render.shape import Shape, Shapes, learn, texts_of
 from sftplug.data.render.spans import Habit, Place, Start, common_start, find_opening, find_start, find_stop, places
 from sftplug.errors import TemplateError
 
@@ -69,6 +71,8 @@ class Template:
     _habits: dict[str, Habit | None] = field(default_factory=dict)
     _compiled: Any = None
     _traced: Any = None
+    _asking: Compiled | None = None
+    _shapes: Shapes = field(default_factory=Shapes)
 
     def __post_init__(self) -> None:
         """Compile. Raises TemplateError naming the line for a template that is not valid Jinja."""
@@ -76,7 +80,7 @@ class Template:
 
         try:
             self._compiled = _compile_jinja_template(self.source)
-            self._traced = compile_traced(self.source, self._compiled.environment)
+            self._traced = compile_traced(self.source, TracedEnvironment(self._compiled.environment), Marks())
         except jinja2.TemplateSyntaxError as error:
             raise TemplateError(f"chat template '{self.name}', line {error.lineno}: {error.message}") from error
 
@@ -87,9 +91,27 @@ class Template:
     ) -> Rendered:
         """Render `messages` in one piece, with the spans of every assistant turn and what the check found.
 
-        `end_tokens` are the texts of the model's end tokens when they are known. Raises TemplateError when the
-        template refuses the conversation.
+        `end_tokens` are the texts of the model's end tokens when they are known. A row that the template treats as it
+        did another is filled into that row's shape. Raises TemplateError when the template refuses the conversation.
         """
+        texts = None if tools else texts_of(messages)
+        if texts is None:
+            return self.analyse(messages, tools, end_tokens=end_tokens, **kwargs)
+        key = (tuple([message["role"] for message in messages]), tuple(texts), repr(kwargs), end_tokens)
+        shape = self._shapes.find(key, texts)
+        if shape is not None:
+            return shape.fill(texts)
+        rendered = self.analyse(messages, tools, end_tokens=end_tokens, **kwargs)
+        if not rendered.findings and self._shapes.worth_learning(key):
+            shape = self._learn(texts, rendered, _call(messages, tools, kwargs, end_tokens))
+            if shape is not None:
+                self._shapes.add(key, shape)
+        return rendered
+
+    def analyse(
+        self, messages: Messages, tools: Tools = None, *, end_tokens: frozenset[str] = frozenset(), **kwargs: Any
+    ) -> Rendered:
+        """Render as `render` does, from nothing: every piece traced, the prompt of every turn rendered."""
         call = _call(messages, tools, kwargs, end_tokens)
         layout = self._layout(call)
         turns = [self._turn(layout, call, index) for index in _assistants(messages)]
@@ -291,8 +313,26 @@ class Template:
             # A template is a program of its author's: whatever it raises is its way of refusing.
             raise TemplateError(self._refusal(error, call.messages)) from error
 
-    def _layout(self, call: Call, *, add_generation_prompt: bool = False) -> Layout:
-        environment, template = self._traced
+    def _learn(self, texts: Mapping[Field, str], rendered: Rendered, call: Call) -> Shape | None:
+        """Return the shape of a row, learned by rendering it and its prompts with texts that note what is asked."""
+        if self._asking is None:
+            environment = AskingEnvironment(self._compiled.environment)
+            self._asking = compile_traced(self.source, environment, AskingMarks())
+        asking = self._asking[0].active
+        assert isinstance(asking, Asking)
+        prompts = [
+            partial(self._ask, call.until(turn), add_generation_prompt=True) for turn in _assistants(call.messages)
+        ]
+        try:
+            return learn(texts, rendered, partial(self._ask, call), prompts, asking)
+        except TemplateError:
+            return None
+
+    def _ask(self, call: Call, *, add_generation_prompt: bool = False) -> Layout:
+        return self._layout(call, add_generation_prompt=add_generation_prompt, compiled=self._asking)
+
+    def _layout(self, call: Call, *, add_generation_prompt: bool = False, compiled: Compiled | None = None) -> Layout:
+        environment, template = compiled or self._traced
         variables = {"add_generation_prompt": add_generation_prompt, **call.kwargs}
         with self._lock:
             try:
