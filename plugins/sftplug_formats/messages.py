@@ -53,6 +53,8 @@ def read_messages(value: Any, field: str) -> list[Message]:
 
 
 def _message(item: Any, field: str) -> Message:
+    if type(item) is dict and len(item) == 2 and type(item.get("role")) is type(item.get("content")) is str:
+        return Message(item["role"], item["content"])  # most messages are no more than that
     if not isinstance(item, Mapping):
         raise RowError(field, f"must be an object with role and content, not {kind_of(item)}")
     # A table has one set of columns for all messages; what a message does not have is null there.

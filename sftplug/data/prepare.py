@@ -98,7 +98,7 @@ def prepare(  # noqa: PLR0913 - the edge of the pipeline: what comes in, and who
     spans = recipe.spans
     policies = Policies(spans.missing_stop, spans.on_divergence, spans.dropped_reasoning)
     gate = open_gate(recipe.chat_template, tokenizer, end_tokens, policies)
-    encode = encoder(tokenizer, escape=recipe.data.special_tokens_in_content != "allow")
+    encode = encoder(tokenizer, escape=recipe.data.special_tokens_in_content != "allow", engine=recipe.data.engine)
     stages = Stages(gate, encode, recipe.masking, recipe.data, spans.boundary == "split", watch)
     ledger = Ledger() if ledger is None else ledger
     unwatched = replace(stages, watch=None)

@@ -11,12 +11,13 @@ import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sftplug.conversation import Conversation
+from sftplug.data.engine import Encoded, Encoders, EngineName, IntArray, TokenizersEngine, together
 from sftplug.data.render import Rendered
 from sftplug.errors import ModelError
 from sftplug.tokens import PARTS, ROLE_CODES, TokenBatch
@@ -24,63 +25,53 @@ from sftplug.tokens import PARTS, ROLE_CODES, TokenBatch
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-IntArray = NDArray[np.int32]
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """The tokens of one text: ids and the characters that each covers. Three arrays of equal length."""
-
-    ids: IntArray
-    start: IntArray
-    end: IntArray
+_CODES = {role: code for code, role in enumerate(ROLE_CODES)}
 
 
 @dataclass(frozen=True, slots=True)
 class Encoder:
-    """A tokenizer's engine, and what it takes for control tokens."""
+    """A tokenizer's engines, and what it takes for control tokens."""
 
-    engine: Any
-    literal: Any
-    """The same engine, to which control tokens are text like any other."""
+    engines: Encoders
+    literal: TokenizersEngine
+    """The same tokenizer, to which control tokens are text like any other."""
     control: re.Pattern[str] | None
     """Matches the text of a control token; None to let text in messages control."""
+    control_ids: NDArray[np.bool_]
+    """(V,) whether an id is that of a control token."""
 
-    def encode(self, texts: Sequence[str]) -> list[Encoded]:
-        """Tokenize without adding special tokens: the template has them in its text."""
-        return [_encoded(item) for item in self.engine.encode_batch(list(texts), add_special_tokens=False)]
+    def encode_pieces(self, text: str, edges: Sequence[int], marks: Sequence[tuple[int, int]]) -> Encoded:
+        """Tokenize `text` cut at `edges`, as inference tokenizes the prompt alone, and at `marks`, which are text."""
+        literal = {start for start, _ in marks}
+        cuts = sorted({0, len(text), *edges, *(edge for mark in marks for edge in mark)})
+        pieces = []
+        for start, end in itertools.pairwise(cuts):
+            engine = self.literal if start in literal else self.engines.slow
+            piece = engine.with_offsets([text[start:end]])
+            pieces.append(piece._replace(start=piece.start + np.int32(start), end=piece.end + np.int32(start)))
+        whole = together(pieces)
+        return whole._replace(counts=whole.counts.sum(keepdims=True))
 
-    def encode_literal(self, text: str) -> Encoded:
-        """Tokenize a text in which nothing is a control token."""
-        return _encoded(self.literal.encode(text, add_special_tokens=False))
 
-
-def encoder(tokenizer: PreTrainedTokenizerBase, *, escape: bool = False) -> Encoder:
-    """Return the engine of `tokenizer`; `escape` makes text in messages that looks like a control token mere text.
+def encoder(tokenizer: PreTrainedTokenizerBase, *, escape: bool = False, engine: EngineName = "auto") -> Encoder:
+    """Return the engines of `tokenizer`; `escape` makes text in messages that looks like a control token mere text.
 
     Raises ModelError for a tokenizer without a fast backend, which does not know what a token covers.
     """
-    engine = getattr(tokenizer, "backend_tokenizer", None)
-    if engine is None:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
         name = type(tokenizer).__name__
         raise ModelError(f"the tokenizer ({name}) has no fast backend: it cannot say which characters a token covers")
-    engine.no_padding()
-    engine.no_truncation()
-    literal = type(engine).from_str(engine.to_str())
+    backend.no_padding()
+    backend.no_truncation()
+    literal = type(backend).from_str(backend.to_str())
     literal.encode_special_tokens = True
-    special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
-    control = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True)))) if special else None
-    return Encoder(engine, literal, control if escape else None)
-
-
-def _encoded(item: Any) -> Encoded:
-    offsets = np.array(item.offsets, dtype=np.int32).reshape(-1, 2)
-    ends = offsets[:, 1]
-    # Some tokenizers trim a leading space from a token's offsets; the token covers it all the same.
-    # Some tokenizers trim a leading space from a token's offsets; the token covers it all the same.
-    covered = np.concatenate([[0], np.maximum.accumulate(ends)[:-1]]) if len(ends) else ends
-    starts = np.minimum(offsets[:, 0], covered).astype(np.int32)
-    return Encoded(np.array(item.ids, dtype=np.int32), starts, ends)
+    special = {index: token.content for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    texts = sorted(special.values(), key=len, reverse=True)
+    control = re.compile("|".join(map(re.escape, texts))) if texts and escape else None
+    ids = np.zeros(max([len(tokenizer), *special]) + 1, dtype=bool)
+    ids[list(special)] = True
+    return Encoder(Encoders(TokenizersEngine(backend), engine), TokenizersEngine(literal), control, ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,58 +91,101 @@ def tokenize(conversations: Sequence[Conversation], rendered: Sequence[Rendered]
     Raises ModelError when a straddling token cannot be split because the tokenizer does not tokenize pieces as it
     does the whole (a prefix space before each piece).
     """
-    encoded = encode.encode([row.text for row in rendered])
-    escaped = {index: marks for index, row in enumerate(rendered) if (marks := look_alikes(row, encode.control))}
-    for index, marks in escaped.items():
-        encoded[index] = _encode_pieces(rendered[index], [], marks, encode)
-    apart = tuple(index for index, row in enumerate(rendered) if straddling(encoded[index], row))
-    for index in apart:
+    batch = _Batch.of(rendered)
+    encoded = encode.engines.encode(batch.texts)
+    escaped = _escaped(batch, encoded, encode)
+    encoded = encoded.with_rows(
+        {index: encode.encode_pieces(batch.texts[index], [], marks) for index, marks in escaped.items()}
+    )
+    apart = _straddled(batch, encoded)
+    if apart:
         _refuse_prefix_space(encode)
-        edges = sorted(_edges(rendered[index]))
-        encoded[index] = _encode_pieces(rendered[index], edges, escaped.get(index, []), encode)
+    edges = {index: sorted(_edges(rendered[index])) for index in apart}
+    encoded = encoded.with_rows(
+        {index: encode.encode_pieces(batch.texts[index], edges[index], escaped.get(index, [])) for index in apart}
+    )
     first = {index: rendered[index].text[slice(*marks[0])] for index, marks in escaped.items()}
-    return Tokenized(_batch(conversations, rendered, encoded), apart, first)
+    return Tokenized(_tokens(conversations, batch, encoded), apart, first)
 
 
-def look_alikes(row: Rendered, control: re.Pattern[str] | None) -> list[tuple[int, int]]:
-    """Return (start, end) of every control token's text that a message wrote, not the template."""
+class _Batch(NamedTuple):
+    """Rows laid end to end: one running character offset over all of them lets one search serve the whole batch."""
+
+    rendered: Sequence[Rendered]
+    texts: Sequence[str]
+    base: NDArray[np.int64]
+    """(R,) where each row's text begins."""
+    runs: NDArray[np.int64]
+    """Where each run of each row begins."""
+    spans: NDArray[np.int64]
+    """(S, 3) start, end and message of every trained span."""
+
+    @classmethod
+    def of(cls, rendered: Sequence[Rendered]) -> _Batch:
+        texts = [row.text for row in rendered]
+        base = np.cumsum([0, *(len(text) + 1 for text in texts)])[:-1]
+        sizes = [len(row.runs.starts) for row in rendered]
+        runs = np.concatenate([row.runs.starts for row in rendered] or [base]) + np.repeat(base, sizes)
+        spans = [
+            (span.start + offset, span.end + offset, span.message)
+            for row, offset in zip(rendered, base.tolist(), strict=True)
+            for span in sorted(row.spans, key=lambda span: span.start)
+        ]
+        return cls(rendered, texts, base, runs, np.array(spans, dtype=np.int64).reshape(-1, 3))
+
+    def joined(self, name: str) -> NDArray[Any]:
+        """Return what the runs of all rows say of `name`."""
+        return np.concatenate([getattr(row.runs, name) for row in self.rendered])
+
+    def run_of(self, position: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return in which run each position lies."""
+        return np.searchsorted(self.runs, position, side="right") - 1
+
+    def row_of(self, position: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return in which row each position lies."""
+        return np.searchsorted(self.base, position, side="right") - 1
+
+    def positions(self, encoded: Encoded) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return where each token starts and ends in the whole batch."""
+        shift = np.repeat(self.base, encoded.counts)
+        return encoded.start + shift, encoded.end + shift
+
+
+def _escaped(batch: _Batch, encoded: Encoded, encode: Encoder) -> dict[int, list[tuple[int, int]]]:
+    """Return row -> (start, end) of every control token's text in it that a message wrote, not the template."""
+    if encode.control is None:
+        return {}
+    start, _ = batch.positions(encoded)
+    at = start[encode.control_ids[encoded.ids]]
+    written = at[batch.joined("own")[batch.run_of(at)]] if len(at) else at
+    return {row: _look_alikes(batch.rendered[row], encode.control) for row in np.unique(batch.row_of(written)).tolist()}
+
+
+def _look_alikes(row: Rendered, control: re.Pattern[str]) -> list[tuple[int, int]]:
     found = []
-    for match in control.finditer(row.text) if control is not None else ():
+    for match in control.finditer(row.text):
         run = int(np.searchsorted(row.runs.starts, match.start(), side="right")) - 1
         if row.runs.own[run]:
             found.append(match.span())
     return found
 
 
-def straddling(encoded: Encoded, row: Rendered) -> list[int]:
-    """Return the edges of trained spans (character offsets) that lie inside a token."""
-    edges = np.array(sorted(_edges(row)), dtype=np.int32)
-    before = np.searchsorted(encoded.start, edges, side="left") - 1
-    inside = (before >= 0) & (encoded.end[np.maximum(before, 0)] > edges) if len(encoded.ids) else edges < 0
-    return [int(edge) for edge in edges[inside]]
+def _straddled(batch: _Batch, encoded: Encoded) -> tuple[int, ...]:
+    """Return the rows in which the edge of a trained span lies inside a token."""
+    start, end = batch.positions(encoded)
+    edges = np.unique(batch.spans[:, :2])
+    before = np.searchsorted(start, edges, side="left") - 1
+    inside = (before >= 0) & (end[np.maximum(before, 0)] > edges) if len(start) else edges < 0
+    return tuple(np.unique(batch.row_of(edges[inside])).tolist())
 
 
 def _edges(row: Rendered) -> set[int]:
     return {edge for span in row.spans for edge in (span.start, span.end)}
 
 
-def _encode_pieces(row: Rendered, edges: Sequence[int], marks: Sequence[tuple[int, int]], encode: Encoder) -> Encoded:
-    """Tokenize the text cut at `edges`, as inference tokenizes the prompt alone, and at `marks`, which are text."""
-    literal = {start for start, _ in marks}
-    cuts = sorted({0, len(row.text), *edges, *(edge for mark in marks for edge in mark)})
-    bounds = list(itertools.pairwise(cuts))
-    plain = iter(encode.encode([row.text[start:end] for start, end in bounds if start not in literal]))
-    pieces = [encode.encode_literal(row.text[start:end]) if start in literal else next(plain) for start, end in bounds]
-    return Encoded(
-        np.concatenate([piece.ids for piece in pieces]),
-        np.concatenate([piece.start + cut for piece, (cut, _) in zip(pieces, bounds, strict=True)]).astype(np.int32),
-        np.concatenate([piece.end + cut for piece, (cut, _) in zip(pieces, bounds, strict=True)]).astype(np.int32),
-    )
-
-
 def _refuse_prefix_space(encode: Encoder) -> None:
-    bare, spaced = encode.encode(["a", " a"])
-    if np.array_equal(bare.ids, spaced.ids):
+    bare, spaced = encode.engines.slow.ids(["a", " a"])
+    if np.array_equal(bare, spaced):
         raise ModelError(
             "a token straddles the edge of a trained span, and this tokenizer puts a space before every piece of "
             "text, so the two sides cannot be tokenized apart. Change the template so that the assistant's header "
@@ -159,58 +193,41 @@ def _refuse_prefix_space(encode: Encoder) -> None:
         )
 
 
-def _batch(conversations: Sequence[Conversation], rendered: Sequence[Rendered], encoded: list[Encoded]) -> TokenBatch:
-    counts = [len(item.ids) for item in encoded]
-    row = np.repeat(np.arange(len(encoded), dtype=np.int32), counts)
-    start = np.concatenate([item.start for item in encoded]) if encoded else np.zeros(0, np.int32)
-    end = np.concatenate([item.end for item in encoded]) if encoded else np.zeros(0, np.int32)
-    # One running character offset over the whole batch lets one search serve all rows.
-    base = np.cumsum([0, *(len(item.text) + 1 for item in rendered)])[:-1]
-    message, part = _written_by(rendered, base, start + base[row])
-    span = _span_of(rendered, base, start + base[row], end + base[row])
+def _tokens(conversations: Sequence[Conversation], batch: _Batch, encoded: Encoded) -> TokenBatch:
+    start, end = batch.positions(encoded)
+    row = np.repeat(np.arange(len(encoded.counts), dtype=np.int32), encoded.counts)
+    run = batch.run_of(start)
+    message, part = batch.joined("message")[run], batch.joined("part")[run]
+    span = _span_of(batch.spans, start, end)
     # A stop that the next message prints is a token of the turn that it ends.
     borrowed = (span >= 0) & (span != message)
     message, part = np.where(borrowed, span, message), np.where(borrowed, np.int8(PARTS.index("end_of_turn")), part)
     return TokenBatch(
-        ids=np.concatenate([item.ids for item in encoded]) if encoded else np.zeros(0, np.int32),
+        ids=encoded.ids,
         row=row,
         message=message,
         role=_roles(conversations, row, message),
         part=part,
         trainable=span >= 0,
-        start=start,
-        end=end,
-        texts=[item.text for item in rendered],
+        start=encoded.start,
+        end=encoded.end,
+        texts=batch.texts,
         conversations=conversations,
     )
 
 
-def _written_by(rendered: Sequence[Rendered], base: IntArray, start: IntArray) -> tuple[IntArray, NDArray[np.int8]]:
-    """Return the message and the part of the run in which each token starts."""
-    runs = np.concatenate([item.runs.starts + offset for item, offset in zip(rendered, base, strict=True)])
-    index = np.searchsorted(runs, start, side="right") - 1
-    message = np.concatenate([item.runs.message for item in rendered]).astype(np.int32)
-    part = np.concatenate([item.runs.part for item in rendered]).astype(np.int8)
-    return message[index], part[index]
-
-
 def _roles(conversations: Sequence[Conversation], row: IntArray, message: IntArray) -> NDArray[np.int8]:
-    codes = [[ROLE_CODES.index(m.role) for m in conversation.messages] for conversation in conversations]
+    codes = [[_CODES[message.role] for message in conversation.messages] for conversation in conversations]
     first = np.cumsum([0, *(len(roles) for roles in codes)])[:-1]
     flat = np.array([code for roles in codes for code in roles] or [0], dtype=np.int8)
     return np.where(message >= 0, flat[np.where(message >= 0, first[row] + message, 0)], 0).astype(np.int8)
 
 
-def _span_of(rendered: Sequence[Rendered], base: IntArray, start: IntArray, end: IntArray) -> IntArray:
+def _span_of(spans: NDArray[np.int64], start: NDArray[np.int64], end: NDArray[np.int64]) -> IntArray:
     """Return the message in whose trained span each token lies; -1 for tokens in none."""
-    spans = [
-        (span.start + offset, span.end + offset, span.message)
-        for item, offset in zip(rendered, base, strict=True)
-        for span in sorted(item.spans, key=lambda span: span.start)
-    ]
-    if not spans:
+    if not len(spans):
         return np.full(len(start), -1, dtype=np.int32)
-    opens, closes, message = np.array(spans, dtype=np.int64).T
+    opens, closes, message = spans.T
     index = np.searchsorted(opens, start, side="right") - 1
     within = (index >= 0) & (start < closes[index]) & (end <= closes[index])
     return np.where(within, message[index], -1).astype(np.int32)

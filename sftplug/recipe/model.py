@@ -132,6 +132,8 @@ class DataSection(Section):
     """Largest share of a source's trained tokens that may be lost with rows that are too long."""
     special_tokens_in_content: Literal["escape", "error", "allow"] = "escape"
     """Text in a message that looks like a control token: tokenize it as text, refuse the row, or let it control."""
+    engine: Literal["auto", "tokenizers", "tiktoken"] = "auto"
+    """What turns text into ids: ``tiktoken`` where it has proven to give the tokenizer's ids, else ``tokenizers``."""
     packing: Literal["none", "rows"] = "none"
     """``rows`` packs documents into rows of `max_length`, kept apart by position ids; proven on the model first."""
     on_bad_row: Literal["error", "skip"] = "error"

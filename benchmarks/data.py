@@ -1,0 +1,230 @@
+"""How fast rows become labelled tokens: sftplug, TRL's own preparation, and the bare limit, side by side.
+
+    python benchmarks/data.py [--rows 10000] [--repeats 3] [--memory]
+
+The rows are four-turn conversations of about 300 tokens of text that ships with Python (its documentation and the
+comments of its library); the tokenizer is a byte-level BPE of 32,000 tokens trained on the same, with Qwen's pattern.
+Only the assistant's turns are trained. The bare limit is the compiled chat template rendered once a row and the
+engine in batches on that text, and nothing else. Everything runs in one process, in turns; the best times count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import re
+import resource
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+TEMPLATE = (
+    "{% for message in messages %}{% if message.role == 'assistant' %}{{ '<|im_start|>assistant\n' }}"
+    "{% generation %}{{ message.content + '<|im_end|>' }}{% endgeneration %}{{ '\n' }}{% else %}"
+    "{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+def words() -> list[str]:
+    """Return the words of Python's documentation and of its library's docstrings and comments."""
+    from pydoc_data.topics import topics
+
+    folder = Path(sysconfig.get_path("stdlib"))
+    sources = [file.read_text(encoding="utf-8", errors="ignore") for file in sorted(folder.glob("*.py"))]
+    prose = [part for source in sources for part in re.findall(r'"""(.+?)"""', source, re.DOTALL)]
+    return " ".join([*topics.values(), *prose]).split(" ")
+
+
+def make(folder: Path, rows: int) -> None:
+    """Write ``tokenizer/`` and ``rows.jsonl``."""
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    text = words()
+    rng = random.Random(0)
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    split = pre_tokenizers.Split(Regex(PATTERN), behavior="isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=32000, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator((" ".join(text[at : at + 200]) for at in range(0, len(text), 200)), trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    fast.chat_template = TEMPLATE
+    fast.save_pretrained(folder / "tokenizer")
+
+    def turn(role: str) -> dict[str, str]:
+        start = rng.randrange(len(text) - 80)
+        return {"role": role, "content": " ".join(text[start : start + 72]).strip() or "."}
+
+    with (folder / "rows.jsonl").open("w") as file:
+        for _ in range(rows):
+            messages = [turn(role) for role in ("user", "assistant", "user", "assistant")]
+            file.write(json.dumps({"messages": messages}) + "\n")
+
+
+def load(folder: Path) -> Any:
+    """Return the tokenizer."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder / "tokenizer")
+
+
+def run_sftplug(folder: Path, engine: str) -> Any:
+    """Prepare the rows as `sftplug prepare` does, from the file to the dataset."""
+    from sftplug.data.prepare import prepare
+    from sftplug.recipe import load_recipe
+
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(
+        "model: ./model\nchat_template: tokenizer\nmasking: assistant\nquantization: fp32\n"
+        f"data: {{train: {{path: rows.jsonl, format: messages}}, max_length: 1024, max_loss: 1, engine: {engine}}}\n"
+    )
+    (folder / "model").mkdir(exist_ok=True)
+    return prepare(load_recipe(str(recipe)).recipe, load(folder))
+
+
+def run_trl(folder: Path) -> Any:
+    """Let `SFTTrainer` prepare the same rows, read before the clock starts."""
+    import datasets
+    from transformers import LlamaConfig, LlamaForCausalLM
+    from trl import SFTConfig, SFTTrainer
+
+    tokenizer = load(folder)
+    rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    data = datasets.Dataset.from_list(rows)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1
+    )
+    model = LlamaForCausalLM(config)
+    arguments = SFTConfig(
+        output_dir=str(folder / "trl"),
+        assistant_only_loss=True,
+        max_length=1024,
+        report_to="none",
+        use_cpu=True,
+        bf16=False,
+    )
+    datasets.disable_caching()
+    started = time.perf_counter()
+    trainer = SFTTrainer(model=model, args=arguments, train_dataset=data, processing_class=tokenizer)
+    return time.perf_counter() - started, trainer.train_dataset
+
+
+def run_bare(folder: Path, engine: str) -> float:
+    """Render the compiled template once a row and encode in batches; nothing else."""
+    from transformers.utils.chat_template_utils import _compile_jinja_template
+
+    from sftplug.data.engine.backend import TokenizersEngine
+    from sftplug.data.engine.bpe import tiktoken_engine
+
+    backend = load(folder).backend_tokenizer
+    encode = (TokenizersEngine(backend) if engine == "tokenizers" else tiktoken_engine(backend)).ids  # type: ignore[union-attr]
+    rows = [json.loads(line)["messages"] for line in (folder / "rows.jsonl").read_text().splitlines()]
+    template = _compile_jinja_template(TEMPLATE)
+    started = time.perf_counter()
+    for at in range(0, len(rows), 1000):
+        encode([template.render(messages=row, add_generation_prompt=False) for row in rows[at : at + 1000]])
+    return time.perf_counter() - started
+
+
+def timed(function: Callable[[], Any]) -> tuple[float, Any]:
+    """Return the seconds that `function` takes, and its result."""
+    started = time.perf_counter()
+    result = function()
+    return time.perf_counter() - started, result
+
+
+def same(ours: Any, theirs: Any) -> bool:
+    """Whether both prepared the same ids and labels."""
+    return all(ours[:200][name] == theirs[:200][name] for name in ("input_ids", "labels"))
+
+
+def compare(folder: Path, rows: int, repeats: int) -> None:
+    """Print the table of times."""
+    best: dict[str, float] = {}
+    result: dict[str, Any] = {}
+
+    def note(name: str, seconds: float) -> None:
+        best[name] = min(seconds, best.get(name, seconds))
+
+    for _ in range(repeats):
+        seconds, result["TRL"] = run_trl(folder)
+        note("TRL", seconds)
+        for engine in ("tokenizers", "tiktoken"):
+            note(f"bare {engine}", run_bare(folder, engine))
+            seconds, prepared = timed(lambda engine=engine: run_sftplug(folder, engine))
+            note(f"sftplug {engine}", seconds)
+            result[engine] = prepared.train
+    tokens = sum(map(len, result["tiktoken"]["input_ids"]))
+    equal = all(same(result[engine], result["TRL"]) for engine in ("tokenizers", "tiktoken"))
+    print(f"{rows:,} rows, {tokens:,} tokens; the same ids and labels as TRL: {equal}\n")
+    print("| what | s | rows/s | times TRL | times the bare limit of its engine |\n|---|---|---|---|---|")
+    for name, seconds in best.items():
+        bare = best.get(name.replace("sftplug", "bare"), seconds)
+        cells = f"{seconds:.2f} | {rows / seconds:,.0f} | {best['TRL'] / seconds:.1f} | {seconds / bare:.2f}"
+        print(f"| {name} | {cells if 'sftplug' in name else cells.rpartition('|')[0] + '|'} |")
+
+
+def memory(folder: Path) -> None:
+    """Print the peak memory of preparing 10,000 and 100,000 rows, each in a process of its own."""
+    print("\n| rows | peak MB | of it before the first row |\n|---|---|---|")
+    for rows in (10_000, 100_000):
+        with tempfile.TemporaryDirectory() as other:
+            make(Path(other), rows)
+            command = [sys.executable, __file__, "--peak", other]
+            before, after = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-2:]
+        print(f"| {rows:,} | {after} | {before} |", flush=True)
+
+
+def peak(folder: Path) -> None:
+    """Print the peak memory in MB before and after preparing the rows in `folder`."""
+    import trl  # noqa: F401
+
+    load(folder)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    run_sftplug(folder, "auto")
+    print(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+
+
+def main() -> None:
+    """Run what is asked for."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rows", type=int, default=10_000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--peak", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.peak:
+        return peak(options.peak)
+    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, ", end="")
+    print(", ".join(f"{name} {version(name)}" for name in ("sftplug", "trl", "transformers", "tokenizers", "tiktoken")))
+    with tempfile.TemporaryDirectory() as folder:
+        make(Path(folder), options.rows)
+        compare(Path(folder), options.rows, options.repeats)
+        if options.memory:
+            memory(Path(folder))
+    return None
+
+
+if __name__ == "__main__":
+    main()

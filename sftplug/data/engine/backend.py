@@ -1,0 +1,46 @@
+"""The engine of every fast tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from sftplug.data.engine.encoded import Encoded, IntArray, together
+
+
+class Engine(Protocol):
+    """Turns texts into ids."""
+
+    def ids(self, texts: Sequence[str]) -> list[IntArray]:
+        """Return the ids of each text, no special tokens added."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizersEngine:
+    """The engine of every fast tokenizer."""
+
+    backend: Any
+    """A `tokenizers.Tokenizer`."""
+
+    def ids(self, texts: Sequence[str]) -> list[IntArray]:
+        """Return the ids of each text."""
+        encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
+
+    def with_offsets(self, texts: Sequence[str]) -> Encoded:
+        """Return ids and the tokenizer's own offsets."""
+        return together(
+            [_with_offsets(item) for item in self.backend.encode_batch(list(texts), add_special_tokens=False)]
+        )
+
+
+def _with_offsets(encoding: Any) -> Encoded:
+    offsets = np.array(encoding.offsets, dtype=np.int32).reshape(-1, 2)
+    ends = offsets[:, 1]
+    # Some tokenizers trim a leading space from a token's offsets; the token covers it all the same.
+    covered = np.concatenate([[0], np.maximum.accumulate(ends)[:-1]]) if len(ends) else ends
+    starts = np.minimum(offsets[:, 0], covered).astype(np.int32)
+    return Encoded(np.array(encoding.ids, dtype=np.int32), np.array([len(ends)]), starts, ends)

@@ -1,0 +1,84 @@
+"""The engine in use: the fast one where it is proven, and the tokenizer's own offsets where nothing else will do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from sftplug.data.engine.backend import Engine, TokenizersEngine
+from sftplug.data.engine.bpe import TiktokenEngine, agrees, agrees_on_vocabulary, tiktoken_engine
+from sftplug.data.engine.encoded import Encoded, IntArray, together
+from sftplug.data.engine.spelling import Spelling, spelling_of
+from sftplug.errors import ModelError
+
+EngineName = Literal["auto", "tokenizers", "tiktoken"]
+
+WORTH_IT = 1000
+"""So many rows in a batch are worth the proof that `tiktoken` needs."""
+SAMPLE = 300
+"""So many of them must agree, besides the adversarial strings and every token of the vocabulary."""
+
+
+@dataclass(slots=True)
+class Encoders:
+    """The engine in use, chosen when the first full batch is seen."""
+
+    slow: TokenizersEngine
+    wanted: EngineName = "auto"
+    engine: Engine = None  # type: ignore[assignment]
+    spelling: Spelling | None = None
+    chosen: bool = False
+
+    def __post_init__(self) -> None:
+        """Start with the engine that works for every tokenizer."""
+        self.engine = self.slow
+        self.spelling = spelling_of(self.slow.backend)
+
+    @property
+    def name(self) -> str:
+        """The engine in use, for the record."""
+        return "tokenizers" if self.engine is self.slow else "tiktoken"
+
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        """Return the tokens of `texts`, no special tokens added: the template has them in its text.
+
+        Raises ModelError when tiktoken is demanded and does not give the tokenizer's ids.
+        """
+        if not self.chosen and (self.wanted == "tiktoken" or len(texts) >= WORTH_IT):
+            self._choose(texts)
+        if self.spelling is None:
+            return self.slow.with_offsets(texts)
+        return self._located(self.spelling, self.engine.ids(texts), texts)
+
+    def _located(self, spelling: Spelling, ids: Sequence[IntArray], texts: Sequence[str]) -> Encoded:
+        encoded, spelled = spelling.locate(ids, texts)
+        if spelled.all():
+            return encoded
+        told = {index: self.slow.with_offsets([texts[index]]) for index in np.flatnonzero(~spelled).tolist()}
+        right = np.flatnonzero(spelled).tolist()
+        rest = self._located(spelling, [ids[index] for index in right], [texts[index] for index in right])
+        others = iter(rest.rows())
+        return together([told[index] if index in told else next(others) for index in range(len(texts))])
+
+    def _choose(self, texts: Sequence[str]) -> None:
+        self.chosen = True
+        if self.spelling is not None and not self._spells(texts):
+            self.spelling = None
+        fast = tiktoken_engine(self.slow.backend) if self.wanted != "tokenizers" else None
+        if fast is not None and self.spelling is not None and self._proven(fast, texts):
+            self.engine = fast
+        elif self.wanted == "tiktoken":
+            why = "gives other ids for some texts" if fast is not None else "runs only plain byte-level BPE"
+            raise ModelError(f"data.engine: tiktoken cannot stand in for this tokenizer: it {why}. Leave it to `auto`.")
+
+    def _proven(self, fast: TiktokenEngine, texts: Sequence[str]) -> bool:
+        return agrees(fast, self.slow, texts[:SAMPLE]) and agrees_on_vocabulary(fast, self.slow)
+
+    def _spells(self, texts: Sequence[str]) -> bool:
+        """Whether tokens spell most texts; else asking the offsets at once is quicker."""
+        sample = texts[:100]
+        assert self.spelling is not None
+        return bool(self.spelling.locate(self.slow.ids(sample), sample)[1].mean() > 0.5)

@@ -1,0 +1,120 @@
+"""Which bytes a token spells: from them follows which characters of a text it covers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sftplug.data.engine.encoded import Encoded, IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class Spelling:
+    """The bytes of every token, in one flat table."""
+
+    table: NDArray[np.uint8]
+    first: NDArray[np.int64]
+    """(V,) where a token's bytes start in the table."""
+    length: NDArray[np.int64]
+    """(V,) how many bytes a token has."""
+
+    def locate(self, ids: Sequence[IntArray], texts: Sequence[str]) -> tuple[Encoded, NDArray[np.bool_]]:
+        """Return where each token stands, and (T,) whether a text is spelled by its tokens to the byte."""
+        flat = np.concatenate(ids) if ids else np.zeros(0, np.int32)
+        counts = np.array([len(item) for item in ids], dtype=np.int64)
+        written = [text.encode() for text in texts]
+        sizes = np.array([len(item) for item in written], dtype=np.int64)
+        lengths = self.length[flat]
+        ends = np.cumsum(lengths)
+        token_bounds = np.concatenate([[0], np.cumsum(counts)])
+        byte_bounds = np.concatenate([[0], ends])[token_bounds]
+        spelled = np.diff(byte_bounds) == sizes
+        if spelled.all():
+            buffer = np.frombuffer(b"".join(written), dtype=np.uint8)
+            spelled = self._same_bytes(flat, lengths, ends, buffer, byte_bounds)
+            start, end = _characters(ends - lengths, ends, buffer, sum(map(len, texts)))
+            shift = np.concatenate([[0], np.cumsum([len(text) for text in texts])])[:-1]
+            shift = np.repeat(shift, counts)
+            return Encoded(flat, counts, (start - shift).astype(np.int32), (end - shift).astype(np.int32)), spelled
+        nowhere = np.zeros(len(flat), np.int32)
+        return Encoded(flat, counts, nowhere, nowhere), spelled
+
+    def _same_bytes(
+        self,
+        ids: IntArray,
+        lengths: NDArray[np.int64],
+        ends: NDArray[np.int64],
+        buffer: NDArray[np.uint8],
+        byte_bounds: NDArray[np.int64],
+    ) -> NDArray[np.bool_]:
+        """Return (T,) whether the tokens of each text have its very bytes."""
+        source = np.repeat(self.first[ids] - (ends - lengths), lengths)
+        source += np.arange(len(buffer), dtype=np.int64)
+        wrong = np.flatnonzero(self.table[source] != buffer)
+        spelled = np.ones(len(byte_bounds) - 1, dtype=bool)
+        spelled[np.searchsorted(byte_bounds, wrong, side="right") - 1] = False
+        return spelled
+
+
+def _characters(
+    start: NDArray[np.int64], end: NDArray[np.int64], buffer: NDArray[np.uint8], characters: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Turn byte offsets into character offsets; a token of some bytes of a character covers all of it."""
+    if characters == len(buffer):
+        return start, end
+    # Every byte but a continuation byte (10xxxxxx) begins a character.
+    index = np.cumsum((buffer & 0xC0) != 0x80)
+    return index[np.minimum(start, len(buffer) - 1)] - 1, index[np.maximum(end - 1, 0)]
+
+
+def spelling_of(backend: Any) -> Spelling | None:
+    """Return the bytes of every token of a byte-level or byte-fallback tokenizer; None for others."""
+    state = json.loads(backend.to_str())
+    if not isinstance(state["model"].get("vocab"), dict):
+        return None
+    spell = _spell_byte_level if _is_byte_level(state) else _spell_byte_fallback
+    added = {token["id"]: token["content"].encode() for token in state["added_tokens"]}
+    spelled = {**{index: spell(text) for text, index in state["model"]["vocab"].items()}, **added}
+    tokens = [spelled.get(index) or b"" for index in range(max(spelled, default=0) + 1)]
+    length = np.array([len(token) for token in tokens], dtype=np.int64)
+    first = np.concatenate([[0], np.cumsum(length)[:-1]]) if len(length) else length
+    return Spelling(np.frombuffer(b"".join(tokens), dtype=np.uint8), first, length)
+
+
+def _is_byte_level(state: Mapping[str, Any]) -> bool:
+    return any(step["type"] == "ByteLevel" for step in steps_of(state["pre_tokenizer"], "pretokenizers"))
+
+
+def steps_of(stage: Mapping[str, Any] | None, members: str) -> Sequence[Mapping[str, Any]]:
+    """Return the steps of a stage of a tokenizer: those in its list `members`, or the one it is."""
+    if stage is None:
+        return []
+    return list(stage[members]) if stage["type"] == "Sequence" else [stage]
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """Return the character that byte-level BPE writes for each byte (Radford et al. 2019)."""
+    shown = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    hidden = [byte for byte in range(256) if byte not in shown]
+    return {chr(byte): byte for byte in shown} | {chr(256 + index): byte for index, byte in enumerate(hidden)}
+
+
+ALPHABET = _byte_alphabet()
+
+
+def _spell_byte_level(token: str) -> bytes | None:
+    try:
+        return bytes([ALPHABET[character] for character in token])
+    except KeyError:
+        return None  # a token that no text can have
+
+
+def _spell_byte_fallback(token: str) -> bytes:
+    if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
+        return bytes([int(token[3:5], 16)])
+    return token.replace("▁", " ").encode()
