@@ -17,6 +17,7 @@ import platform
 import random
 import re
 import resource
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -92,6 +93,7 @@ def load(folder: Path) -> Any:
 def run_sftplug(folder: Path, engine: str) -> Any:
     """Prepare the rows as `sftplug prepare` does, from the file to the dataset."""
     from sftplug.data.prepare import prepare
+    from sftplug.data.store import Store
     from sftplug.recipe import load_recipe
 
     recipe = folder / "recipe.yaml"
@@ -100,7 +102,10 @@ def run_sftplug(folder: Path, engine: str) -> Any:
         f"data: {{train: {{path: rows.jsonl, format: messages}}, max_length: 1024, max_loss: 1, engine: {engine}}}\n"
     )
     (folder / "model").mkdir(exist_ok=True)
-    return prepare(load_recipe(str(recipe)).recipe, load(folder))
+    store = Store(folder / "prepared", [])
+    for kept in store.folder.glob("[0-9a-f]*[0-9a-f]"):
+        shutil.rmtree(kept, ignore_errors=True)  # the rows are prepared every time; only the engines' proof is kept
+    return prepare(load_recipe(str(recipe)).recipe, load(folder), store=store)
 
 
 def run_trl(folder: Path) -> Any:

@@ -10,11 +10,13 @@ from sftplug.components import (
     Callback,
     ChatTemplate,
     DatasetFormat,
+    DatasetSource,
+    LengthPolicy,
     Masking,
     ModelBuilder,
     Quantization,
 )
-from sftplug.conversation import ROLES, Conversation, Message, ToolCall
+from sftplug.conversation import ROLES, Conversation, Message, Row, ToolCall
 from sftplug.errors import (
     DataError,
     MaskError,
@@ -33,7 +35,7 @@ from sftplug.hookspecs import hookimpl
 from sftplug.libraries import require
 from sftplug.recipe import InputPath, Recipe
 from sftplug.size import Size, measure
-from sftplug.tokens import PARTS, ROLE_CODES, TokenBatch
+from sftplug.tokens import PARTS, ROLE_CODES, LongRow, TokenBatch
 
 __version__ = "0.1.0"
 
@@ -48,8 +50,11 @@ __all__ = [
     "Conversation",
     "DataError",
     "DatasetFormat",
+    "DatasetSource",
     "Field",
     "InputPath",
+    "LengthPolicy",
+    "LongRow",
     "MaskError",
     "Masking",
     "Message",
@@ -61,6 +66,7 @@ __all__ = [
     "Quantization",
     "Recipe",
     "RecipeError",
+    "Row",
     "RowError",
     "SftplugError",
     "Size",

@@ -8,7 +8,7 @@ methods, so that listing plugins stays instant.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerBase, TrainerCallback
 
-    from sftplug.conversation import Conversation
+    from sftplug.conversation import Conversation, Row
     from sftplug.recipe import Recipe
-    from sftplug.tokens import TokenBatch
+    from sftplug.tokens import LongRow, TokenBatch
 
 
 class Component(BaseModel, ABC):
@@ -51,6 +51,28 @@ class Component(BaseModel, ABC):
         return ()
 
 
+class DatasetSource(Component):
+    """Says where rows come from. In a recipe its options stand beside ``format``: ``{path: …, format: …}``."""
+
+    @abstractmethod
+    def rows(self) -> Iterator[Row]:
+        """Yield every row, in the same order each time, with its origin.
+
+        Raises DataError saying what cannot be read, and where.
+        """
+
+    @abstractmethod
+    def label(self) -> str:
+        """Return the source's name for the ledger and for messages."""
+
+    def fingerprint(self) -> str | None:
+        """Return what changes whenever a row does; None if that cannot be told without reading.
+
+        Rows without a fingerprint are prepared anew in every run.
+        """
+        return None
+
+
 class DatasetFormat(Component):
     """Turns one row of a dataset into a conversation."""
 
@@ -76,6 +98,23 @@ class Masking(Component):
     @abstractmethod
     def weights(self, tokens: TokenBatch) -> NDArray[np.bool_] | NDArray[np.floating[Any]]:
         """Return an array of shape (N,) over the flat batch: bool, or float >= 0."""
+
+
+class LengthPolicy(Component):
+    """Says what becomes of a row that is longer than ``data.max_length``."""
+
+    refuses: ClassVar[bool] = False
+    """Whether one such row stops the run."""
+    limited: ClassVar[bool] = True
+    """Whether ``data.max_loss`` limits how much of what would be trained may be lost by it."""
+
+    @abstractmethod
+    def shorten(self, row: LongRow) -> Sequence[Conversation] | slice:
+        """Return what is trained in place of `row`.
+
+        Either conversations, each with fewer messages; they are rendered anew, and those that are still too long come
+        back to this method. None drops the row. Or the stretch of the row's own tokens that is kept.
+        """
 
 
 class Quantization(Component):

@@ -1,4 +1,4 @@
-"""Plain data between a dataset format and a chat template.
+"""Plain data from a dataset's source to a chat template.
 
 The shapes are those of the OpenAI chat format, which is what chat templates are written against.
 """
@@ -11,6 +11,15 @@ from typing import Any
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "document")
 """The roles a format may write. ``document`` is plain text that no chat template renders."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a dataset, before any format has seen it."""
+
+    data: Mapping[str, Any]
+    origin: str
+    """Where it stands, for messages to the user: ``file:line`` for files of lines, ``source[index]`` otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +43,9 @@ class Message:
 
     role: str
     content: str | Sequence[Mapping[str, Any]] | None = None
-    """A string, a list of parts (``{"type": "text", "text": …}``), or None (a turn of tool calls only)."""
+    """A string, a list of parts (``{"type": "text", "text": …}``), or None (a turn of tool calls only).
+
+    A part may have a ``weight``, the loss weight of its text."""
     tool_calls: tuple[ToolCall, ...] = ()
     reasoning_content: str | None = None
     name: str | None = None
@@ -44,7 +55,7 @@ class Message:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the message as chat templates expect it: ``content`` always, other keys only if it has them."""
-        message: dict[str, Any] = {"role": self.role, "content": self.content}
+        message: dict[str, Any] = {"role": self.role, "content": self._content()}
         if self.reasoning_content is not None:
             message["reasoning_content"] = self.reasoning_content
         if self.tool_calls:
@@ -54,6 +65,12 @@ class Message:
         if self.tool_call_id is not None:
             message["tool_call_id"] = self.tool_call_id
         return message
+
+    def _content(self) -> Any:
+        """Return the content without the loss weights of its parts, which are no business of a template."""
+        if self.content is None or isinstance(self.content, str):
+            return self.content
+        return [{key: value for key, value in part.items() if key != "weight"} for part in self.content]
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
         Callback,
         ChatTemplate,
         DatasetFormat,
+        DatasetSource,
+        LengthPolicy,
         Masking,
         ModelBuilder,
         Quantization,
@@ -30,6 +32,11 @@ if TYPE_CHECKING:
 PROJECT = "sftplug"
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def sftplug_dataset_sources() -> list[type[DatasetSource]]:  # type: ignore[empty-body]
+    """Offer dataset sources: where rows come from."""
 
 
 @hookspec
@@ -45,6 +52,11 @@ def sftplug_chat_templates() -> list[type[ChatTemplate]]:  # type: ignore[empty-
 @hookspec
 def sftplug_maskings() -> list[type[Masking]]:  # type: ignore[empty-body]
     """Offer masking strategies: tokens with provenance -> loss weight of each."""
+
+
+@hookspec
+def sftplug_length_policies() -> list[type[LengthPolicy]]:  # type: ignore[empty-body]
+    """Offer length policies: what becomes of a row that is too long."""
 
 
 @hookspec

@@ -13,6 +13,8 @@ from sftplug.components import (
     ChatTemplate,
     Component,
     DatasetFormat,
+    DatasetSource,
+    LengthPolicy,
     Masking,
     ModelBuilder,
     Quantization,
@@ -21,9 +23,11 @@ from sftplug.errors import PluginError
 from sftplug.plugins import Plugin, Plugins
 
 HOOKS: Mapping[str, type[Component]] = {
+    "sftplug_dataset_sources": DatasetSource,
     "sftplug_dataset_formats": DatasetFormat,
     "sftplug_chat_templates": ChatTemplate,
     "sftplug_maskings": Masking,
+    "sftplug_length_policies": LengthPolicy,
     "sftplug_model_builders": ModelBuilder,
     "sftplug_quantizations": Quantization,
     "sftplug_adapters": Adapter,

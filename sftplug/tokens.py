@@ -1,10 +1,10 @@
-"""Tokens with provenance: what a masking strategy sees."""
+"""Tokens with provenance: what a masking strategy sees, and what a length policy sees of a row that is too long."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ class TokenBatch:
     """(N,) index into `ROLE_CODES`."""
     part: NDArray[np.int8]
     """(N,) index into `PARTS`."""
+    item: NDArray[np.int16]
+    """(N,) index of the content part that a token is of, where the content is a list of parts; -1 elsewhere."""
     trainable: NDArray[np.bool_]
     """(N,) True where the model itself must produce the token at inference: the trained spans of assistant turns."""
     start: NDArray[np.int32]
@@ -50,6 +52,11 @@ class TokenBatch:
     """The rendered text of each row."""
     conversations: Sequence[Conversation]
     """The conversation of each row."""
+
+    def where(self, chosen: NDArray[np.bool_]) -> TokenBatch:
+        """Return the batch with only the tokens that `chosen`, of shape (N,), is true for."""
+        arrays = ("ids", "row", "message", "role", "part", "item", "trainable", "start", "end")
+        return replace(self, **{name: getattr(self, name)[chosen] for name in arrays})
 
     def per_row(self, value: Callable[[Conversation], float]) -> NDArray[np.float64]:
         """Return (N,) what `value` says of each token's conversation."""
@@ -87,3 +94,16 @@ class TokenBatch:
     def part_code(name: str) -> int:
         """Return the code of a part's name. Raises ValueError for a name that `PARTS` lacks."""
         return PARTS.index(name)
+
+
+@dataclass(frozen=True, slots=True)
+class LongRow:
+    """A row that is too long."""
+
+    conversation: Conversation
+    message_tokens: Sequence[int]
+    """How many tokens each message takes, its header and its stop included."""
+    length: int
+    """How many tokens the row has, those of no message included."""
+    limit: int
+    """How many it may have."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
@@ -53,7 +53,7 @@ def train(loaded: LoadedRecipe, prepared: Prepared) -> RunResult:
         quiet_libraries()
         model = load_model(loaded.recipe)
         trainer = make_trainer(loaded.recipe, model, prepared)
-        if loaded.recipe.data.packing != "none":
+        if layout(loaded.recipe) in ("rows", "flat"):
             check_isolation(trainer.model)
         loaded.call("sftplug_trainer_created", trainer=trainer)
         # The loop: batches of rows, the loss over their trained tokens, an update of the trained parameters.
@@ -84,13 +84,14 @@ def make_trainer(recipe: Recipe, model: PreTrainedModel, prepared: Prepared) -> 
     from sftplug.trainer import Collator, Guard, SftplugTrainer
 
     arguments = training_arguments(recipe)
+    pad, multiple = int(prepared.tokenizer.pad_token_id), int(arguments.pad_to_multiple_of or 1)
     trainer = SftplugTrainer(
         model=model,
         args=arguments,
         train_dataset=prepared.train,
         eval_dataset=prepared.eval,
         processing_class=prepared.tokenizer,
-        data_collator=Collator(int(prepared.tokenizer.pad_token_id), int(arguments.pad_to_multiple_of or 1)),
+        data_collator=Collator(pad, multiple, flat=layout(recipe) == "flat"),
         peft_config=recipe.adapter.peft_config(),
         callbacks=[Guard(), *(callback.trainer_callback() for callback in recipe.callbacks)],
     )
@@ -107,6 +108,13 @@ def _keep_adapter_in_fp32(model: PreTrainedModel) -> None:
     for parameter in model.parameters():
         if parameter.requires_grad and parameter.is_floating_point():
             parameter.data = parameter.data.to(torch.float32)
+
+
+def layout(recipe: Recipe) -> Literal["none", "rows", "flat", "grouped"]:
+    """Return how rows become batches: what `data.packing` says, and what suits the attention if it says ``auto``."""
+    if recipe.data.packing != "auto":
+        return recipe.data.packing
+    return "flat" if "flash" in (recipe.model.attn_implementation or "") else "grouped"
 
 
 def training_arguments(recipe: Recipe) -> SFTConfig:
@@ -127,6 +135,7 @@ def training_arguments(recipe: Recipe) -> SFTConfig:
         "eval_strategy": "epoch" if recipe.data.eval or recipe.data.eval_fraction else "no",
         "bf16": not on_cpu and dtype == torch.bfloat16,
         "fp16": not on_cpu and dtype == torch.float16,
+        **_sampling(recipe),
     }
     owned = {
         "output_dir": recipe.output,
@@ -138,6 +147,15 @@ def training_arguments(recipe: Recipe) -> SFTConfig:
     }
     given = {name: value for name, value in recipe.train.items() if name not in _CHECKPOINTING}
     return SFTConfig(**{**defaults, **_checkpointing(recipe.train, on_cpu), **given, **owned})
+
+
+def _sampling(recipe: Recipe) -> dict[str, Any]:
+    """Draw batches of rows of similar length where nothing is packed; newer libraries have another name for it."""
+    if layout(recipe) != "grouped":
+        return {}
+    if "train_sampling_strategy" in train_fields():
+        return {"train_sampling_strategy": "group_by_length"}
+    return {"group_by_length": True}
 
 
 _CHECKPOINTING = ("gradient_checkpointing", "activation_checkpointing")

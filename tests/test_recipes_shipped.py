@@ -44,7 +44,7 @@ def test_lists_shows_and_copies(tmp_path):
         "quickstart_eval.jsonl",
     }
     loaded = load_recipe(str(tmp_path / "4_qlora.yaml"))
-    assert loaded.recipe.data.train[0].path == str(tmp_path / "quickstart_train.jsonl")
+    assert loaded.recipe.data.train[0].source.label() == str(tmp_path / "quickstart_train.jsonl")
     again = runner.invoke(app, ["recipes", "copy", "quickstart", str(tmp_path)])
     assert "exists already. Choose another folder." in str(again.exception)
 

@@ -42,6 +42,8 @@ def show_ledger(ledger: Any) -> None:
         table.add_row(split, name, _fate(account), f"{account.tokens:,}", f"{facts['trained_share']:.0%}", lengths)
     console = rich.get_console()
     console.print(table)
+    if ledger.mixed:
+        console.print(_mix_table(ledger.mixed))
     for split, packing in ledger.packed.items():
         console.print(
             f"packed {split}: {packing.documents:,} documents into {packing.rows:,} rows, {packing.fill:.0%} full"
@@ -51,6 +53,16 @@ def show_ledger(ledger: Any) -> None:
     for _, account in ledger.accounts():
         for kind, rows in account.noted.items():
             console.print(f"note: {rows:,} rows: {kind}; {escape(account.reasons[kind][0])}", highlight=False)
+
+
+def _mix_table(mixed: Any) -> Table:
+    """Show what of each source is in the mix, and how often."""
+    table = Table("in the mix", "rows", "passes", "share", "wanted", "unused rows", box=rich.box.SIMPLE)
+    for item in mixed:
+        wanted = f"{item.share:.1%}" if item.share else "-"
+        name = escape(item.source.rpartition("/")[2])
+        table.add_row(name, f"{item.rows:,}", f"{item.passes:.2f}", f"{item.realised:.1%}", wanted, f"{item.unused:,}")
+    return table
 
 
 def _fate(account: Any) -> str:

@@ -99,7 +99,10 @@ def _part(part: Any, field: str) -> Mapping[str, Any]:
         raise RowError(field, "must be a part with a type, such as {type: text, text: …}")
     if part["type"] == "text" and not isinstance(part.get("text"), str):
         raise RowError(f"{field}.text", f"must be text, not {kind_of(part.get('text'))}")
-    return {key: value for key, value in part.items() if value is not None}
+    given = {key: value for key, value in part.items() if value is not None}
+    weight = _weight(given, field)
+    rest = {key: value for key, value in given.items() if key not in ("train", "weight")}
+    return rest if weight is None else {**rest, "weight": weight}
 
 
 def _tool_calls(calls: Any, field: str) -> tuple[ToolCall, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import field_validator
@@ -105,14 +106,27 @@ class Regex(Masking):
 
 
 class MessageWeights(Masking):
-    """Weigh each message as its row says: `train: false`, `weight: 0.5`, a weight for the row."""
+    """Weigh each message as its row says: `train: false` or `weight: 0.5` on a message, a content part or the row."""
 
     type: Literal["message_weights"] = "message_weights"
 
     def weights(self, tokens: TokenBatch) -> Weights:
-        """Return the weight of each token's message times that of its row; 1 where the row says nothing."""
-        return tokens.per_message(_weights)
+        """Return the weight of each token's row, message and content part, multiplied; 1 where the row says nothing."""
+        weights = tokens.per_message(_weights)
+        for row, conversation in enumerate(tokens.conversations):
+            for index, part, weight in _weighted_parts(conversation):
+                weights[(tokens.row == row) & (tokens.message == index) & (tokens.item == part)] *= weight
+        return weights
 
 
 def _weights(conversation: Conversation) -> list[float]:
     return [conversation.weight * (1.0 if m.weight is None else m.weight) for m in conversation.messages]
+
+
+def _weighted_parts(conversation: Conversation) -> Iterator[tuple[int, int, float]]:
+    """Yield message, part and weight of every content part that has one."""
+    for index, message in enumerate(conversation.messages):
+        if message.content is not None and not isinstance(message.content, str):
+            for number, part in enumerate(message.content):
+                if "weight" in part:
+                    yield index, number, float(part["weight"])

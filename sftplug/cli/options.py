@@ -11,7 +11,7 @@ import typer
 from sftplug.recipe import LoadedRecipe, load_recipe
 
 if TYPE_CHECKING:
-    from sftplug.data.prepare import Prepared, Watch
+    from sftplug.data.prepare import Prepared
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A path, or the name of a shipped recipe.")]
 Overrides = Annotated[
@@ -36,14 +36,18 @@ def be_verbose(verbose: bool) -> None:
         logging.basicConfig(level=logging.DEBUG, format="%(name)s: %(message)s")
 
 
-def prepare_rows(loaded: LoadedRecipe, watch: Watch | None = None) -> Prepared:
-    """Turn the recipe's rows into token rows, and tell the plugins in use."""
+def prepare_rows(loaded: LoadedRecipe, *, quiet: bool = False) -> Prepared:
+    """Turn the recipe's rows into token rows, unless that was done before, and tell the plugins in use."""
     from sftplug.cli.progress import show_progress
     from sftplug.data.prepare import prepare
-    from sftplug.models import end_tokens, load_tokenizer
+    from sftplug.data.store import Store
+    from sftplug.models import cache_folder, end_tokens, load_tokenizer
 
     tokenizer = load_tokenizer(loaded.recipe)
+    store = Store(cache_folder() / "prepared", loaded.provenance())
     with show_progress() as progress:
-        prepared = prepare(loaded.recipe, tokenizer, progress, end_tokens(loaded.recipe, tokenizer), watch)
-    loaded.call("sftplug_dataset_prepared", ledger=prepared.ledger)
+        ends = end_tokens(loaded.recipe, tokenizer)
+        prepared = prepare(loaded.recipe, tokenizer, progress, ends, store=store)
+    if not quiet:
+        loaded.call("sftplug_dataset_prepared", ledger=prepared.ledger)
     return prepared

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 import rich
 import typer
 
-from sftplug.cli.options import NoPlugin, Overrides, RecipeName, open_recipe
+from sftplug.cli.options import NoPlugin, Overrides, RecipeName, open_recipe, prepare_rows
 from sftplug.errors import DataError, MaskError, SftplugError
 
 if TYPE_CHECKING:
     from sftplug.data.ledger import Ledger
     from sftplug.preview import PreviewRow
+    from sftplug.recipe import LoadedRecipe
 
 
 def preview(  # noqa: PLR0913 - the parameters are the command's options
@@ -80,18 +81,32 @@ def collect(
     from sftplug.preview import Collector
 
     loaded = open_recipe(recipe, overrides, no_plugin)
-    tokenizer = load_tokenizer(loaded.recipe)
-    packs = loaded.recipe.data.packing != "none"
-    # Which documents share a row is known only when all have been seen.
-    collector = Collector(tokenizer, range(sys.maxsize) if packs else wanted, loaded.recipe.data.max_length)
-    ledger, ends = Ledger(), end_tokens(loaded.recipe, tokenizer)
+    order = _order(loaded, wanted)
+    rows = wanted if order is None else {number for index in wanted if index < len(order) for number in order[index]}
+    tokenizer, ledger = load_tokenizer(loaded.recipe), Ledger()
+    collector = Collector(tokenizer, rows, len(wanted), loaded.recipe.data.max_length)
+    refusal: SftplugError | None = None
     try:
-        prepared = prepare(loaded.recipe, tokenizer, end_tokens=ends, watch=collector, ledger=ledger)
+        prepare(
+            loaded.recipe, tokenizer, end_tokens=end_tokens(loaded.recipe, tokenizer), watch=collector, ledger=ledger
+        )
     except (MaskError, DataError) as error:
-        rows = collector.rows[wanted.start : wanted.stop] if packs else collector.rows
-        return Shown(collector.dropped if dropped else rows, facts(ledger), error)
-    rows = collector.packed(prepared.train, wanted) if packs else collector.rows
-    return Shown(collector.dropped if dropped else rows, facts(ledger), None)
+        refusal = error
+    packed = loaded.recipe.data.packing == "rows"
+    shown = collector.rows if order is None else collector.arranged(order, wanted, packed=packed)
+    return Shown(collector.dropped if dropped else shown, facts(ledger), refusal)
+
+
+def _order(loaded: LoadedRecipe, wanted: range) -> Sequence[Sequence[int]] | None:
+    """Return which prepared rows are in each row that is trained, where rows are mixed or packed."""
+    data = loaded.recipe.data
+    plain = all(source.share is None and source.epochs == 1 for source in data.train)
+    if data.packing != "rows" and plain:
+        return None
+    try:
+        return prepare_rows(loaded, quiet=True).order
+    except (MaskError, DataError):
+        return None  # refused: the good rows are shown as they are
 
 
 def facts(ledger: Ledger) -> list[tuple[str, str]]:

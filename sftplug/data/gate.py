@@ -17,6 +17,7 @@ from sftplug.data.convert import Example
 from sftplug.data.ledger import Account
 from sftplug.data.plain import render_plain
 from sftplug.data.render import Finding, Rendered, Template, compile_template
+from sftplug.data.render.shape import ROLES, is_ordinary
 from sftplug.errors import MaskError, ModelError, RowError, SftplugError, TemplateError
 
 if TYPE_CHECKING:
@@ -74,14 +75,21 @@ class Gate:
     end_tokens: frozenset[str]
     policies: Policies = field(default_factory=Policies)
     seen: int = 0
+    _arguments: str = ""
 
-    def rows(self, example: Example, account: Account) -> Iterator[TextRow]:
+    def __post_init__(self) -> None:
+        """Note what every plain conversation is rendered with."""
+        self._arguments = repr({**self.special_tokens})
+
+    def rows(self, example: Example, account: Account, number: int | None = None) -> Iterator[TextRow]:
         """Yield the text rows that `example` becomes: one, or one more for each divergent turn, or none.
 
-        Raises the error that left the recipe without a chat template, if the row is a conversation.
+        `number` is that of a row rendered before, of which `example` is what fits. Raises the error that left the
+        recipe without a chat template, if the row is a conversation.
         """
-        self.seen += 1
-        number, conversation, origin = self.seen, example.conversation, example.origin
+        self.seen += number is None
+        number = self.seen if number is None else number
+        conversation, origin = example.conversation, example.origin
         try:
             rendered = [self._plain(conversation)] if conversation.plain else self._templated(example, account)
         except RowError as error:
@@ -102,6 +110,9 @@ class Gate:
         if isinstance(self.template, SftplugError):
             raise ModelError(str(self.template)) from self.template
         conversation = example.conversation
+        known = self._known(conversation)
+        if known is not None:
+            return [known]
         call = Call(
             [message.to_dict() for message in conversation.messages],
             [dict(tool) for tool in conversation.tools] or None,
@@ -109,6 +120,8 @@ class Gate:
         )
         rendered = self.template.render(call.messages, call.tools, end_tokens=self.end_tokens, **call.kwargs)
         self._compare(self.template, rendered, call)
+        if not rendered.findings:
+            return [rendered]
         self._judge(rendered, account, example.origin)
         if self.policies.missing_stop == "append_eos" and "no_stop" in _kinds(rendered):
             rendered = rendered.with_stops(str(self.special_tokens["eos_token"]))
@@ -117,6 +130,16 @@ class Gate:
         return self.template.split_divergent(
             rendered, call.messages, call.tools, end_tokens=self.end_tokens, **call.kwargs
         )
+
+    def _known(self, conversation: Conversation) -> Rendered | None:
+        """Return the row without asking the template, if it treats the conversation as it did another."""
+        if conversation.tools or conversation.template_kwargs or not self.seen % COMPARED_FIRST:
+            return None
+        texts = _texts(conversation)
+        if texts is None or self.seen <= COMPARED_FIRST or isinstance(self.template, SftplugError):
+            return None
+        roles = [message.role for message in conversation.messages]
+        return self.template.fill(roles, texts, (self._arguments, self.end_tokens))
 
     def _compare(self, template: Template, rendered: Rendered, call: Call) -> None:
         """Compare with transformers' own text: always on the first rows, then on a sample."""
@@ -143,6 +166,18 @@ class Gate:
         if finding.kind == "dropped_reasoning":
             return self.policies.dropped_reasoning == "error"
         return finding.severity == "error"
+
+
+def _texts(conversation: Conversation) -> dict[tuple[int, str], str] | None:
+    """Return every text of a plain conversation; None if a message has more than texts, or a text is unusual."""
+    texts: dict[tuple[int, str], str] = {}
+    for index, message in enumerate(conversation.messages):
+        if message.tool_calls or message.name or message.tool_call_id or message.role not in ROLES:
+            return None
+        texts[index, "content"] = message.content  # type: ignore[assignment]
+        if message.reasoning_content is not None:
+            texts[index, "reasoning_content"] = message.reasoning_content
+    return texts if all(map(is_ordinary, texts.values())) else None
 
 
 def draw(rendered: Rendered, wrong: Sequence[Finding]) -> list[tuple[str, str]]:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from sftplug.data.mix import Mixed
 from sftplug.data.pack import Packing
 
 SHOWN = 20
@@ -92,6 +93,10 @@ class Ledger:
     """The accounts of a run, by split and in the order of the recipe's sources."""
 
     splits: dict[str, list[Account]] = field(default_factory=dict)
+    mixed: list[Mixed] = field(default_factory=list)
+    """What of each training source is in the mix, where shares or epochs were asked for."""
+    engine: str = ""
+    """What turned text into ids."""
     packed: dict[str, Packing] = field(default_factory=dict)
     """Split -> how its documents fitted into rows, where they were packed."""
     stop_ids: Counter[int] = field(default_factory=Counter)
@@ -114,7 +119,45 @@ class Ledger:
         """Return the ledger as it is written to ``ledger.json``."""
         splits = {split: [account.to_dict() for account in accounts] for split, accounts in self.splits.items()}
         packed = {split: asdict(packing) for split, packing in self.packed.items()}
-        return {"splits": splits, "packed": packed, "stops": self.stops}
+        mixed = [asdict(item) for item in self.mixed]
+        return {"splits": splits, "mixed": mixed, "packed": packed, "stops": self.stops, "engine": self.engine}
+
+    def to_state(self) -> dict[str, Any]:
+        """Return all that the ledger knows, as JSON can hold it; `from_state` reads it."""
+        return {
+            "splits": {split: [_state(account) for account in accounts] for split, accounts in self.splits.items()},
+            "mixed": [asdict(item) for item in self.mixed],
+            "engine": self.engine,
+            "packed": {split: asdict(packing) for split, packing in self.packed.items()},
+            "stop_ids": dict(self.stop_ids),
+            "stops": self.stops,
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Ledger:
+        """Return the ledger that `to_state` wrote. JSON has made texts of the numbers that were keys."""
+        splits = {split: [_account(item) for item in accounts] for split, accounts in state["splits"].items()}
+        return cls(
+            splits=splits,
+            mixed=[Mixed(**item) for item in state["mixed"]],
+            engine=state["engine"],
+            packed={split: Packing(**item) for split, item in state["packed"].items()},
+            stop_ids=_numbered(state["stop_ids"]),
+            stops=state["stops"],
+        )
+
+
+def _state(account: Account) -> dict[str, Any]:
+    return {item.name: getattr(account, item.name) for item in fields(account)}
+
+
+def _account(state: dict[str, Any]) -> Account:
+    counters = {name: Counter(state[name]) for name in ("dropped", "noted")}
+    return Account(**{**state, **counters, "lengths": _numbered(state["lengths"])})
+
+
+def _numbered(counts: dict[str, int]) -> Counter[int]:
+    return Counter({int(key): count for key, count in counts.items()})
 
 
 def length_quantiles(lengths: Counter[int]) -> dict[str, int]:

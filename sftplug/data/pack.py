@@ -7,14 +7,18 @@ block-diagonal mask from them); whether the model at hand respects that is prove
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-IGNORED = -100
+from sftplug.data.table import IGNORED, TOKENS, Rows, TableWriter, batched, lists
+
+PACKED = pa.schema([*TOKENS, ("seq_lengths", pa.list_(pa.int32()))])
+_BATCH = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,39 +52,38 @@ def best_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int]
     return rows
 
 
-def pack(table: pa.Table, capacity: int) -> tuple[pa.Table, Packing]:
-    """Return the documents of `table` packed into rows of at most `capacity` tokens.
+def pack(
+    source: Path, target: Path, order: NDArray[np.int64], lengths: NDArray[np.int64], capacity: int
+) -> tuple[NDArray[np.int64], Packing]:
+    """Write the documents of one file, in `order`, to another as rows of at most `capacity` tokens.
 
-    To its columns come ``seq_lengths`` (the documents' lengths, in order) and ``documents`` (their indices). The first
-    token of a document is never a label: it would be predicted from the document before.
+    `lengths` are those of the documents in the order of the file. To their columns comes ``seq_lengths``, the lengths
+    of a row's documents. The first token of a document is never a label: it would be predicted from the document
+    before. Return, row by row and flat, which document of the file stands where, with a -1 after each row.
     """
-    lengths = np.diff(table["input_ids"].combine_chunks().offsets.to_numpy())
-    rows = best_fit_decreasing(lengths.tolist(), capacity)
-    order = np.array([index for row in rows for index in row], dtype=np.int64)
-    taken = _positions(lengths, order)
-    first = np.concatenate([[0], np.cumsum(lengths[order])[:-1]]).astype(np.int64) if len(order) else order
-    columns = {}
-    for name in table.column_names:
-        flat = table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False)[taken].copy()
+    rows = best_fit_decreasing(lengths[order].tolist(), capacity)
+    have, writer = Rows(source), TableWriter(target, PACKED)
+    for batch in batched(rows, _BATCH):
+        documents = [[int(order[index]) for index in row] for row in batch]
+        writer.write([*_columns(have, documents, lengths), _seq_lengths(documents, lengths)])
+    writer.close()
+    total = int(lengths[order].sum())
+    fill = total / (len(rows) * capacity) if rows else 0.0
+    placed = np.array([place for row in rows for place in (*(int(order[index]) for index in row), -1)], dtype=np.int64)
+    return placed, Packing(len(order), len(rows), fill)
+
+
+def _columns(have: Rows, documents: Sequence[Sequence[int]], lengths: NDArray[np.int64]) -> Iterator[pa.ListArray]:
+    flat = [document for row in documents for document in row]
+    first = np.concatenate([[0], np.cumsum(lengths[flat])[:-1]]).astype(np.int64)
+    counts = [int(lengths[list(row)].sum()) for row in documents]
+    for name in TOKENS.names:
+        values = np.concatenate(have.take(name, flat))
         if name != "input_ids":
-            flat[first] = IGNORED if name == "labels" else 0
-        columns[name] = _lists(flat, [int(lengths[row].sum()) for row in rows])
-    counts = [len(row) for row in rows]
-    columns["seq_lengths"] = _lists(lengths[order].astype(np.int32), counts)
-    columns["documents"] = _lists(order.astype(np.int32), counts)
-    fill = float(lengths.sum() / (len(rows) * capacity)) if rows else 0.0
-    return pa.table(columns), Packing(len(lengths), len(rows), fill)
+            values[first] = IGNORED if name == "labels" else 0
+        yield lists(values, counts)
 
 
-def _positions(lengths: NDArray[np.integer], order: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return where each token of the documents in `order` stands in the flat arrays."""
-    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]]) if len(lengths) else lengths
-    taken = lengths[order]
-    before = np.concatenate([[0], np.cumsum(taken)[:-1]]) if len(taken) else taken
-    shifts: NDArray[np.int64] = np.repeat(starts[order] - before, taken)
-    return np.arange(int(taken.sum()), dtype=np.int64) + shifts
-
-
-def _lists(flat: NDArray[np.generic], counts: Sequence[int]) -> pa.ListArray:
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
-    return pa.ListArray.from_arrays(offsets, pa.array(flat))
+def _seq_lengths(documents: Sequence[Sequence[int]], lengths: NDArray[np.int64]) -> pa.ListArray:
+    flat = [document for row in documents for document in row]
+    return lists(lengths[flat].astype(np.int32), [len(row) for row in documents])

@@ -11,6 +11,8 @@ import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -28,17 +30,23 @@ if TYPE_CHECKING:
 _CODES = {role: code for code, role in enumerate(ROLE_CODES)}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Encoder:
     """A tokenizer's engines, and what it takes for control tokens."""
 
     engines: Encoders
-    literal: TokenizersEngine
-    """The same tokenizer, to which control tokens are text like any other."""
     control: re.Pattern[str] | None
     """Matches the text of a control token; None to let text in messages control."""
     control_ids: NDArray[np.bool_]
     """(V,) whether an id is that of a control token."""
+
+    @cached_property
+    def literal(self) -> TokenizersEngine:
+        """The same tokenizer, to which control tokens are text like any other."""
+        backend = self.engines.slow.backend
+        literal = type(backend).from_str(backend.to_str())
+        literal.encode_special_tokens = True
+        return TokenizersEngine(literal)
 
     def encode_pieces(self, text: str, edges: Sequence[int], marks: Sequence[tuple[int, int]]) -> Encoded:
         """Tokenize `text` cut at `edges`, as inference tokenizes the prompt alone, and at `marks`, which are text."""
@@ -53,8 +61,16 @@ class Encoder:
         return whole._replace(counts=whole.counts.sum(keepdims=True))
 
 
-def encoder(tokenizer: PreTrainedTokenizerBase, *, escape: bool = False, engine: EngineName = "auto") -> Encoder:
+def encoder(
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    escape: bool = False,
+    engine: EngineName = "auto",
+    proofs: Path | None = None,
+) -> Encoder:
     """Return the engines of `tokenizer`; `escape` makes text in messages that looks like a control token mere text.
+
+    `proofs` is a folder that remembers for which vocabularies the engines agree.
 
     Raises ModelError for a tokenizer without a fast backend, which does not know what a token covers.
     """
@@ -64,14 +80,12 @@ def encoder(tokenizer: PreTrainedTokenizerBase, *, escape: bool = False, engine:
         raise ModelError(f"the tokenizer ({name}) has no fast backend: it cannot say which characters a token covers")
     backend.no_padding()
     backend.no_truncation()
-    literal = type(backend).from_str(backend.to_str())
-    literal.encode_special_tokens = True
     special = {index: token.content for index, token in tokenizer.added_tokens_decoder.items() if token.special}
     texts = sorted(special.values(), key=len, reverse=True)
     control = re.compile("|".join(map(re.escape, texts))) if texts and escape else None
     ids = np.zeros(max([len(tokenizer), *special]) + 1, dtype=bool)
     ids[list(special)] = True
-    return Encoder(Encoders(TokenizersEngine(backend), engine), TokenizersEngine(literal), control, ids)
+    return Encoder(Encoders(TokenizersEngine(backend), engine, proofs), control, ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +99,22 @@ class Tokenized:
     """Index of a row -> the first text in a message that looks like a control token and was tokenized as text."""
 
 
-def tokenize(conversations: Sequence[Conversation], rendered: Sequence[Rendered], encode: Encoder) -> Tokenized:
+def tokenize(
+    conversations: Sequence[Conversation],
+    rendered: Sequence[Rendered],
+    encode: Encoder,
+    ids: Sequence[IntArray] | None = None,
+) -> Tokenized:
     """Tokenize a batch of rows. `conversations` and `rendered` run side by side.
+
+    `ids` are those of the rendered texts, if they are known already.
 
     Raises ModelError when a straddling token cannot be split because the tokenizer does not tokenize pieces as it
     does the whole (a prefix space before each piece).
     """
     batch = _Batch.of(rendered)
-    encoded = encode.engines.encode(batch.texts)
+    ids = encode.engines.ids(batch.texts) if ids is None else ids
+    encoded = encode.engines.located(ids, batch.texts)
     escaped = _escaped(batch, encoded, encode)
     encoded = encoded.with_rows(
         {index: encode.encode_pieces(batch.texts[index], [], marks) for index, marks in escaped.items()}
@@ -139,7 +161,7 @@ class _Batch(NamedTuple):
 
     def run_of(self, position: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return in which run each position lies."""
-        return np.searchsorted(self.runs, position, side="right") - 1
+        return _stretch_of(self.runs, position)
 
     def row_of(self, position: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return in which row each position lies."""
@@ -208,6 +230,7 @@ def _tokens(conversations: Sequence[Conversation], batch: _Batch, encoded: Encod
         message=message,
         role=_roles(conversations, row, message),
         part=part,
+        item=batch.joined("item")[run],
         trainable=span >= 0,
         start=encoded.start,
         end=encoded.end,
@@ -228,6 +251,16 @@ def _span_of(spans: NDArray[np.int64], start: NDArray[np.int64], end: NDArray[np
     if not len(spans):
         return np.full(len(start), -1, dtype=np.int32)
     opens, closes, message = spans.T
-    index = np.searchsorted(opens, start, side="right") - 1
+    index = _stretch_of(opens, start)
     within = (index >= 0) & (start < closes[index]) & (end <= closes[index])
     return np.where(within, message[index], -1).astype(np.int32)
+
+
+def _stretch_of(starts: NDArray[np.int64], position: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return in which stretch each position lies; -1 for those before the first of the `starts`, which ascend."""
+    if len(position) > 1 and (position[1:] < position[:-1]).any():
+        return np.searchsorted(starts, position, side="right") - 1
+    # Positions ascend, as those of tokens do: to look up the few starts is quicker than the many positions.
+    first = np.searchsorted(position, starts, side="left")
+    counts = np.diff(np.concatenate([[0], first, [len(position)]]))
+    return np.repeat(np.arange(-1, len(starts)), counts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,6 @@ import numpy as np
 from sftplug.tokens import PARTS, ROLE_CODES, TokenBatch
 
 if TYPE_CHECKING:
-    from datasets import Dataset
     from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
 
@@ -57,11 +56,14 @@ class Collector:
     """Collects the wanted rows of one split; pass it to `prepare` as ``watch``."""
 
     tokenizer: PreTrainedTokenizerBase
-    wanted: range
+    wanted: Container[int]
+    """Which of the rows that reach the trainer to keep."""
+    shown_dropped: int = 0
+    """How many rows to keep of those that are too long."""
     max_length: int | None = None
     rows: list[PreviewRow] = field(default_factory=list)
     dropped: list[PreviewRow] = field(default_factory=list)
-    """The first rows that are too long, as many as are wanted."""
+    """The first rows that are too long."""
     seen: int = 0
     """Rows that have reached the trainer so far."""
 
@@ -79,16 +81,17 @@ class Collector:
             too_long = self.max_length is not None and here.stop - here.start > self.max_length
             if is_kept and self.seen in self.wanted:
                 self.rows.append(self._row(texts[row], tokens, weights, here))
-            elif too_long and len(self.dropped) < len(self.wanted):
+            elif too_long and len(self.dropped) < self.shown_dropped:
                 self.dropped.append(replace(self._row(texts[row], tokens, weights, here), limit=self.max_length))
             self.seen += is_kept
 
-    def packed(self, dataset: Dataset, wanted: range) -> list[PreviewRow]:
-        """Return the wanted rows of a packed `dataset`, put together from the documents collected."""
+    def arranged(self, order: Sequence[Sequence[int]], wanted: range, *, packed: bool) -> list[PreviewRow]:
+        """Return the wanted rows of a mixed or packed dataset, put together from those collected."""
+        known = {row.index: row for row in self.rows}
         return [
-            _put_together(index, [self.rows[number] for number in dataset[index]["documents"]])
+            _put_together(index, [known[number] for number in order[index]], packed=packed)
             for index in wanted
-            if index < len(dataset)
+            if index < len(order)
         ]
 
     def _row(self, text: TextRow, tokens: TokenBatch, weights: NDArray[np.float32], here: slice) -> PreviewRow:
@@ -117,13 +120,14 @@ class Collector:
         return shown
 
 
-def _put_together(index: int, documents: Sequence[PreviewRow]) -> PreviewRow:
-    """Return one packed row; the first token of a document is not trained, for it follows another document."""
+def _put_together(index: int, documents: Sequence[PreviewRow], *, packed: bool) -> PreviewRow:
+    """Return one row; the first token of a packed document is not trained, for it follows another document."""
     tokens: list[PreviewToken] = []
     borders = []
     for document in documents:
         borders += [len(tokens)] if tokens else []
-        tokens += [replace(document.tokens[0], weight=0.0), *document.tokens[1:]]
+        first = replace(document.tokens[0], weight=0.0) if packed else document.tokens[0]
+        tokens += [first, *document.tokens[1:]]
     origins = ", ".join(document.origin for document in documents)
     notes = tuple(note for document in documents for note in document.notes)
     return PreviewRow(index, origins, tuple(tokens), notes, borders=tuple(borders))

@@ -13,7 +13,7 @@ from sftplug.components import Adapter
 from sftplug.errors import PluginError, Problem, RecipeError, did_you_mean
 from sftplug.plugins import Plugins, load_plugins
 from sftplug.recipe.choices import expand, recipe_class
-from sftplug.recipe.model import Recipe, resolve_path
+from sftplug.recipe.model import DataSection, Recipe, resolve_path
 from sftplug.recipe.problems import dotted, problem_at, problems_from
 from sftplug.recipe.train_options import problems_in_train
 from sftplug.recipe.yaml import Path_, Tree, parse_yaml, read_yaml
@@ -290,23 +290,26 @@ def _check_core(recipe: Recipe) -> Iterator[tuple[str, str]]:
 
 
 def _check_data(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    data = recipe.data
+    data, attention = recipe.data, recipe.model.attn_implementation or ""
     if data.packing == "rows" and data.max_length is None:
         yield "data.packing", "needs `data.max_length`: it is the length of the packed rows."
-    if data.packing == "rows" and "flash" in (recipe.model.attn_implementation or ""):
-        yield "data.packing", "is laid out for sdpa and eager attention; set `model.attn_implementation: sdpa`."
+    if data.packing == "rows" and "flash" in attention:
+        yield "data.packing", "`rows` is laid out for sdpa and eager attention; FlashAttention takes `flat`."
+    if data.packing == "flat" and "flash" not in attention:
+        yield "data.packing", "`flat` needs `model.attn_implementation: flash_attention_2`; others take `rows`."
     if data.eval and data.eval_fraction:
         yield "data.eval_fraction", "does not go together with `data.eval`."
-    for where in ("train", "eval"):
-        for index, source in enumerate(getattr(data, where)):
-            yield from _check_source(f"data.{where}[{index}]", source)
+    yield from _check_mix(data)
 
 
-def _check_source(where: str, source: Any) -> Iterator[tuple[str, str]]:
-    if (source.path is None) == (source.hub is None):
-        yield where, "needs exactly one of `path` and `hub`."
-    if source.path is not None and not Path(source.path).is_file():
-        yield f"{where}.path", f"the file {source.path} does not exist."
+def _check_mix(data: DataSection) -> Iterator[tuple[str, str]]:
+    shared = [index for index, source in enumerate(data.train) if source.share is not None]
+    if shared and len(shared) < len(data.train):
+        lacking = next(index for index in range(len(data.train)) if index not in shared)
+        yield f"data.train[{lacking}]", "has no `share`, and other sources have one: give all of them one, or none."
+    for index, source in enumerate(data.eval):
+        if source.share is not None or source.epochs != 1:
+            yield f"data.eval[{index}]", "`share` and `epochs` are for training rows; held-out rows are used once."
 
 
 def _line(origin: str) -> int:

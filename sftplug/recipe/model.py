@@ -18,6 +18,8 @@ from sftplug.components import (
     ChatTemplate,
     Component,
     DatasetFormat,
+    DatasetSource,
+    LengthPolicy,
     Masking,
     ModelBuilder,
     Quantization,
@@ -26,7 +28,7 @@ from sftplug.components import (
 
 def resolve_path(value: Any) -> Any:
     """Resolve a path against the folder of the file it was written in; other strings against the working folder."""
-    if not isinstance(value, str):
+    if not isinstance(value, str) or "://" in value:
         return value
     path = Path(str(value)).expanduser()
     base = getattr(value, "base", None)
@@ -96,46 +98,98 @@ class ModelSection(Section):
     """Attention kernel: ``sdpa``, ``eager``, ``flash_attention_2`` …; null leaves the choice to transformers."""
 
 
-class SourceSection(Section):
-    """Where rows come from, and what their format is. Exactly one of `path` and `hub` is given."""
+MaskingList = tuple[tuple[Masking, ...], ...]
+"""Strategies whose weights multiply, each a union of one or more."""
 
-    path: InputPath | None = None
-    """A file: .jsonl, .json, .csv, .tsv, .parquet, .arrow or .txt; .gz and .zst too."""
-    hub: str | None = None
-    """Name of a dataset on the Hub."""
-    config: str | None = None
-    """Configuration of the Hub dataset."""
-    split: str = "train"
-    """Split of the Hub dataset."""
-    revision: str | None = None
-    """Revision of the Hub dataset."""
-    first: int | None = Field(None, gt=0)
-    """Read only so many rows, from the start."""
+
+class SourceSection(Section):
+    """Where rows come from, what they look like, and how they are used.
+
+    The options of the source stand here too: `path` for files, `hub` for a dataset on the Hub.
+    """
+
+    source: DatasetSource
+    """Where rows come from. May be left out where `path` or `hub` says it."""
     format: DatasetFormat
     """What the rows look like."""
+    first: int | None = Field(None, gt=0)
+    """Read only so many rows, from the start."""
+    share: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """Share of this source in the mix, beside the shares of the other sources; ``data.mix`` says of what."""
+    epochs: float = Field(1.0, gt=0, allow_inf_nan=False)
+    """How often each row is seen; of a fraction, rows drawn by ``train.seed``."""
+    masking: Annotated[MaskingList | None, BeforeValidator(_as_unions)] = None
+    """Which tokens of these rows are trained, where that differs from the recipe's ``masking``."""
+    template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """More arguments of the chat template for these rows, such as ``enable_thinking``."""
+    row_weight: str | None = None
+    """Column that holds the loss weight of each row; the masking `message_weights` reads it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_in_source(cls, value: Any) -> Any:
+        """Gather the source's own options, which stand beside the others."""
+        if not isinstance(value, Mapping) or isinstance(value.get("source"), Mapping | BaseModel):
+            return value
+        own = {name: item for name, item in value.items() if name in cls.model_fields and name != "source"}
+        options = {name: item for name, item in value.items() if name not in cls.model_fields}
+        known = [name for key, name in _SOURCE_OF.items() if key in options]
+        if "source" not in value and len(known) != 1:
+            raise ValueError("needs exactly one of `path` and `hub`, or a `source`.")
+        return {**own, "source": {"type": value.get("source", *known), **options}}
+
+
+_SOURCE_OF = {"path": "file", "hub": "hub"}
+"""Option -> the source that it stands for."""
+
+
+def _as_share(value: Any) -> Any:
+    """Read ``1%`` as 0.01."""
+    if isinstance(value, str) and value.strip().endswith("%"):
+        return float(value.strip()[:-1]) / 100
+    return value
+
+
+Share = Annotated[float, BeforeValidator(_as_share), Field(ge=0.0, le=1.0)]
+"""A share: a number from 0 to 1, or per cent as in ``1%``."""
+
+
+class MixSection(Section):
+    """How sources with a `share` are mixed."""
+
+    by: Literal["rows", "tokens", "trained_tokens"] = "rows"
+    """What the shares are of."""
+    stop: Literal["first", "all"] = "first"
+    """``first`` ends when one source is used up, so no row is seen twice; ``all`` when every source is, so the rows of
+    the others are seen again."""
 
 
 class DataSection(Section):
     """The rows to train and to evaluate on."""
 
     train: Annotated[tuple[SourceSection, ...], BeforeValidator(_as_list), Field(min_length=1)]
-    """One source, or a list of sources that are read one after another."""
+    """One source, or a list of sources."""
     eval: Annotated[tuple[SourceSection, ...], BeforeValidator(_as_list)] = ()
     """Held-out rows, in the same form."""
     eval_fraction: float = Field(0.0, ge=0.0, lt=1.0)
-    """Instead of `eval`: hold this share of the training rows out, chosen by ``train.data_seed`` or ``train.seed``."""
+    """Instead of `eval`: hold this share of the training rows out, chosen by ``train.seed``."""
+    mix: MixSection = MixSection()
     max_length: int | None = Field(1024, gt=1)
     """Longest row, in tokens."""
-    too_long: Literal["drop", "error"] = "drop"
-    """What happens to a longer row. Nothing is ever cut."""
-    max_loss: float = Field(0.01, ge=0.0, le=1.0)
+    too_long: LengthPolicy = Field("drop", validate_default=True)
+    """What becomes of a longer row."""
+    max_loss: Share = 0.01
     """Largest share of a source's trained tokens that may be lost with rows that are too long."""
+    max_dropped: Share = 1.0
+    """Largest share of a source's rows that may be dropped, for whatever reason."""
     special_tokens_in_content: Literal["escape", "error", "allow"] = "escape"
     """Text in a message that looks like a control token: tokenize it as text, refuse the row, or let it control."""
     engine: Literal["auto", "tokenizers", "tiktoken"] = "auto"
     """What turns text into ids: ``tiktoken`` where it has proven to give the tokenizer's ids, else ``tokenizers``."""
-    packing: Literal["none", "rows"] = "none"
-    """``rows`` packs documents into rows of `max_length`, kept apart by position ids; proven on the model first."""
+    packing: Literal["auto", "none", "rows", "flat"] = "auto"
+    """``rows`` packs documents into rows of `max_length`, kept apart by position ids; proven on the model first.
+    ``flat`` lays the documents of a batch end to end for FlashAttention. ``none`` pads. ``auto`` is ``flat`` with
+    FlashAttention and pads batches of rows of similar length without it."""
     on_bad_row: Literal["error", "skip"] = "error"
     """What happens when rows do not fit their format."""
     on_empty: Literal["error", "drop"] = "error"
@@ -164,10 +218,7 @@ class Recipe(Section):
     data: DataSection
     chat_template: ChatTemplate = Field("tokenizer", validate_default=True)
     """How conversations become text."""
-    masking: Annotated[tuple[tuple[Masking, ...], ...], BeforeValidator(_as_unions)] = Field(
-        "assistant",
-        validate_default=True,
-    )
+    masking: Annotated[MaskingList, BeforeValidator(_as_unions)] = Field("assistant", validate_default=True)
     """Which tokens are trained. In a list the weights multiply; ``a + b`` unites two strategies."""
     spans: SpansSection = SpansSection()
     quantization: Quantization
@@ -185,7 +236,11 @@ class Recipe(Section):
         """Yield (path in the recipe, component) for every component chosen, in the order of the data."""
         for where in ("train", "eval"):
             for index, source in enumerate(getattr(self.data, where)):
+                yield f"data.{where}[{index}].{source.source.shorthand or 'source'}", source.source
                 yield f"data.{where}[{index}].format", source.format
+                for union in source.masking or ():
+                    yield from ((f"data.{where}[{index}].masking", part) for part in union)
+        yield "data.too_long", self.data.too_long
         yield "chat_template", self.chat_template
         yield from (("masking", part) for union in self.masking for part in union)
         if self.model.build is not None:

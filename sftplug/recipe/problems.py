@@ -89,11 +89,14 @@ def _unknown_key(name: str, around: Iterable[str | int], root: type[BaseModel], 
 def _keys_at(around: Iterable[str | int], root: type[BaseModel], registry: Registry) -> list[str]:
     """Return the keys that the model at pydantic's location `around` knows."""
     model: type[BaseModel] | None = root
+    above: dict[str, Any] = {}
     for part in around:
         if isinstance(part, int) or model is None:
             continue
+        if part == "source":
+            above = dict(model.model_fields)  # a source's options stand beside those of its section
         model = _model_of_field(model, part) or _component_named(model, part, registry)
-    return [name for name in model.model_fields if name != "type"] if model else []
+    return [name for name in {**above, **model.model_fields} if name not in ("type", "source")] if model else []
 
 
 def _model_of_field(model: type[BaseModel], name: str) -> type[BaseModel] | None:

@@ -1,16 +1,16 @@
 """Packing loses nothing, cuts nothing, and keeps documents apart."""
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from conftest import rows
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from sftplug import ModelError, RecipeError
 from sftplug.data.pack import best_fit_decreasing, pack
+from sftplug.data.table import TokenWriter, open_dataset
 from sftplug.probe import check_isolation
 
 LENGTHS = st.lists(st.integers(1, 64), max_size=60)
@@ -30,24 +30,37 @@ def test_a_document_longer_than_a_row_is_refused():
         best_fit_decreasing([3, 65], 64)
 
 
-@given(LENGTHS.filter(bool))
-def test_packed_rows_hold_the_same_ids_labels_and_weights(lengths):
+def write(file, documents, weights):
+    writer = TokenWriter(file)
+    flat = np.array([token for document in documents for token in document], dtype=np.int32)
+    writer.write(
+        flat, np.array(weights, np.float32), np.array([len(d) for d in documents]), np.ones(len(documents), bool)
+    )
+    return writer.close()
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(LENGTHS.filter(bool), st.randoms())
+def test_packed_rows_hold_the_same_ids_labels_and_weights(tmp_path, lengths, random):
     rng = np.random.default_rng(0)
     documents = [rng.integers(0, 99, length).tolist() for length in lengths]
-    weights = [[1.0] * length for length in lengths]
-    table = pa.table({"input_ids": documents, "labels": documents, "weights": weights})
-    packed, packing = pack(table, 64)
-    assert (packing.documents, packing.rows) == (len(lengths), len(packed))
-    found = {}
-    for row in packed.to_pylist():
+    measures = write(tmp_path / "rows", documents, [1.0] * sum(lengths))
+    order = random.choices(range(len(lengths)), k=len(lengths) + 3)  # a mix may repeat a document, or leave one out
+    placed, packing = pack(tmp_path / "rows", tmp_path / "packed", np.array(order), measures.lengths, 64)
+    packed = open_dataset(tmp_path / "packed", weighted=True)
+    assert (packing.documents, packing.rows) == (len(order), len(packed))
+    where = iter(placed.tolist())
+    for row in packed:
         at = 0
         assert sum(row["seq_lengths"]) == len(row["input_ids"]) == len(row["labels"]) == len(row["weights"])
-        for document, length in zip(row["documents"], row["seq_lengths"], strict=True):
-            found[document] = row["input_ids"][at : at + length]
-            assert row["labels"][at : at + length] == [-100, *documents[document][1:]]
+        for length in row["seq_lengths"]:
+            document = documents[next(where)]
+            assert row["input_ids"][at : at + length] == document
+            assert row["labels"][at : at + length] == [-100, *document[1:]]
             assert row["weights"][at : at + length] == [0.0, *[1.0] * (length - 1)]
             at += length
-    assert [found[index] for index in range(len(lengths))] == documents
+        assert next(where) == -1
+    assert sorted(number for number in placed.tolist() if number >= 0) == sorted(order)
 
 
 SMALL = {"vocab_size": 128, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sftplug.data.engine.encoded import Encoded, IntArray, together
 
@@ -16,6 +17,9 @@ class Engine(Protocol):
 
     def ids(self, texts: Sequence[str]) -> list[IntArray]:
         """Return the ids of each text, no special tokens added."""
+
+    def spells(self, texts: Sequence[str]) -> NDArray[np.bool_] | None:
+        """Return (T,) whether the tokens of a text spell its very bytes; None if the engine does not know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,9 @@ class TokenizersEngine:
         """Return the ids of each text."""
         encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
+
+    def spells(self, texts: Sequence[str]) -> None:
+        """Return None: what a tokenizer does to a text before it is cut is its own business."""
 
     def with_offsets(self, texts: Sequence[str]) -> Encoded:
         """Return ids and the tokenizer's own offsets."""

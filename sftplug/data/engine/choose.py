@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -18,7 +21,7 @@ EngineName = Literal["auto", "tokenizers", "tiktoken"]
 
 WORTH_IT = 1000
 """So many rows in a batch are worth the proof that `tiktoken` needs."""
-SAMPLE = 300
+SAMPLE = 200
 """So many of them must agree, besides the adversarial strings and every token of the vocabulary."""
 
 
@@ -28,6 +31,8 @@ class Encoders:
 
     slow: TokenizersEngine
     wanted: EngineName = "auto"
+    proofs: Path | None = None
+    """Folder that remembers for which vocabularies the engines agree."""
     engine: Engine = None  # type: ignore[assignment]
     spelling: Spelling | None = None
     chosen: bool = False
@@ -42,19 +47,25 @@ class Encoders:
         """The engine in use, for the record."""
         return "tokenizers" if self.engine is self.slow else "tiktoken"
 
-    def encode(self, texts: Sequence[str]) -> Encoded:
-        """Return the tokens of `texts`, no special tokens added: the template has them in its text.
+    def ids(self, texts: Sequence[str]) -> list[IntArray]:
+        """Return the ids of each text, no special tokens added: the template has them in its text.
 
         Raises ModelError when tiktoken is demanded and does not give the tokenizer's ids.
         """
         if not self.chosen and (self.wanted == "tiktoken" or len(texts) >= WORTH_IT):
             self._choose(texts)
-        if self.spelling is None:
-            return self.slow.with_offsets(texts)
-        return self._located(self.spelling, self.engine.ids(texts), texts)
+        return self.engine.ids(texts) if self.spelling is not None else []
+
+    def located(self, ids: Sequence[IntArray], texts: Sequence[str]) -> Encoded:
+        """Return the tokens of `texts`, whose ids are known, with the characters that each covers."""
+        return self.slow.with_offsets(texts) if self.spelling is None else self._located(self.spelling, ids, texts)
+
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        """Return the tokens of `texts`."""
+        return self.located(self.ids(texts), texts)
 
     def _located(self, spelling: Spelling, ids: Sequence[IntArray], texts: Sequence[str]) -> Encoded:
-        encoded, spelled = spelling.locate(ids, texts)
+        encoded, spelled = spelling.locate(ids, texts, self.engine.spells(texts))
         if spelled.all():
             return encoded
         told = {index: self.slow.with_offsets([texts[index]]) for index in np.flatnonzero(~spelled).tolist()}
@@ -75,10 +86,22 @@ class Encoders:
             raise ModelError(f"data.engine: tiktoken cannot stand in for this tokenizer: it {why}. Leave it to `auto`.")
 
     def _proven(self, fast: TiktokenEngine, texts: Sequence[str]) -> bool:
-        return agrees(fast, self.slow, texts[:SAMPLE]) and agrees_on_vocabulary(fast, self.slow)
+        """Whether both engines agree. The proof for the vocabulary is kept; the one for the rows is made every time."""
+        if not agrees(fast, self.slow, texts[:SAMPLE]):
+            return False
+        versions = [version(library) for library in ("tiktoken", "tokenizers")]
+        key = hashlib.sha256(repr([self.slow.backend.to_str(), *versions]).encode()).hexdigest()
+        known = self.proofs / key if self.proofs is not None else None
+        if known is not None and known.is_file():
+            return True
+        proven = agrees_on_vocabulary(fast, self.slow)
+        if proven and known is not None:
+            known.parent.mkdir(parents=True, exist_ok=True)
+            known.touch()
+        return proven
 
     def _spells(self, texts: Sequence[str]) -> bool:
         """Whether tokens spell most texts; else asking the offsets at once is quicker."""
-        sample = texts[:100]
+        sample = texts[:20]
         assert self.spelling is not None
-        return bool(self.spelling.locate(self.slow.ids(sample), sample)[1].mean() > 0.5)
+        return bool(self.spelling.locate(self.slow.ids(sample), sample, None)[1].mean() > 0.5)

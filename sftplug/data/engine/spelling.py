@@ -23,8 +23,13 @@ class Spelling:
     length: NDArray[np.int64]
     """(V,) how many bytes a token has."""
 
-    def locate(self, ids: Sequence[IntArray], texts: Sequence[str]) -> tuple[Encoded, NDArray[np.bool_]]:
-        """Return where each token stands, and (T,) whether a text is spelled by its tokens to the byte."""
+    def locate(
+        self, ids: Sequence[IntArray], texts: Sequence[str], known: NDArray[np.bool_] | None
+    ) -> tuple[Encoded, NDArray[np.bool_]]:
+        """Return where each token stands, and (T,) whether a text is spelled by its tokens to the byte.
+
+        Where any is not, no place is told. `known` is what the engine itself knows of that, if it does.
+        """
         flat = np.concatenate(ids) if ids else np.zeros(0, np.int32)
         counts = np.array([len(item) for item in ids], dtype=np.int64)
         written = [text.encode() for text in texts]
@@ -34,9 +39,10 @@ class Spelling:
         token_bounds = np.concatenate([[0], np.cumsum(counts)])
         byte_bounds = np.concatenate([[0], ends])[token_bounds]
         spelled = np.diff(byte_bounds) == sizes
+        spelled = spelled if known is None else spelled & known
         if spelled.all():
             buffer = np.frombuffer(b"".join(written), dtype=np.uint8)
-            spelled = self._same_bytes(flat, lengths, ends, buffer, byte_bounds)
+            spelled = spelled if known is not None else self._same_bytes(flat, lengths, ends, buffer, byte_bounds)
             start, end = _characters(ends - lengths, ends, buffer, sum(map(len, texts)))
             shift = np.concatenate([[0], np.cumsum([len(text) for text in texts])])[:-1]
             shift = np.repeat(shift, counts)
@@ -63,12 +69,12 @@ class Spelling:
 
 def _characters(
     start: NDArray[np.int64], end: NDArray[np.int64], buffer: NDArray[np.uint8], characters: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """Turn byte offsets into character offsets; a token of some bytes of a character covers all of it."""
     if characters == len(buffer):
         return start, end
     # Every byte but a continuation byte (10xxxxxx) begins a character.
-    index = np.cumsum((buffer & 0xC0) != 0x80)
+    index = np.cumsum((buffer & 0xC0) != 0x80, dtype=np.int32)
     return index[np.minimum(start, len(buffer) - 1)] - 1, index[np.maximum(end - 1, 0)]
 
 

@@ -14,6 +14,7 @@ from sftplug.tokens import PARTS
 
 _CODE = {name: index for index, name in enumerate(PARTS)}
 _THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
+_ITEM = re.compile(r"content\[(\d+)\]")
 _STOP = re.compile(r"(?:<[^\s<>]+>|\S+)\s*\Z")
 
 Labelled = tuple[int, int, str]
@@ -21,7 +22,7 @@ Labelled = tuple[int, int, str]
 
 
 class Runs(NamedTuple):
-    """What is known of the R runs that tile a text: four arrays of equal length."""
+    """What is known of the R runs that tile a text: arrays of equal length."""
 
     starts: NDArray[np.int32]
     """(R,) where each run starts."""
@@ -31,22 +32,20 @@ class Runs(NamedTuple):
     """(R,) index into `sftplug.PARTS`."""
     own: NDArray[np.bool_]
     """(R,) whether the message wrote the run itself, rather than the template for it."""
+    item: NDArray[np.int16]
+    """(R,) index of the content part a run is of, where the content is a list of parts; -1 elsewhere."""
 
     def cut(self, start: int, end: int) -> Runs:
         """Return the runs of the characters from `start` to `end`, their starts counted from `start`."""
         first = max(int(np.searchsorted(self.starts, start, side="right")) - 1, 0)
         last = int(np.searchsorted(self.starts, end, side="left"))
         starts = np.maximum(self.starts[first:last] - start, 0).astype(np.int32)
-        return Runs(starts, self.message[first:last], self.part[first:last], self.own[first:last])
+        return Runs._make(array[first:last] for array in self)._replace(starts=starts)
 
     def followed_by(self, length: int, other: Runs) -> Runs:
         """Return these runs, which cover `length` characters, and `other` after them."""
-        return Runs(
-            np.concatenate([self.starts, other.starts + length]).astype(np.int32),
-            np.concatenate([self.message, other.message]).astype(np.int32),
-            np.concatenate([self.part, other.part]).astype(np.int8),
-            np.concatenate([self.own, other.own]).astype(bool),
-        )
+        moved = other._replace(starts=(other.starts + length).astype(np.int32))
+        return Runs._make(np.concatenate([mine, theirs]) for mine, theirs in zip(self, moved, strict=True))
 
 
 def label_parts(layout: Layout, spans: Sequence[tuple[int, int, int]]) -> Runs:
@@ -54,7 +53,7 @@ def label_parts(layout: Layout, spans: Sequence[tuple[int, int, int]]) -> Runs:
     bounds = [(start, end) for start, end, _ in spans]
     last = {piece.message: piece.end for piece in layout.pieces if piece.field}
     runs = [
-        (run, bool(piece.field))
+        (run, piece.field)
         for piece in layout.pieces
         if piece.end > piece.start
         for run in _label(layout.text, piece, last.get(piece.message), bounds)
@@ -62,8 +61,15 @@ def label_parts(layout: Layout, spans: Sequence[tuple[int, int, int]]) -> Runs:
     starts = np.array([start for (start, _, _), _ in runs], dtype=np.int32)
     message = np.array([owner for (_, owner, _), _ in runs], dtype=np.int32)
     part = np.array([_CODE[name] for (_, _, name), _ in runs], dtype=np.int8)
-    own = np.array([own for _, own in runs], dtype=bool)
-    return Runs(starts, message, _mark_thoughts(layout.text, starts, part, bounds), own)
+    own = np.array([bool(field) for _, field in runs], dtype=bool)
+    item = np.array([_item_of(field) for _, field in runs], dtype=np.int16)
+    return Runs(starts, message, _mark_thoughts(layout.text, starts, part, bounds), own, item)
+
+
+def _item_of(field: str) -> int:
+    """Return 2 for ``content[2].text``, -1 for what is of no content part."""
+    found = _ITEM.match(field)
+    return int(found.group(1)) if found else -1
 
 
 def _label(text: str, piece: Piece, last: int | None, spans: Sequence[tuple[int, int]]) -> Iterator[Labelled]:

@@ -24,7 +24,8 @@ from sftplug.data.render.questions import Asking, Field, Opaque, Question
 from sftplug.data.render.rendered import Rendered, Span
 
 Messages = Sequence[Mapping[str, Any]]
-_ROLES = frozenset({"system", "developer", "user", "assistant"})
+ROLES = frozenset({"system", "developer", "user", "assistant"})
+"""Roles whose messages have no parts but texts."""
 _THOUGHT = "think>"
 """What both tags of a thought contain; the check looks for them in texts."""
 VARIANTS = 4
@@ -39,16 +40,17 @@ def texts_of(messages: Messages) -> dict[Field, str] | None:
     for index, message in enumerate(messages):
         content, reasoning = message.get("content"), message.get(REASONING)
         known = 2 + (reasoning is not None)
-        if type(content) is not str or len(message) != known or message.get("role") not in _ROLES:
+        if type(content) is not str or len(message) != known or message.get("role") not in ROLES:
             return None
         texts[index, "content"] = content
         if reasoning is not None:
-            if type(reasoning) is not str:
-                return None
             texts[index, REASONING] = reasoning
-    if any(_THOUGHT in text or not text or text.isspace() for text in texts.values()):
-        return None
-    return texts
+    return texts if all(map(is_ordinary, texts.values())) else None
+
+
+def is_ordinary(text: Any) -> bool:
+    """Whether the check has nothing to say of a text but where it stands: it is not blank, and holds no thought."""
+    return type(text) is str and _THOUGHT not in text and bool(text) and not text.isspace()
 
 
 class Point(NamedTuple):
@@ -108,9 +110,8 @@ class Shape:
     """The day it was learned, if the template prints the date."""
     run_fixed: NDArray[np.int32]
     run_slots: NDArray[np.intp]
-    message: NDArray[np.int32]
-    part: NDArray[np.int8]
-    own: NDArray[np.bool_]
+    runs: Runs
+    """What is known of each run; only the starts differ from row to row."""
     spans: tuple[tuple[Point, Point, int], ...]
 
     def fits(self, texts: Mapping[Field, str]) -> bool:
@@ -127,7 +128,7 @@ class Shape:
             Span(start.fixed + before[start.slots], end.fixed + before[end.slots], message)
             for start, end, message in self.spans
         )
-        return Rendered(self.outline.fill(texts), Runs(starts, self.message, self.part, self.own), spans, ())
+        return Rendered(self.outline.fill(texts), self.runs._replace(starts=starts), spans, ())
 
 
 def learn(
@@ -160,9 +161,7 @@ def learn(
         day=datetime.date.today() if asking.by_the_day else None,
         run_fixed=np.array([point.fixed for point in runs], dtype=np.int32),
         run_slots=np.array([point.slots for point in runs], dtype=np.intp),
-        message=rendered.runs.message,
-        part=rendered.runs.part,
-        own=rendered.runs.own,
+        runs=rendered.runs,
         spans=tuple(spans),
     )
     return shape if shape.fits(texts) and shape.fill(texts).text == rendered.text else None

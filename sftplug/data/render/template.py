@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from threading import Lock
@@ -10,6 +10,7 @@ from typing import Any
 
 import jinja2
 
+from sftplug.data.render.call import Call, Messages, Tools, assistants_in, make_call, tools_in
 from sftplug.data.render.check import (
     Finding,
     check_interruptions,
@@ -27,9 +28,6 @@ from sftplug.data.render.shape import Shape, Shapes, learn, texts_of
 from sftplug.data.render.spans import Habit, Place, Start, common_start, find_opening, find_start, find_stop, places
 from sftplug.errors import TemplateError
 
-Messages = Sequence[Mapping[str, Any]]
-Tools = Sequence[Mapping[str, Any]] | None
-
 
 @dataclass(slots=True)
 class Turn:
@@ -44,21 +42,6 @@ class Turn:
     def divergent(self) -> bool:
         """Whether inference would render the turn, or what comes before it, differently."""
         return any(finding.kind.startswith("divergent") for finding in self.findings)
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """What a template is called with, as transformers would call it."""
-
-    messages: Messages
-    tools: Tools
-    kwargs: Mapping[str, Any]
-    ends: frozenset[str] = frozenset()
-    """The model's end tokens, when they are known."""
-
-    def until(self, message: int) -> Call:
-        """Return the call with only the messages before `message`."""
-        return replace(self, messages=self.messages[:message])
 
 
 @dataclass(slots=True)
@@ -97,24 +80,33 @@ class Template:
         texts = None if tools else texts_of(messages)
         if texts is None:
             return self.analyse(messages, tools, end_tokens=end_tokens, **kwargs)
-        key = (tuple([message["role"] for message in messages]), tuple(texts), repr(kwargs), end_tokens)
-        shape = self._shapes.find(key, texts)
-        if shape is not None:
-            return shape.fill(texts)
+        roles, arguments = [message["role"] for message in messages], (repr(kwargs), end_tokens)
+        rendered = self.fill(roles, texts, arguments)
+        if rendered is not None:
+            return rendered
         rendered = self.analyse(messages, tools, end_tokens=end_tokens, **kwargs)
+        key = _key(roles, texts, arguments)
         if not rendered.findings and self._shapes.worth_learning(key):
-            shape = self._learn(texts, rendered, _call(messages, tools, kwargs, end_tokens))
+            shape = self._learn(texts, rendered, make_call(messages, tools, kwargs, end_tokens))
             if shape is not None:
                 self._shapes.add(key, shape)
         return rendered
+
+    def fill(self, roles: Sequence[str], texts: Mapping[Field, str], arguments: Hashable) -> Rendered | None:
+        """Return the row of messages with `roles` and `texts`, if its shape is known.
+
+        `arguments` are the template's other arguments as ``(repr(kwargs), end_tokens)``.
+        """
+        shape = self._shapes.find(_key(roles, texts, arguments), texts)
+        return None if shape is None else shape.fill(texts)
 
     def analyse(
         self, messages: Messages, tools: Tools = None, *, end_tokens: frozenset[str] = frozenset(), **kwargs: Any
     ) -> Rendered:
         """Render as `render` does, from nothing: every piece traced, the prompt of every turn rendered."""
-        call = _call(messages, tools, kwargs, end_tokens)
+        call = make_call(messages, tools, kwargs, end_tokens)
         layout = self._layout(call)
-        turns = [self._turn(layout, call, index) for index in _assistants(messages)]
+        turns = [self._turn(layout, call, index) for index in assistants_in(messages)]
         return to_row(layout, _spans(turns), [*self._missing(layout, call), *_all_findings(turns)])
 
     def render_plain(
@@ -149,7 +141,7 @@ class Template:
 
         The row of a turn is what inference shows the model, and then what the model must produce.
         """
-        call = _call(messages, tools, kwargs, end_tokens)
+        call = make_call(messages, tools, kwargs, end_tokens)
         divergent = sorted(
             {f.message for f in rendered.findings if f.kind.startswith("divergent") and f.message is not None}
         )
@@ -175,7 +167,7 @@ class Template:
                 turn.spans.append((begin, stop))
         turn.findings += check_spans(layout, message, turn.spans, start.at)
         turn.findings += check_iterations(layout, message)
-        turn.findings += check_interruptions(layout, message, _tools(call.messages))
+        turn.findings += check_interruptions(layout, message, tools_in(call.messages))
         return turn
 
     def _start(self, layout: Layout, call: Call, message: int, where: Place) -> Start | Finding:
@@ -273,7 +265,7 @@ class Template:
     def _shown_at_inference(self, call: Call, message: int, key: str) -> bool:
         """Whether the model would see the field (or, of its own turn, produce it) in a shorter conversation."""
         own = call.messages[message].get("role") == "assistant"
-        for end in [message + 1] if own else _assistants(call.messages):
+        for end in [message + 1] if own else assistants_in(call.messages):
             try:
                 layout = self._layout(call.until(end), add_generation_prompt=not own)
             except TemplateError:
@@ -295,7 +287,7 @@ class Template:
         probe = [("user", "sftplug asks"), ("assistant", "sftplug replies"), ("user", "sftplug asks again")]
         messages = [{"role": role, "content": text} for role, text in probe]
         try:
-            layout = self._layout(_call(messages, None, call.kwargs, frozenset()))
+            layout = self._layout(make_call(messages, None, call.kwargs, frozenset()))
         except TemplateError:
             return None
         where = places(layout, 1)
@@ -321,7 +313,7 @@ class Template:
         asking = self._asking[0].active
         assert isinstance(asking, Asking)
         prompts = [
-            partial(self._ask, call.until(turn), add_generation_prompt=True) for turn in _assistants(call.messages)
+            partial(self._ask, call.until(turn), add_generation_prompt=True) for turn in assistants_in(call.messages)
         ]
         try:
             return learn(texts, rendered, partial(self._ask, call), prompts, asking)
@@ -353,23 +345,8 @@ def compile_template(source: str, name: str = "template") -> Template:
     return Template(source, name)
 
 
-def _assistants(messages: Messages) -> list[int]:
-    return [index for index, message in enumerate(messages) if message.get("role") == "assistant"]
-
-
-def _tools(messages: Messages) -> frozenset[int]:
-    return frozenset(index for index, message in enumerate(messages) if message.get("role") == "tool")
-
-
-def _call(messages: Messages, tools: Tools, kwargs: Mapping[str, Any], ends: frozenset[str]) -> Call:
-    """Return a call with its data as transformers gives it to templates: plain, reasoning under all of its names."""
-    from transformers.utils import chat_template_utils
-
-    # Transformers' own functions, so that both sides see the same; releases before them pass the data as it is.
-    plain = getattr(chat_template_utils, "_plain_template_data", lambda value: value)
-    alias = getattr(chat_template_utils, "_alias_reasoning_fields", list)
-    chat = alias([plain(dict(message)) for message in messages])
-    return Call(chat, plain(list(tools)) if tools else None, plain(dict(kwargs)), ends)
+def _key(roles: Sequence[str], texts: Mapping[Field, str], arguments: Hashable) -> Hashable:
+    return tuple(roles), tuple(texts), arguments
 
 
 def _divergence(start: Start, message: int) -> Iterator[Finding]:

@@ -1,0 +1,91 @@
+"""Rows in files: one file, all that a pattern matches, a folder; on this machine or behind a URL."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from sftplug import DataError, DatasetSource, InputPath, Row, did_you_mean
+from sftplug_sources import lines, tables
+from sftplug_sources.stored import Stored, find, is_url
+
+if TYPE_CHECKING:
+    from sftplug import Recipe
+
+_BESIDE_DATA = ("readme", "license", "licence", "dataset_infos.json", "state.json", "dataset_info.json")
+"""What also lies in folders of datasets, by how its name begins."""
+
+
+class File(DatasetSource):
+    """A file: .jsonl, .json, .csv, .tsv, .parquet, .arrow or .txt, each also .gz or .zst.
+
+    A pattern (``data/*.jsonl``) or a folder stands for its files, in the order of their names; a URL (``https://``,
+    ``s3://``, ``gs://``, ``az://`` …) for a file that `fsspec` reads. Rows are read one by one: a file may be larger
+    than memory.
+    """
+
+    type: Literal["file"] = "file"
+    path: InputPath
+    """The file, pattern, folder or URL; relative to the recipe that names it."""
+    columns: tuple[str, ...] | None = None
+    """Columns to read of .csv, .tsv, .parquet and .arrow files; all by default."""
+    shorthand: ClassVar[str] = "path"
+
+    def check(self, recipe: Recipe) -> Iterable[str]:
+        """Say so when a local file is not there."""
+        if not is_url(self.path) and not any(sign in self.path for sign in "*?[") and not Path(self.path).exists():
+            yield f"the file {self.path} does not exist."
+
+    def label(self) -> str:
+        """Return the path."""
+        return self.path
+
+    def rows(self) -> Iterator[Row]:
+        """Yield the rows of every file. Raises DataError naming file and line for what cannot be read."""
+        for file in self._files():
+            count = 0
+            try:
+                for count, row in enumerate(self._read(file), start=1):  # noqa: B007 - used after the loop
+                    yield row
+            except UnicodeDecodeError as error:
+                where = f"at byte {error.start}"
+                raise DataError(f"{file}: is not UTF-8 text: {error.reason} {where}. Convert it first.") from error
+            if count == 0:
+                raise DataError(f"{file}: holds no rows")
+
+    def fingerprint(self) -> str | None:
+        """Return a hash over names and contents of local files; None for a URL."""
+        digest = hashlib.sha256()
+        for file in self._files():
+            if file.is_remote:
+                return None
+            digest.update(file.name.encode() + b"\0")
+            with file.open() as stream:
+                while block := stream.read(1 << 20):
+                    digest.update(block)
+        return digest.hexdigest()
+
+    def _files(self) -> list[Stored]:
+        """Return the files with rows in them; a file of a folder that cannot be read is an error, not skipped."""
+        found = find(self.path)
+        named = [file for file in found if not file.name.lower().startswith((".", "_", *_BESIDE_DATA))]
+        return named if len(found) > 1 else found
+
+    def _read(self, file: Stored) -> Iterator[Row]:
+        ending = _ending(file.name)
+        if ending in lines.READERS:
+            return lines.READERS[ending](file)
+        if ending in tables.BUILDERS:
+            return tables.read(file, ending, self.columns)
+        known = sorted([*lines.READERS, *tables.BUILDERS])
+        raise DataError(
+            f"{file}: cannot read a '{ending}' file.{did_you_mean(ending, known)} Known: {', '.join(known)}."
+        )
+
+
+def _ending(name: str) -> str:
+    """Return the ending that says how to read a file, that of a compressed one without ``.gz`` or ``.zst``."""
+    suffixes = [suffix.lower() for suffix in PurePosixPath(name).suffixes if suffix.lower() not in (".gz", ".zst")]
+    return suffixes[-1] if suffixes else PurePosixPath(name).suffix

@@ -1,0 +1,48 @@
+"""Rows of a dataset on the Hub."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import ClassVar, Literal
+
+from sftplug import DataError, DatasetSource, Row
+from sftplug_sources.tables import choose_columns
+
+
+class Hub(DatasetSource):
+    """A dataset on the Hub, streamed: nothing is downloaded that is not read."""
+
+    type: Literal["hub"] = "hub"
+    hub: str
+    """Name of the dataset, such as ``tatsu-lab/alpaca``."""
+    config: str | None = None
+    """Configuration of the dataset."""
+    split: str = "train"
+    """Split of the dataset."""
+    revision: str | None = None
+    """Commit, tag or branch. Only rows of a commit are cached between runs."""
+    columns: tuple[str, ...] | None = None
+    """Columns to read; all by default."""
+    shorthand: ClassVar[str] = "hub"
+
+    def label(self) -> str:
+        """Return name, configuration and split."""
+        return "/".join(part for part in (self.hub, self.config, self.split) if part)
+
+    def rows(self) -> Iterator[Row]:
+        """Yield the rows. Raises DataError when the dataset cannot be had."""
+        import datasets
+
+        try:
+            table = datasets.load_dataset(
+                self.hub, self.config, split=self.split, revision=self.revision, streaming=True
+            )
+            for index, row in enumerate(choose_columns(table, self.columns, self.hub)):
+                yield Row(row, f"{self.hub}/{self.split}[{index}]")
+        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+            raise DataError(f"dataset {self.hub} (split {self.split}): {error}") from error
+
+    def fingerprint(self) -> str | None:
+        """Return the commit, if the revision is one: nothing else stays the same."""
+        return self.revision if re.fullmatch(r"[0-9a-f]{40}", self.revision or "") else None

@@ -1,0 +1,99 @@
+"""Files wherever they are stored, found by path, pattern, folder or URL."""
+
+from __future__ import annotations
+
+import gzip
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import IO, Any, cast
+
+from sftplug import DataError
+
+_LIBRARIES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "abfss": "adlfs"}
+"""Protocol -> the library through which `fsspec` speaks it."""
+
+
+def is_url(path: str) -> bool:
+    """Whether `path` names a protocol, as in ``s3://bucket/file``."""
+    return "://" in path
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One file."""
+
+    path: str
+    filesystem: Any
+    """The `fsspec` filesystem it is in."""
+
+    @property
+    def name(self) -> str:
+        """The file's own name, without folders."""
+        return PurePosixPath(self.path.partition("?")[0]).name
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is on another machine."""
+        return "file" not in self.filesystem.protocol
+
+    @property
+    def url(self) -> str:
+        """The path with its protocol, as libraries take it."""
+        return self.path if not self.is_remote else str(self.filesystem.unstrip_protocol(self.path))
+
+    def __str__(self) -> str:
+        return self.url
+
+    def open(self) -> IO[bytes]:
+        """Open for reading bytes. Raises DataError when it cannot be had."""
+        try:
+            return cast("IO[bytes]", self.filesystem.open(self.path, "rb"))
+        except OSError as error:
+            raise DataError(f"{self}: cannot be read: {error.strerror or error}") from error
+
+    def open_decompressed(self) -> IO[bytes]:
+        """Open for reading what is in it, if it is compressed."""
+        if self.name.lower().endswith(".gz"):
+            return cast("IO[bytes]", gzip.open(self.open()))
+        if self.name.lower().endswith(".zst"):
+            import pyarrow
+
+            return cast("IO[bytes]", pyarrow.CompressedInputStream(pyarrow.PythonFile(self.open(), mode="r"), "zstd"))
+        return self.open()
+
+
+def find(path: str) -> list[Stored]:
+    """Return the files that `path` stands for, sorted by name. Raises DataError when there is none."""
+    filesystem, inner = _filesystem(path)
+    try:
+        # A URL may well have a question mark, and is not looked for before it is read.
+        searched = not is_url(path) or any(sign in inner for sign in "*[")
+        found = _match(filesystem, inner) if searched else [inner]
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
+    if not found:
+        raise DataError(f"{path}: no file is there")
+    return [Stored(name, filesystem) for name in found]
+
+
+def _match(filesystem: Any, path: str) -> list[str]:
+    if filesystem.isfile(path):
+        return [path]
+    if filesystem.isdir(path):
+        return sorted(filesystem.find(path))
+    if any(sign in path for sign in "*?["):
+        return sorted(name for name in filesystem.glob(path) if filesystem.isfile(name))
+    return []
+
+
+def _filesystem(path: str) -> tuple[Any, str]:
+    import fsspec
+
+    protocol = path.partition("://")[0] if is_url(path) else "file"
+    try:
+        return cast("tuple[Any, str]", fsspec.core.url_to_fs(path))
+    except ImportError as error:
+        library = _LIBRARIES.get(protocol, protocol)
+        raise DataError(f"{path}: reading {protocol}:// needs the library {library}: pip install {library}") from error
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error

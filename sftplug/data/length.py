@@ -1,0 +1,188 @@
+"""Rows that fit: what is too long meets the recipe's length policy; the ledger is told what became of every row."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sftplug.components import LengthPolicy
+from sftplug.conversation import Conversation
+from sftplug.data.convert import Example
+from sftplug.data.gate import Gate, TextRow
+from sftplug.data.ledger import Account
+from sftplug.errors import DataError
+from sftplug.tokens import LongRow, TokenBatch
+
+
+@dataclass(slots=True)
+class Batch:
+    """R rows as tokens with weights, N tokens in all."""
+
+    texts: Sequence[TextRow]
+    tokens: TokenBatch
+    weights: NDArray[np.float32]
+    cut: set[int] = field(default_factory=set)
+    """Rows that lost tokens to the length policy."""
+    kept: NDArray[np.bool_] = field(init=False)
+    """(R,) which rows reach the trainer."""
+    lengths: NDArray[np.int64] = field(init=False)
+    trained: NDArray[np.float64] = field(init=False)
+    """(R,) tokens, and sums of the loss weights."""
+
+    def __post_init__(self) -> None:
+        """Measure the rows: tokens, and the sum of the loss weights."""
+        rows = len(self.texts)
+        self.lengths = np.bincount(self.tokens.row, minlength=rows)
+        self.trained = np.bincount(self.tokens.row, weights=self.weights, minlength=rows).astype(np.float64)
+        self.kept = self.trained > 0
+
+    def where(self, chosen: NDArray[np.bool_], cut: set[int]) -> Batch:
+        """Return the batch with only the tokens that `chosen`, of shape (N,), is true for."""
+        return Batch(self.texts, self.tokens.where(chosen), self.weights[chosen], cut)
+
+
+@dataclass(frozen=True, slots=True)
+class Fitter:
+    """Makes rows fit."""
+
+    limit: int | None
+    policy: LengthPolicy
+    gate: Gate
+    encode: Callable[[Sequence[TextRow]], Batch]
+    """Tokenizes and weighs rows that were rendered anew."""
+
+    def fit(self, batch: Batch, account: Account) -> list[Batch]:
+        """Return `batch` and what stands in for its rows that are too long; tell `account` what became of each row."""
+        if self.limit is None or not (batch.lengths > self.limit).any():
+            _account_for([batch], batch, None, account)
+            return [batch]
+        fitted = self._fit(batch)
+        _account_for(fitted, batch, self.limit, account)
+        return fitted
+
+    def _fit(self, batch: Batch) -> list[Batch]:
+        assert self.limit is not None
+        cuts, again = {}, []
+        for index in np.flatnonzero(batch.lengths > self.limit).tolist():
+            shorter = self._shorten(batch, index)
+            if isinstance(shorter, slice):
+                cuts[index] = shorter
+            elif not batch.texts[index].added:
+                again += [(batch.texts[index], conversation) for conversation in shorter]
+        batch = _cut(batch, cuts) if cuts else batch
+        batch.kept &= batch.lengths <= self.limit
+        # A row that is rendered anew brings its own rows for divergent turns.
+        anew = {text.number for text, _ in again}
+        batch.kept &= np.array([text.number not in anew for text in batch.texts], dtype=bool)
+        texts = [text for before, conversation in again for text in self._render(before, conversation)]
+        return [batch, *(self._fit(self.encode(texts)) if texts else [])]
+
+    def _shorten(self, batch: Batch, index: int) -> Sequence[Conversation] | slice:
+        conversation, here = batch.texts[index].conversation, batch.tokens.row == index
+        message = batch.tokens.message[here]
+        counts = np.bincount(message[message >= 0], minlength=len(conversation.messages))
+        long = LongRow(conversation, counts.tolist(), int(batch.lengths[index]), int(self.limit or 0))
+        shorter = self.policy.shorten(long)
+        if isinstance(shorter, slice):
+            return shorter
+        for item in shorter:
+            if not isinstance(item, Conversation) or len(item.messages) >= len(conversation.messages):
+                raise DataError(
+                    f"length policy '{self.policy.type}': shorten() must return conversations with fewer messages "
+                    f"than the row's {len(conversation.messages)}, or a slice of its tokens"
+                )
+        return shorter
+
+    def _render(self, before: TextRow, conversation: Conversation) -> Iterator[TextRow]:
+        """Yield the rows of what is left of `before`; what cannot be trained safely is left out like what is lost."""
+        yield from self.gate.rows(Example(conversation, before.origin), Account(""), before.number)
+
+
+def _cut(batch: Batch, cuts: dict[int, slice]) -> Batch:
+    bounds = np.concatenate([[0], np.cumsum(batch.lengths)])
+    chosen = np.ones(len(batch.weights), dtype=bool)
+    for index, kept in cuts.items():
+        row = chosen[bounds[index] : bounds[index + 1]]
+        row[:] = False
+        row[kept] = True
+    return batch.where(chosen, {*batch.cut, *cuts})
+
+
+# --- accounting -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """One row on its way out."""
+
+    text: TextRow
+    length: int
+    trained: float
+    kept: bool
+    cut: bool
+
+
+def _pieces(batch: Batch) -> Iterator[_Piece]:
+    numbers = zip(batch.lengths.tolist(), batch.trained.tolist(), batch.kept.tolist(), strict=True)
+    for index, (length, trained, kept) in enumerate(numbers):
+        yield _Piece(batch.texts[index], length, trained, kept, index in batch.cut)
+
+
+def _account_for(fitted: Sequence[Batch], asked: Batch, limit: int | None, account: Account) -> None:
+    """Tell `account` what became of each row of `asked`, whose rows and what stands in for them are in `fitted`."""
+    out: dict[int, list[_Piece]] = {}
+    for batch in fitted:
+        for piece in _pieces(batch):
+            if piece.kept:
+                out.setdefault(piece.text.number, []).append(piece)
+    for number, pieces in groupby(_pieces(asked), key=lambda piece: piece.text.number):
+        _account_for_row(list(pieces), out.get(number, []), limit, account)
+
+
+def _account_for_row(before: Sequence[_Piece], after: Sequence[_Piece], limit: int | None, account: Account) -> None:
+    first, origin = before[0], before[0].text.origin
+    account.lengths[first.length] += 1
+    for index, piece in enumerate(after):
+        account.keep(piece.length, piece.trained, added=index > 0)
+    wanted = sum(piece.trained for piece in before)
+    long = [piece for piece in before if limit is not None and piece.length > limit]
+    if long and wanted > 0:
+        account.lost += max(0.0, wanted - sum(piece.trained for piece in after))
+        reason = f"{long[0].length} tokens, {limit} allowed"
+        if not after:
+            account.drop("too long", origin, reason)
+        else:
+            account.note(_fate(first, after, limit), origin, reason)
+    elif not after:
+        account.drop("empty", origin, why_empty(first.text))
+
+
+def _fate(first: _Piece, after: Sequence[_Piece], limit: int | None) -> str:
+    if any(piece.cut for piece in after):
+        return "cut"
+    return "turn too long" if limit is not None and first.length <= limit else "shortened"
+
+
+def why_empty(text: TextRow) -> str:
+    """Say why a row has no token to train on."""
+    roles = {message.role for message in text.conversation.messages}
+    if roles == {"document"}:
+        return "is plain text, in which no turn is the assistant's. Use `masking: all`."
+    if "assistant" not in roles:
+        return "has no assistant turn."
+    return "has an assistant turn, but the masking gives none of its tokens any weight."
+
+
+def stops(batch: Batch) -> Counter[int]:
+    """Count the last trained token of each turn in the rows kept: what the model learns to stop with."""
+    tokens = batch.tokens
+    trained = (batch.weights > 0) & batch.kept[tokens.row] & tokens.trainable
+    last = trained.copy()
+    last[:-1] &= ~(trained[1:] & (tokens.row[1:] == tokens.row[:-1]) & (tokens.message[1:] == tokens.message[:-1]))
+    ids, turns = np.unique(tokens.ids[last], return_counts=True)
+    return Counter(dict(zip(ids.tolist(), turns.tolist(), strict=True)))

@@ -1,0 +1,80 @@
+"""What the recipe does not allow to be lost is refused, all of it at once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from sftplug.data.ledger import Account, Ledger, length_quantiles
+from sftplug.errors import DataError, MaskError
+from sftplug.recipe.model import DataSection
+
+_SAYINGS = {
+    "bad": ("do not fit their format", "Mend them, or set `data.on_bad_row: skip`."),
+    "unsafe": ("have no loss mask that can be trusted", "The chat template and these rows do not go together."),
+    "empty": ("have no token to train on", "Mend them or the masking, or set `data.on_empty: drop`."),
+    "too long": ("are too long", "Raise `data.max_length`, or choose another `data.too_long`, such as `drop`."),
+}
+
+
+def refuse(ledger: Ledger, data: DataSection) -> None:
+    """Raise for every row that ended where the recipe does not allow it: MaskError for masks, else DataError."""
+    fatal = ["unsafe"]
+    fatal += ["bad"] if data.on_bad_row == "error" else []
+    fatal += ["empty"] if data.on_empty == "error" else []
+    fatal += ["too long"] if data.too_long.refuses else []
+    accounts = [account for _, account in ledger.accounts()]
+    letters = [letter for account in accounts for letter in _letters(account, fatal)]
+    letters += [letter for account in accounts for letter in (*_losses(account, data), *_drops(account, data))]
+    letters = letters or list(_nothing_left(ledger, data))
+    if letters:
+        unsafe = [account for account in accounts if account.dropped["unsafe"]]
+        text = "\n".join(letters)
+        raise MaskError(text, picture=unsafe[0].picture) if unsafe else DataError(text)
+
+
+def _letters(account: Account, fatal: Sequence[str]) -> Iterator[str]:
+    """Yield a paragraph for each stage in `fatal` that ended rows of this source."""
+    for stage in fatal:
+        count = account.dropped[stage]
+        if count:
+            what, remedy = _SAYINGS[stage]
+            shown = account.reasons[stage]
+            more = [f"  … and {count - len(shown)} more"] if count > len(shown) else []
+            head = f"{count} of {account.read} rows of {account.source} {what}:"
+            yield "\n".join([head, *(f"  {line}" for line in shown), *more, remedy])
+
+
+def _losses(account: Account, data: DataSection) -> Iterator[str]:
+    """Yield a paragraph when more of what would be trained is too long than the recipe allows."""
+    share = account.lost / (account.lost + account.trained) if account.lost else 0.0
+    if data.too_long.limited and not data.too_long.refuses and account.trained and share > data.max_loss:
+        quantiles = length_quantiles(account.lengths)
+        yield (
+            f"{account.dropped['too long']} of {account.read} rows of {account.source} are too long: {share:.1%} of "
+            f"its trained tokens would be lost, {data.max_loss:.1%} are allowed. Lengths in tokens: {quantiles}. "
+            f"Set `data.max_length: {quantiles['99%']}` to keep 99 % of the rows, or raise `data.max_loss`."
+        )
+
+
+def _drops(account: Account, data: DataSection) -> Iterator[str]:
+    """Yield a paragraph when more rows are dropped, for whatever reason, than the recipe allows."""
+    dropped = sum(account.dropped.values())
+    if account.read and dropped / account.read > data.max_dropped:
+        why = ", ".join(f"{count} {stage}" for stage, count in account.dropped.items())
+        first = next(iter(account.reasons.get(next(iter(account.dropped)), [])), "")
+        yield (
+            f"{dropped} of {account.read} rows of {account.source} would be dropped ({dropped / account.read:.1%}), "
+            f"{data.max_dropped:.1%} are allowed by `data.max_dropped`: {why}. The first: {first}"
+        )
+
+
+def _nothing_left(ledger: Ledger, data: DataSection) -> Iterator[str]:
+    for split, accounts in ledger.splits.items():
+        if any(account.kept for account in accounts):
+            continue
+        dropped: Counter[str] = sum((account.dropped for account in accounts), Counter())
+        lengths: Counter[int] = sum((account.lengths for account in accounts), Counter())
+        why = ", ".join(f"{count} {stage}" for stage, count in dropped.items()) or "no rows were read"
+        hint = f" Lengths: {length_quantiles(lengths)}; data.max_length is {data.max_length}."
+        yield f"no row of the split '{split}' is left: {why}.{hint if dropped['too long'] else ''}"

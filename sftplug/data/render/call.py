@@ -1,0 +1,46 @@
+"""What a chat template is called with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+Messages = Sequence[Mapping[str, Any]]
+Tools = Sequence[Mapping[str, Any]] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a template is called with, as transformers would call it."""
+
+    messages: Messages
+    tools: Tools
+    kwargs: Mapping[str, Any]
+    ends: frozenset[str] = frozenset()
+    """The model's end tokens, when they are known."""
+
+    def until(self, message: int) -> Call:
+        """Return the call with only the messages before `message`."""
+        return replace(self, messages=self.messages[:message])
+
+
+def assistants_in(messages: Messages) -> list[int]:
+    """Return the indices of the assistant's messages."""
+    return [index for index, message in enumerate(messages) if message.get("role") == "assistant"]
+
+
+def tools_in(messages: Messages) -> frozenset[int]:
+    """Return the indices of the tools' messages."""
+    return frozenset(index for index, message in enumerate(messages) if message.get("role") == "tool")
+
+
+def make_call(messages: Messages, tools: Tools, kwargs: Mapping[str, Any], ends: frozenset[str]) -> Call:
+    """Return a call with its data as transformers gives it to templates: plain, reasoning under all of its names."""
+    from transformers.utils import chat_template_utils
+
+    # Transformers' own functions, so that both sides see the same; releases before them pass the data as it is.
+    plain = getattr(chat_template_utils, "_plain_template_data", lambda value: value)
+    alias = getattr(chat_template_utils, "_alias_reasoning_fields", list)
+    chat = alias([plain(dict(message)) for message in messages])
+    return Call(chat, plain(list(tools)) if tools else None, plain(dict(kwargs)), ends)

@@ -1,0 +1,148 @@
+"""Token rows on disk: written a batch at a time, read back without copying. No data set has to fit into memory."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+IGNORED = -100
+"""The label that the loss leaves out (`torch.nn.CrossEntropyLoss`)."""
+
+TOKENS = pa.schema(
+    [
+        ("input_ids", pa.list_(pa.int32())),
+        ("labels", pa.list_(pa.int32())),
+        ("weights", pa.list_(pa.float32())),
+    ]
+)
+_BATCH = 1000
+
+
+class TableWriter:
+    """Writes an Arrow stream, the format in which `datasets` keeps its own."""
+
+    def __init__(self, file: Path, schema: pa.Schema) -> None:
+        """Open `file` for writing."""
+        self._sink = pa.OSFile(str(file), "wb")
+        self._writer = pa.ipc.new_stream(self._sink, schema)
+        self._schema = schema
+
+    def write(self, columns: Sequence[pa.Array]) -> None:
+        """Append a batch of rows."""
+        self._writer.write_batch(pa.record_batch(list(columns), schema=self._schema))
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._writer.close()
+        self._sink.close()
+
+
+def lists(flat: NDArray[Any], counts: Sequence[int] | NDArray[Any]) -> pa.ListArray:
+    """Return rows of `counts` values each; the flat array goes in as it is, cut by offsets."""
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    return pa.ListArray.from_arrays(offsets, pa.array(flat))
+
+
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """What there is to know of R rows without reading them."""
+
+    lengths: NDArray[np.int64]
+    """(R,) tokens."""
+    trained: NDArray[np.float64]
+    """(R,) sums of the loss weights."""
+    weighted: bool
+    """Whether some weight is neither 0 nor 1."""
+
+
+class TokenWriter:
+    """Writes token rows with their labels, and measures them."""
+
+    def __init__(self, file: Path) -> None:
+        """Open `file` for writing."""
+        self._table = TableWriter(file, TOKENS)
+        self._lengths: list[NDArray[np.int64]] = []
+        self._trained: list[NDArray[Any]] = []
+        self._weighted = False
+        self.rows = 0
+
+    def write(
+        self, ids: NDArray[np.int32], weights: NDArray[np.float32], lengths: NDArray[np.int64], kept: NDArray[np.bool_]
+    ) -> None:
+        """Append those of R rows that are `kept`; `ids` and `weights` hold the tokens of all of them."""
+        chosen = np.repeat(kept, lengths)
+        ids, weights, lengths = ids[chosen], weights[chosen].astype(np.float32), lengths[kept]
+        labels = np.where(weights > 0, ids, IGNORED).astype(np.int32)
+        self._table.write([lists(flat, lengths) for flat in (ids.astype(np.int32), labels, weights)])
+        row = np.repeat(np.arange(len(lengths)), lengths)
+        self._lengths.append(lengths)
+        self._trained.append(np.bincount(row, weights=weights, minlength=len(lengths)))
+        self._weighted |= bool(np.any((weights != 0) & (weights != 1)))
+        self.rows += len(lengths)
+
+    def close(self) -> Measures:
+        """Finish the file, and return what is known of its rows."""
+        self._table.close()
+        lengths = np.concatenate(self._lengths) if self._lengths else np.zeros(0, np.int64)
+        trained = np.concatenate(self._trained) if self._trained else np.zeros(0)
+        return Measures(lengths, trained, self._weighted)
+
+
+class Rows:
+    """Any row of a written file, in any order."""
+
+    def __init__(self, file: Path) -> None:
+        """Map `file` into memory."""
+        table = pa.ipc.open_stream(pa.memory_map(str(file))).read_all()
+        self._columns = {name: _flat_chunks(table[name]) for name in table.column_names}
+        sizes = [len(chunk) for chunk in table[0].chunks]
+        self._first = np.cumsum([0, *sizes])
+
+    def take(self, column: str, rows: Iterable[int]) -> list[NDArray[Any]]:
+        """Return the values of `rows` in `column`."""
+        indices = np.fromiter(rows, dtype=np.int64)
+        chunks = np.searchsorted(self._first, indices, side="right") - 1
+        found = []
+        for row, chunk in zip((indices - self._first[chunks]).tolist(), chunks.tolist(), strict=True):
+            values, offsets = self._columns[column][chunk]
+            found.append(values[offsets[row] : offsets[row + 1]])
+        return found
+
+
+def _flat_chunks(column: pa.ChunkedArray) -> list[tuple[NDArray[Any], NDArray[np.int32]]]:
+    return [(chunk.values.to_numpy(), chunk.offsets.to_numpy()) for chunk in column.chunks]
+
+
+def rearrange(source: Path, target: Path, rows: Sequence[int] | NDArray[np.int64]) -> None:
+    """Write the `rows` of one file to another, in that order and as often as they are named."""
+    have, writer = Rows(source), TableWriter(target, TOKENS)
+    for batch in batched(rows, _BATCH):
+        columns = []
+        for name in TOKENS.names:
+            taken = have.take(name, batch)
+            columns.append(lists(np.concatenate(taken), [len(item) for item in taken]))
+        writer.write(columns)
+    writer.close()
+
+
+def batched(items: Sequence[Any] | NDArray[Any], size: int) -> Iterator[Any]:
+    """Yield `items` in stretches of at most `size`."""
+    return (items[low:high] for low, high in itertools.pairwise([*range(0, len(items), size), len(items)]))
+
+
+def open_dataset(file: Path, *, weighted: bool) -> Dataset:
+    """Return a written file as the trainer gets it: without ``weights`` if the labels say it all."""
+    from datasets import Dataset
+
+    dataset = Dataset.from_file(str(file))
+    return dataset if weighted else dataset.remove_columns("weights")
