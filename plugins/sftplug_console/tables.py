@@ -50,7 +50,12 @@ def show_ledger(ledger: Any) -> None:
         )
     stops = ", ".join(f"{escape(stop)} ({turns:,} turns)" for stop, turns in ledger.stops.items())
     console.print(f"stops learned: {stops or 'none'}", highlight=False)
+    if ledger.reused:
+        console.print("these rows were prepared before; nothing was tokenized")
     for _, account in ledger.accounts():
+        if account.unused:
+            columns = escape(", ".join(account.unused))
+            console.print(f"note: {escape(account.source)}: not read by its format: {columns}", highlight=False)
         for kind, rows in account.noted.items():
             console.print(f"note: {rows:,} rows: {kind}; {escape(account.reasons[kind][0])}", highlight=False)
 

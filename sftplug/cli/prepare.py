@@ -10,6 +10,7 @@ import typer
 
 from sftplug.cli.options import NoPlugin, Overrides, RecipeName, Verbose, be_verbose, open_recipe, prepare_rows
 from sftplug.errors import DataError
+from sftplug.quiet import quiet_progress_bars
 
 
 def prepare(
@@ -24,6 +25,7 @@ def prepare(
     loaded = open_recipe(recipe, overrides, no_plugin)
     if output.exists() and any(output.iterdir()):
         raise DataError(f"{output} is not empty. Choose another folder, or empty it.")
+    quiet_progress_bars()
     prepared = prepare_rows(loaded)
     prepared.train.save_to_disk(str(output / "train"))
     if prepared.eval is not None:

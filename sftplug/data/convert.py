@@ -11,6 +11,9 @@ from sftplug.conversation import ROLES, Conversation, Row
 from sftplug.data.ledger import Account
 from sftplug.errors import DataError, RowError, did_you_mean
 
+WATCHED = 100
+"""So many rows are watched for columns that their format does not read."""
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
@@ -33,10 +36,16 @@ def convert(
     `row_weight` is the column that holds the loss weight of a row, `template_kwargs` what the source adds to the
     arguments of the chat template.
     """
+    unread: dict[str, None] = {}
+    read: set[str] = set()
     for row in rows:
         account.read += 1
+        data = row.data
+        if account.read <= WATCHED:
+            data = _Watched(row.data, read)
+            unread.update(dict.fromkeys(map(str, row.data)))
         try:
-            conversation = _checked(format_.to_conversation(row.data), format_)
+            conversation = _checked(format_.to_conversation(data), format_)
             if row_weight is not None:
                 conversation = replace(conversation, weight=conversation.weight * _weight(row.data, row_weight))
             if template_kwargs:
@@ -46,6 +55,34 @@ def convert(
             yield Example(conversation, row.origin)
         except RowError as error:
             account.drop("bad", row.origin, str(error))
+        if account.read == WATCHED:
+            account.unused = tuple(name for name in unread if name not in (*read, row_weight))
+    if account.read < WATCHED:
+        account.unused = tuple(name for name in unread if name not in (*read, row_weight))
+
+
+class _Watched(dict[str, Any]):
+    """A row that notes which of its columns are read."""
+
+    def __init__(self, data: Mapping[str, Any], read: set[str]) -> None:
+        super().__init__(data)
+        self._read = read
+
+    def __getitem__(self, key: str) -> Any:
+        self._read.add(key)
+        return super().__getitem__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self._read.add(key)
+        return super().get(key, default)
+
+    def values(self) -> Any:
+        self._read.update(self)
+        return super().values()
+
+    def items(self) -> Any:
+        self._read.update(self)
+        return super().items()
 
 
 def _weight(data: Mapping[str, Any], column: str) -> float:

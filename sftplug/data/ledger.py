@@ -39,6 +39,8 @@ class Account:
     """Stage -> rows: ``bad``, ``unsafe``, ``empty``, ``too long``."""
     noted: Counter[str] = field(default_factory=Counter)
     """Kind of finding -> rows that were kept with it, such as ``divergent_header``."""
+    unused: tuple[str, ...] = ()
+    """Columns that the format did not read in any of the first rows."""
     picture: tuple[tuple[str, str], ...] = ()
     """The first unsafe row as (text, style) pieces."""
     reasons: dict[str, list[str]] = field(default_factory=dict)
@@ -84,6 +86,7 @@ class Account:
             "lost": self.lost,
             "trained_share": self.trained / self.tokens if self.tokens else 0.0,
             "length_quantiles": length_quantiles(self.lengths),
+            "unused_columns": list(self.unused),
             "reasons": self.reasons,
         }
 
@@ -97,6 +100,8 @@ class Ledger:
     """What of each training source is in the mix, where shares or epochs were asked for."""
     engine: str = ""
     """What turned text into ids."""
+    reused: bool = False
+    """Whether the rows had been prepared before, so that nothing was read or tokenized."""
     packed: dict[str, Packing] = field(default_factory=dict)
     """Split -> how its documents fitted into rows, where they were packed."""
     stop_ids: Counter[int] = field(default_factory=Counter)
@@ -153,7 +158,8 @@ def _state(account: Account) -> dict[str, Any]:
 
 def _account(state: dict[str, Any]) -> Account:
     counters = {name: Counter(state[name]) for name in ("dropped", "noted")}
-    return Account(**{**state, **counters, "lengths": _numbered(state["lengths"])})
+    texts = {"unused": tuple(state["unused"]), "picture": ()}
+    return Account(**{**state, **counters, **texts, "lengths": _numbered(state["lengths"])})
 
 
 def _numbered(counts: dict[str, int]) -> Counter[int]:

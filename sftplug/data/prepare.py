@@ -74,8 +74,6 @@ class Prepared:
     ledger: Ledger
     order: tuple[tuple[int, ...], ...] | None
     """For each training row the prepared rows in it, where they were mixed or packed; None where each is itself."""
-    cached: bool = False
-    """Whether the rows had been prepared before."""
     _folder: Any = None
     """Keeps a temporary folder as long as the rows are in use."""
 
@@ -109,8 +107,10 @@ def prepare(  # noqa: PLR0913 - the edge of the pipeline: what comes in, and who
         work.fill(temporary.folder)
         return _open(temporary.folder, tokenizer, ledger, keep=temporary)
     place, cached = store.get(key, work.fill)
-    ledger = Ledger.from_state(json.loads((place / "ledger.json").read_text())) if cached else ledger
-    return _open(place, tokenizer, ledger, cached=cached)
+    if cached:
+        ledger = Ledger.from_state(json.loads((place / "ledger.json").read_text()))
+        ledger.reused = True
+    return _open(place, tokenizer, ledger)
 
 
 class _Temporary:
@@ -121,14 +121,12 @@ class _Temporary:
         weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
 
 
-def _open(
-    folder: Path, tokenizer: PreTrainedTokenizerBase, ledger: Ledger, *, cached: bool = False, keep: Any = None
-) -> Prepared:
+def _open(folder: Path, tokenizer: PreTrainedTokenizerBase, ledger: Ledger, *, keep: Any = None) -> Prepared:
     facts = json.loads((folder / "facts.json").read_text())
     datasets = {name: open_dataset(folder / f"{name}.arrow", weighted=weighted) for name, weighted in facts.items()}
     order = folder / "order.npy"
     rows = _by_row(np.load(order)) if order.is_file() else None
-    return Prepared(datasets["train"], datasets.get("eval"), tokenizer, ledger, rows, cached, keep)
+    return Prepared(datasets["train"], datasets.get("eval"), tokenizer, ledger, rows, keep)
 
 
 def _by_row(placed: NDArray[np.int64]) -> tuple[tuple[int, ...], ...]:

@@ -54,16 +54,16 @@ class TiktokenEngine:
         """Encode texts in one call, which needs Python's lock but once; a control token of our own parts them."""
         texts = [self._composed(text) for text in texts]
         if any(_BETWEEN in text for text in texts):
-            return [self._encode(text) for text in texts]
-        ids = self._encode(_BETWEEN.join(texts))
+            return [self._encode(text, self.controls) for text in texts]
+        ids = self._encode(_BETWEEN.join(texts), self.controls | {_BETWEEN})
         first, *others = np.split(ids, np.flatnonzero(ids < 0))
         return [first, *(part[1:] for part in others)]
 
     def _composed(self, text: str) -> str:
         return unicodedata.normalize("NFC", text) if self.nfc and not text.isascii() else text
 
-    def _encode(self, text: str) -> IntArray:
-        ranks = self.encoding.encode_to_numpy(text, allowed_special=self.controls, disallowed_special=())
+    def _encode(self, text: str, controls: frozenset[str]) -> IntArray:
+        ranks = self.encoding.encode_to_numpy(text, allowed_special=controls, disallowed_special=())
         ids: IntArray = self.id_of[ranks]
         return ids
 
@@ -78,9 +78,9 @@ def tiktoken_engine(backend: Any) -> TiktokenEngine | None:
     if ranks is None or pattern is None or controls is None:
         return None
     vocabulary = state["model"]["vocab"]
-    controls = {**controls, _BETWEEN: -1}
-    ids = [vocabulary[token] for token in ranks] + list(controls.values())
-    numbers = {text: len(ranks) + index for index, text in enumerate(controls)}
+    marks = {**controls, _BETWEEN: -1}
+    ids = [vocabulary[token] for token in ranks] + list(marks.values())
+    numbers = {text: len(ranks) + index for index, text in enumerate(marks)}
     spelled = {bytes(ALPHABET[character] for character in token): rank for rank, token in enumerate(ranks)}
     encoding = tiktoken.Encoding("sftplug", pat_str=pattern, mergeable_ranks=spelled, special_tokens=numbers)
     nfc = state["normalizer"] is not None

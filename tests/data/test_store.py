@@ -1,0 +1,193 @@
+"""A second run tokenizes nothing; whatever changes what is prepared, prepares anew."""
+
+import json
+import multiprocessing
+import time
+
+import pytest
+from conftest import rows, write_rows
+
+from sftplug.data import store as stores
+from sftplug.data.prepare import prepare
+from sftplug.data.store import Store
+from sftplug.models import load_tokenizer
+from sftplug.recipe import load_recipe
+
+PLUGIN = """from sftplug import Masking, hookimpl
+
+
+class Mine(Masking):
+    type: str = "mine"
+
+    def weights(self, tokens):
+        return tokens.trainable  # {comment}
+
+
+@hookimpl
+def sftplug_maskings():
+    return [Mine]
+"""
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """Return a function that prepares a recipe with a store of the test's own."""
+
+    def go(file, *overrides):
+        loaded = load_recipe(str(file), overrides)
+        store = Store(tmp_path / "store", loaded.provenance())
+        return prepare(loaded.recipe, load_tokenizer(loaded.recipe), store=store)
+
+    return go
+
+
+def test_a_second_run_tokenizes_nothing_and_has_the_same_rows_and_ledger(recipe_file, kept, monkeypatch):
+    file = recipe_file(data=rows(30))
+    options = ["data.eval_fraction=0.2", "data.packing=rows", "data.max_length=128"]
+    first = kept(file, *options)
+    assert not first.ledger.reused
+    monkeypatch.setattr("sftplug.data.prepare.encoder", None)  # whoever tokenizes, fails
+    monkeypatch.setattr("sftplug.data.prepare.read", None)
+    second = kept(file, *options)
+    assert second.ledger.reused
+    assert second.train.to_dict() == first.train.to_dict()
+    assert second.eval.to_dict() == first.eval.to_dict()
+    assert second.order == first.order
+    assert second.ledger.to_dict() == first.ledger.to_dict()
+    assert second.ledger.stop_ids == first.ledger.stop_ids
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "data.max_length=200",
+        "masking=last_assistant",
+        "chat_template=plain",
+        "spans.on_divergence=warn",
+        "data.packing=rows",
+        "train.seed=7",
+        "data.train.first=20",
+        "data.train.template_kwargs={x: 1}",
+    ],
+)
+def test_another_option_prepares_anew(recipe_file, kept, change):
+    file = recipe_file()
+    kept(file)
+    assert kept(file).ledger.reused
+    assert not kept(file, change).ledger.reused
+
+
+def test_what_does_not_matter_to_the_rows_does_not_prepare_anew(recipe_file, kept):
+    file = recipe_file()
+    kept(file)
+    assert kept(file, "train.learning_rate=0.1", "adapter=lora", "quantization=bf16").ledger.reused
+
+
+def test_other_rows_another_tokenizer_and_one_line_of_a_plugin_prepare_anew(recipe_file, kept, tmp_path):
+    (tmp_path / "mine.py").write_text(PLUGIN.format(comment="one"))
+    file = recipe_file(plugins=["./mine.py"], masking="mine")
+    kept(file)
+    assert kept(file).ledger.reused
+    (tmp_path / "mine.py").write_text(PLUGIN.format(comment="two"))
+    assert not kept(file).ledger.reused
+    write_rows(tmp_path / "rows.jsonl", rows(24, seed=1))
+    assert not kept(file).ledger.reused
+    assert kept(file).ledger.reused
+    assert not kept(file, "model.build.vocab_size=600").ledger.reused
+
+
+def test_the_code_of_sftplug_itself_counts(recipe_file, kept, monkeypatch):
+    file = recipe_file()
+    kept(file)
+    monkeypatch.setattr(stores, "own_code", lambda: "other")
+    assert not kept(file).ledger.reused
+
+
+def test_a_template_that_prints_the_date_counts_the_day(recipe_file, kept, tmp_path, monkeypatch):
+    chatml = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{% endfor %}"
+    prompt = "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+    (tmp_path / "dated.jinja").write_text("{{ strftime_now('%d %b %Y') }}\n" + chatml + prompt)
+    file = recipe_file(chat_template={"file": "./dated.jinja"})
+    kept(file)
+    assert kept(file).ledger.reused
+
+    class Tomorrow:
+        class date:
+            @staticmethod
+            def today():
+                return "tomorrow"
+
+    monkeypatch.setattr(stores, "datetime", Tomorrow)
+    assert not kept(file).ledger.reused
+
+
+def test_rows_that_are_refused_are_not_kept(recipe_file, kept):
+    file = recipe_file(data=[{"messages": []}])
+    for _ in range(2):
+        with pytest.raises(Exception, match="holds no message"):
+            kept(file)
+
+
+def test_a_source_that_cannot_tell_is_read_every_time(recipe_file, kept, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from sftplug import DatasetSource, Row, hookimpl\n\n\nclass Mine(DatasetSource):\n    type: str = 'mine'\n"
+        "    rows_wanted: int = 2\n\n    def label(self):\n        return 'mine'\n\n    def rows(self):\n"
+        "        for n in range(self.rows_wanted):\n"
+        "            yield Row({'instruction': f'Say {n}.', 'output': str(n)}, f'mine[{n}]')\n\n\n"
+        "@hookimpl\ndef sftplug_dataset_sources():\n    return [Mine]\n"
+    )
+    file = recipe_file(plugins=["./mine.py"])
+    options = ["data.train=[{source: mine, rows_wanted: 3, format: alpaca}]"]
+    for _ in range(2):
+        ready = kept(file, *options)
+        assert not ready.ledger.reused
+        assert len(ready.train) == 3
+
+
+def _get(folder, started):
+    def make(place):
+        started.value += 1
+        time.sleep(0.5)
+        (place / "rows").write_text("rows")
+
+    place, _ = Store(folder, []).get("0" * 64, make)
+    assert (place / "rows").read_text() == "rows"
+
+
+def test_of_several_processes_one_prepares_and_the_others_wait(tmp_path):
+    context = multiprocessing.get_context("fork")
+    started = context.Value("i", 0)
+    workers = [context.Process(target=_get, args=(tmp_path, started)) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    assert started.value == 1
+
+
+def test_a_run_that_ends_midway_leaves_nothing_behind(tmp_path):
+    def make(place):
+        (place / "half").write_text("x")
+        raise KeyboardInterrupt
+
+    store = Store(tmp_path / "store", [])
+    with pytest.raises(KeyboardInterrupt):
+        store.get("0" * 64, make)
+    assert [path.name for path in store.folder.iterdir() if path.is_dir()] == []
+
+
+def test_rows_that_nobody_used_for_long_are_forgotten(tmp_path, monkeypatch):
+    store = Store(tmp_path / "store", [])
+    store.get("0" * 64, lambda place: (place / "x").touch())
+    monkeypatch.setattr(stores, "KEPT_DAYS", -1)
+    store.get("1" * 64, lambda place: (place / "x").touch())
+    assert [path.name for path in store.folder.iterdir() if path.is_dir()] == ["1" * 64]
+
+
+def test_the_ledger_survives_json(recipe_file, prepared):
+    from sftplug.data.ledger import Ledger
+
+    ledger = prepared(recipe_file(data=rows(20)), "data.packing=rows", "data.train.epochs=1.5").ledger
+    again = Ledger.from_state(json.loads(json.dumps(ledger.to_state())))
+    assert again == ledger
