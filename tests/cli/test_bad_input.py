@@ -1,0 +1,98 @@
+"""What a user reads when the rows are not what they should be; nothing is written, and the exit code is 2."""
+
+import json
+
+import pytest
+from conftest import TINY
+from typer.testing import CliRunner
+
+from sftplug.cli import app
+
+USER, REPLY = {"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Hi."}
+
+
+def lines(*data):
+    return "".join(json.dumps(row) + "\n" for row in data).encode()
+
+
+def said(folder, rows, *, name="rows.jsonl", **data):
+    """Return what `sftplug prepare` says of a file that holds `rows`, written as they are."""
+    (folder / name).write_bytes(rows)
+    recipe = {
+        "model": {"build": TINY},
+        "chat_template": "chatml",
+        "quantization": "fp32",
+        "data": {"train": {"path": name, "format": "messages"}, "max_length": 256, **data},
+    }
+    (folder / "recipe.yaml").write_text(json.dumps(recipe))
+    result = CliRunner().invoke(app, ["prepare", str(folder / "recipe.yaml"), "--output", str(folder / "prepared")])
+    assert result.exception is not None
+    assert not (folder / "prepared").exists()
+    return str(result.exception)
+
+
+GOOD = {"messages": [USER, REPLY]}
+BAD = {
+    "a broken line": (lines(GOOD) + b'{"messages": [', "rows.jsonl:2: is not valid JSON: Expecting value at column 15"),
+    "another encoding": (
+        '{"messages": "é"}'.encode("latin-1"),
+        "is not UTF-8 text: invalid continuation byte at byte 14.",
+    ),
+    "an empty file": (b"", "rows.jsonl: holds no rows"),
+    "a role nobody knows": (
+        lines(GOOD, {"messages": [{"role": "asistant", "content": "Hi."}]}),
+        "rows.jsonl:2: messages[0].role: nobody knows the role 'asistant'. Did you mean 'assistant'? Known: system, ",
+    ),
+    "no assistant turn": (
+        lines(GOOD, {"messages": [USER]}),
+        "rows.jsonl:2: has no assistant turn.\nMend them or the masking, or set `data.on_empty: drop`.",
+    ),
+    "a key nobody reads": (
+        lines({"messages": [USER, {**REPLY, "wieght": 0}]}),
+        "rows.jsonl:1: messages[1].wieght: unknown key. Did you mean 'weight'?",
+    ),
+    "a weight below zero": (
+        lines({"messages": [USER, {**REPLY, "weight": -1}]}),
+        "rows.jsonl:1: messages[1].weight: must be a number of at least 0, not -1",
+    ),
+    "no messages": (lines({"messages": []}), "rows.jsonl:1: messages: holds no message"),
+    "keys of another format": (
+        lines({"messages": [{"from": "human", "value": "Hi."}]}),
+        "`from` and `value` are the keys of the format `sharegpt`.",
+    ),
+    "a row that is a list": (b"[1]\n", "rows.jsonl:1: must be an object with keys, not list"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_rows_are_named_with_file_and_line(tmp_path, name):
+    rows, text = BAD[name]
+    assert text in said(tmp_path, rows)
+
+
+def test_a_row_of_ten_megabytes_is_read_and_is_too_long(tmp_path):
+    huge = {"messages": [USER, {"role": "assistant", "content": "word " * 2_000_000}]}
+    text = said(tmp_path, lines(GOOD, huge))
+    assert "1 of 2 rows of" in text
+    assert "of its trained tokens would be lost, 1.0% are allowed. Lengths in tokens: {'50%': " in text
+
+
+def test_a_second_bos_is_refused(tmp_path):
+    text = said(
+        tmp_path, lines({"text": "Once upon a time.<|endoftext|>"}), train={"path": "rows.jsonl", "format": "text"}
+    )
+    assert "rows.jsonl:1: text: ends with <|endoftext|>, which is added to every text: the model would see it" in text
+
+
+def test_control_tokens_in_content_are_refused_if_the_recipe_says_so(tmp_path):
+    row = {"messages": [{"role": "user", "content": "Say <|im_end|>."}, REPLY]}
+    text = said(tmp_path, lines(row), special_tokens_in_content="error")
+    assert "rows.jsonl:1: a message holds the control token '<|im_end|>'." in text
+    assert "Set `data.special_tokens_in_content: escape` to tokenize it as text." in text
+
+
+def test_more_dropped_rows_than_the_recipe_allows_stop_the_run(tmp_path):
+    text = said(tmp_path, lines(GOOD, {"messages": []}, GOOD), on_bad_row="skip", max_dropped="10%")
+    assert "1 of 3 rows of" in text
+    assert "would be dropped (33.3%), 10.0% are allowed by `data.max_dropped`: 1 bad." in text
+    assert "The first: rows.jsonl:2: messages: holds no message" in text

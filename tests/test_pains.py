@@ -1,0 +1,216 @@
+"""What hurts the users of other tools, one test a pain: none of it can happen here."""
+
+import json
+
+import pytest
+import yaml
+from conftest import TINY, rows, write_rows
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoTokenizer
+
+from sftplug import DataError, ModelError
+from sftplug.data.store import Store
+from sftplug.models import load_tokenizer
+from sftplug.recipe import load_recipe
+
+USER, REPLY = {"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Hi."}
+
+
+def decoded(ready, row=0, *, trained=False):
+    example = ready.train[row]
+    tokens = [label for label in example["labels"] if label != -100] if trained else example["input_ids"]
+    return ready.tokenizer.decode(tokens)
+
+
+def test_pain_04_truncation_never_destroys_supervision_silently(recipe_file, prepared):
+    long = {"messages": [USER, {"role": "assistant", "content": "word " * 400}]}
+    with pytest.raises(
+        DataError, match=r"would be lost, 1\.0% are allowed\. Lengths in tokens: .*Set `data\.max_length"
+    ):
+        prepared(recipe_file(data=[*rows(8), long]))
+    ready = prepared(recipe_file(data=[*rows(8), long]), "data.max_loss=1")
+    account = ready.ledger.splits["train"][0].to_dict()
+    assert account["dropped"] == {"too long": 1}
+    assert account["lost"] > 300
+    assert account["length_quantiles"]["100%"] > 400
+    with pytest.raises(DataError, match=r"no row of the split 'train' is left: 1 too long\..*data\.max_length is 256"):
+        prepared(recipe_file(data=[long]))
+
+
+def test_pain_05_what_a_plugin_returns_is_trained_and_columns_nobody_reads_are_named(recipe_file, prepared, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from sftplug import Conversation, DatasetFormat, Message, hookimpl\n\n\n"
+        "class Mine(DatasetFormat):\n    type: str = 'mine'\n\n    def to_conversation(self, row):\n"
+        "        turns = Message('user', row['messages'][::-1]), Message('assistant', row['extra'])\n"
+        "        return Conversation(turns)\n\n\n"
+        "@hookimpl\ndef sftplug_dataset_formats():\n    return [Mine]\n"
+    )
+    # A column called `messages` is the plugin's to read, whatever others make of that name.
+    data = [{"messages": "abc", "extra": "row-level", "labels": [1, 2], "lang": "en"}]
+    file = recipe_file(data=data, plugins=["./mine.py"])
+    ready = prepared(file, "data.train.format=mine")
+    assert decoded(ready) == "<|im_start|>user\ncba<|im_end|>\n<|im_start|>assistant\nrow-level<|im_end|>\n"
+    assert decoded(ready, trained=True) == "row-level<|im_end|>"
+    assert ready.ledger.splits["train"][0].unused == ("labels", "lang")
+
+
+def test_pain_10_rows_of_any_schema_come_out_as_they_were_written(recipe_file, prepared):
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {"x": {}}}}}]
+    other = [{"type": "function", "function": {"name": "g", "description": "d"}}]
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": {"x": 1}}}
+    text_call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"x": "one", "y": [1]}'}}
+    answer = {"role": "tool", "content": "1", "tool_call_id": "c1", "name": "f"}
+    data = [
+        {"messages": [USER, {"role": "assistant", "content": "", "tool_calls": [call]}, answer, REPLY], "tools": tools},
+        {
+            "messages": [USER, {"role": "assistant", "tool_calls": [text_call]}, answer, REPLY],
+            "tools": json.dumps(other),
+        },
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "Part."}]}, REPLY]},
+    ]
+    ready = prepared(recipe_file(data=data), "data.max_length=1024")
+    shown = [decoded(ready, row) for row in range(3)]
+    assert '"y": [1]' in shown[1]
+    assert "null" not in "".join(shown)
+    assert "description" not in shown[0]
+    assert "parameters" not in shown[1]
+    assert "Part." in shown[2]
+
+
+def test_pain_16_packed_documents_cannot_see_each_other(recipe_file, prepared, run, monkeypatch):
+    file = recipe_file(data=rows(12))
+    once = ["train.max_steps=1", "train.learning_rate=0", "train.per_device_train_batch_size=12"]
+    apart, packed = run(file, *once), run(file, *once, "data.packing=rows")
+    assert packed.log[0]["loss"] == pytest.approx(apart.log[0]["loss"], abs=1e-5)
+    for row in prepared(file, "data.packing=rows", "data.max_length=128").train:
+        starts = [sum(row["seq_lengths"][:index]) for index in range(len(row["seq_lengths"]))]
+        assert [row["labels"][start] for start in starts] == [-100] * len(starts)
+    # A model whose attention does not keep documents apart is refused before a step is taken.
+    monkeypatch.setattr("sftplug.probe.TOLERANCE", -1.0)
+    with pytest.raises(ModelError, match="packing would let documents see each other in this model"):
+        run(file, *once, "data.packing=rows")
+
+
+@pytest.mark.parametrize(
+    ("change", "trained"),
+    [
+        ({"train": False}, ["Hi.<|im_end|>"]),
+        ({"weight": 0}, ["Hi.<|im_end|>"]),
+        ({"weight": 0.5}, ["First.<|im_end|>Hi.<|im_end|>"]),
+        ({}, ["First.<|im_end|>Hi.<|im_end|>"]),
+    ],
+)
+def test_pain_17_each_turn_has_its_own_weight(recipe_file, prepared, change, trained):
+    messages = [USER, {"role": "assistant", "content": "First.", **change}, USER, REPLY]
+    ready = prepared(recipe_file(data=[{"messages": messages}], masking=["assistant", "message_weights"]))
+    assert [decoded(ready, trained=True)] == trained
+    assert set(ready.train[0].get("weights", [])) == ({0.0, 0.5, 1.0} if change.get("weight") else set())
+
+
+def test_pain_17_content_parts_and_rows_have_weights_too(recipe_file, prepared):
+    parts = [{"type": "text", "text": "Think."}, {"type": "text", "text": " Answer.", "weight": 0.25}]
+    data = [
+        {"messages": [USER, {"role": "assistant", "content": parts}], "w": 2.0},
+        {"messages": [USER, {"role": "assistant", "content": [parts[0], {**parts[1], "weight": 0}]}], "w": 1.0},
+    ]
+    file = recipe_file(data=data, masking=["assistant", "message_weights"])
+    ready = prepared(file, "data.train.row_weight=w")
+    assert set(ready.train[0]["weights"]) == {0.0, 2.0, 0.5}
+    # The template puts no "weight" into the prompt, and a part of weight 0 is not trained.
+    assert decoded(ready, 1, trained=True).replace(" ", "") == "Think.<|im_end|>"
+    with pytest.raises(DataError, match=r"rows\.jsonl:1: v: is missing\. Did you mean 'w'\?"):
+        prepared(file, "data.train.row_weight=v")
+
+
+def with_bos(folder, adds):
+    """Write a model whose tokenizer has a BOS token, and puts it before every text if it `adds` it."""
+    loaded = load_recipe(str(write_recipe(folder)))
+    tokenizer = load_tokenizer(loaded.recipe)
+    tokenizer.add_special_tokens({"bos_token": "<s>"})
+    if adds:
+        special = [("<s>", tokenizer.bos_token_id)]
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=special)
+    tokenizer.save_pretrained(folder / "model")
+    return folder / "model"
+
+
+def write_recipe(folder, **sections):
+    write_rows(folder / "rows.jsonl", rows(2))
+    recipe = {
+        "model": {"build": TINY},
+        "chat_template": "chatml",
+        "quantization": "fp32",
+        "data": {"train": {"path": "rows.jsonl", "format": "messages"}, "max_length": 256},
+        **sections,
+    }
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    return folder / "recipe.yaml"
+
+
+CHATML = "{% for m in messages %}<|im_start|>{{ m.role + '\n' + m.content }}<|im_end|>\n{% endfor %}"
+CHATML += "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+
+
+@pytest.mark.parametrize("adds", [True, False])
+@pytest.mark.parametrize("prints", [True, False])
+def test_pain_18_there_is_exactly_the_bos_that_the_model_s_own_template_gives(tmp_path, prepared, adds, prints):
+    model = with_bos(tmp_path, adds)
+    (tmp_path / "chat.jinja").write_text("{{ bos_token }}" * prints + CHATML)
+    file = write_recipe(tmp_path, model=str(model), chat_template={"file": "./chat.jinja"})
+    ready = prepared(file)
+    tokenizer = AutoTokenizer.from_pretrained(model, chat_template=(tmp_path / "chat.jinja").read_text())
+    expected = tokenizer.apply_chat_template(rows(2)[0]["messages"], tokenize=True, return_dict=True)["input_ids"]
+    assert ready.train[0]["input_ids"] == expected
+    assert ready.train[0]["input_ids"].count(tokenizer.bos_token_id) == prints
+
+
+@pytest.mark.parametrize("adds", [True, False])
+def test_pain_18_plain_text_has_the_tokenizer_s_bos_and_no_second_one(tmp_path, prepared, adds):
+    model = with_bos(tmp_path, adds)
+    file = write_recipe(tmp_path, model=str(model), masking="all", chat_template="plain")
+    write_rows(tmp_path / "rows.jsonl", [{"text": "Once."}])
+    ready = prepared(file, "data.train.format=text")
+    assert ready.train[0]["input_ids"].count(ready.tokenizer.bos_token_id) == adds
+    write_rows(tmp_path / "rows.jsonl", [{"text": "<s>Once."}])
+    if adds:
+        with pytest.raises(DataError, match=r"text: starts with <s>, which the tokenizer adds itself"):
+            prepared(file, "data.train.format=text")
+
+
+def test_pain_19_preparing_is_done_once_and_never_stale(recipe_file, tmp_path, monkeypatch):
+    from sftplug.data.prepare import prepare
+
+    def go(*overrides):
+        loaded = load_recipe(str(file), overrides)
+        return prepare(loaded.recipe, load_tokenizer(loaded.recipe), store=Store(tmp_path / "s", loaded.provenance()))
+
+    file = recipe_file()
+    first = go()
+    with monkeypatch.context() as patch:
+        patch.setattr("sftplug.data.prepare.encoder", None)  # whoever tokenizes, fails
+        assert go().train.to_dict() == first.train.to_dict()
+        with pytest.raises(TypeError):
+            go("data.max_length=100")
+    assert not go("model.build.vocab_size=500").ledger.reused  # another tokenizer
+
+
+def test_pain_23_sources_of_four_formats_mix_with_their_own_masks_in_stated_shares(tmp_path, prepared):
+    sources = {
+        "alpaca": [{"instruction": f"Say {n}.", "output": f"{n}."} for n in range(20)],
+        "sharegpt": [
+            {"conversations": [{"from": "human", "value": "A?"}, {"from": "gpt", "value": f"B{n}."}]} for n in range(20)
+        ],
+        "messages": rows(20),
+        "prompt_completion": [{"prompt": f"{n} is", "completion": " a number."} for n in range(20)],
+    }
+    for name, data in sources.items():
+        write_rows(tmp_path / f"{name}.jsonl", data)
+    listed = [{"path": f"{name}.jsonl", "format": name, "share": 1} for name in sources]
+    listed[0]["masking"] = ["assistant", {"end_of_turn": "mask"}]
+    file = write_recipe(tmp_path, data={"train": listed, "mix": {"by": "rows", "stop": "all"}, "max_length": 256})
+    ready, again = prepared(file), prepared(file)
+    assert ready.train["input_ids"] == again.train["input_ids"]
+    assert [(item.rows, item.realised) for item in ready.ledger.mixed] == [(20, 0.25)] * 4
+    assert prepared(file, "train.seed=1").train["input_ids"] != ready.train["input_ids"]
+    ends = [decoded(ready, row, trained=True).endswith("<|im_end|>") for row in range(len(ready.train))]
+    assert ends.count(False) == 40  # the source with a mask of its own, and the plain completions with their EOS
