@@ -118,7 +118,7 @@ def test_pain_17_content_parts_and_rows_have_weights_too(recipe_file, prepared):
     assert set(ready.train[0]["weights"]) == {0.0, 2.0, 0.5}
     # The template puts no "weight" into the prompt, and a part of weight 0 is not trained.
     assert decoded(ready, 1, trained=True).replace(" ", "") == "Think.<|im_end|>"
-    with pytest.raises(DataError, match=r"rows\.jsonl:1: v: is missing\. Did you mean 'w'\?"):
+    with pytest.raises(DataError, match=r"rows\.jsonl:1: v: is missing\. The row has: messages, w\."):
         prepared(file, "data.train.row_weight=v")
 
 

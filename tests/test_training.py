@@ -10,6 +10,7 @@ import yaml
 from conftest import rows
 
 from sftplug import ModelError, TrainingError
+from sftplug.recipe import load_recipe
 
 pytestmark = pytest.mark.filterwarnings(
     # torch 2.13 warns that its own scheduler API moved; TRL and accelerate still use the old name.
@@ -203,3 +204,39 @@ def test_a_missing_library_is_named_only_when_its_component_is_used(recipe_file)
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "MissingLibraryError: quantization nf4 needs the library bitsandbytes, which" in result.stderr
+
+
+def test_a_flat_batch_lays_rows_end_to_end_and_trains_no_first_token():
+    from sftplug.trainer import Collator
+
+    rows = [
+        {"input_ids": [1, 2, 3], "labels": [1, 2, 3], "weights": [1.0, 0.5, 1.0]},
+        {"input_ids": [4, 5], "labels": [-100, 5], "weights": [0.0, 2.0]},
+    ]
+    batch = Collator(0, flat=True)(rows)
+    assert batch["input_ids"].tolist() == [[1, 2, 3, 4, 5]]
+    assert batch["labels"].tolist() == [[-100, 2, 3, -100, 5]]
+    assert batch["weights"].tolist() == [[0.0, 0.5, 1.0, 0.0, 2.0]]
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 1]]
+    assert "attention_mask" not in batch
+
+
+@pytest.mark.parametrize(
+    ("packing", "attention", "expected"),
+    [
+        ("auto", None, "grouped"),
+        ("auto", "sdpa", "grouped"),
+        ("auto", "flash_attention_2", "flat"),
+        ("none", "flash_attention_2", "none"),
+        ("rows", "sdpa", "rows"),
+    ],
+)
+def test_the_layout_suits_the_attention_unless_the_recipe_says_otherwise(recipe_file, packing, attention, expected):
+    from sftplug.training import layout, training_arguments
+
+    recipe = load_recipe(
+        str(recipe_file()), [f"data.packing={packing}", f"model.attn_implementation={attention or 'null'}"]
+    ).recipe
+    assert layout(recipe) == expected
+    grouped = training_arguments(recipe).train_sampling_strategy == "group_by_length"
+    assert grouped == (expected == "grouped")

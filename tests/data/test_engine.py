@@ -1,5 +1,6 @@
 """Both engines give the tokenizer's own ids, and tokens cover the characters that they spell."""
 
+import json
 import unicodedata
 
 import numpy as np
@@ -62,6 +63,10 @@ TEXT = st.text(st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_fr
 TEXTS = st.lists(st.one_of(TEXT, st.sampled_from([*SPECIAL, *ADVERSARIAL])), min_size=1, max_size=5)
 
 
+def state(name):
+    return json.loads(TOKENIZERS[name].to_str())
+
+
 def offsets(name, texts):
     return TokenizersEngine(TOKENIZERS[name]).with_offsets(texts)
 
@@ -85,7 +90,7 @@ def test_tokens_cover_what_the_tokenizer_says_they_cover(name, texts):
 @pytest.mark.parametrize("name", BYTE_LEVEL)
 @given(texts=TEXTS)
 def test_tiktoken_gives_the_same_ids_and_places(name, texts):
-    fast = tiktoken_engine(TOKENIZERS[name])
+    fast = tiktoken_engine(state(name))
     slow = TokenizersEngine(TOKENIZERS[name])
     assert [ids.tolist() for ids in fast.ids(texts)] == [ids.tolist() for ids in slow.ids(texts)]
     both = [Encoders(slow, engine=engine, spelling=None) for engine in (slow, fast)]
@@ -98,7 +103,7 @@ def test_tiktoken_gives_the_same_ids_and_places(name, texts):
 
 @pytest.mark.parametrize("name", BYTE_LEVEL)
 def test_the_engines_agree_on_the_adversarial_strings_and_the_whole_vocabulary(name):
-    fast, slow = tiktoken_engine(TOKENIZERS[name]), TokenizersEngine(TOKENIZERS[name])
+    fast, slow = tiktoken_engine(state(name)), TokenizersEngine(TOKENIZERS[name])
     assert len(ADVERSARIAL) > 40
     assert agrees(fast, slow, CORPUS)
     assert agrees_on_vocabulary(fast, slow)
@@ -143,7 +148,7 @@ def test_the_proof_for_a_vocabulary_is_made_once(tmp_path, monkeypatch):
 
 
 def test_a_text_that_holds_what_parts_texts_is_encoded_alone():
-    fast, slow = tiktoken_engine(TOKENIZERS["qwen"]), TokenizersEngine(TOKENIZERS["qwen"])
+    fast, slow = tiktoken_engine(state("qwen")), TokenizersEngine(TOKENIZERS["qwen"])
     texts = ["a", "b \ue000sftplug\ue000 c", "d"]
     ours, theirs = fast.ids(texts), slow.ids(texts)
     assert [ids.tolist() for ids in ours] == [ids.tolist() for ids in theirs]
@@ -151,7 +156,7 @@ def test_a_text_that_holds_what_parts_texts_is_encoded_alone():
 
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_every_token_has_bytes(name):
-    spelling = spelling_of(TOKENIZERS[name])
+    spelling = spelling_of(state(name))
     assert len(spelling.length) == TOKENIZERS[name].get_vocab_size()
     assert spelling.length.sum() == len(spelling.table)
 

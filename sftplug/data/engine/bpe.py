@@ -68,11 +68,13 @@ class TiktokenEngine:
         return ids
 
 
-def tiktoken_engine(backend: Any) -> TiktokenEngine | None:
-    """Return the vocabulary of `backend` as tiktoken runs it; None for a tokenizer that is not plain byte-level BPE."""
+def tiktoken_engine(state: Mapping[str, Any]) -> TiktokenEngine | None:
+    """Return a vocabulary as tiktoken runs it; None for a tokenizer that is not plain byte-level BPE.
+
+    `state` is what ``tokenizer.json`` holds.
+    """
     import tiktoken
 
-    state = json.loads(backend.to_str())
     pattern, controls = _pattern(state), _controls(state)
     ranks = _ranks(state["model"]) if pattern is not None and controls is not None else None
     if ranks is None or pattern is None or controls is None:

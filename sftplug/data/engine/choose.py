@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -21,7 +22,7 @@ EngineName = Literal["auto", "tokenizers", "tiktoken"]
 
 WORTH_IT = 1000
 """So many rows in a batch are worth the proof that `tiktoken` needs."""
-SAMPLE = 200
+SAMPLE = 100
 """So many of them must agree, besides the adversarial strings and every token of the vocabulary."""
 
 
@@ -36,11 +37,15 @@ class Encoders:
     engine: Engine = None  # type: ignore[assignment]
     spelling: Spelling | None = None
     chosen: bool = False
+    _written: str = ""
+    _state: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Start with the engine that works for every tokenizer."""
         self.engine = self.slow
-        self.spelling = spelling_of(self.slow.backend)
+        self._written = self.slow.backend.to_str()
+        self._state = json.loads(self._written)
+        self.spelling = spelling_of(self._state)
 
     @property
     def name(self) -> str:
@@ -78,7 +83,7 @@ class Encoders:
         self.chosen = True
         if self.spelling is not None and not self._spells(texts):
             self.spelling = None
-        fast = tiktoken_engine(self.slow.backend) if self.wanted != "tokenizers" else None
+        fast = tiktoken_engine(self._state) if self.wanted != "tokenizers" else None
         if fast is not None and self.spelling is not None and self._proven(fast, texts):
             self.engine = fast
         elif self.wanted == "tiktoken":
@@ -90,7 +95,7 @@ class Encoders:
         if not agrees(fast, self.slow, texts[:SAMPLE]):
             return False
         versions = [version(library) for library in ("tiktoken", "tokenizers")]
-        key = hashlib.sha256(repr([self.slow.backend.to_str(), *versions]).encode()).hexdigest()
+        key = hashlib.sha256(repr([self._written, *versions]).encode()).hexdigest()
         known = self.proofs / key if self.proofs is not None else None
         if known is not None and known.is_file():
             return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -78,9 +77,11 @@ def _characters(
     return index[np.minimum(start, len(buffer) - 1)] - 1, index[np.maximum(end - 1, 0)]
 
 
-def spelling_of(backend: Any) -> Spelling | None:
-    """Return the bytes of every token of a byte-level or byte-fallback tokenizer; None for others."""
-    state = json.loads(backend.to_str())
+def spelling_of(state: Mapping[str, Any]) -> Spelling | None:
+    """Return the bytes of every token of a byte-level or byte-fallback tokenizer; None for others.
+
+    `state` is what ``tokenizer.json`` holds.
+    """
     if not isinstance(state["model"].get("vocab"), dict):
         return None
     spell = _spell_byte_level if _is_byte_level(state) else _spell_byte_fallback
