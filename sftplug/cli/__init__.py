@@ -27,7 +27,7 @@ app.command()(check)
 app.command()(prepare)
 app.command()(preview)
 app.add_typer(recipes, name="recipes")
-app.command()(plugins)
+app.add_typer(plugins, name="plugins")
 
 
 @app.callback(invoke_without_command=True)

@@ -1,4 +1,4 @@
-"""``sftplug plugins``"""
+"""``sftplug plugins``: list the installed plugins; the group of the commands that concern plugins."""
 
 from __future__ import annotations
 
@@ -10,10 +10,21 @@ from sftplug.cli.options import NoPlugin, Verbose
 from sftplug.plugins import load_plugins
 from sftplug.registry import build_registry
 
+plugins = typer.Typer(
+    help="List the installed plugins: distribution, version, what each offers, where it comes from.",
+    invoke_without_command=True,
+)
 
-def plugins(no_plugin: NoPlugin = None, verbose: Verbose = False) -> None:
-    """List the installed plugins: distribution, version, what each offers, where it comes from."""
-    found = load_plugins(blocked=no_plugin or [])
+
+@plugins.callback()
+def _list(context: typer.Context, no_plugin: NoPlugin = None, verbose: Verbose = False) -> None:
+    context.obj = no_plugin or []  # a command of the group blocks them too
+    if context.invoked_subcommand is None:
+        _print_plugins(context.obj)
+
+
+def _print_plugins(blocked: list[str]) -> None:
+    found = load_plugins(blocked=blocked)
     registry = build_registry(found)
     table = Table("plugin", "distribution", "version", "offers", "source")
     for name, plugin in found.loaded.items():

@@ -107,6 +107,9 @@ def test_plugins_lists_what_each_offers():
     assert result.exit_code == 0
     for word in ("adapters", "qlora", "quantization", "nf4", "formats", "sharegpt", "sftplug_masking"):
         assert word in result.output
+    blocked = runner.invoke(app, ["plugins", "--no-plugin", "quantization"], terminal_width=200)
+    assert "adapters" in blocked.output
+    assert "sftplug_quantization" not in blocked.output
 
 
 @pytest.mark.parametrize(
