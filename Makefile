@@ -7,12 +7,17 @@ CONSTRAINTS ?= -c constraints.txt
 # torch's threads and the test workers would fight over the cores.
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: quickstart test install install-dev lint types contracts tests clean
+.PHONY: quickstart test docs install install-dev lint types contracts tests clean
 
 quickstart: install
 	$(BIN)/sftplug train quickstart
 
 test: lint types contracts tests
+
+# Warnings are errors: a link to a page, a heading or a file that is not there fails the build.
+docs: $(VENV)/.installed-docs
+	$(BIN)/python docs/generate.py --check
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
@@ -28,6 +33,10 @@ $(VENV)/.installed-dev: $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable '.[dev]'
 	touch $@ $(VENV)/.installed
 
+$(VENV)/.installed-docs: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable '.[docs]'
+	touch $@
+
 lint: install-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -42,4 +51,4 @@ tests: install-dev
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2
 
 clean:
-	rm -rf $(VENV) build dist runs
+	rm -rf $(VENV) build dist runs docs/_build
