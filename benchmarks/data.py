@@ -7,18 +7,20 @@ comments of its library); the tokenizer is a byte-level BPE of 32,000 tokens tra
 Only the assistant's turns are trained. The bare limit is the compiled chat template rendered once a row and the
 engine in batches on that text, and nothing else. sftplug's time holds all it does: reading the file, provenance, the
 check, masks, the ledger, writing to disk; TRL's and the bare limit's rows are read before the clock starts. Everything
-runs in one process, in turns; the best times count.
+runs in one process, in turns; the best times count. ``--memory`` adds by how much the peak memory grows.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
+import gc
+import itertools
 import json
 import os
 import platform
 import random
 import re
-import resource
 import shutil
 import subprocess
 import sys
@@ -134,6 +136,7 @@ def run_trl(folder: Path) -> tuple[float, Any]:
         bf16=False,
     )
     datasets.disable_caching()
+    datasets.disable_progress_bars()
     started = time.perf_counter()
     trainer = SFTTrainer(model=model, args=arguments, train_dataset=data, processing_class=tokenizer)
     return time.perf_counter() - started, trainer.train_dataset
@@ -173,7 +176,7 @@ def compare(folder: Path, rows: int, repeats: int) -> None:
     for _ in range(repeats):
         seconds, result["TRL"] = run_trl(folder)
         note("TRL", seconds)
-        for engine in ("tokenizers", "tiktoken"):
+        for engine in ("tokenizers", *["tiktoken"] * 3):  # what is quick is disturbed the more easily
             note(f"bare {engine}", run_bare(folder, engine))
             seconds, result[engine] = run_sftplug(folder, engine)
             note(f"sftplug {engine}", seconds)
@@ -187,25 +190,41 @@ def compare(folder: Path, rows: int, repeats: int) -> None:
         print(f"| {name} | {cells if 'sftplug' in name else cells.rpartition('|')[0] + '|'} |")
 
 
-def memory(folder: Path) -> None:
-    """Print the peak memory of preparing 10,000 and 100,000 rows, each in a process of its own."""
-    print("\n| rows | peak MB | of it before the first row |\n|---|---|---|")
+def memory() -> None:
+    """Print by how much preparing 10,000 and 100,000 rows raises the peak memory, each in a process of its own."""
+    print("\n| engine | rows | MB before the first row | MB more at the peak |\n|---|---|---|---|")
     for rows in (10_000, 100_000):
         with tempfile.TemporaryDirectory() as other:
             make(Path(other), rows)
-            command = [sys.executable, __file__, "--peak", other]
-            before, after = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-2:]
-        print(f"| {rows:,} | {after} | {before} |", flush=True)
+            for engine in ("tokenizers", "tiktoken"):
+                command = [sys.executable, __file__, "--peak", other, engine]
+                before, more = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-2:]
+                print(f"| {engine} | {rows:,} | {before} | {more} |", flush=True)
 
 
-def peak(folder: Path) -> None:
-    """Print the peak memory in MB before and after preparing the rows in `folder`."""
-    import trl  # noqa: F401
+def peak(folder: Path, engine: str) -> None:
+    """Print the memory in MB before the rows in `folder` are prepared, and by how much its peak is above that.
 
-    load(folder)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    run_sftplug(folder, "auto")
-    print(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+    Everything that is loaded once is loaded before, by preparing a few rows. The peak is that of this process alone
+    and is reset first (Linux): the peak that `getrusage` tells is handed down by the process that started this one.
+    """
+    few = folder / "few"
+    few.mkdir(exist_ok=True)
+    shutil.copytree(folder / "tokenizer", few / "tokenizer", dirs_exist_ok=True)
+    with (folder / "rows.jsonl").open() as rows, (few / "rows.jsonl").open("w") as first:
+        first.writelines(itertools.islice(rows, 100))
+    run_sftplug(few, engine)
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")
+    before = memory_in_mb("VmRSS")
+    run_sftplug(folder, engine)
+    print(f"{before:.0f} {memory_in_mb('VmHWM') - before:.0f}")
+
+
+def memory_in_mb(name: str) -> float:
+    """Return what the kernel says of this process's memory."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) / 1024
 
 
 def main() -> None:
@@ -214,17 +233,18 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--memory", action="store_true")
-    parser.add_argument("--peak", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.peak:
-        return peak(options.peak)
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, ", end="")
+        return peak(Path(options.peak[0]), options.peak[1])
+    print(f"{platform.machine()}, {os.cpu_count()} cores, {datetime.date.today()}, ", end="")
+    print(f"Python {platform.python_version()}, ", end="")
     print(", ".join(f"{name} {version(name)}" for name in ("sftplug", "trl", "transformers", "tokenizers", "tiktoken")))
     with tempfile.TemporaryDirectory() as folder:
         make(Path(folder), options.rows)
         compare(Path(folder), options.rows, options.repeats)
         if options.memory:
-            memory(Path(folder))
+            memory()
     return None
 
 

@@ -7,7 +7,7 @@ counted apart.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -61,6 +61,13 @@ class Account:
         self.kept += not added
         self.added += added
         self.tokens += tokens
+        self.trained += trained
+
+    def keep_all(self, lengths: Sequence[int], trained: float) -> None:
+        """Rows of such lengths, each the whole of a row that was read, reach the trainer."""
+        self.lengths.update(lengths)
+        self.kept += len(lengths)
+        self.tokens += sum(lengths)
         self.trained += trained
 
     def balanced(self) -> bool:

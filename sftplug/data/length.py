@@ -15,6 +15,7 @@ from sftplug.conversation import Conversation
 from sftplug.data.convert import Example
 from sftplug.data.gate import Gate, TextRow
 from sftplug.data.ledger import Account
+from sftplug.data.table import row_sums
 from sftplug.errors import DataError
 from sftplug.tokens import LongRow, TokenBatch
 
@@ -36,9 +37,8 @@ class Batch:
 
     def __post_init__(self) -> None:
         """Measure the rows: tokens, and the sum of the loss weights."""
-        rows = len(self.texts)
-        self.lengths = np.bincount(self.tokens.row, minlength=rows)
-        self.trained = np.bincount(self.tokens.row, weights=self.weights, minlength=rows).astype(np.float64)
+        self.lengths = np.diff(np.searchsorted(self.tokens.row, np.arange(len(self.texts) + 1)))
+        self.trained = row_sums(self.weights, self.lengths)
         self.kept = self.trained > 0
 
     def where(self, chosen: NDArray[np.bool_], cut: set[int]) -> Batch:
@@ -59,7 +59,7 @@ class Fitter:
     def fit(self, batch: Batch, account: Account) -> list[Batch]:
         """Return `batch` and what stands in for its rows that are too long; tell `account` what became of each row."""
         if self.limit is None or not (batch.lengths > self.limit).any():
-            _account_for([batch], batch, None, account)
+            _account_for_fitting(batch, account)
             return [batch]
         fitted = self._fit(batch)
         _account_for(fitted, batch, self.limit, account)
@@ -127,13 +127,27 @@ class _Piece:
     cut: bool
 
 
-def _pieces(batch: Batch) -> Iterator[_Piece]:
-    numbers = zip(batch.lengths.tolist(), batch.trained.tolist(), batch.kept.tolist(), strict=True)
-    for index, (length, trained, kept) in enumerate(numbers):
-        yield _Piece(batch.texts[index], length, trained, kept, index in batch.cut)
+def _pieces(batch: Batch, rows: Sequence[int] | None = None) -> Iterator[_Piece]:
+    lengths, trained, kept = batch.lengths.tolist(), batch.trained.tolist(), batch.kept.tolist()
+    for row in range(len(lengths)) if rows is None else rows:
+        yield _Piece(batch.texts[row], lengths[row], trained[row], kept[row], row in batch.cut)
 
 
-def _account_for(fitted: Sequence[Batch], asked: Batch, limit: int | None, account: Account) -> None:
+def _account_for_fitting(batch: Batch, account: Account) -> None:
+    """Tell `account` of rows of which none is too long: nearly all of them in one go."""
+    number = np.array([text.number for text in batch.texts], dtype=np.int64)
+    alone = np.ones(len(number), dtype=bool)
+    alone[1:] &= number[1:] != number[:-1]
+    alone[:-1] &= number[1:] != number[:-1]
+    plain = alone & batch.kept
+    account.keep_all(batch.lengths[plain].tolist(), float(batch.trained[plain].sum()))
+    rest = _pieces(batch, np.flatnonzero(~plain).tolist())
+    for _, group in groupby(rest, key=lambda piece: piece.text.number):
+        pieces = list(group)
+        _account_for_row(pieces, [piece for piece in pieces if piece.kept], None, account)
+
+
+def _account_for(fitted: Sequence[Batch], asked: Batch, limit: int, account: Account) -> None:
     """Tell `account` what became of each row of `asked`, whose rows and what stands in for them are in `fitted`."""
     out: dict[int, list[_Piece]] = {}
     for batch in fitted:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from sftplug.components import Masking
 from sftplug.conversation import Row
 from sftplug.data.convert import Example, convert
-from sftplug.data.engine import IntArray
+from sftplug.data.engine import Encoded
 from sftplug.data.gate import Gate, Policies, TextRow, open_gate
 from sftplug.data.ledger import Account, Ledger
 from sftplug.data.length import Batch, Fitter, stops
@@ -278,19 +278,19 @@ class _Stages:
             rows, source.format, self.account, row_weight=source.row_weight, template_kwargs=source.template_kwargs
         )
         texts = filter(None, (self._texts(batch) for batch in _batched(examples, BATCH)))
-        for batch, ids in _ahead(texts, self._ids):
-            yield from fitter.fit(self._tokens(batch, ids), self.account)
+        for batch, encoded in _ahead(texts, self._encoded):
+            yield from fitter.fit(self._tokens(batch, encoded), self.account)
 
     def _texts(self, examples: Sequence[Example]) -> list[TextRow]:
         return [text for example in examples for text in self.gate.rows(example, self.account)]
 
-    def _ids(self, texts: Sequence[TextRow]) -> list[IntArray]:
-        return self.encode.engines.ids([text.rendered.text for text in texts])
+    def _encoded(self, texts: Sequence[TextRow]) -> Encoded:
+        return self.encode.engines.encode([text.rendered.text for text in texts])
 
-    def _tokens(self, texts: Sequence[TextRow], ids: Sequence[IntArray] | None = None) -> Batch:
-        """Tokenize and weigh a batch of rows; `ids` are those of their texts, if they are known already."""
+    def _tokens(self, texts: Sequence[TextRow], encoded: Encoded | None = None) -> Batch:
+        """Tokenize and weigh a batch of rows; `encoded` are the tokens of their texts, if they are known already."""
         conversations, rendered = [text.conversation for text in texts], [text.rendered for text in texts]
-        tokenized = tokenize(conversations, rendered, self.encode, ids)
+        tokenized = tokenize(conversations, rendered, self.encode, encoded)
         tokens = tokenized.tokens
         for index in tokenized.apart:
             _meet_boundary(texts[index].origin, self.recipe.spans.boundary == "split", self.account)

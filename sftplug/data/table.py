@@ -53,6 +53,12 @@ def lists(flat: NDArray[Any], counts: Sequence[int] | NDArray[Any]) -> pa.ListAr
     return pa.ListArray.from_arrays(offsets, pa.array(flat))
 
 
+def row_sums(flat: NDArray[Any], lengths: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return (R,) the sum over each of R rows that lie end to end; exactly 0 where every number of a row is."""
+    running = np.concatenate([[0.0], np.cumsum(flat, dtype=np.float64)])
+    return np.diff(running[np.concatenate([[0], np.cumsum(lengths)])])
+
+
 @dataclass(frozen=True, slots=True)
 class Measures:
     """What there is to know of R rows without reading them."""
@@ -80,13 +86,13 @@ class TokenWriter:
         self, ids: NDArray[np.int32], weights: NDArray[np.float32], lengths: NDArray[np.int64], kept: NDArray[np.bool_]
     ) -> None:
         """Append those of R rows that are `kept`; `ids` and `weights` hold the tokens of all of them."""
-        chosen = np.repeat(kept, lengths)
-        ids, weights, lengths = ids[chosen], weights[chosen].astype(np.float32), lengths[kept]
-        labels = np.where(weights > 0, ids, IGNORED).astype(np.int32)
-        self._table.write([lists(flat, lengths) for flat in (ids.astype(np.int32), labels, weights)])
-        row = np.repeat(np.arange(len(lengths)), lengths)
+        if not kept.all():
+            chosen = np.repeat(kept, lengths)
+            ids, weights, lengths = ids[chosen], weights[chosen], lengths[kept]
+        labels = np.where(weights > 0, ids, np.int32(IGNORED))
+        self._table.write([lists(flat, lengths) for flat in (ids, labels, weights)])
         self._lengths.append(lengths)
-        self._trained.append(np.bincount(row, weights=weights, minlength=len(lengths)))
+        self._trained.append(row_sums(weights, lengths))
         self._weighted |= bool(np.any((weights != 0) & (weights != 1)))
         self.rows += len(lengths)
 

@@ -103,18 +103,17 @@ def tokenize(
     conversations: Sequence[Conversation],
     rendered: Sequence[Rendered],
     encode: Encoder,
-    ids: Sequence[IntArray] | None = None,
+    encoded: Encoded | None = None,
 ) -> Tokenized:
     """Tokenize a batch of rows. `conversations` and `rendered` run side by side.
 
-    `ids` are those of the rendered texts, if they are known already.
+    `encoded` are the tokens of the rendered texts, if they are known already.
 
     Raises ModelError when a straddling token cannot be split because the tokenizer does not tokenize pieces as it
     does the whole (a prefix space before each piece).
     """
     batch = _Batch.of(rendered)
-    ids = encode.engines.ids(batch.texts) if ids is None else ids
-    encoded = encode.engines.located(ids, batch.texts)
+    encoded = encode.engines.encode(batch.texts) if encoded is None else encoded
     escaped = _escaped(batch, encoded, encode)
     encoded = encoded.with_rows(
         {index: encode.encode_pieces(batch.texts[index], [], marks) for index, marks in escaped.items()}
@@ -240,10 +239,10 @@ def _tokens(conversations: Sequence[Conversation], batch: _Batch, encoded: Encod
 
 
 def _roles(conversations: Sequence[Conversation], row: IntArray, message: IntArray) -> NDArray[np.int8]:
-    codes = [[_CODES[message.role] for message in conversation.messages] for conversation in conversations]
-    first = np.cumsum([0, *(len(roles) for roles in codes)])[:-1]
-    flat = np.array([code for roles in codes for code in roles] or [0], dtype=np.int8)
-    return np.where(message >= 0, flat[np.where(message >= 0, first[row] + message, 0)], 0).astype(np.int8)
+    codes = [_CODES[message.role] for conversation in conversations for message in conversation.messages]
+    first = np.cumsum([0, *(len(conversation.messages) for conversation in conversations)])[:-1]
+    flat = np.array([*codes, 0], dtype=np.int8)  # the last one is that of no message
+    return flat[np.where(message >= 0, first[row] + message, len(codes))]
 
 
 def _span_of(spans: NDArray[np.int64], start: NDArray[np.int64], end: NDArray[np.int64]) -> IntArray:
