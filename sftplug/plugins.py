@@ -46,16 +46,29 @@ class Plugin:
 
     @property
     def sha256(self) -> str:
-        """Hash over every Python file of the plugin: its module, or all of its package."""
-        package = self.source.name == "__init__.py"
-        files = sorted(self.source.parent.rglob("*.py")) if package else [self.source]
+        """Hash over every file of the plugin: its module, or all of its package, templates and other data too."""
+        folder = _package_folder(self.source)
+        files = [self.source] if folder is None else _files_of_package(folder)
         digest = hashlib.sha256()
         for file in files:
-            digest.update(file.name.encode() + b"\0" + file.read_bytes())
+            name = file.name if folder is None else file.relative_to(folder).as_posix()
+            digest.update(name.encode() + b"\0" + file.read_bytes())
         return digest.hexdigest()
 
     def __str__(self) -> str:
         return f"{self.name} ({self.distribution} {self.version})".replace(" )", ")")
+
+
+def _package_folder(source: Path) -> Path | None:
+    """Return the outermost folder of the package that `source` is in; None for a module on its own."""
+    folder = None
+    while (source.parent / "__init__.py").is_file():
+        folder = source = source.parent
+    return folder
+
+
+def _files_of_package(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -106,7 +107,8 @@ def prepare(  # noqa: PLR0913 - the edge of the pipeline: what comes in, and who
         temporary = _Temporary()
         work.fill(temporary.folder)
         return _open(temporary.folder, tokenizer, ledger, keep=temporary)
-    place, cached = store.get(key, work.fill)
+    waiting = partial(progress, "waiting for another process that prepares the same rows", 0, None)
+    place, cached = store.get(key, work.fill, waiting)
     if cached:
         ledger = Ledger.from_state(json.loads((place / "ledger.json").read_text()))
         ledger.reused = True

@@ -10,13 +10,18 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import os
 import shutil
-import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
+
+from sftplug.components import DatasetSource
+from sftplug.errors import DataError
+from sftplug.recipe.model import InputPath
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -25,6 +30,8 @@ if TYPE_CHECKING:
 
 KEPT_DAYS = 30
 """Prepared rows that nobody used for so long are deleted when others are written."""
+CONTENTS = "contents.json"
+"""Name of the file that lists the others of a folder with their sizes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,32 +47,84 @@ class Store:
         """Folder that remembers for which vocabularies the tokenizer's engines agree."""
         return self.folder / "engines"
 
-    def get(self, key: str, make: Callable[[Path], None]) -> tuple[Path, bool]:
-        """Return the folder of `key`, and whether it was there; if not, `make` fills it, in one process only."""
-        from filelock import FileLock
+    def get(
+        self, key: str, make: Callable[[Path], None], waiting: Callable[[], object] = lambda: None
+    ) -> tuple[Path, bool]:
+        """Return the folder of `key`, and whether it was there; if not, `make` fills it, in one process only.
 
+        `waiting` is called if another process is about to make it. Raises DataError when the folder cannot be written.
+        """
         place = self.folder / key
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / f"{key}.lock"):
-            if place.is_dir():
-                (place / "used").touch()
+        try:
+            if _is_whole(place):  # nothing is written into it any more, so nobody has to be waited for
+                _note_use(place)
                 return place, True
-            self._forget()
-            unfinished = Path(tempfile.mkdtemp(prefix=f".{key[:16]}-", dir=self.folder))
-            try:
-                make(unfinished)
-                (unfinished / "used").touch()
-                unfinished.rename(place)  # a folder with the final name is always whole
-            finally:
-                shutil.rmtree(unfinished, ignore_errors=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self._lock(key, waiting):
+                if _is_whole(place):
+                    return place, True
+                self._make(place, make)
+        except PermissionError as error:
+            if self.folder not in (file := Path(str(error.filename)), *file.parents):
+                raise  # of a file that `make` reads
+            raise DataError(
+                f"{self.folder}: prepared rows cannot be kept here: {error}. Does it belong to another user? Name a "
+                "folder of your own in the environment variable SFTPLUG_CACHE."
+            ) from error
         return place, False
+
+    @contextmanager
+    def _lock(self, key: str, waiting: Callable[[], object]) -> Iterator[None]:
+        """Hold the lock of `key`; the system takes it from a process that dies."""
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.folder / f"{key}.lock", mode=0o666)  # less what the user's umask takes away
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            waiting()
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _make(self, place: Path, make: Callable[[Path], None]) -> None:
+        """Fill a folder beside `place`, and give it that name when it is whole; called by the holder of the lock."""
+        self._forget()
+        unfinished = self.folder / f".{place.name}"
+        for left in (unfinished, place):  # by a process that was killed; with files missing
+            shutil.rmtree(left, ignore_errors=True)
+        unfinished.mkdir()
+        try:
+            make(unfinished)
+            contents = {file.name: file.stat().st_size for file in unfinished.iterdir()}
+            (unfinished / CONTENTS).write_text(json.dumps(contents))
+            unfinished.rename(place)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
 
     def _forget(self) -> None:
         oldest = time.time() - KEPT_DAYS * 24 * 3600
-        for used in self.folder.glob("*/used"):
-            if used.stat().st_mtime < oldest:
-                shutil.rmtree(used.parent, ignore_errors=True)
-                (self.folder / f"{used.parent.name}.lock").unlink(missing_ok=True)
+        for contents in self.folder.glob(f"*/{CONTENTS}"):
+            if contents.stat().st_mtime < oldest:
+                shutil.rmtree(contents.parent, ignore_errors=True)
+                (self.folder / f"{contents.parent.name}.lock").unlink(missing_ok=True)
+
+
+def _is_whole(place: Path) -> bool:
+    """Whether the files in `place` are those that were written, each as long as it was."""
+    try:
+        contents = json.loads((place / CONTENTS).read_text())
+        return all((place / name).stat().st_size == size for name, size in contents.items())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return False
+
+
+def _note_use(place: Path) -> None:
+    """Let the rows be kept longer, unless they belong to someone else."""
+    if os.access(place / CONTENTS, os.W_OK):
+        (place / CONTENTS).touch()
 
 
 def key_of(
@@ -86,9 +145,35 @@ def key_of(
         "ends": sorted(end_tokens),
         # A template may print the date.
         "day": str(datetime.date.today()) if "strftime_now" in template else None,
+        "files": [_hash_of(Path(path)) for path in _read_by_components(recipe)],
         "code": [own_code(), *(dict(plugin) for plugin in code)],
     }
     return hashlib.sha256(json.dumps(made_by, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _read_by_components(recipe: Recipe) -> Iterator[str]:
+    """Yield every path that an option names for reading, but those of sources, which know what they read."""
+    for _, component in recipe.components():
+        if isinstance(component, DatasetSource):
+            continue
+        for name, field in type(component).model_fields.items():
+            value = getattr(component, name)
+            if isinstance(value, str) and _is_input_path(field.annotation, field.metadata):
+                yield value
+
+
+def _is_input_path(annotation: Any, metadata: Sequence[Any]) -> bool:
+    _, marker = get_args(InputPath)
+    inner = (get_args(part) for part in get_args(annotation))  # of ``InputPath | None``
+    return marker in metadata or any(marker in part for part in inner)
+
+
+def _hash_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file():
+            digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
 
 
 def own_code() -> str:

@@ -2,15 +2,22 @@
 
 import json
 import multiprocessing
+import os
+import signal
+import tempfile
 import time
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 from conftest import rows, write_rows
 
+from sftplug import DataError
 from sftplug.data import store as stores
 from sftplug.data.prepare import prepare
 from sftplug.data.store import Store
 from sftplug.models import load_tokenizer
+from sftplug.plugins import Plugin
 from sftplug.recipe import load_recipe
 
 PLUGIN = """from sftplug import Masking, hookimpl
@@ -96,6 +103,59 @@ def test_other_rows_another_tokenizer_and_one_line_of_a_plugin_prepare_anew(reci
     assert not kept(file, "model.build.vocab_size=600").ledger.reused
 
 
+OTHER_CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+OTHER_CHATML += "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+
+
+def test_a_template_file_and_the_template_of_the_tokenizer_count(recipe_file, kept, tmp_path):
+    (tmp_path / "mine.jinja").write_text(OTHER_CHATML)
+    file = recipe_file(chat_template={"file": "./mine.jinja"})
+    kept(file)
+    assert kept(file).ledger.reused
+    (tmp_path / "mine.jinja").write_text(OTHER_CHATML.replace("{{ m.role }}", "{{ m.role | lower }}"))
+    assert not kept(file).ledger.reused
+
+
+def test_a_file_that_a_component_of_a_plugin_reads_counts(recipe_file, kept, tmp_path):
+    source = PLUGIN.replace('"mine"\n', '"mine"\n    words: InputPath\n    more: InputPath | None = None\n')
+    (tmp_path / "mine.py").write_text(source.replace("import Masking", "import InputPath, Masking"))
+    (tmp_path / "words.txt").write_text("one")
+    (tmp_path / "more").mkdir()
+    file = recipe_file(plugins=["./mine.py"], masking={"type": "mine", "words": "./words.txt", "more": "./more"})
+    kept(file)
+    assert kept(file).ledger.reused
+    (tmp_path / "words.txt").write_text("two")
+    assert not kept(file).ledger.reused
+    (tmp_path / "more" / "data").write_text("new")
+    assert not kept(file).ledger.reused
+    assert kept(file).ledger.reused
+
+
+@pytest.mark.parametrize("changed", ["pkg/__init__.py", "pkg/deep/helper.py", "pkg/data/template.jinja"])
+def test_every_file_of_a_plugin_s_package_counts(tmp_path, monkeypatch, changed):
+    for name in ("pkg/__init__.py", "pkg/deep/__init__.py", "pkg/deep/helper.py", "pkg/data/template.jinja"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("# one")
+    plugin = Plugin("mine", ModuleType("pkg.deep.helper"), "pkg", "1.0")
+    plugin.module.__file__ = str(tmp_path / "pkg/deep/helper.py")
+    before = plugin.sha256
+    (tmp_path / "pkg" / "__pycache__").mkdir()
+    (tmp_path / "pkg" / "__pycache__" / "x.pyc").write_bytes(b"compiled")
+    assert plugin.sha256 == before
+    (tmp_path / changed).write_text("# two")
+    assert plugin.sha256 != before
+
+
+def test_the_version_of_a_plugin_counts(recipe_file):
+    loaded = load_recipe(str(recipe_file()))
+    tokenizer = load_tokenizer(loaded.recipe)
+    code = loaded.provenance()
+    other = [{**code[0], "version": "9.9"}, *code[1:]]
+    assert stores.key_of(loaded.recipe, tokenizer, frozenset(), code) != stores.key_of(
+        loaded.recipe, tokenizer, frozenset(), other
+    )
+
+
 def test_the_code_of_sftplug_itself_counts(recipe_file, kept, monkeypatch):
     file = recipe_file()
     kept(file)
@@ -175,6 +235,97 @@ def test_a_run_that_ends_midway_leaves_nothing_behind(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         store.get("0" * 64, make)
     assert [path.name for path in store.folder.iterdir() if path.is_dir()] == []
+
+
+def _die(folder):
+    def make(place):
+        (place / "half").write_text("x")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    Store(folder, []).get("0" * 64, make)
+
+
+def test_a_process_that_is_killed_while_it_prepares_blocks_nobody_and_leaves_nothing(tmp_path):
+    context = multiprocessing.get_context("fork")
+    victim = context.Process(target=_die, args=(tmp_path,))
+    victim.start()
+    victim.join()
+    assert victim.exitcode == -signal.SIGKILL
+    place, cached = Store(tmp_path, []).get("0" * 64, lambda place: (place / "rows").write_text("rows"))
+    assert not cached
+    assert sorted(path.name for path in place.iterdir()) == [stores.CONTENTS, "rows"]
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [place.name]
+
+
+@pytest.mark.parametrize("damage", ["missing", "shorter", "no list of contents", "half a list of contents"])
+def test_a_damaged_folder_is_prepared_anew(recipe_file, kept, tmp_path, damage):
+    file = recipe_file()
+    first = kept(file)
+    (contents,) = (tmp_path / "store").glob(f"*/{stores.CONTENTS}")
+    rows_file = contents.with_name("train.arrow")
+    if damage == "missing":
+        rows_file.unlink()
+    elif damage == "shorter":
+        rows_file.write_bytes(rows_file.read_bytes()[:-100])
+    elif damage == "no list of contents":
+        contents.unlink()
+    else:
+        contents.write_text(contents.read_text()[:9])
+    again = kept(file)
+    assert not again.ledger.reused
+    assert again.train.to_dict() == first.train.to_dict()
+    assert kept(file).ledger.reused
+
+
+def _as_another_user(folder, key, queue):
+    if os.getuid() == 0:
+        os.setuid(65534)
+    try:
+        queue.put(Store(folder, []).get(key, lambda place: None)[1])
+    except DataError as error:
+        queue.put(str(error))
+
+
+def ask_as_another_user(folder, key):
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    worker = context.Process(target=_as_another_user, args=(folder, key, queue))
+    worker.start()
+    worker.join()
+    return queue.get()
+
+
+def test_a_folder_of_another_user_can_be_read_and_says_so_where_it_cannot_be_written():
+    # Not below `tmp_path`, which pytest opens to its own user alone.
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        Store(folder, []).get("0" * 64, lambda place: (place / "rows").write_text("rows"))
+        folder.chmod(0o555)
+        assert ask_as_another_user(folder, "0" * 64) is True
+        said = ask_as_another_user(folder, "1" * 64)
+        folder.chmod(0o755)
+    assert f"{folder}: prepared rows cannot be kept here: " in said
+    assert said.endswith("Name a folder of your own in the environment variable SFTPLUG_CACHE.")
+
+
+def test_a_file_that_may_not_be_read_is_not_blamed_on_the_store(tmp_path):
+    def make(place):
+        raise PermissionError(13, "Permission denied", "/elsewhere/rows.jsonl")
+
+    with pytest.raises(PermissionError, match=r"rows\.jsonl"):
+        Store(tmp_path, []).get("0" * 64, make)
+
+
+def test_who_waits_for_another_process_is_told(tmp_path):
+    context = multiprocessing.get_context("fork")
+    worker = context.Process(target=_get, args=(tmp_path, context.Value("i", 0)))
+    worker.start()
+    while not (tmp_path / f".{'0' * 64}").is_dir():
+        time.sleep(0.01)
+    told = []
+    _, cached = Store(tmp_path, []).get("0" * 64, lambda place: None, lambda: told.append("waiting"))
+    worker.join()
+    assert (cached, told) == (True, ["waiting"])
 
 
 def test_rows_that_nobody_used_for_long_are_forgotten(tmp_path, monkeypatch):
