@@ -35,6 +35,7 @@ class Component(BaseModel, ABC):
         use_attribute_docstrings=True,
         protected_namespaces=(),
         defer_build=True,  # most classes are listed rather than used
+        validate_default=True,  # a plugin's default of the wrong type is found before it does harm
     )
 
     type: str

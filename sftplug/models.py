@@ -12,6 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sftplug.answers import load_kwargs, model_complaints
+from sftplug.blame import blaming
 from sftplug.errors import ModelError
 from sftplug.quiet import quiet_libraries, quiet_progress_bars
 
@@ -47,7 +49,8 @@ def _built(builder: ModelBuilder) -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
-            builder.build(unfinished)
+            with blaming(builder, "build"):
+                builder.build(unfinished)
             # A folder with the final name is always whole, however the run ends.
             unfinished.rename(folder)
         except OSError:
@@ -122,7 +125,7 @@ def skeleton(recipe: Recipe) -> PreTrainedModel:
 
 def check_model(recipe: Recipe) -> list[str]:
     """Return a sentence for everything in the recipe that does not fit the model's modules."""
-    return list(recipe.adapter.check_model(skeleton(recipe)))
+    return model_complaints(recipe.adapter, skeleton(recipe))
 
 
 # --- with weights -----------------------------------------------------------------------------------------------------
@@ -143,13 +146,13 @@ def load_model(recipe: Recipe) -> PreTrainedModel:
     options = _options(recipe)
     if recipe.model.attn_implementation:
         options["attn_implementation"] = recipe.model.attn_implementation
-    path = base_model_path(recipe)
+    path, arguments = base_model_path(recipe), load_kwargs(recipe.quantization)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            path, **options, use_safetensors=True, **recipe.quantization.load_kwargs()
-        )
+        model = AutoModelForCausalLM.from_pretrained(path, **options, use_safetensors=True, **arguments)
     except (OSError, ValueError, ImportError) as error:
         raise ModelError(f"the model {path} cannot be loaded as {recipe.quantization.type}: {error}") from error
-    recipe.quantization.prepare_model(model)
-    recipe.adapter.prepare_model(model)
+    with blaming(recipe.quantization, "prepare_model"):
+        recipe.quantization.prepare_model(model)
+    with blaming(recipe.adapter, "prepare_model"):
+        recipe.adapter.prepare_model(model)
     return model

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import logging
 import os
 import sys
-import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from importlib.metadata import Distribution, EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -22,14 +22,18 @@ from typing import Any
 import pluggy
 
 from sftplug import hookspecs
+from sftplug.blame import reason
 from sftplug.errors import PluginError, did_you_mean
+from sftplug.verify import explain_import_error, refuse_other_versions, verify_hooks
 
 GROUP = "sftplug"
 DISTRIBUTION = "sftplug"
 DISABLE_VARIABLE = "SFTPLUG_DISABLE_PLUGINS"
 
+_log = logging.getLogger("sftplug.hooks")
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class Plugin:
     """A plugin that loaded."""
 
@@ -44,9 +48,12 @@ class Plugin:
         """The file that holds the plugin's hook implementations."""
         return Path(self.module.__file__ or self.module.__name__)
 
-    @property
+    @cached_property
     def sha256(self) -> str:
-        """Hash over every file of the plugin: its module, or all of its package, templates and other data too."""
+        """Hash over every file of the plugin: its module, or all of its package, templates and other data too.
+
+        Taken once, so that the record of a run tells what ran and not what stands there when it ends.
+        """
         folder = _package_folder(self.source)
         files = [self.source] if folder is None else _files_of_package(folder)
         digest = hashlib.sha256()
@@ -73,17 +80,27 @@ def _files_of_package(folder: Path) -> list[Path]:
 
 @dataclass(frozen=True, slots=True)
 class BrokenPlugin:
-    """A plugin that is installed and did not load."""
+    """A plugin that is installed and did not load, or a name that two of them claim."""
 
     name: str
     distribution: str
     version: str
     reason: str
     """What went wrong, with the file and line where it did."""
-    error: BaseException
+    error: BaseException | None = None
 
     def __str__(self) -> str:
-        return f"plugin '{self.name}' ({self.distribution} {self.version}) failed to load: {self.reason}"
+        owner = f"{self.distribution} {self.version}".strip()
+        return f"plugin '{self.name}' ({owner}) failed to load: {self.reason}"
+
+
+class NameClash(BrokenPlugin):
+    """Several distributions that claim one plugin name; none of them is loaded."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 @dataclass(slots=True)
@@ -94,58 +111,81 @@ class Plugins:
     loaded: dict[str, Plugin] = field(default_factory=dict)
     broken: dict[str, BrokenPlugin] = field(default_factory=dict)
     blocked: frozenset[str] = frozenset()
+    disabled: frozenset[str] = frozenset()
+    """Names that are installed and left out because of ``SFTPLUG_DISABLE_PLUGINS``."""
 
     def call(self, hook: str, names: Iterable[str] | None = None, **arguments: Any) -> dict[str, Any]:
-        """Call `hook` on each of the named plugins (default: all), in name order; return results by plugin name."""
+        """Call `hook` on each of the named plugins (default: all), in name order; return results by plugin name.
+
+        Every one of them is called; then PluginError is raised if any of them failed, with what each said.
+        """
         wanted = set(self.loaded if names is None else names)
-        results = {}
-        for name in sorted(wanted & self.loaded.keys()):
-            others = [plugin.module for plugin in self.loaded.values() if plugin.name != name]
-            caller = self.manager.subset_hook_caller(hook, others)
-            if caller.get_hookimpls():
-                results[name] = _call_blaming(self.loaded[name], caller, arguments)
+        results, failures = {}, []
+        for plugin in [self.loaded[name] for name in sorted(wanted & self.loaded.keys())]:
+            try:
+                results.update(self._call_one(plugin, hook, arguments))
+            except PluginError as error:
+                failures.append(error)
+        if failures:
+            raise PluginError("\n".join(map(str, failures))) from failures[0].__cause__
         return results
+
+    def _call_one(self, plugin: Plugin, hook: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        others = [other.module for other in self.loaded.values() if other is not plugin]
+        caller = self.manager.subset_hook_caller(hook, others)
+        if not caller.get_hookimpls():
+            return {}
+        result = _call_blaming(plugin, hook, caller, arguments)
+        _log.debug("%s(%s) of %s -> %s", hook, ", ".join(arguments), plugin, result)
+        return {plugin.name: result}
 
     def load_file(self, file: Path) -> None:
         """Load a plugin from a Python file. Raises PluginError: a file was asked for, so it must load."""
         _load_file(self, file)
 
+    def give_up(self, plugin: Plugin, error: PluginError) -> None:
+        """Take out a plugin that loaded and turned out to be broken."""
+        self.manager.unregister(plugin.module)
+        del self.loaded[plugin.name]
+        self.broken[plugin.name] = BrokenPlugin(plugin.name, plugin.distribution, plugin.version, str(error), error)
 
-def load_plugins(blocked: Iterable[str] = ()) -> Plugins:
-    """Load every installed plugin, except the `blocked` names.
 
-    An installed plugin that fails to load is kept in ``broken``: whether that matters depends on the recipe. Two
-    plugins with one name, and a blocked name that is not installed, raise PluginError.
+def load_plugins(blocked: Iterable[str] = (), files: Iterable[str] = ()) -> Plugins:
+    """Load every installed plugin, except the `blocked` ones: names, or ``DISTRIBUTION:NAME`` for one of two.
+
+    A plugin that fails to load, and a name that two distributions claim, are kept in ``broken``: whether that matters
+    depends on the recipe. A blocked name that is neither installed nor one of `files`, the names of plugins that the
+    recipe brings as files, raises PluginError.
     """
-    found = _entry_points_by_name()
-    plugins = Plugins(_new_manager(), blocked=frozenset(blocked))
-    _refuse_unknown_blocks(plugins.blocked, found)
-    for name in sorted(found.keys() - plugins.blocked):
-        _load_entry_point(plugins, found[name])
+    blocked, found = frozenset(blocked), _entry_points_by_name()
+    _refuse_unknown_blocks(blocked, [*_block_names(found), *files])
+    off = frozenset(name for name, entries in found.items() if _is_off(entries))
+    plugins = Plugins(_new_manager(), blocked=blocked, disabled=off)
+    for name in sorted(found.keys() - off):
+        entries = [entry for entry in found[name] if not {name, _block_name(entry)} & blocked]
+        if len(entries) == 1:
+            _load_entry_point(plugins, entries[0])
+        elif entries:
+            plugins.broken[name] = _clash(name, entries)
     return plugins
 
 
-def _new_manager() -> pluggy.PluginManager:
-    manager = pluggy.PluginManager(hookspecs.PROJECT)
-    manager.add_hookspecs(hookspecs)
-    return manager
+# --- find -------------------------------------------------------------------------------------------------------------
 
 
-def _entry_points_by_name() -> dict[str, EntryPoint]:
-    """Return the entry points of the group by name; two distributions that claim one name are an error."""
-    found: dict[str, EntryPoint] = {}
-    only_builtin = os.environ.get(DISABLE_VARIABLE, "") not in ("", "0")
+def _entry_points_by_name() -> dict[str, list[EntryPoint]]:
+    """Return the entry points of the group by name: one each, unless distributions claim the same name."""
+    found: dict[str, dict[tuple[str, str], EntryPoint]] = {}
     for entry in entry_points(group=GROUP):
-        if only_builtin and _distribution(entry)[0] != DISTRIBUTION:
-            continue
-        other = found.setdefault(entry.name, entry)
         # An editable install beside stale metadata can list the very same entry point twice: that is no clash.
-        if other.value != entry.value or _distribution(other)[0] != _distribution(entry)[0]:
-            raise PluginError(
-                f"two plugins are named '{entry.name}': {_describe(other)} and {_describe(entry)}. "
-                "Uninstall one of them, or ask its author for another entry-point name."
-            )
-    return found
+        found.setdefault(entry.name, {}).setdefault((_distribution(entry)[0], entry.value), entry)
+    return {name: [entries[key] for key in sorted(entries)] for name, entries in found.items()}
+
+
+def _is_off(entries: Iterable[EntryPoint]) -> bool:
+    """Whether plugins of others are switched off, and these are no others than they."""
+    switch = os.environ.get(DISABLE_VARIABLE, "") not in ("", "0")
+    return switch and all(_distribution(entry)[0] != DISTRIBUTION for entry in entries)
 
 
 def _distribution(entry: EntryPoint) -> tuple[str, str]:
@@ -158,30 +198,69 @@ def _name_and_version(distribution: Distribution) -> tuple[str, str]:
     return distribution.metadata["Name"], distribution.version
 
 
+def _clash(name: str, entries: list[EntryPoint]) -> NameClash:
+    owners = " and ".join(map(_describe, entries))
+    blocks = " or ".join(f"--no-plugin {_block_name(entry)}" for entry in entries)
+    distributions = " and ".join(" ".join(_distribution(entry)).strip() for entry in entries)
+    return NameClash(
+        name,
+        distributions,
+        "",
+        f"two plugins are named '{name}': {owners}. Uninstall one of them, leave one out with {blocks}, "
+        "or ask its author for another entry-point name.",
+    )
+
+
 def _describe(entry: EntryPoint) -> str:
     name, version = _distribution(entry)
-    return f"{name} {version} ({entry.value})"
+    place = entry.dist.locate_file(entry.module.replace(".", "/")) if entry.dist else entry.module
+    return f"{name} {version} ({entry.value}, {place})"
 
 
-def _refuse_unknown_blocks(blocked: frozenset[str], found: Iterable[str]) -> None:
-    names = set(found)
-    for name in sorted(blocked - names):
+def _block_name(entry: EntryPoint) -> str:
+    return f"{_distribution(entry)[0]}:{entry.name}"
+
+
+def _block_names(found: Mapping[str, list[EntryPoint]]) -> Iterator[str]:
+    for name, entries in found.items():
+        yield name
+        yield from map(_block_name, entries)
+
+
+def _refuse_unknown_blocks(blocked: frozenset[str], known: list[str]) -> None:
+    for name in sorted(blocked - set(known)):
+        installed = ", ".join(sorted(name for name in known if ":" not in name))
         raise PluginError(
-            f"--no-plugin {name}: no plugin of that name is installed.{did_you_mean(name, names)} "
-            f"Installed: {', '.join(sorted(names))}."
+            f"--no-plugin {name}: no plugin of that name is installed.{did_you_mean(name, known)} "
+            f"Installed: {installed}."
         )
+
+
+# --- load -------------------------------------------------------------------------------------------------------------
+
+
+def _new_manager() -> pluggy.PluginManager:
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    return manager
 
 
 def _load_entry_point(plugins: Plugins, entry: EntryPoint) -> None:
     distribution, version = _distribution(entry)
     try:
+        if entry.dist is not None and distribution != DISTRIBUTION:
+            refuse_other_versions(entry.dist)
         # Whatever a stranger's module raises at import is that plugin's fault and must not end another's run.
-        module = entry.load()
-        plugin = Plugin(entry.name, module, distribution, version)
-        _register(plugins, plugin)
+        _register(plugins, Plugin(entry.name, _module(entry.load()), distribution, version))
     except (Exception, SystemExit) as error:  # noqa: BLE001 - kept with its reason, raised if the recipe needs it
-        reason = _reason(error)
-        plugins.broken[entry.name] = BrokenPlugin(entry.name, distribution, version, reason, error)
+        why = reason(error) + explain_import_error(error)
+        plugins.broken[entry.name] = BrokenPlugin(entry.name, distribution, version, why, error)
+
+
+def _module(loaded: object) -> ModuleType:
+    if not isinstance(loaded, ModuleType):
+        raise PluginError(f'its entry point must name a module, as in `acme = "acme_plugin"`, not {loaded!r}')
+    return loaded
 
 
 def _load_file(plugins: Plugins, file: Path) -> None:
@@ -190,12 +269,14 @@ def _load_file(plugins: Plugins, file: Path) -> None:
         raise PluginError(f"plugin file {file} does not exist")
     if name in plugins.loaded or name in plugins.broken:
         owner = plugins.loaded.get(name) or plugins.broken[name]
+        if getattr(owner, "distribution", "") == "file":
+            raise PluginError(f"two plugin files are named '{name}', or one is listed twice: {file}. Rename one.")
         raise PluginError(f"plugin file {file} has the name of an installed plugin, {owner}. Rename the file.")
     try:
-        module = _import_file(file)
-        _register(plugins, Plugin(name, module, "file", ""))
+        _register(plugins, Plugin(name, _import_file(file), "file", ""))
     except (Exception, SystemExit) as error:
-        raise PluginError(f"plugin file {file} failed to load: {_reason(error)}") from error
+        why = reason(error) + explain_import_error(error)
+        raise PluginError(f"plugin file {file} failed to load: {why}") from error
 
 
 def _import_file(file: Path) -> ModuleType:
@@ -211,53 +292,20 @@ def _import_file(file: Path) -> ModuleType:
 
 
 def _register(plugins: Plugins, plugin: Plugin) -> None:
-    """Register `plugin`; a misspelt hook, a wrong signature or no hook at all is an error that names it."""
-    manager = plugins.manager
-    manager.register(plugin.module, name=plugin.name)
-    try:
-        # Only pluggy's check_pending() notices a misspelt hook; after each plugin, so that the blame is right.
-        manager.check_pending()
-        if not manager.get_hookcallers(plugin.module):
-            raise PluginError("it implements no hook. Mark its functions with @sftplug.hookimpl.")
-    except (pluggy.PluginValidationError, PluginError):
-        manager.unregister(plugin.module)
-        raise
+    """Register `plugin`. Raises PluginError for a misspelt hook, a wrong signature, or no hook at all."""
+    other = next((other for other in plugins.loaded.values() if other.module is plugin.module), None)
+    if other is not None:
+        raise PluginError(f"its module is that of plugin {other}: an entry point each is enough ({plugin.source})")
+    # pluggy would let a misspelt hook pass, and would not say on which line a wrong one stands.
+    verify_hooks(plugin.module)
+    plugins.manager.register(plugin.module, name=plugin.name)
     plugins.loaded[plugin.name] = plugin
 
 
-def _call_blaming(plugin: Plugin, caller: Callable[..., list[Any]], arguments: dict[str, Any]) -> Any:
+def _call_blaming(plugin: Plugin, hook: str, caller: Callable[..., list[Any]], arguments: Mapping[str, Any]) -> Any:
     try:
         results = caller(**arguments)
     except Exception as error:
-        raise PluginError(f"plugin {plugin} failed in a hook: {_reason(error)}") from error
+        raise PluginError(f"plugin {plugin}: {hook}() failed: {reason(error)}") from error
     # pluggy leaves out None, which is what an observer returns.
     return results[0] if results else None
-
-
-def _reason(error: BaseException) -> str:
-    """Say what went wrong and on which line: the innermost frame outside of the import machinery."""
-    text = f"{type(error).__name__}: {error}"
-    if isinstance(error, PluginError):
-        text = str(error)
-    if isinstance(error, pluggy.PluginValidationError):
-        text = _validation_reason(error)
-    if isinstance(error, SyntaxError):
-        return f"{text.splitlines()[0]} ({error.filename}:{error.lineno})"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_foreign(frame.filename)]
-    return f"{text} ({frames[-1].filename}:{frames[-1].lineno})" if frames else text
-
-
-def _validation_reason(error: pluggy.PluginValidationError) -> str:
-    text = " ".join(str(error).split())
-    hooks = [name for name in dir(hookspecs) if name.startswith("sftplug_")]
-    unknown = text.split("unknown hook ", 1)
-    if len(unknown) == 2:
-        text += did_you_mean(unknown[1].split()[0].strip("'"), hooks)
-    return text
-
-
-def _is_foreign(filename: str) -> bool:
-    own = {__file__, pluggy.__file__}
-    return not (
-        filename.startswith("<frozen") or filename in own or "/importlib/" in filename or "/pluggy/" in filename
-    )

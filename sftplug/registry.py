@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sftplug.blame import NOUNS, place_of, remember_owner
 from sftplug.components import (
     Adapter,
     Callback,
@@ -43,6 +45,26 @@ class Offer:
     component: type[Component]
     plugin: Plugin
 
+    def __str__(self) -> str:
+        return f"{self.plugin}, class {self.component.__name__} in {place_of(self.component)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Clash:
+    """One name that several components claim; a recipe that uses it is refused."""
+
+    kind: type[Component]
+    name: str
+    offers: tuple[Offer, ...]
+
+    def __str__(self) -> str:
+        plugins = list(dict.fromkeys(offer.plugin.name for offer in self.offers))
+        who = "two plugins offer" if len(plugins) > 1 else f"plugin {plugins[0]} offers twice"
+        where = " and ".join(map(str, self.offers))
+        blocks = " or ".join(f"--no-plugin {name}" for name in plugins)
+        remedy = f"Leave one out with {blocks}, or rename" if len(plugins) > 1 else "Rename"
+        return f"{who} the {NOUNS[self.kind]} '{self.name}': {where}. {remedy} one component."
+
 
 @dataclass(slots=True)
 class Registry:
@@ -50,6 +72,10 @@ class Registry:
 
     plugins: Plugins
     offers: dict[type[Component], dict[str, Offer]] = field(default_factory=dict)
+    clashes: dict[tuple[type[Component], str], Clash] = field(default_factory=dict)
+    """Names that several components claim: none of these is on offer."""
+    unusable: list[str] = field(default_factory=list)
+    """What is wrong with components whose options turned out to be no pydantic model when the recipe was read."""
 
     def names(self, kind: type[Component]) -> list[str]:
         """Return the names that a recipe may use for `kind`, sorted."""
@@ -63,54 +89,72 @@ class Registry:
                 return offer.plugin.name
         return None
 
+    def warnings(self) -> list[str]:
+        """Return a sentence for every plugin that did not load and every name that is claimed twice."""
+        return [*map(str, self.plugins.broken.values()), *map(str, self.clashes.values()), *self.unusable]
+
+    def add(self, kind: type[Component], name: str, offer: Offer) -> None:
+        """Put a component on offer; take the name off when another one claims it too."""
+        known = self.clashes.get((kind, name))
+        before = known.offers if known else tuple(filter(None, [self.offers[kind].pop(name, None)]))
+        if before:
+            self.clashes[kind, name] = Clash(kind, name, (*before, offer))
+        else:
+            self.offers[kind][name] = offer
+
 
 def build_registry(plugins: Plugins) -> Registry:
     """Collect the components of every loaded plugin.
 
-    Raises PluginError when a plugin offers something that is not a usable component of the hook's kind, or when two
-    components claim one name; the text names every plugin concerned.
+    A plugin that offers something other than usable components of the hook's kind is given up as broken. A name that
+    two components claim is kept among the clashes. Whether either matters depends on the recipe.
     """
     registry = Registry(plugins, {kind: {} for kind in HOOKS.values()})
-    for hook, kind in HOOKS.items():
-        for name, offered in plugins.call(hook).items():
-            plugin = plugins.loaded[name]
-            for component in _checked_list(plugin, hook, offered):
-                _add(registry.offers[kind], kind, Offer(_checked(plugin, hook, kind, component), plugin))
+    for plugin in list(plugins.loaded.values()):
+        try:
+            offered = list(_offered_by(plugin, plugins))
+        except PluginError as error:
+            plugins.give_up(plugin, error)
+            continue
+        for kind, component in offered:
+            remember_owner(component, str(plugin))
+            registry.add(kind, component_name(component), Offer(component, plugin))
     return registry
 
 
-def _checked_list(plugin: Plugin, hook: str, offered: object) -> list[object]:
-    if not isinstance(offered, list | tuple):
-        raise PluginError(
-            f"plugin {plugin}: {hook}() must return a list of component classes, "
-            f"not {type(offered).__name__} ({plugin.source})"
-        )
-    return list(offered)
+def _offered_by(plugin: Plugin, plugins: Plugins) -> Iterator[tuple[type[Component], type[Component]]]:
+    """Yield (kind, component) for everything that `plugin` offers. Raises PluginError."""
+    for hook, kind in HOOKS.items():
+        for offered in plugins.call(hook, [plugin.name]).values():
+            if not isinstance(offered, list | tuple):
+                raise _wrong(plugin, hook, f"must return a list of component classes, not {type(offered).__name__}")
+            yield from ((kind, _checked(plugin, hook, kind, component)) for component in offered)
+
+
+def _wrong(plugin: Plugin, hook: str, text: str, component: object = None) -> PluginError:
+    place = place_of(component if inspect.isclass(component) else getattr(plugin.module, hook, plugin.module))
+    return PluginError(f"plugin {plugin}: {hook}() {text} ({place})")
+
+
+_NAME = re.compile(r"[\w-]+")
 
 
 def _checked(plugin: Plugin, hook: str, kind: type[Component], component: object) -> type[Component]:
-    where = f"plugin {plugin}: {hook}() offers {component!r}"
     if not (inspect.isclass(component) and issubclass(component, kind)):
-        raise PluginError(f"{where}, which is no subclass of sftplug.{kind.__name__} ({plugin.source})")
+        text = f"offers {component!r}, which is no subclass of sftplug.{kind.__name__}"
+        raise _wrong(plugin, hook, text)
+    offers = f"offers {component.__name__}, which"
     if inspect.isabstract(component):
-        missing = ", ".join(sorted(component.__abstractmethods__))
-        raise PluginError(f"{where}, which does not define {missing} ({plugin.source})")
-    if not isinstance(component_name(component), str):
-        raise PluginError(f"{where}, which has no name: give it `type: Literal['name'] = 'name'` ({plugin.source})")
+        missing = ", ".join(f"{name}()" for name in sorted(component.__abstractmethods__))
+        raise _wrong(plugin, hook, f"{offers} does not define {missing}", component)
+    name = component_name(component)
+    if not isinstance(name, str):
+        raise _wrong(plugin, hook, f"{offers} has no name: give it `type: Literal['name'] = 'name'`", component)
+    if not _NAME.fullmatch(name):
+        raise _wrong(plugin, hook, f"{offers} is named {name!r}: use letters, digits, `_` and `-`", component)
     return component
 
 
 def component_name(component: type[Component]) -> Any:
     """Return the name under which recipes choose `component`: the default of its ``type`` field."""
     return component.model_fields["type"].default
-
-
-def _add(offers: dict[str, Offer], kind: type[Component], offer: Offer) -> None:
-    name = component_name(offer.component)
-    other = offers.get(name)
-    if other is not None:
-        raise PluginError(
-            f"two plugins offer the {kind.__name__} '{name}': {other.plugin} in {other.plugin.source} and "
-            f"{offer.plugin} in {offer.plugin.source}. Block one with --no-plugin, or rename one component."
-        )
-    offers[name] = offer

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
+from sftplug.answers import load_kwargs, peft_config, trainer_callback
+from sftplug.errors import PluginError, TrainingError
 from sftplug.models import load_model
 from sftplug.probe import check_isolation
 from sftplug.quiet import quiet_libraries
@@ -71,10 +73,26 @@ def train(loaded: LoadedRecipe, prepared: Prepared) -> RunResult:
             tokens=int(trainer._total_train_tokens),
         )
     except BaseException as error:
-        loaded.call("sftplug_run_failed", error=error)
+        _tell_failure(loaded, error)
         raise
-    loaded.call("sftplug_run_finished", result=result)
+    _tell_result(loaded, result)
     return result
+
+
+def _tell_failure(loaded: LoadedRecipe, error: BaseException) -> None:
+    """Tell the plugins in use that the run failed; one that fails itself must not hide what went wrong first."""
+    try:
+        loaded.call("sftplug_run_failed", error=error)
+    except PluginError as another:
+        error.add_note(str(another))
+
+
+def _tell_result(loaded: LoadedRecipe, result: RunResult) -> None:
+    """Tell the plugins in use that the run is over; if one of them fails, the result is there all the same."""
+    try:
+        loaded.call("sftplug_run_finished", result=result)
+    except PluginError as error:
+        raise TrainingError(f"{error}\nThe run itself is over: its result is saved in {result.output}.") from error
 
 
 def make_trainer(recipe: Recipe, model: PreTrainedModel, prepared: Prepared) -> SftplugTrainer:
@@ -84,6 +102,7 @@ def make_trainer(recipe: Recipe, model: PreTrainedModel, prepared: Prepared) -> 
     from sftplug.trainer import Collator, Guard, SftplugTrainer
 
     arguments = training_arguments(recipe)
+    adapter = peft_config(recipe.adapter)
     pad, multiple = int(prepared.tokenizer.pad_token_id), int(arguments.pad_to_multiple_of or 1)
     trainer = SftplugTrainer(
         model=model,
@@ -92,11 +111,11 @@ def make_trainer(recipe: Recipe, model: PreTrainedModel, prepared: Prepared) -> 
         eval_dataset=prepared.eval,
         processing_class=prepared.tokenizer,
         data_collator=Collator(pad, multiple, flat=layout(recipe) == "flat"),
-        peft_config=recipe.adapter.peft_config(),
-        callbacks=[Guard(), *(callback.trainer_callback() for callback in recipe.callbacks)],
+        peft_config=adapter,
+        callbacks=[Guard(), *map(trainer_callback, recipe.callbacks)],
     )
     trainer.remove_callback(PrinterCallback)  # prints dictionaries; what is shown is the plugins' business
-    if recipe.adapter.peft_config() is not None:
+    if adapter is not None:
         _keep_adapter_in_fp32(trainer.model)
     return trainer
 
@@ -123,7 +142,7 @@ def training_arguments(recipe: Recipe) -> SFTConfig:
     from trl import SFTConfig
 
     on_cpu = not torch.accelerator.is_available() or bool(recipe.train.get("use_cpu"))
-    dtype = recipe.quantization.load_kwargs().get("dtype")
+    dtype = load_kwargs(recipe.quantization).get("dtype")
     defaults = {
         "report_to": "none",
         "use_cpu": on_cpu,

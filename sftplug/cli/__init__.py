@@ -54,7 +54,8 @@ def main() -> None:
         if verbose:
             raise
         name = type(error).__name__
-        typer.echo(f"sftplug failed: {name}: {error}\nRun the command again with -v for the traceback.", err=True)
+        said = "\n".join([f"sftplug failed: {name}: {error}", *getattr(error, "__notes__", ())])
+        typer.echo(f"{said}\nRun the command again with -v for the traceback.", err=True)
         sys.exit(1)
 
 
@@ -63,7 +64,7 @@ def _show(error: SftplugError, verbose: bool) -> None:
         import traceback
 
         traceback.print_exception(error)
-    typer.echo(str(error), err=True)
+    typer.echo("\n".join([str(error), *getattr(error, "__notes__", ())]), err=True)
     if isinstance(error, MaskError) and error.picture:
         _show_picture(error.picture)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,7 +28,15 @@ def open_recipe(
 ) -> LoadedRecipe:
     """Load the recipe with what the command line adds; the console plugin shows what happens, unless it is blocked."""
     given = [*(overrides or []), *([f"output={output}"] if output is not None else [])]
-    return load_recipe(recipe, given, no_plugin or []).using("console")
+    loaded = load_recipe(recipe, given, no_plugin or []).using("console")
+    warn(loaded.warnings())
+    return loaded
+
+
+def warn(sentences: Iterable[str]) -> None:
+    """Say what is wrong with what is installed and does not stop this command."""
+    for sentence in sentences:
+        typer.echo(f"warning: {sentence}", err=True)
 
 
 def be_verbose(verbose: bool) -> None:

@@ -6,7 +6,7 @@ import rich
 import typer
 from rich.table import Table
 
-from sftplug.cli.options import NoPlugin, Verbose
+from sftplug.cli.options import NoPlugin, Verbose, be_verbose, warn
 from sftplug.plugins import load_plugins
 from sftplug.registry import build_registry
 
@@ -18,6 +18,7 @@ plugins = typer.Typer(
 
 @plugins.callback()
 def _list(context: typer.Context, no_plugin: NoPlugin = None, verbose: Verbose = False) -> None:
+    be_verbose(verbose)
     context.obj = no_plugin or []  # a command of the group blocks them too
     if context.invoked_subcommand is None:
         _print_plugins(context.obj)
@@ -35,5 +36,4 @@ def _print_plugins(blocked: list[str]) -> None:
         ]
         table.add_row(name, plugin.distribution, plugin.version, "\n".join(offers) or "watches", plugin.module.__name__)
     rich.print(table)
-    for broken in found.broken.values():
-        typer.echo(str(broken), err=True)
+    warn(registry.warnings())

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from sftplug.blame import failed, fault
 from sftplug.components import DatasetFormat
-from sftplug.conversation import ROLES, Conversation, Row
+from sftplug.conversation import ROLES, Conversation, Message, Row
 from sftplug.data.ledger import Account
-from sftplug.errors import DataError, RowError, did_you_mean
+from sftplug.errors import PluginError, RowError, SftplugError, did_you_mean
 
 WATCHED = 100
 """So many rows are watched for columns that their format does not read."""
@@ -45,7 +46,7 @@ def convert(
             data = _Watched(row.data, read)
             unread.update(dict.fromkeys(map(str, row.data)))
         try:
-            conversation = _checked(format_.to_conversation(data), format_)
+            conversation = _checked(_converted(format_, data, row.origin), format_)
             if row_weight is not None:
                 conversation = replace(conversation, weight=conversation.weight * _weight(row.data, row_weight))
             if template_kwargs:
@@ -59,6 +60,15 @@ def convert(
             account.unused = tuple(name for name in unread if name not in (*read, row_weight))
     if account.read < WATCHED:
         account.unused = tuple(name for name in unread if name not in (*read, row_weight))
+
+
+def _converted(format_: DatasetFormat, data: Mapping[str, Any], origin: str) -> object:
+    try:
+        return format_.to_conversation(data)
+    except SftplugError:
+        raise
+    except Exception as error:
+        raise PluginError(f"{origin}: {failed(format_, 'to_conversation', error)}") from error
 
 
 class _Watched(dict[str, Any]):
@@ -97,13 +107,14 @@ def _weight(data: Mapping[str, Any], column: str) -> float:
 def _checked(conversation: object, format_: DatasetFormat) -> Conversation:
     """A plugin's conversation is checked where it comes in, so that later stages can rely on it."""
     if not isinstance(conversation, Conversation):
-        raise DataError(
-            f"format '{format_.type}': to_conversation() must return a sftplug.Conversation, "
-            f"not {type(conversation).__name__}"
-        )
+        text = f"must return a sftplug.Conversation, not {type(conversation).__name__}"
+        raise fault(format_, "to_conversation", text)
     if not conversation.messages:
         raise RowError("messages", "holds no message")
     for index, message in enumerate(conversation.messages):
+        if not isinstance(message, Message):
+            text = f"must return a conversation of sftplug.Message, not of {type(message).__name__}"
+            raise fault(format_, "to_conversation", text)
         if message.role not in ROLES:
             hint = did_you_mean(message.role, ROLES)
             known = ", ".join(ROLES)

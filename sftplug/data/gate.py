@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from sftplug.answers import template_source
 from sftplug.components import ChatTemplate
 from sftplug.conversation import Conversation
 from sftplug.data.convert import Example
@@ -18,7 +19,7 @@ from sftplug.data.ledger import Account
 from sftplug.data.plain import render_plain
 from sftplug.data.render import Finding, Rendered, Template, compile_template
 from sftplug.data.render.shape import ROLES, is_ordinary
-from sftplug.errors import MaskError, ModelError, RowError, SftplugError, TemplateError
+from sftplug.errors import MaskError, ModelError, PluginError, RowError, SftplugError, TemplateError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -219,8 +220,10 @@ def open_gate(
 
 def _template(chat_template: ChatTemplate, tokenizer: PreTrainedTokenizerBase) -> Template | SftplugError:
     try:
-        source = chat_template.source(tokenizer)
+        source = template_source(chat_template, tokenizer)
         template = compile_template(source, name=chat_template.type)
+    except PluginError:
+        raise  # broken is not the same as absent
     except SftplugError as error:
         return error  # a base model has no template, and plain text needs none
     tokenizer.chat_template = source

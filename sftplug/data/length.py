@@ -6,17 +6,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sftplug.blame import blaming, fault
 from sftplug.components import LengthPolicy
 from sftplug.conversation import Conversation
 from sftplug.data.convert import Example
 from sftplug.data.gate import Gate, TextRow
 from sftplug.data.ledger import Account
 from sftplug.data.table import row_sums
-from sftplug.errors import DataError
 from sftplug.tokens import LongRow, TokenBatch
 
 
@@ -87,16 +88,19 @@ class Fitter:
         message = batch.tokens.message[here]
         counts = np.bincount(message[message >= 0], minlength=len(conversation.messages))
         long = LongRow(conversation, counts.tolist(), int(batch.lengths[index]), int(self.limit or 0))
-        shorter = self.policy.shorten(long)
+        with blaming(self.policy, "shorten"):
+            shorter: object = self.policy.shorten(long)
         if isinstance(shorter, slice):
             return shorter
-        for item in shorter:
-            if not isinstance(item, Conversation) or len(item.messages) >= len(conversation.messages):
-                raise DataError(
-                    f"length policy '{self.policy.type}': shorten() must return conversations with fewer messages "
-                    f"than the row's {len(conversation.messages)}, or a slice of its tokens"
-                )
-        return shorter
+        return self._checked(shorter, len(conversation.messages))
+
+    def _checked(self, shorter: object, messages: int) -> Sequence[Conversation]:
+        items: Sequence[Any] = shorter if isinstance(shorter, list | tuple) else [shorter]
+        for item in items:
+            if not isinstance(item, Conversation) or len(item.messages) >= messages:
+                text = f"must return conversations with fewer messages than the row's {messages}, or a slice"
+                raise fault(self.policy, "shorten", f"{text} of its tokens, not {type(shorter).__name__}")
+        return items
 
     def _render(self, before: TextRow, conversation: Conversation) -> Iterator[TextRow]:
         """Yield the rows of what is left of `before`; what cannot be trained safely is left out like what is lost."""

@@ -13,7 +13,7 @@ import shutil
 import sys
 import tempfile
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +25,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sftplug.components import Masking
+from sftplug.answers import label
+from sftplug.blame import blaming, fault
+from sftplug.components import DatasetSource, Masking
 from sftplug.conversation import Row
 from sftplug.data.convert import Example, convert
 from sftplug.data.engine import Encoded
@@ -172,7 +174,7 @@ class _Work:
         """Write the rows of one split, source by source."""
         writer, bounds = TokenWriter(folder / f"{name}.rows"), [0]
         for source, rows in sources:
-            account = self.ledger.open(name, source.source.label())
+            account = self.ledger.open(name, label(source.source))
             stages = _Stages(self.gate, encode, source.masking or self.recipe.masking, self.recipe, account)
             for batch in stages.batches(source, rows):
                 self.ledger.stop_ids.update(stops(batch))
@@ -226,7 +228,7 @@ class _Split:
             "trained_tokens": self.measures.trained,
         }[by]
         for source, low, high in zip(self.sources, self.bounds, self.bounds[1:], strict=False):
-            yield Available(source.source.label(), low, sizes[low:high], source.share, source.epochs)
+            yield Available(label(source.source), low, sizes[low:high], source.share, source.epochs)
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------
@@ -245,12 +247,21 @@ def _splits(recipe: Recipe) -> dict[str, list[tuple[SourceSection, Iterable[Row]
 
 
 def read(source: SourceSection) -> Iterator[Row]:
-    """Yield the rows of `source`, at most its ``first`` ones. Raises DataError for a row that is no `Row`."""
-    for row in islice(source.source.rows(), source.first):
-        if not isinstance(row, Row):
-            kind, name = type(row).__name__, source.source.type
-            raise DataError(f"source '{name}': rows() must yield sftplug.Row(data, origin), not {kind}")
+    """Yield the rows of `source`, at most its ``first`` ones. Raises PluginError for a row that is no `Row`."""
+    for row in islice(_rows(source.source), source.first):
+        if not isinstance(row, Row) or not isinstance(row.data, Mapping):
+            kind = type(row).__name__
+            data = f" with data of {type(row.data).__name__}" if isinstance(row, Row) else ""
+            raise fault(source.source, "rows", f"must yield sftplug.Row(data, origin), not {kind}{data}")
         yield row
+
+
+def _rows(source: DatasetSource) -> Iterator[object]:
+    with blaming(source, "rows"):
+        rows: object = source.rows()
+        if not isinstance(rows, Iterable):
+            raise fault(source, "rows", f"must yield rows, not return {type(rows).__name__}")
+        yield from rows
 
 
 def _draw(source: SourceSection, seed: int, fraction: float, *, held_out: bool) -> Iterator[Row]:

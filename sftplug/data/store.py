@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from sftplug.answers import fingerprint
 from sftplug.components import DatasetSource
 from sftplug.errors import DataError
 from sftplug.recipe.model import InputPath
@@ -131,7 +132,7 @@ def key_of(
     recipe: Recipe, tokenizer: PreTrainedTokenizerBase, end_tokens: frozenset[str], code: Sequence[Mapping[str, Any]]
 ) -> str | None:
     """Return a hash over everything that makes the prepared rows; None when a source cannot tell what it holds."""
-    rows = [source.source.fingerprint() for source in (*recipe.data.train, *recipe.data.eval)]
+    rows = [fingerprint(source.source) for source in (*recipe.data.train, *recipe.data.eval)]
     if None in rows:
         return None
     template = str(tokenizer.chat_template)

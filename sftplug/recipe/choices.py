@@ -12,9 +12,10 @@ from typing import Annotated, Any, Union
 from pydantic import GetCoreSchemaHandler, GetPydanticSchema, create_model
 from pydantic_core import CoreSchema, core_schema
 
+from sftplug.blame import place_of
 from sftplug.components import Component
 from sftplug.recipe.model import Recipe, Section
-from sftplug.registry import Registry
+from sftplug.registry import Offer, Registry
 
 NOTHING_OFFERED = "no installed plugin offers"
 
@@ -54,17 +55,32 @@ def _union_of(kind: type[Component], registry: Registry) -> Any:
 
     def schema(_source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         # A tagged union by hand, because pydantic's own needs at least two members and a plugin may be the only one.
-        choices = {name: handler.generate_schema(component) for name, component in offers.items()}
+        choices = {name: _choice(offer, handler, registry) for name, offer in registry.offers[kind].items()}
+        # A name that several components claim can be written, and is answered with all of their plugins.
+        choices |= {name: _refuse(str(clash)) for (of, name), clash in registry.clashes.items() if of is kind}
         if not choices:
-            return core_schema.no_info_plain_validator_function(lambda _: _refuse_any(kind))
+            return _refuse(f"{NOTHING_OFFERED} any {kind.__name__}.")
         union = core_schema.tagged_union_schema(choices, discriminator="type")
         return core_schema.no_info_before_validator_function(lambda value: expand(value, offers), union)
 
     return Annotated[kind, GetPydanticSchema(schema)]
 
 
-def _refuse_any(kind: type[Component]) -> None:
-    raise ValueError(f"{NOTHING_OFFERED} any {kind.__name__}.")
+def _choice(offer: Offer, handler: GetCoreSchemaHandler, registry: Registry) -> CoreSchema:
+    try:
+        return handler.generate_schema(offer.component)
+    except Exception as error:  # noqa: BLE001 - a class that pydantic cannot build must not end a run without it
+        said = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        text = f"plugin {offer.plugin}: the options of {offer.component.__name__} are no pydantic model: {said}"
+        registry.unusable.append(f"{text} ({place_of(offer.component)})")
+        return _refuse(registry.unusable[-1])
+
+
+def _refuse(text: str) -> CoreSchema:
+    def refuse(_: object) -> None:
+        raise ValueError(text)
+
+    return core_schema.no_info_plain_validator_function(refuse)
 
 
 def expand(value: Any, offers: Mapping[str, type[Component]]) -> Any:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from sftplug.answers import complaints
+from sftplug.blame import place_of, reason
 from sftplug.components import Adapter
 from sftplug.errors import PluginError, Problem, RecipeError, did_you_mean
-from sftplug.plugins import Plugins, load_plugins
+from sftplug.plugins import DISABLE_VARIABLE, Plugins, load_plugins
 from sftplug.recipe.choices import expand, recipe_class
 from sftplug.recipe.model import DataSection, Recipe, resolve_path
 from sftplug.recipe.problems import dotted, problem_at, problems_from
@@ -34,7 +36,17 @@ class LoadedRecipe:
 
     def call(self, hook: str, **arguments: Any) -> None:
         """Tell the plugins in use about a moment of the run."""
-        self.registry.plugins.call(hook, self.active, recipe=self.recipe, **arguments)
+        answers = self.registry.plugins.call(hook, self.active, recipe=self.recipe, **arguments)
+        for name, answer in answers.items():
+            if answer is not None:
+                plugin = self.registry.plugins.loaded[name]
+                function = getattr(plugin.module, hook, plugin.module)
+                text = f"must return nothing, not {type(answer).__name__}: it observes and changes nothing"
+                raise PluginError(f"plugin {plugin}: {hook}() {text} ({place_of(function)})")
+
+    def warnings(self) -> list[str]:
+        """Return a sentence for everything wrong with what is installed that this recipe does not need."""
+        return self.registry.warnings()
 
     def provenance(self) -> list[dict[str, str]]:
         """Return name, distribution, version, source and hash of every plugin in use, for the record of the run."""
@@ -60,14 +72,14 @@ def load_recipe(reference: str, overrides: Sequence[str] = (), blocked: Iterable
     """Load the recipe that `reference` names: a path, or the name of a shipped recipe.
 
     `overrides` are ``section.key=value``; `blocked` are names of plugins that must not be loaded. Raises RecipeError
-    with every problem at once, PluginError when installed plugins clash. Imports no heavy library.
+    with every problem at once: a plugin that the recipe needs and that is broken, or a name of it that two components
+    claim, is one of them. Imports no heavy library.
     """
     file = find_recipe(reference)
     tree = _read_extended(file, ())
     for override in overrides:
         _override(tree, override)
-    plugins, problems = _load_named_plugins(tree, blocked)
-    registry = build_registry(plugins)
+    registry, problems = _load_named_plugins(tree, frozenset(blocked))
     _choose_quantization(tree, registry)
     problems += _train_problems(tree)
     recipe = _validate(tree, registry, problems)
@@ -186,32 +198,49 @@ def _default_name(section: str) -> Any:
 # --- plugins ----------------------------------------------------------------------------------------------------------
 
 
-def _load_named_plugins(tree: Tree, blocked: Iterable[str]) -> tuple[Plugins, list[Problem]]:
+def _load_named_plugins(tree: Tree, blocked: Collection[str]) -> tuple[Registry, list[Problem]]:
     """Load what is installed, and the files that the recipe names; say what it names and cannot have."""
     named = tree.data.get("plugins") or []
     named = [named] if isinstance(named, str) else named
-    plugins, problems = load_plugins(blocked=blocked), []
-    for index, name in enumerate(named if isinstance(named, list) else []):
-        text = _load_one(plugins, name) if isinstance(name, str) else None
-        if text:
-            problems.append(problem_at(tree, ("plugins", index), text))
-    return plugins, problems
+    wanted = {index: name for index, name in enumerate(named if isinstance(named, list) else ()) if _is_text(name)}
+    files = [plugin_name(name) for name in wanted.values() if is_plugin_file(name)]
+    plugins = load_plugins(blocked, files)
+    # What the command line leaves out is left out, also where the recipe lists it.
+    wanted = {index: name for index, name in wanted.items() if plugin_name(name) not in plugins.blocked}
+    texts = {index: _load_file(plugins, name) for index, name in wanted.items() if is_plugin_file(name)}
+    registry = build_registry(plugins)
+    for index, name in wanted.items():
+        texts[index] = texts.get(index) or _lacking(plugins, plugin_name(name))
+    found = sorted((index, text) for index, text in texts.items() if text)
+    return registry, [problem_at(tree, ("plugins", index), text) for index, text in found]
 
 
-def _load_one(plugins: Plugins, name: str) -> str | None:
-    if is_plugin_file(name):
-        try:
-            plugins.load_file(Path(resolve_path(name)))
-        except PluginError as error:
-            return str(error)
-        return None
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _load_file(plugins: Plugins, name: str) -> str | None:
+    try:
+        plugins.load_file(Path(resolve_path(name)))
+    except PluginError as error:
+        return str(error)
+    return None
+
+
+def _lacking(plugins: Plugins, name: str) -> str | None:
     if name in plugins.broken:
         return str(plugins.broken[name])
     if name in plugins.loaded:
         return None
-    blocked = " It is blocked with --no-plugin." if name in plugins.blocked else ""
+    if name in plugins.disabled:
+        return f"plugin '{name}' is installed, but {DISABLE_VARIABLE} is set: only sftplug's own are loaded."
     known = ", ".join(sorted(plugins.loaded))
-    return f"no plugin '{name}' is installed.{blocked}{did_you_mean(name, plugins.loaded)} Installed: {known}."
+    return f"no plugin '{name}' is installed.{did_you_mean(name, plugins.loaded)} Installed: {known}."
+
+
+def plugin_name(entry: str) -> str:
+    """Return the name of the plugin that an entry of ``plugins:`` asks for: a file's is its own, without ``.py``."""
+    return Path(entry).stem if is_plugin_file(entry) else entry
 
 
 def is_plugin_file(name: str) -> bool:
@@ -221,7 +250,7 @@ def is_plugin_file(name: str) -> bool:
 
 def _active(recipe: Recipe, registry: Registry, tree: Tree) -> set[str]:
     """Return the plugins whose components the recipe names, and those it lists."""
-    named = {Path(name).stem if is_plugin_file(name) else name for name in recipe.plugins}
+    named = {plugin_name(entry) for entry in recipe.plugins} & registry.plugins.loaded.keys()
     return named | {owner for _, part in recipe.components() if (owner := registry.plugin_of(part))}
 
 
@@ -258,12 +287,14 @@ def _validate(tree: Tree, registry: Registry, problems: list[Problem]) -> Recipe
     except ValidationError as error:
         problems += problems_from(error, tree, narrowed, registry)
         return None
+    except Exception as error:
+        # A validator says what is wrong with ValueError; anything else is a fault in its plugin.
+        raise PluginError(f"a component's own check of its options failed: {reason(error)}") from error
 
 
 def _check_components(recipe: Recipe, tree: Tree) -> Iterator[Problem]:
     for where, component in recipe.components():
-        for text in component.check(recipe):
-            yield _problem(tree, where, text)
+        yield from (_problem(tree, where, text) for text in complaints(component, recipe))
     for where, text in _check_core(recipe):
         yield _problem(tree, where, text)
 

@@ -7,10 +7,12 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from sftplug.blame import place_of
 from sftplug.errors import Problem, did_you_mean
+from sftplug.plugins import DISABLE_VARIABLE
 from sftplug.recipe.choices import NOTHING_OFFERED
 from sftplug.recipe.yaml import Path_, Tree
-from sftplug.registry import Registry
+from sftplug.registry import Offer, Registry
 
 
 def problems_from(error: ValidationError, tree: Tree, root: type[BaseModel], registry: Registry) -> list[Problem]:
@@ -18,8 +20,11 @@ def problems_from(error: ValidationError, tree: Tree, root: type[BaseModel], reg
     found = []
     for detail in error.errors(include_url=False):
         path = _path_in(tree.data, detail["loc"])
-        text = _sentence(detail, path, tree, root, registry)
-        found.append(problem_at(tree, path, text))
+        owner = _owner_of_default(detail, root, registry)
+        if owner is not None:
+            found.append(_wrong_default(detail, path, tree, owner))
+        else:
+            found.append(problem_at(tree, path, _sentence(detail, path, tree, root, registry)))
     return found
 
 
@@ -53,12 +58,20 @@ def _path_in(data: Any, loc: Iterable[str | int]) -> Path_:
             if not isinstance(data, list) or part >= len(data):
                 continue
             data = data[part]
+        elif part == "source" and index < len(loc) - 1 and _is_named(data):
+            continue  # the source's options stand beside its name
         elif isinstance(data, Mapping) and part in data:
             data = data[part]
         elif (path and index < len(loc) - 1) or not isinstance(data, Mapping) or part == data.get("type"):
             continue
+        else:
+            data = None  # what the recipe does not say has nothing below it
         path.append(part)
     return tuple(path)
+
+
+def _is_named(data: Any) -> bool:
+    return isinstance(data, Mapping) and isinstance(data.get("source"), str)
 
 
 def _sentence(detail: Any, path: Path_, tree: Tree, root: type[BaseModel], registry: Registry) -> str:
@@ -80,6 +93,26 @@ def _sentence(detail: Any, path: Path_, tree: Tree, root: type[BaseModel], regis
     return f"{detail['msg'][0].lower()}{detail['msg'][1:]}, not {_short(detail['input'])}."
 
 
+def _owner_of_default(detail: Any, root: type[BaseModel], registry: Registry) -> Offer | None:
+    """Return the component whose own default pydantic refused; None when the value is one of the recipe's."""
+    *around, name = detail["loc"]
+    model = _model_at(around, root, registry)
+    field = model.model_fields.get(str(name)) if model is not None else None
+    if field is None or field.default is not detail["input"]:
+        return None
+    offers = (offer for kind in registry.offers.values() for offer in kind.values())
+    return next((offer for offer in offers if offer.component is model), None)
+
+
+def _wrong_default(detail: Any, path: Path_, tree: Tree, offer: Offer) -> Problem:
+    """Blame the plugin: of this option the recipe says nothing."""
+    name = detail["loc"][-1]
+    path = path if path[-1:] == (name,) else (*path, name)
+    wrong = f"{detail['msg'][0].lower()}{detail['msg'][1:]}, not {_short(detail['input'])}"
+    text = f"the default that plugin {offer.plugin} gives it is wrong: {wrong} ({place_of(offer.component)})."
+    return problem_at(tree, path, f"{text} Set it in the recipe until the plugin is mended.")
+
+
 def _unknown_key(name: str, around: Iterable[str | int], root: type[BaseModel], registry: Registry) -> str:
     known = _keys_at(around, root, registry)
     listed = f" Known: {', '.join(sorted(known))}." if known else ""
@@ -88,15 +121,20 @@ def _unknown_key(name: str, around: Iterable[str | int], root: type[BaseModel], 
 
 def _keys_at(around: Iterable[str | int], root: type[BaseModel], registry: Registry) -> list[str]:
     """Return the keys that the model at pydantic's location `around` knows."""
+    around = list(around)
+    model = _model_at(around, root, registry)
+    # A source's options stand beside those of its section.
+    section = _model_at(around[: around.index("source")], root, registry) if "source" in around else None
+    known = {**(section.model_fields if section else {}), **(model.model_fields if model else {})}
+    return [name for name in known if name not in ("type", "source")]
+
+
+def _model_at(around: Iterable[str | int], root: type[BaseModel], registry: Registry) -> type[BaseModel] | None:
     model: type[BaseModel] | None = root
-    above: dict[str, Any] = {}
     for part in around:
-        if isinstance(part, int) or model is None:
-            continue
-        if part == "source":
-            above = dict(model.model_fields)  # a source's options stand beside those of its section
-        model = _model_of_field(model, part) or _component_named(model, part, registry)
-    return [name for name in {**above, **model.model_fields} if name not in ("type", "source")] if model else []
+        if isinstance(part, str) and model is not None:
+            model = _model_of_field(model, part) or _component_named(model, part, registry)
+    return model
 
 
 def _model_of_field(model: type[BaseModel], name: str) -> type[BaseModel] | None:
@@ -131,9 +169,14 @@ def _unknown_component(name: str, known: list[str], registry: Registry) -> str:
 
 def _excuses(registry: Registry) -> str:
     """A plugin that did not load, or was blocked, may be the very one that offers the missing component."""
-    broken = "".join(f" Note: {plugin}." for plugin in registry.plugins.broken.values())
-    blocked = ", ".join(sorted(registry.plugins.blocked))
-    return broken + (f" Note: blocked with --no-plugin: {blocked}." if blocked else "")
+    plugins = registry.plugins
+    broken = "".join(f" Note: {str(plugin).rstrip('.')}." for plugin in plugins.broken.values())
+    blocked, off = ", ".join(sorted(plugins.blocked)), ", ".join(sorted(plugins.disabled))
+    return (
+        broken
+        + (f" Note: blocked with --no-plugin: {blocked}." if blocked else "")
+        + (f" Note: left out because {DISABLE_VARIABLE} is set: {off}." if off else "")
+    )
 
 
 def _needs_component(detail: Any, registry: Registry) -> str:

@@ -8,7 +8,7 @@ import pytest
 from datasets import load_from_disk
 from typer.testing import CliRunner
 
-from sftplug import DataError, ModelError, RecipeError
+from sftplug import DataError, ModelError, RecipeError, cli
 from sftplug.cli import app
 
 runner = CliRunner()
@@ -126,15 +126,20 @@ def test_quick_commands_load_no_heavy_library(arguments):
     assert "LOADED []" in result.stdout
 
 
-def test_an_unexpected_error_is_short_and_says_how_to_see_more(recipe_file, tmp_path):
-    (tmp_path / "odd.py").write_text(
-        "import sftplug\nclass Odd(sftplug.DatasetFormat):\n    type: str = 'odd'\n"
-        "    def to_conversation(self, row):\n        return {}['nothing']\n"
-        "@sftplug.hookimpl\ndef sftplug_dataset_formats():\n    return [Odd]\n"
-    )
-    result = run("prepare", recipe_file(plugins=["./odd.py"]), "data.train.format=odd", "--output", tmp_path / "p")
-    assert result.returncode == 1
-    assert "sftplug failed: KeyError: 'nothing'\nRun the command again with -v for the traceback." in result.stderr
+def test_an_unexpected_error_is_short_and_says_how_to_see_more(monkeypatch, capsys):
+    def fail():
+        raise KeyError("nothing")
+
+    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr(sys, "argv", ["sftplug", "plugins"])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 1
+    said = capsys.readouterr().err
+    assert said == "sftplug failed: KeyError: 'nothing'\nRun the command again with -v for the traceback.\n"
+    monkeypatch.setattr(sys, "argv", ["sftplug", "plugins", "-v"])
+    with pytest.raises(KeyError):
+        cli.main()
 
 
 def test_version():

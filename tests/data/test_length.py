@@ -5,7 +5,7 @@ from conftest import rows
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sftplug import Conversation, DataError, LongRow, Message, RecipeError
+from sftplug import Conversation, DataError, LongRow, Message, PluginError, RecipeError
 from sftplug_length import DropOldestTurns, SplitAtTurns, Truncate
 
 
@@ -119,7 +119,9 @@ def test_a_policy_that_does_not_shorten_is_named(recipe_file, prepared):
         "    def shorten(self, row):\n        return [row.conversation]\n\n\n"
         "@hookimpl\ndef sftplug_length_policies():\n    return [Keep]\n"
     )
-    with pytest.raises(DataError, match=r"length policy 'keep': shorten\(\) must return conversations with fewer mess"):
+    with pytest.raises(
+        PluginError, match=r"length policy 'keep' of plugin keep \(file\): shorten\(\) must return conv"
+    ):
         prepared(recipe_file(data=[chat(6)], plugins=["./keep.py"]), "data.too_long=keep", "data.max_length=50")
 
 

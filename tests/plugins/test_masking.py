@@ -63,10 +63,13 @@ def test_lists_multiply_and_unions_take_the_larger():
 @pytest.mark.parametrize(
     ("returned", "message"),
     [
-        (np.ones(3), "masking 'odd' returned an array of shape (3,); expected (9,)"),
-        (np.full(9, -1.0), "masking 'odd' gave token 0 of the batch the weight -1.0; weights are finite and >= 0"),
-        (np.full(9, np.nan), "masking 'odd' gave token 0 of the batch the weight nan"),
-        (np.array(["x"] * 9), "masking 'odd' returned an array of <U1; expected bool or float"),
+        (np.ones(3), "masking 'odd': weights() returned an array of shape (3,); expected (9,)"),
+        (
+            np.full(9, -1.0),
+            "masking 'odd': weights() gave token 0 of the batch the weight -1.0; weights are finite and >= 0",
+        ),
+        (np.full(9, np.nan), "masking 'odd': weights() gave token 0 of the batch the weight nan"),
+        (np.array(["x"] * 9), "masking 'odd': weights() returned an array of <U1; expected bool or float"),
     ],
 )
 def test_what_is_no_weight_is_refused_naming_the_strategy(returned, message):

@@ -1,0 +1,114 @@
+"""What the methods of components return, checked where it comes in; what is wrong is blamed on plugin, file and line.
+
+Methods that are called for each row or batch are checked by the module of `sftplug.data` that calls them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from sftplug.blame import blaming, fault
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase, TrainerCallback
+
+    from sftplug.components import Adapter, Callback, ChatTemplate, Component, DatasetSource, Quantization
+    from sftplug.recipe import Recipe
+
+OWNED_LOAD_KWARGS: Mapping[str, str] = {
+    "revision": "model.revision",
+    "trust_remote_code": "model.trust_remote_code",
+    "attn_implementation": "model.attn_implementation",
+    "use_safetensors": "model",
+}
+"""Arguments of ``from_pretrained`` that sections of the recipe decide, and no quantization."""
+
+
+def complaints(component: Component, recipe: Recipe) -> list[str]:
+    """Return what ``check`` of a component says about `recipe`. Raises PluginError for anything but sentences."""
+    with blaming(component, "check"):
+        return _sentences(component, "check", component.check(recipe))
+
+
+def model_complaints(adapter: Adapter, model: nn.Module) -> list[str]:
+    """Return what ``check_model`` of an adapter says about `model`. Raises PluginError for anything but sentences."""
+    with blaming(adapter, "check_model"):
+        return _sentences(adapter, "check_model", adapter.check_model(model))
+
+
+def _sentences(component: Component, method: str, said: Iterable[str]) -> list[str]:
+    # A string is iterable too: each of its letters would be a problem.
+    sentences = [said] if isinstance(said, str) or not isinstance(said, Iterable) else list(said)
+    for sentence in sentences:
+        if not isinstance(sentence, str) or said is sentence:
+            raise fault(component, method, f"must yield sentences, or return a list of them, not {_kind(said)}")
+    return sentences
+
+
+def label(source: DatasetSource) -> str:
+    """Return the name of a source. Raises PluginError for anything but text."""
+    with blaming(source, "label"):
+        answer: object = source.label()
+    text: str = _checked(source, "label", answer, str, "text")
+    return text
+
+
+def fingerprint(source: DatasetSource) -> str | None:
+    """Return what changes with the rows of a source. Raises PluginError for anything but text and None."""
+    with blaming(source, "fingerprint"):
+        answer: object = source.fingerprint()
+    return None if answer is None else _checked(source, "fingerprint", answer, str, "text or None")
+
+
+def template_source(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the Jinja source of a chat template. Raises PluginError for anything but text."""
+    with blaming(template, "source"):
+        answer: object = template.source(tokenizer)
+    text: str = _checked(template, "source", answer, str, "the template's Jinja source as text")
+    return text
+
+
+def load_kwargs(quantization: Quantization) -> dict[str, Any]:
+    """Return the arguments for ``from_pretrained``. Raises PluginError when they are no such arguments."""
+    with blaming(quantization, "load_kwargs"):
+        answer: object = quantization.load_kwargs()
+    arguments: dict[str, Any] = _checked(quantization, "load_kwargs", answer, dict, "a dict of keyword arguments")
+    for name in arguments:
+        if name in OWNED_LOAD_KWARGS:
+            section = OWNED_LOAD_KWARGS[name]
+            raise fault(quantization, "load_kwargs", f"must not return {name!r}: the recipe's `{section}` decides it")
+    return arguments
+
+
+def peft_config(adapter: Adapter) -> PeftConfig | None:
+    """Return the PEFT configuration of an adapter. Raises PluginError for anything else."""
+    with blaming(adapter, "peft_config"):
+        answer: object = adapter.peft_config()
+    if answer is None:
+        return None
+    from peft import PeftConfig
+
+    return _checked(adapter, "peft_config", answer, PeftConfig, "a peft.PeftConfig or None")
+
+
+def trainer_callback(callback: Callback) -> TrainerCallback:
+    """Return the callback for the trainer. Raises PluginError for anything else."""
+    from transformers import TrainerCallback
+
+    with blaming(callback, "trainer_callback"):
+        answer: object = callback.trainer_callback()
+    return _checked(callback, "trainer_callback", answer, TrainerCallback, "an instance of TrainerCallback")
+
+
+def _checked(component: Component, method: str, answer: object, kind: type, wanted: str) -> Any:
+    if isinstance(answer, kind):
+        return answer
+    raise fault(component, method, f"must return {wanted}, not {_kind(answer)}")
+
+
+def _kind(answer: object) -> str:
+    """Return what to call an object in a sentence: a class is named, anything else by its class."""
+    return f"the class {answer.__name__}" if isinstance(answer, type) else type(answer).__name__

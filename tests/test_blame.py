@@ -1,0 +1,257 @@
+"""What a plugin's code returns or raises by mistake is blamed on plugin, component, file and line."""
+
+import textwrap
+
+import pytest
+from typer.testing import CliRunner
+
+from sftplug.cli import app
+
+HEAD = "from typing import ClassVar\nimport sftplug\nfrom sftplug import *\n"
+
+KINDS = {
+    "sftplug_dataset_sources": (
+        "source",
+        "DatasetSource",
+        {
+            "rows": "yield Row({'text': 'Hello'}, 'here:1')",
+            "label": "return 'here'",
+            "fingerprint": "return 'x'",
+        },
+    ),
+    "sftplug_dataset_formats": (
+        "format",
+        "DatasetFormat",
+        {"to_conversation": "return Conversation((Message('user', 'Hi'), Message('assistant', 'Ho')))"},
+    ),
+    "sftplug_chat_templates": ("chat template", "ChatTemplate", {"source": "return ''"}),
+    "sftplug_maskings": ("masking", "Masking", {"weights": "return tokens.trainable"}),
+    "sftplug_length_policies": ("length policy", "LengthPolicy", {"shorten": "return []"}),
+    "sftplug_model_builders": ("model builder", "ModelBuilder", {"build": "pass"}),
+    "sftplug_quantizations": (
+        "quantization",
+        "Quantization",
+        {"load_kwargs": "import torch; return {'dtype': torch.float32}", "prepare_model": "pass"},
+    ),
+    "sftplug_adapters": (
+        "adapter",
+        "Adapter",
+        {"peft_config": "return None", "check_model": "return []", "prepare_model": "pass"},
+    ),
+    "sftplug_callbacks": ("callback", "Callback", {"trainer_callback": "return None"}),
+}
+SIGNATURES = {
+    "to_conversation": "row",
+    "source": "tokenizer",
+    "weights": "tokens",
+    "shorten": "row",
+    "build": "directory",
+    "prepare_model": "model",
+    "check_model": "model",
+    "check": "recipe",
+}
+
+
+def write_plugin(file, hook, **methods):
+    """Write a plugin with one component, `mine`; return the line on which each of its methods stands."""
+    _, base, bodies = KINDS[hook]
+    lines = [*HEAD.splitlines(), f"class Mine({base}):", "    type: str = 'mine'"]
+    if base == "Quantization":
+        lines += ["    bits: ClassVar[int] = 32", "    trainable: ClassVar[bool] = True"]
+    where = {}
+    for name, body in {**bodies, **methods}.items():
+        arguments = ", ".join(filter(None, ["self", SIGNATURES.get(name)]))
+        lines += [f"    def {name}({arguments}):", *textwrap.indent(body, " " * 8).splitlines()]
+        where[name] = len(lines) - len(body.splitlines())
+    lines += ["@sftplug.hookimpl", f"def {hook}():", "    return [Mine]"]
+    file.write_text("\n".join(lines) + "\n")
+    return where
+
+
+USES = {
+    "sftplug_dataset_sources": ["data.train=[{source: mine, format: text}]", "masking=all"],
+    "sftplug_dataset_formats": ["data.train.format=mine"],
+    "sftplug_chat_templates": ["chat_template=mine"],
+    "sftplug_maskings": ["masking=mine"],
+    "sftplug_length_policies": ["data.too_long=mine", "data.max_length=20"],
+    "sftplug_model_builders": ["model={build: mine}"],
+    "sftplug_quantizations": ["quantization=mine"],
+    "sftplug_adapters": ["adapter=mine"],
+    "sftplug_callbacks": ["callbacks=mine"],
+}
+
+WRONG = [
+    ("sftplug_maskings", "weights", "return tokens.trainable[:-1]", "returned an array of shape (", "prepare"),
+    ("sftplug_maskings", "weights", "return tokens.trainable * -1.0", "gave token ", "prepare"),
+    ("sftplug_maskings", "weights", "return [None] * len(tokens.ids)", "returned an array of object;", "prepare"),
+    ("sftplug_maskings", "weights", "return tokens.nothing", "failed: AttributeError: 'TokenBatch' object", "prepare"),
+    (
+        "sftplug_dataset_formats",
+        "to_conversation",
+        "return dict(row)",
+        "must return a sftplug.Conversation, not dict",
+        "prepare",
+    ),
+    (
+        "sftplug_dataset_formats",
+        "to_conversation",
+        "return Conversation(({'role': 'user'},))",
+        "must return a conversation of sftplug.Message, not of dict",
+        "prepare",
+    ),
+    ("sftplug_dataset_formats", "to_conversation", "return row['no']", "failed: KeyError: 'no'", "prepare"),
+    (
+        "sftplug_dataset_sources",
+        "rows",
+        "yield {'text': 'x'}",
+        "must yield sftplug.Row(data, origin), not dict",
+        "prepare",
+    ),
+    (
+        "sftplug_dataset_sources",
+        "rows",
+        "yield Row('x', 'here:1')",
+        "must yield sftplug.Row(data, origin), not Row with data of str",
+        "prepare",
+    ),
+    ("sftplug_dataset_sources", "rows", "return None", "must yield rows, not return NoneType", "prepare"),
+    ("sftplug_dataset_sources", "rows", "yield 1 / 0", "failed: ZeroDivisionError: division by zero", "prepare"),
+    ("sftplug_dataset_sources", "label", "return None", "must return text, not NoneType", "prepare"),
+    ("sftplug_dataset_sources", "fingerprint", "return 7", "must return text or None, not int", "prepare"),
+    (
+        "sftplug_chat_templates",
+        "source",
+        "return None",
+        "must return the template's Jinja source as text, not NoneType",
+        "prepare",
+    ),
+    ("sftplug_chat_templates", "source", "return {}['no']", "failed: KeyError: 'no'", "prepare"),
+    (
+        "sftplug_length_policies",
+        "shorten",
+        "return [row.conversation]",
+        "must return conversations with fewer messages than the row's 2, or a slice of its tokens, not list",
+        "prepare",
+    ),
+    ("sftplug_length_policies", "shorten", "return None", "or a slice of its tokens, not NoneType", "prepare"),
+    ("sftplug_model_builders", "build", "raise OSError('no room')", "failed: OSError: no room", "prepare"),
+    (
+        "sftplug_quantizations",
+        "load_kwargs",
+        "return None",
+        "must return a dict of keyword arguments, not NoneType",
+        "check",
+    ),
+    (
+        "sftplug_quantizations",
+        "load_kwargs",
+        "return {'revision': 'main'}",
+        "must not return 'revision': the recipe's `model.revision` decides it",
+        "check",
+    ),
+    ("sftplug_quantizations", "prepare_model", "model.nothing()", "failed: AttributeError: ", "train"),
+    (
+        "sftplug_adapters",
+        "peft_config",
+        "return {'r': 8}",
+        "must return a peft.PeftConfig or None, not dict",
+        "train",
+    ),
+    (
+        "sftplug_adapters",
+        "peft_config",
+        "from peft import LoraConfig; return LoraConfig",
+        "must return a peft.PeftConfig or None, not the class LoraConfig",
+        "train",
+    ),
+    (
+        "sftplug_adapters",
+        "check_model",
+        "return 'no'",
+        "must yield sentences, or return a list of them, not str",
+        "check",
+    ),
+    (
+        "sftplug_adapters",
+        "check",
+        "return None",
+        "must yield sentences, or return a list of them, not NoneType",
+        "check",
+    ),
+    ("sftplug_adapters", "check", "yield 1", "must yield sentences, or return a list of them, not generator", "check"),
+    (
+        "sftplug_callbacks",
+        "trainer_callback",
+        "return 1",
+        "must return an instance of TrainerCallback, not int",
+        "train",
+    ),
+]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("case", WRONG, ids=lambda case: f"{case[1]}: {case[2]}")
+def test_what_a_component_returns_or_raises_by_mistake(recipe_file, tmp_path, case):
+    hook, method, body, text, command = case
+    where = write_plugin(tmp_path / "odd.py", hook, **{method: body})
+    file = recipe_file(plugins=["./odd.py"])
+    output = ["--output", str(tmp_path / "p")] if command != "check" else []
+    result = CliRunner().invoke(app, [command, str(file), *USES[hook], *output])
+    said = str(result.exception)
+    assert f"{KINDS[hook][0]} 'mine' of plugin odd (file): {method}() " in said
+    assert text in said
+    line = where[method] + ("failed" in text)
+    assert f"({tmp_path / 'odd.py'}:{line}" in said
+
+
+WATCHER = """
+from sftplug import hookimpl
+
+@hookimpl
+def sftplug_{moment}({arguments}):
+    {body}
+"""
+
+
+def watch(tmp_path, moment, body, arguments=""):
+    (tmp_path / "watcher.py").write_text(WATCHER.format(moment=moment, body=body, arguments=arguments))
+
+
+def test_a_moment_hook_that_raises_stops_the_run_and_is_named(recipe_file, tmp_path):
+    watch(tmp_path, "recipe_loaded", "return 1 / 0")
+    result = CliRunner().invoke(app, ["train", str(recipe_file(plugins=["./watcher.py"]))])
+    text = "plugin watcher (file): sftplug_recipe_loaded() failed: ZeroDivisionError: division by zero ("
+    assert str(result.exception) == f"{text}{tmp_path / 'watcher.py'}:6)"
+    assert result.exception.exit_code == 2
+
+
+def test_a_moment_hook_that_returns_something_meant_to_change_something(recipe_file, tmp_path):
+    watch(tmp_path, "recipe_loaded", "return {'adapter': 'full'}")
+    result = CliRunner().invoke(app, ["train", str(recipe_file(plugins=["./watcher.py"]))])
+    text = (
+        "plugin watcher (file): sftplug_recipe_loaded() must return nothing, not dict: it observes and changes nothing"
+    )
+    assert str(result.exception) == f"{text} ({tmp_path / 'watcher.py'}:4)"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_after_the_run_every_other_plugin_is_told_and_the_result_is_there(recipe_file, tmp_path):
+    watch(tmp_path, "run_finished", "raise RuntimeError('no network')")
+    result = CliRunner().invoke(app, ["train", str(recipe_file(plugins=["./watcher.py"], train={"max_steps": 1}))])
+    said = str(result.exception)
+    assert "plugin watcher (file): sftplug_run_finished() failed: RuntimeError: no network (" in said
+    assert f"The run itself is over: its result is saved in {tmp_path / 'out'}." in said
+    assert result.exception.exit_code == 1
+    assert (tmp_path / "out" / "plugins.json").is_file()
+    assert "saved in" in result.output  # the console's own hook was called all the same
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_plugin_that_fails_over_a_failure_does_not_hide_it(recipe_file, tmp_path):
+    watch(tmp_path, "run_failed", "raise RuntimeError('no network')", "error")
+    hook = "\n@hookimpl\ndef sftplug_trainer_created(recipe):\n    raise ValueError('first of all')\n"
+    with (tmp_path / "watcher.py").open("a") as file:
+        file.write(hook)
+    result = CliRunner().invoke(app, ["train", str(recipe_file(plugins=["./watcher.py"]))])
+    assert "sftplug_trainer_created() failed: ValueError: first of all (" in str(result.exception)
+    assert "sftplug_run_failed() failed: RuntimeError: no network (" in result.exception.__notes__[0]
