@@ -2,6 +2,8 @@
 
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from conftest import TINY, rows, write_rows
@@ -75,6 +77,29 @@ def test_pain_10_rows_of_any_schema_come_out_as_they_were_written(recipe_file, p
     assert "description" not in shown[0]
     assert "parameters" not in shown[1]
     assert "Part." in shown[2]
+
+
+def test_pain_10_a_table_s_nulls_for_what_a_row_lacks_are_not_shown_to_the_model(tmp_path, prepared):
+    tools = [[{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]]
+    tools.append([{"type": "function", "function": {"name": "g", "description": "d"}}])
+    arguments = [{"x": 1}, {"y": "two"}]
+    data = []
+    for schemas, given in zip(tools, arguments, strict=True):
+        call = {
+            "id": "c1",
+            "type": "function",
+            "function": {"name": schemas[0]["function"]["name"], "arguments": given},
+        }
+        turns = [USER, {"role": "assistant", "content": "", "tool_calls": [call]}]
+        turns += [{"role": "tool", "content": "1", "tool_call_id": "c1"}, REPLY]
+        data.append({"messages": turns, "tools": schemas})
+    pq.write_table(pa.Table.from_pylist(data), tmp_path / "rows.parquet")
+    file = write_recipe(tmp_path)
+    table = prepared(file, f"data.train.path={tmp_path / 'rows.parquet'}", "data.max_length=1024")
+    write_rows(tmp_path / "rows.jsonl", data)
+    lines = prepared(file, "data.max_length=1024")
+    assert [decoded(table, row) for row in range(2)] == [decoded(lines, row) for row in range(2)]
+    assert "null" not in decoded(table, 0) + decoded(table, 1)
 
 
 def test_pain_16_packed_documents_cannot_see_each_other(recipe_file, prepared, run, monkeypatch):

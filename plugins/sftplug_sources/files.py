@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -22,15 +23,15 @@ class File(DatasetSource):
     """A file: .jsonl, .json, .csv, .tsv, .parquet, .arrow or .txt, each also .gz or .zst.
 
     A pattern (``data/*.jsonl``) or a folder stands for its files, in the order of their names; a URL (``https://``,
-    ``s3://``, ``gs://``, ``az://`` …) for a file that `fsspec` reads. Rows are read one by one: a file may be larger
-    than memory.
+    ``s3://``, ``gs://``, ``az://`` …) for what `fsspec` reads. Rows are read one by one, so a file may be larger than
+    memory, and one behind a URL larger than the disk; but a .json file is one value, and is read as a whole.
     """
 
     type: Literal["file"] = "file"
     path: InputPath
     """The file, pattern, folder or URL; relative to the recipe that names it."""
     columns: tuple[str, ...] | None = None
-    """Columns to read of .csv, .tsv, .parquet and .arrow files; all by default."""
+    """Columns to read; all by default."""
     shorthand: ClassVar[str] = "path"
 
     def check(self, recipe: Recipe) -> Iterable[str]:
@@ -47,11 +48,13 @@ class File(DatasetSource):
         for file in self._files():
             count = 0
             try:
-                for count, row in enumerate(self._read(file), start=1):  # noqa: B007 - used after the loop
+                for count, row in enumerate(self._rows_of(file), start=1):  # noqa: B007 - used after the loop
                     yield row
             except UnicodeDecodeError as error:
                 where = f"at byte {error.start}"
                 raise DataError(f"{file}: is not UTF-8 text: {error.reason} {where}. Convert it first.") from error
+            except (OSError, EOFError, zlib.error) as error:  # a damaged archive, a connection that broke
+                raise DataError(f"{file}: cannot be read: {error}") from error
             if count == 0:
                 raise DataError(f"{file}: holds no rows")
 
@@ -73,12 +76,15 @@ class File(DatasetSource):
         named = [file for file in found if not file.name.lower().startswith((".", "_", *_BESIDE_DATA))]
         return named if len(found) > 1 else found
 
+    def _rows_of(self, file: Stored) -> Iterator[Row]:
+        return tables.choose_columns(self._read(file), self.columns, file.name)
+
     def _read(self, file: Stored) -> Iterator[Row]:
         ending = _ending(file.name)
         if ending in lines.READERS:
             return lines.READERS[ending](file)
         if ending in tables.BUILDERS:
-            return tables.read(file, ending, self.columns)
+            return tables.read(file, ending)
         known = sorted([*lines.READERS, *tables.BUILDERS])
         raise DataError(
             f"{file}: cannot read a '{ending}' file.{did_you_mean(ending, known)} Known: {', '.join(known)}."

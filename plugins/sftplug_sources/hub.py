@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import ClassVar, Literal
 
 from sftplug import DataError, DatasetSource, Row
-from sftplug_sources.tables import choose_columns
+from sftplug_sources.tables import as_written, choose_columns
 
 
 class Hub(DatasetSource):
@@ -38,8 +38,8 @@ class Hub(DatasetSource):
             table = datasets.load_dataset(
                 self.hub, self.config, split=self.split, revision=self.revision, streaming=True
             )
-            for index, row in enumerate(choose_columns(table, self.columns, self.hub)):
-                yield Row(row, f"{self.hub}/{self.split}[{index}]")
+            rows = (Row(row, f"{self.hub}/{self.split}[{index}]") for index, row in enumerate(as_written(table)))
+            yield from choose_columns(rows, self.columns, self.hub)
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
             raise DataError(f"dataset {self.hub} (split {self.split}): {error}") from error
 

@@ -66,8 +66,8 @@ def find(path: str) -> list[Stored]:
     """Return the files that `path` stands for, sorted by name. Raises DataError when there is none."""
     filesystem, inner = _filesystem(path)
     try:
-        # A URL may well have a question mark, and is not looked for before it is read.
-        searched = not is_url(path) or any(sign in inner for sign in "*[")
+        # A web address may well have a question mark, and is not looked for before it is read.
+        searched = not path.startswith(("http://", "https://")) or "*" in inner
         found = _match(filesystem, inner) if searched else [inner]
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error}") from error

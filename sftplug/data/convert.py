@@ -98,10 +98,13 @@ class _Watched(dict[str, Any]):
 def _weight(data: Mapping[str, Any], column: str) -> float:
     if column not in data:
         raise RowError(column, f"is missing.{did_you_mean(column, data)} The row has: {', '.join(map(str, data))}.")
-    weight = data[column]
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
-        raise RowError(column, f"must be a number of at least 0, not {weight!r}")
-    return float(weight)
+    try:
+        weight = float(data[column])  # a cell of a .csv file is text
+    except (TypeError, ValueError):
+        weight = -1.0
+    if isinstance(data[column], bool) or not 0 <= weight < float("inf"):
+        raise RowError(column, f"must be a number of at least 0, not {data[column]!r}")
+    return weight
 
 
 def _checked(conversation: object, format_: DatasetFormat) -> Conversation:

@@ -1,16 +1,25 @@
-import gc
+import contextlib
 import gzip
+import io
+import itertools
 import json
+import os
 import subprocess
 import sys
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from types import SimpleNamespace
 
+import datasets
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from sftplug import DataError
-from sftplug_sources import File, Hub
+from sftplug_sources import File, Hub, lines
+from sftplug_sources.stored import Stored
 
 
 def read_file(path, **options):
@@ -56,9 +65,19 @@ def test_gzip_text_and_byte_order_mark(tmp_path):
     ]
 
 
-def test_csv_rows_have_an_index(tmp_path):
-    file = write(tmp_path / "a.csv", "question,answer\n1+1,2\n")
-    assert [(row.origin, row.data) for row in read_file(file)] == [("a.csv[0]", {"question": "1+1", "answer": 2})]
+def test_cells_of_csv_and_tsv_are_the_text_that_they_are_and_know_their_line(tmp_path):
+    cells = 'question,answer\n"a\nb",007\n\nNA,null\n"1,5",\n'
+    expected = [
+        ("a.csv:2", {"question": "a\nb", "answer": "007"}),
+        ("a.csv:5", {"question": "NA", "answer": "null"}),
+        ("a.csv:6", {"question": "1,5", "answer": ""}),
+    ]
+    file = write(tmp_path / "a.csv", cells)
+    assert [(row.origin, row.data) for row in read_file(file)] == expected
+    tabs = write(tmp_path / "a.tsv", "question\tanswer\r\n1+1\t02\r\n")
+    assert [row.data for row in read_file(tabs)] == [{"question": "1+1", "answer": "02"}]
+    long = write(tmp_path / "b.csv", f"text\n{'x' * 1_000_000}\n")
+    assert [len(row.data["text"]) for row in read_file(long)] == [1_000_000]
 
 
 @pytest.mark.parametrize(
@@ -69,6 +88,21 @@ def test_csv_rows_have_an_index(tmp_path):
         ("a.json", b'{"a": 1}', "a.json: must hold a list of objects, not dict; or name it .jsonl"),
         ("a.jsonl", b"\n\n", "a.jsonl: holds no rows"),
         ("a.jsonl", '{"a": "é"}'.encode("latin-1"), "is not UTF-8 text: invalid continuation byte at byte 7"),
+        (
+            "a.json",
+            b'{"a": 1}\n{"a": 2}',
+            "a.json: is not valid JSON: Extra data at column 1, line 2. If each line is a",
+        ),
+        ("a.csv", b"a,b\n1,2\n1,2,3\n", "a.csv:3: the first line names 2 columns, and this one has 3"),
+        ("a.csv", b"a,b\n1\n", "a.csv:2: the first line names 2 columns, and this one has 1"),
+        ("a.csv", b'a,b\n"1,2\n', "a.csv:2: cannot be read as comma-separated values: unexpected end of data"),
+        ("a.csv", b"a,a\n1,2\n", "a.csv:1: two columns are named 'a'"),
+        ("a.csv", b"a,b\n", "a.csv: holds no rows"),
+        ("a.csv", b"", "a.csv: holds no rows"),
+        ("a.csv", b"a\n\xe9\n", "is not UTF-8 text: invalid continuation byte at byte 2"),
+        ("a.parquet", b"PAR1", "a.parquet: cannot be read as parquet: "),
+        ("a.jsonl.gz", b"no gzip", "a.jsonl.gz: cannot be read: Not a gzipped file"),
+        ("a.jsonl.zst", b"no zstd", "a.jsonl.zst: cannot be read: "),
         ("a.jsnl", b"{}", "cannot read a '.jsnl' file. Did you mean '.jsonl'? Known: .arrow, .csv, .json, .jsonl"),
     ],
 )
@@ -97,8 +131,6 @@ def test_json_that_is_nested_too_deeply_says_so(tmp_path):
 def test_every_ending_is_read_compressed_or_not(tmp_path, ending, packed):
     file, data = tmp_path / f"a.{ending}", [{"text": "one"}, {"text": "two"}]
     if ending in ("parquet", "arrow"):
-        if packed:
-            pytest.skip("these compress themselves")
         table = pa.Table.from_pylist(data)
         if ending == "parquet":
             pq.write_table(table, file)
@@ -138,19 +170,95 @@ def test_a_url_is_read_through_fsspec(tmp_path):
     assert source.fingerprint() is None
 
 
-def test_a_protocol_whose_library_is_missing_names_it():
-    with pytest.raises(DataError, match=r"s3://b/a\.jsonl: reading s3:// needs the library s3fs: pip install s3fs"):
-        list(File(path="s3://b/a.jsonl").rows())
+@pytest.mark.parametrize(("protocol", "library"), [("s3", "s3fs"), ("gs", "gcsfs"), ("az", "adlfs")])
+def test_a_protocol_whose_library_is_missing_names_it(protocol, library):
+    path = f"{protocol}://bucket/a.jsonl"
+    with pytest.raises(DataError) as caught:
+        list(File(path=path).rows())
+    assert str(caught.value) == f"{path}: reading {protocol}:// needs the library {library}: pip install {library}"
 
 
-@pytest.mark.filterwarnings("ignore:unclosed file")  # the reader of datasets leaves it to the collector
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_columns_are_chosen_and_a_wrong_one_is_named(tmp_path):
-    file = write(tmp_path / "a.csv", "question,answer\n1+1,2\n")
-    assert [row.data for row in read_file(file, columns=["answer"])] == [{"answer": 2}]
-    with pytest.raises(DataError, match=r"there is no column 'answr'\. Did you mean 'answer'\?"):
-        list(read_file(file, columns=["answr"]))
-    gc.collect()
+    pq.write_table(pa.Table.from_pylist([{"question": "1+1", "answer": "2"}]), tmp_path / "a.parquet")
+    for file in (tmp_path / "a.parquet", write(tmp_path / "a.csv", "question,answer\n1+1,2\n")):
+        assert [row.data for row in read_file(file, columns=["answer"])] == [{"answer": "2"}]
+        with pytest.raises(DataError, match=r"there is no column 'answr'\. Did you mean 'answer'\?"):
+            list(read_file(file, columns=["answr"]))
+
+
+TOOLS = [
+    [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {"x": {"a": 1}}}}}],
+    [{"type": "function", "function": {"name": "g", "description": "d"}}],
+]
+CALLS = [{"name": "f", "arguments": {"x": 1}}, {"name": "g", "arguments": {"y": ["z"]}}]
+
+
+def test_objects_of_a_table_have_no_member_that_their_row_did_not_have(tmp_path):
+    rows = [{"tools": tools, "call": call, "empty": None} for tools, call in zip(TOOLS, CALLS, strict=True)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    assert [row.data for row in read_file(tmp_path / "a.parquet")] == rows
+    # JSON text in a column comes out as it went in, nulls and all.
+    datasets.Dataset.from_dict(
+        {"call": [{"x": None}, {"y": "1"}]}, features=datasets.Features({"call": datasets.Json()})
+    ).to_parquet(str(tmp_path / "b.parquet"))
+    assert [row.data["call"] for row in read_file(tmp_path / "b.parquet")] == [{"x": None}, {"y": "1"}]
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def served(tmp_path):
+    """Return the address under which the files in `tmp_path` are served."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(tmp_path)))
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_files_behind_a_web_address_are_read(tmp_path, served):
+    write(tmp_path / "a.jsonl", '{"n": 1}\n{"n": 2}\n')
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(b'{"n": 3}\n'))
+    pq.write_table(pa.table({"n": [4]}), tmp_path / "c.parquet")
+    write(tmp_path / "d.csv", "n\n5\n")
+    found = [
+        (row.origin, row.data["n"])
+        for name in ("a.jsonl", "b.jsonl.gz", "c.parquet", "d.csv")
+        for row in File(path=f"{served}/{name}").rows()
+    ]
+    assert found == [("a.jsonl:1", 1), ("a.jsonl:2", 2), ("b.jsonl.gz:1", 3), ("c.parquet[0]", 4), ("d.csv:2", "5")]
+    assert File(path=f"{served}/a.jsonl?version=2").fingerprint() is None
+    with pytest.raises(DataError, match=r"http://127\.0\.0\.1:\d+/gone\.jsonl: cannot be read: "):
+        list(File(path=f"{served}/gone.jsonl").rows())
+
+
+class _Endless(io.RawIOBase):
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        line = b'{"n": 1}\n'
+        buffer[: len(line)] = line
+        return len(line)
+
+
+def test_rows_are_read_as_they_are_wanted_and_never_all_at_once():
+    without_end = SimpleNamespace(open=lambda *_: io.BufferedReader(_Endless()))
+    with contextlib.closing(lines.READERS[".jsonl"](Stored("endless.jsonl", without_end))) as rows:
+        assert [row.data for row in itertools.islice(rows, 3)] == [{"n": 1}] * 3
+
+
+def test_a_pattern_and_a_folder_in_a_bucket_are_their_files_in_order():
+    memory = fsspec.filesystem("memory")
+    for name, text in {"/set/b.jsonl": '{"n": 2}\n', "/set/a.jsonl": '{"n": 1}\n', "/set/README.md": "about"}.items():
+        memory.pipe(name, text.encode())
+    for path in ("memory://set", "memory://set/*.jsonl"):
+        assert [row.data["n"] for row in File(path=path).rows()] == [1, 2]
+    with pytest.raises(DataError, match=r"memory://gone: no file is there"):
+        list(File(path="memory://gone").rows())
 
 
 def test_a_file_s_fingerprint_changes_with_its_rows(tmp_path):
@@ -161,10 +269,62 @@ def test_a_file_s_fingerprint_changes_with_its_rows(tmp_path):
     assert File(path=str(file)).fingerprint() != before
 
 
-def test_rows_of_the_hub_have_an_index_and_only_a_commit_is_sure(monkeypatch):
-    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: [{"a": 1, "b": 2}])
-    source = Hub(hub="org/set", columns=("a",))
-    assert [(row.origin, row.data) for row in source.rows()] == [("org/set/train[0]", {"a": 1})]
-    assert source.label() == "org/set/train"
-    assert source.fingerprint() is None
-    assert Hub(hub="org/set", revision="0" * 40).fingerprint() == "0" * 40
+@pytest.fixture
+def hub_set(tmp_path):
+    """Return a folder laid out as a dataset on the Hub, which `datasets` reads in the same way."""
+    for config, split, text in [("a", "train", "one"), ("b", "train", "two"), ("b", "validation", "three")]:
+        (tmp_path / config).mkdir(exist_ok=True)
+        write(tmp_path / config / f"{split}.jsonl", json.dumps({"text": text, "n": 1}) + "\n")
+    card = """---
+configs:
+- config_name: a
+  data_files: [{split: train, path: a/train.jsonl}]
+- config_name: b
+  data_files: [{split: train, path: b/train.jsonl}, {split: validation, path: b/validation.jsonl}]
+---
+"""
+    write(tmp_path / "README.md", card)
+    return tmp_path
+
+
+def test_configuration_split_and_columns_of_a_hub_dataset_are_chosen(hub_set):
+    source = Hub(hub=str(hub_set), config="b", split="validation", columns=("text",))
+    assert [(row.origin, row.data) for row in source.rows()] == [(f"{hub_set}/validation[0]", {"text": "three"})]
+    assert source.label() == f"{hub_set}/b/validation"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "Please pick one among the available configs: ['a', 'b']"),
+        ({"config": "c"}, "BuilderConfig 'c' not found. Available: ['a', 'b']"),
+        ({"config": "a", "split": "test"}, "(split test): Bad split: test. Available splits: ['train']"),
+        ({"config": "a", "columns": ("txt",)}, "there is no column 'txt'. Did you mean 'text'? Columns: text, n."),
+    ],
+)
+def test_what_a_hub_dataset_does_not_have_is_named(hub_set, options, message):
+    with pytest.raises(DataError) as caught:
+        list(Hub(hub=str(hub_set), **options).rows())
+    assert message in str(caught.value)
+
+
+def test_without_a_network_a_hub_dataset_says_that_it_cannot_be_reached():
+    script = "import sftplug_sources\nlist(sftplug_sources.Hub(hub='org/set').rows())"
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, env=environment)
+    assert "DataError: dataset org/set (split train): Couldn't reach 'org/set' on the Hub" in done.stderr
+
+
+def test_the_revision_is_asked_for_and_only_a_commit_stays_the_same(monkeypatch):
+    asked = {}
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **options: asked.update(options) or _Nothing())
+    commit = Hub(hub="org/set", revision="0" * 40)
+    assert list(commit.rows()) == []
+    assert asked == {"split": "train", "revision": "0" * 40, "streaming": True}
+    assert commit.fingerprint() == "0" * 40
+    assert Hub(hub="org/set", revision="main").fingerprint() is None
+    assert Hub(hub="org/set").fingerprint() is None
+
+
+class _Nothing(list):
+    features = None
