@@ -19,6 +19,7 @@ from sftplug.components import (
 from sftplug.conversation import ROLES, Conversation, Message, Row, ToolCall
 from sftplug.errors import (
     DataError,
+    Interrupted,
     MaskError,
     MissingLibraryError,
     ModelError,
@@ -26,6 +27,7 @@ from sftplug.errors import (
     Problem,
     RecipeError,
     RowError,
+    RunError,
     SftplugError,
     TemplateError,
     TrainingError,
@@ -34,6 +36,7 @@ from sftplug.errors import (
 from sftplug.hookspecs import hookimpl
 from sftplug.libraries import require
 from sftplug.recipe import InputPath, Recipe
+from sftplug.run import RunDirectory
 from sftplug.size import Size, measure
 from sftplug.tokens import PARTS, ROLE_CODES, LongRow, TokenBatch
 
@@ -53,6 +56,7 @@ __all__ = [
     "DatasetSource",
     "Field",
     "InputPath",
+    "Interrupted",
     "LengthPolicy",
     "LongRow",
     "MaskError",
@@ -68,6 +72,8 @@ __all__ = [
     "RecipeError",
     "Row",
     "RowError",
+    "RunDirectory",
+    "RunError",
     "SftplugError",
     "Size",
     "TemplateError",

@@ -9,7 +9,9 @@ SftplugError
 ├── TemplateError          a chat template that does not compile, or refuses a conversation
 ├── MaskError              a loss mask that failed its check
 ├── ModelError             the model, its tokenizer or its modules do not fit the recipe
-└── TrainingError          training was stopped before it could do harm
+├── RunError               a run's folder that cannot be used: taken, unwritable, of another recipe, damaged
+├── TrainingError          training was stopped before it could do harm
+└── Interrupted            a signal ended the run, after a checkpoint
 """
 
 from __future__ import annotations
@@ -94,6 +96,20 @@ class TrainingError(SftplugError):
     """Training was stopped before it could do harm."""
 
     exit_code = 1
+
+
+class RunError(SftplugError):
+    """A run's folder cannot be used: another run has it, it cannot be written, or it is not what was asked for."""
+
+
+class Interrupted(SftplugError):
+    """A signal asked the run to end, and it did."""
+
+    def __init__(self, text: str, signal: int) -> None:
+        super().__init__(text)
+        self.signal = signal
+        # What a shell reports for a process that the signal ended: 130 for SIGINT, 143 for SIGTERM.
+        self.exit_code = 128 + signal
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:

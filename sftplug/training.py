@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-
-import yaml
 
 from sftplug.answers import load_kwargs, peft_config, trainer_callback
 from sftplug.errors import PluginError, TrainingError
@@ -17,6 +14,8 @@ from sftplug.models import load_model
 from sftplug.probe import check_isolation
 from sftplug.quiet import quiet_libraries
 from sftplug.recipe.train_options import train_fields
+from sftplug.run import Attempt, begin
+from sftplug.run.failure import explaining
 from sftplug.size import Size, measure
 
 if TYPE_CHECKING:
@@ -45,46 +44,44 @@ class RunResult:
     """Tokens that went through the model in training, padding left out."""
 
 
-def train(loaded: LoadedRecipe, prepared: Prepared) -> RunResult:
-    """Train as the recipe says, and save the result to its output folder.
+def train(loaded: LoadedRecipe, prepared: Prepared, attempt: Attempt | None = None) -> RunResult:
+    """Train as the recipe says, and save the result to its output folder; go on with a run that is unfinished there.
 
-    Raises what the libraries raise and TrainingError, after plugins have been told with ``sftplug_run_failed``.
+    `attempt` holds the folder; without one it is begun here. Raises what the libraries raise, TrainingError,
+    Interrupted and RunError, after plugins have been told with ``sftplug_run_failed``.
     """
-    try:
-        # The base model, its weights in the numbers that the quantization says; the adapter says what is trained.
-        quiet_libraries()
-        model = load_model(loaded.recipe)
-        trainer = make_trainer(loaded.recipe, model, prepared)
-        if layout(loaded.recipe) in ("rows", "flat"):
-            check_isolation(trainer.model)
+    if attempt is None:
+        with begin(loaded) as attempt:
+            return train(loaded, prepared, attempt)
+    quiet_libraries()
+    attempt.record_rows(prepared)
+    # The base model, its weights in the numbers that the quantization says; the adapter says what is trained.
+    model = load_model(loaded.recipe)
+    trainer = make_trainer(loaded.recipe, model, prepared)
+    if layout(loaded.recipe) in ("rows", "flat"):
+        check_isolation(trainer.model)
+    # From here on a signal ends the run after a checkpoint, and a run begun before goes on from its last one.
+    with watched(trainer, attempt):
         loaded.call("sftplug_trainer_created", trainer=trainer)
         # The loop: batches of rows, the loss over their trained tokens, an update of the trained parameters.
-        started = time.monotonic()
-        outcome = trainer.train()
-        seconds = time.monotonic() - started
+        trainer.train(resume_from_checkpoint=attempt.resume_from)
         # What inference needs: weights, tokenizer with the chat template, the tokens that end a turn.
         save(loaded, trainer, prepared)
-        result = RunResult(
-            output=Path(loaded.recipe.output),
-            log=tuple(trainer.state.log_history),
-            loss=float(outcome.training_loss),
-            size=measure(trainer.model),
-            seconds=seconds,
-            tokens=int(trainer._total_train_tokens),
-        )
-    except BaseException as error:
-        _tell_failure(loaded, error)
-        raise
+    result = _result(loaded, trainer)
+    attempt.finish(trainer.state.global_step, result)
     _tell_result(loaded, result)
     return result
 
 
-def _tell_failure(loaded: LoadedRecipe, error: BaseException) -> None:
-    """Tell the plugins in use that the run failed; one that fails itself must not hide what went wrong first."""
-    try:
-        loaded.call("sftplug_run_failed", error=error)
-    except PluginError as another:
-        error.add_note(str(another))
+def _result(loaded: LoadedRecipe, trainer: SftplugTrainer) -> RunResult:
+    return RunResult(
+        output=Path(loaded.recipe.output),
+        log=tuple(trainer.state.log_history),
+        loss=trainer.mean_loss(),
+        size=measure(trainer.model),
+        seconds=trainer.clock.seconds,
+        tokens=int(trainer._total_train_tokens),
+    )
 
 
 def _tell_result(loaded: LoadedRecipe, result: RunResult) -> None:
@@ -99,7 +96,8 @@ def make_trainer(recipe: Recipe, model: PreTrainedModel, prepared: Prepared) -> 
     """Return the trainer for `model` with the recipe's adapter, callbacks and rows."""
     from transformers import PrinterCallback
 
-    from sftplug.trainer import Collator, Guard, SftplugTrainer
+    from sftplug.loop import Guard
+    from sftplug.trainer import Collator, SftplugTrainer
 
     arguments = training_arguments(recipe)
     adapter = peft_config(recipe.adapter)
@@ -115,9 +113,25 @@ def make_trainer(recipe: Recipe, model: PreTrainedModel, prepared: Prepared) -> 
         callbacks=[Guard(), *map(trainer_callback, recipe.callbacks)],
     )
     trainer.remove_callback(PrinterCallback)  # prints dictionaries; what is shown is the plugins' business
+    trainer.origins, trainer.keep = prepared.origins, recipe.train.get("save_total_limit")
     if adapter is not None:
         _keep_adapter_in_fp32(trainer.model)
     return trainer
+
+
+@contextmanager
+def watched(trainer: SftplugTrainer, attempt: Attempt) -> Iterator[None]:
+    """Record the loop, make it stop at a signal, and let it go on where `attempt` does."""
+    from sftplug.loop import Clock, Flow, GoOn, Recorder, Stop
+
+    stop = Stop()
+    trainer.clock = Clock(attempt.state.seconds)
+    if attempt.checkpoint is not None:
+        trainer.add_callback(GoOn(trainer, attempt.checkpoint))
+    trainer.add_callback(Recorder(attempt.directory, trainer.clock))
+    trainer.add_callback(Flow(stop))
+    with stop.listening():
+        yield
 
 
 def _keep_adapter_in_fp32(model: PreTrainedModel) -> None:
@@ -151,6 +165,7 @@ def training_arguments(recipe: Recipe) -> SFTConfig:
         "logging_nan_inf_filter": False,
         "disable_tqdm": True,
         "save_strategy": "epoch",
+        "restore_callback_states_from_checkpoint": True,
         "eval_strategy": "epoch" if recipe.data.eval or recipe.data.eval_fraction else "no",
         "bf16": not on_cpu and dtype == torch.bfloat16,
         "fp16": not on_cpu and dtype == torch.float16,
@@ -164,7 +179,8 @@ def training_arguments(recipe: Recipe) -> SFTConfig:
         "dataset_kwargs": {"skip_prepare_dataset": True},
         "remove_unused_columns": False,
     }
-    given = {name: value for name, value in recipe.train.items() if name not in _CHECKPOINTING}
+    # Old checkpoints go when the new one is sealed, see `SftplugTrainer.keep`.
+    given = {name: value for name, value in recipe.train.items() if name not in (*_CHECKPOINTING, "save_total_limit")}
     return SFTConfig(**{**defaults, **_checkpointing(recipe.train, on_cpu), **given, **owned})
 
 
@@ -190,15 +206,12 @@ def _checkpointing(train: Mapping[str, Any], on_cpu: bool) -> dict[str, bool]:
 
 
 def save(loaded: LoadedRecipe, trainer: SftplugTrainer, prepared: Prepared) -> None:
-    """Write the model or adapter, what inference needs beside it, and the record of the run."""
+    """Write the model or adapter, and what inference needs beside it."""
     output = Path(loaded.recipe.output)
-    trainer.save_model(str(output))
-    prepared.tokenizer.save_pretrained(str(output))
-    _generation_config(trainer.model, prepared).save_pretrained(str(output))
-    _write(output / "recipe.yaml", yaml.safe_dump(loaded.recipe.model_dump(mode="json"), sort_keys=False))
-    _write(output / "plugins.json", json.dumps(loaded.provenance(), indent=2))
-    _write(output / "ledger.json", json.dumps(prepared.ledger.to_dict(), indent=2, ensure_ascii=False))
-    _write(output / "log.jsonl", "".join(json.dumps(entry) + "\n" for entry in trainer.state.log_history))
+    with explaining("the trained model cannot be saved", output):
+        trainer.save_model(str(output))
+        (output / "training_args.bin").unlink(missing_ok=True)  # a pickle, of what recipe.yaml says
+        _generation_config(trainer.model, prepared).save_pretrained(str(output))
 
 
 def _generation_config(model: PreTrainedModel, prepared: Prepared) -> Any:
@@ -210,7 +223,3 @@ def _generation_config(model: PreTrainedModel, prepared: Prepared) -> Any:
     config.eos_token_id = list(dict.fromkeys([*stops, *(end for end in known if end is not None)])) or None
     config.pad_token_id = tokenizer.pad_token_id
     return config
-
-
-def _write(file: Path, text: str) -> None:
-    file.write_text(text, encoding="utf-8")

@@ -69,13 +69,15 @@ def run():
     from sftplug.data.prepare import prepare
     from sftplug.models import end_tokens, load_tokenizer
     from sftplug.recipe import load_recipe
+    from sftplug.run import begin
     from sftplug.training import train
 
-    def go(file, *overrides):
+    def go(file, *overrides, overwrite=True, **how):
         loaded = load_recipe(str(file), overrides)
-        tokenizer = load_tokenizer(loaded.recipe)
-        prepared = prepare(loaded.recipe, tokenizer, end_tokens=end_tokens(loaded.recipe, tokenizer))
-        return train(loaded, prepared)
+        with begin(loaded, overwrite=overwrite, **how) as attempt:
+            tokenizer = load_tokenizer(loaded.recipe)
+            prepared = prepare(loaded.recipe, tokenizer, end_tokens=end_tokens(loaded.recipe, tokenizer))
+            return train(loaded, prepared, attempt)
 
     return go
 

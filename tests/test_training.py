@@ -50,7 +50,7 @@ def test_the_run_folder_holds_what_inference_and_a_later_reader_need(recipe_file
         "recipe.yaml",
         "plugins.json",
         "ledger.json",
-        "log.jsonl",
+        "metrics.jsonl",
     } <= names
     tokenizer = prepared(file).tokenizer
     ends = json.loads((result.output / "generation_config.json").read_text())["eos_token_id"]
@@ -58,7 +58,8 @@ def test_the_run_folder_holds_what_inference_and_a_later_reader_need(recipe_file
     plugins = json.loads((result.output / "plugins.json").read_text())
     assert {plugin["name"] for plugin in plugins} >= {"adapters", "formats", "masking", "quantization", "templates"}
     assert json.loads((result.output / "ledger.json").read_text())["splits"]["train"][0]["kept"] == 24
-    assert len((result.output / "log.jsonl").read_text().splitlines()) == len(result.log)
+    measured = [json.loads(line) for line in (result.output / "metrics.jsonl").read_text().splitlines()]
+    assert [entry["loss"] for entry in measured] == losses(result)
 
 
 def test_the_saved_recipe_prepares_the_same_labels(recipe_file, run, prepared, tmp_path):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rich
@@ -12,6 +10,8 @@ import torch  # noqa: TID253 - loaded only when a trainer exists
 from rich.markup import escape
 from rich.table import Table
 from transformers import TrainerCallback  # noqa: TID253 - loaded only when a trainer exists
+
+from sftplug import RunDirectory
 
 if TYPE_CHECKING:
     from sftplug_callbacks.samples import Samples
@@ -22,21 +22,28 @@ class SampleCallback(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, options: Samples) -> None:
         self._options = options
-        self._before: list[str] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Answer with the base model."""
-        self._before = self._answers(kwargs["model"], kwargs["processing_class"])
+        """Answer with the base model; a run that goes on has its answers already."""
+        if state.global_step == 0:
+            self._keep(
+                RunDirectory.open(args.output_dir), 0, self._answers(kwargs["model"], kwargs["processing_class"])
+            )
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Answer with the trained model; show and keep both."""
-        after = self._answers(kwargs["model"], kwargs["processing_class"])
-        rows = list(zip(self._options.prompts, self._before, after, strict=True))
-        show(rows)
-        samples = [{"prompt": prompt, "before": before, "after": now} for prompt, before, now in rows]
-        output = Path(args.output_dir)
-        output.mkdir(parents=True, exist_ok=True)
-        (output / "samples.json").write_text(json.dumps(samples, indent=2, ensure_ascii=False), encoding="utf-8")
+        directory, after = (
+            RunDirectory.open(args.output_dir),
+            self._answers(kwargs["model"], kwargs["processing_class"]),
+        )
+        self._keep(directory, state.global_step, after)
+        before = {sample["prompt"]: sample["answer"] for sample in directory.samples() if sample["step"] == 0}
+        prompts = self._options.prompts
+        show([(prompt, before.get(prompt, ""), now) for prompt, now in zip(prompts, after, strict=True)])
+
+    def _keep(self, directory: RunDirectory, step: int, answers: Sequence[str]) -> None:
+        for prompt, answer in zip(self._options.prompts, answers, strict=True):
+            directory.add_sample(step, prompt, answer)
 
     def _answers(self, model: Any, tokenizer: Any) -> list[str]:
         was_training = model.training

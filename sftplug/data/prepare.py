@@ -36,6 +36,7 @@ from sftplug.data.ledger import Account, Ledger
 from sftplug.data.length import Batch, Fitter, stops
 from sftplug.data.mask import weigh
 from sftplug.data.mix import Available, mix
+from sftplug.data.origins import Origins, OriginWriter
 from sftplug.data.pack import pack
 from sftplug.data.refuse import refuse
 from sftplug.data.store import Store, key_of
@@ -77,6 +78,10 @@ class Prepared:
     ledger: Ledger
     order: tuple[tuple[int, ...], ...] | None
     """For each training row the prepared rows in it, where they were mixed or packed; None where each is itself."""
+    origins: Origins
+    """Where each training row came from."""
+    end_tokens: frozenset[str] = frozenset()
+    """The texts of tokens that end a turn which came with the model, beside its tokenizer."""
     _folder: Any = None
     """Keeps a temporary folder as long as the rows are in use."""
 
@@ -108,13 +113,13 @@ def prepare(  # noqa: PLR0913 - the edge of the pipeline: what comes in, and who
     if store is None or key is None:
         temporary = _Temporary()
         work.fill(temporary.folder)
-        return _open(temporary.folder, tokenizer, ledger, keep=temporary)
+        return _open(temporary.folder, tokenizer, ledger, end_tokens, keep=temporary)
     waiting = partial(progress, "waiting for another process that prepares the same rows", 0, None)
     place, cached = store.get(key, work.fill, waiting)
     if cached:
         ledger = Ledger.from_state(json.loads((place / "ledger.json").read_text()))
         ledger.reused = True
-    return _open(place, tokenizer, ledger)
+    return _open(place, tokenizer, ledger, end_tokens)
 
 
 class _Temporary:
@@ -125,12 +130,15 @@ class _Temporary:
         weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
 
 
-def _open(folder: Path, tokenizer: PreTrainedTokenizerBase, ledger: Ledger, *, keep: Any = None) -> Prepared:
+def _open(
+    folder: Path, tokenizer: PreTrainedTokenizerBase, ledger: Ledger, ends: frozenset[str], *, keep: Any = None
+) -> Prepared:
     facts = json.loads((folder / "facts.json").read_text())
     datasets = {name: open_dataset(folder / f"{name}.arrow", weighted=weighted) for name, weighted in facts.items()}
     order = folder / "order.npy"
     rows = _by_row(np.load(order)) if order.is_file() else None
-    return Prepared(datasets["train"], datasets.get("eval"), tokenizer, ledger, rows, keep)
+    origins = Origins(folder / "train.origins", rows)
+    return Prepared(datasets["train"], datasets.get("eval"), tokenizer, ledger, rows, origins, ends, keep)
 
 
 def _by_row(placed: NDArray[np.int64]) -> tuple[tuple[int, ...], ...]:
@@ -173,6 +181,7 @@ class _Work:
     ) -> _Split:
         """Write the rows of one split, source by source."""
         writer, bounds = TokenWriter(folder / f"{name}.rows"), [0]
+        origins = OriginWriter(folder / f"{name}.origins")
         for source, rows in sources:
             account = self.ledger.open(name, label(source.source))
             stages = _Stages(self.gate, encode, source.masking or self.recipe.masking, self.recipe, account)
@@ -181,9 +190,11 @@ class _Work:
                 if self.watch is not None and name == "train":
                     self.watch(batch.texts, batch.tokens, batch.weights, batch.kept)
                 writer.write(batch.tokens.ids, batch.weights, batch.lengths, batch.kept)
+                origins.write(text.origin for text, kept in zip(batch.texts, batch.kept.tolist(), strict=True) if kept)
                 self.progress(f"preparing {name}", account.read, None)
             bounds.append(writer.rows)
             assert account.balanced(), f"{account.source}: rows were lost without a word: {account}"
+        origins.close()
         return _Split([source for source, _ in sources], bounds, writer.close())
 
     def _arrange(self, name: str, split: _Split, folder: Path) -> None:

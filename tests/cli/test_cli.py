@@ -8,7 +8,7 @@ import pytest
 from datasets import load_from_disk
 from typer.testing import CliRunner
 
-from sftplug import DataError, ModelError, RecipeError, cli
+from sftplug import DataError, ModelError, RecipeError, RunDirectory, cli
 from sftplug.cli import app
 
 runner = CliRunner()
@@ -77,9 +77,9 @@ def test_train_tells_the_story_of_the_run(recipe_file, tmp_path):
     ):
         assert said in result.output, said
     assert "q_proj (2)" in " ".join(result.output.split())
-    samples = json.loads((tmp_path / "elsewhere" / "samples.json").read_text())
-    assert samples[0]["prompt"] == "Question 3: red or blue?"
-    assert samples[0].keys() == {"prompt", "before", "after"}
+    before, after = RunDirectory.open(tmp_path / "elsewhere").samples()
+    assert before["prompt"] == after["prompt"] == "Question 3: red or blue?"
+    assert (before["step"], after["step"]) == (0, 4)
 
 
 def test_train_prints_nothing_that_is_not_ours(recipe_file):
@@ -157,4 +157,7 @@ def test_a_mask_that_fails_its_check_is_shown_and_stops_the_run(recipe_file, tmp
     assert "rows.jsonl:1: message 1: no token marks its end" in result.stderr
     assert "… and 4 more" in result.stderr
     assert "user: Question 0: gold or gold?⏎\nassistant: It is red." in result.stderr
-    assert not (tmp_path / "out").exists()
+    run_ = RunDirectory.open(tmp_path / "out")
+    assert run_.state().state == "failed"
+    assert "24 of 24 rows of" in run_.state().reason
+    assert not list(run_.path.glob("*.safetensors"))

@@ -1,0 +1,216 @@
+"""What watches over the training loop: it is recorded, can be stopped and resumed at any step, and does no harm."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from sftplug.errors import Interrupted, TrainingError
+from sftplug.run.checkpoints import read_progress
+
+if TYPE_CHECKING:
+    from sftplug.run import Checkpoint, RunDirectory
+    from sftplug.trainer import SftplugTrainer
+
+_SUMMARY = "train_runtime"
+"""A field of the trainer's own summary, which knows of one attempt only; ``run.json`` has that of all."""
+
+
+class Guard(TrainerCallback):  # type: ignore[misc]
+    """Stops a run that would learn nothing: a parameter that is to be trained and gets no gradient."""
+
+    def __init__(self) -> None:
+        self._checked = False
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Once, before the first update: every trainable parameter must have got a gradient."""
+        if self._checked:
+            return
+        self._checked = True
+        parameters = dict(kwargs["model"].named_parameters())
+        idle = [name for name, parameter in parameters.items() if parameter.requires_grad and parameter.grad is None]
+        if idle:
+            raise TrainingError(
+                f"{len(idle)} parameters are to be trained but get no gradient, such as {idle[0]}. "
+                "The adapter's targets are not used by the model's forward pass."
+            )
+
+
+class Clock:
+    """Seconds in the training loop, over all attempts."""
+
+    def __init__(self, before: float = 0.0) -> None:
+        """Begin with the seconds of earlier attempts."""
+        self._before = before
+        self._started: float | None = None
+
+    def start(self) -> None:
+        """Begin to count."""
+        self._started = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds so far."""
+        return self._before + (time.monotonic() - self._started if self._started is not None else 0.0)
+
+
+class Recorder(TrainerCallback):  # type: ignore[misc]
+    """Writes what the trainer measures, as it comes."""
+
+    def __init__(self, directory: RunDirectory, clock: Clock) -> None:
+        self._directory = directory
+        self._clock = clock
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start the clock: what comes before is not training."""
+        self._clock.start()
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Append one line: step, time and memory, and what was measured."""
+        if logs and _SUMMARY not in logs and state.is_world_process_zero:
+            measured = {name: value for name, value in logs.items() if isinstance(value, int | float | str)}
+            place = {"step": state.global_step, "seconds": round(self._clock.seconds, 3), "peak_bytes": peak_bytes()}
+            self._directory.add_metrics({**place, **measured})
+
+
+def peak_bytes() -> int | None:
+    """Return the most memory that was in use: of the accelerator if there is one, else of the process."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else peak * 1024)
+
+
+class Stop:
+    """Whether a signal has asked the run to end."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Note the first SIGINT or SIGTERM, to be met at the end of the step; a second one ends the process at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # Python delivers signals to the main thread only
+            return
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        for number in before:
+            signal.signal(number, self._note)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.signal = number
+        for other in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(other, signal.SIG_DFL)
+        name = signal.Signals(number).name
+        sys.stderr.write(f"{name}: the step ends, then a checkpoint is saved; a second signal ends the run at once.\n")
+
+
+class GoOn(TrainerCallback):  # type: ignore[misc]
+    """Gives the trainer back what it had counted when the checkpoint was saved."""
+
+    def __init__(self, trainer: SftplugTrainer, checkpoint: Checkpoint) -> None:
+        self._trainer = trainer
+        self._checkpoint = checkpoint
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Set the counts, which the trainer has just set to zero."""
+        self._trainer.go_on(read_progress(self._checkpoint.path, args.process_index))
+
+
+class Flow(TrainerCallback):  # type: ignore[misc]
+    """Decides when a checkpoint is saved, so that a run that goes on from it does all that the other would have done.
+
+    A step may be followed by the end of its epoch, with its own evaluation and log: a checkpoint between the two would
+    skip them. So a checkpoint that is due after the last step of an epoch is saved when the epoch has ended.
+    """
+
+    def __init__(self, stop: Stop) -> None:
+        self._stop = stop
+        self._due = False
+        self._epoch_ended = False
+        self._over = False
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Note whether the checkpoint that the run goes on from is its last: then nothing is left to do."""
+        self._over = 0 < state.max_steps <= state.global_step
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Take no step after the last one."""
+        self._epoch_ended = False
+        control.should_training_stop |= self._over
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Save when a signal asked for it; wait for the end of the epoch if that comes next."""
+        control.should_save |= self._stop.signal is not None
+        if is_last_of_epoch(state):
+            self._due, control.should_save = control.should_save, False
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Save what has waited."""
+        self._epoch_ended = True
+        control.should_save |= self._due or self._stop.signal is not None
+        self._due = False
+        if self._over:
+            control.should_save = control.should_evaluate = control.should_log = False
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """A signal that came during an evaluation is met after it."""
+        if self._stop.signal is not None and (self._epoch_ended or not is_last_of_epoch(state)):
+            control.should_save = True
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """End the run where a signal asked for it: the checkpoint is whole now."""
+        if self._stop.signal is not None:
+            raise interrupted(self._stop.signal, args, state.global_step)
+
+
+def is_last_of_epoch(state: TrainerState) -> bool:
+    """Whether the epoch ends after this step: all its rows were seen, or the run's last step is done."""
+    return bool(state.global_step >= state.max_steps or (state.epoch and float(state.epoch).is_integer()))
+
+
+def interrupted(number: int, args: TrainingArguments, step: int) -> Interrupted:
+    """Return the error that ends a run on a signal, with how to go on."""
+    how = "Run the same command again to go on from there."
+    if args.save_only_model:
+        how = "It holds no optimizer (`train.save_only_model`), so the run cannot go on from there."
+    return Interrupted(
+        f"interrupted by {signal.Signals(number).name}: checkpoint-{step} is saved in {args.output_dir}. {how}", number
+    )

@@ -1,0 +1,236 @@
+"""Begin a run, or go on with one: claim its folder, see what is there, and keep the record of how it ends."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sftplug.errors import Interrupted, PluginError, RunError
+from sftplug.run import checkpoints
+from sftplug.run.checkpoints import Checkpoint
+from sftplug.run.directory import RunDirectory, RunState, State
+from sftplug.run.environment import environment
+from sftplug.run.failure import explained
+from sftplug.run.lock import LOCK, OWNER, locked
+from sftplug.run.record import differences, record_recipe, recorded
+from sftplug.run.sources import check_rows, check_sources, describe_rows, describe_sources
+
+if TYPE_CHECKING:
+    from sftplug.data.prepare import Prepared
+    from sftplug.recipe import LoadedRecipe
+    from sftplug.training import RunResult
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One start or resume of a run; holds the folder's lock."""
+
+    loaded: LoadedRecipe
+    directory: RunDirectory
+    state: RunState
+    checkpoint: Checkpoint | None
+    """Where the run goes on; None where it begins."""
+    notes: tuple[str, ...] = ()
+    """What the user should know: checkpoints that are not whole, libraries that have changed."""
+
+    @property
+    def resume_from(self) -> str | None:
+        """The checkpoint's folder."""
+        return str(self.checkpoint.path) if self.checkpoint is not None else None
+
+    def record_rows(self, prepared: Prepared) -> None:
+        """Write what the rows are. Raises RunError when a run that goes on would get other rows than it began with."""
+        now = describe_rows(prepared)
+        if self.checkpoint is not None:
+            check_rows(self.directory, now)
+        sources = describe_sources(self.loaded.recipe)
+        self.directory.write("data.json", {"sources": sources, **now})
+        self.directory.write("ledger.json", prepared.ledger.to_dict())
+        # Whoever prepares the rows again needs it, whether or not the run comes to its end.
+        prepared.tokenizer.save_pretrained(str(self.directory.path))
+
+    def finish(self, steps: int, result: RunResult) -> None:
+        """Write that the run is finished after `steps` updates, and its sums."""
+        self.state.steps = self.state.max_steps = steps
+        self.state.seconds, self.state.tokens, self.state.loss = result.seconds, result.tokens, result.loss
+        self.end("finished")
+
+    def end(self, state: State, reason: str | None = None) -> None:
+        """Write how the attempt ended."""
+        self.state.state, self.state.reason = state, reason
+        self.state.attempts[-1].update(ended=_now(), state=state, reason=reason)
+        self.directory.write_state(self.state)
+
+
+@contextmanager
+def begin(loaded: LoadedRecipe, *, resume: bool = False, overwrite: bool = False) -> Iterator[Attempt]:
+    """Claim the recipe's output folder for a run, and write down how the run ends.
+
+    An unfinished run of the same recipe is resumed, whether or not `resume` demands one. Raises RunError, before
+    anything is loaded, when the folder cannot be written, belongs to another run under way, or holds what this run
+    must not touch: a finished run, or one of another recipe. `overwrite` deletes either.
+
+    An error inside is told to the plugins with ``sftplug_run_failed``, written down, and raised again.
+    """
+    directory = RunDirectory(Path(loaded.recipe.output))
+    claim(directory.path)
+    with locked(directory.path):
+        attempt = _open(loaded, directory, resume=resume, overwrite=overwrite)
+        try:
+            yield attempt
+        except BaseException as raised:
+            if attempt.state.state == "finished":
+                raise  # whatever failed afterwards, the result is there
+            error = explained(raised, "the run cannot be written", directory.path)
+            _fail(attempt, error)
+            if error is raised:
+                raise
+            raise error from raised
+
+
+def _fail(attempt: Attempt, error: BaseException) -> None:
+    """Write down why the run stopped, and tell the plugins; neither may hide the error itself."""
+    with suppress(OSError):  # the disk may be full
+        attempt.end("interrupted" if _is_signal(error) else "failed", _reason(error))
+    try:
+        attempt.loaded.call("sftplug_run_failed", error=error)
+    except PluginError as another:
+        error.add_note(str(another))
+
+
+def _is_signal(error: BaseException) -> bool:
+    return isinstance(error, Interrupted | KeyboardInterrupt)
+
+
+def _reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
+
+
+def claim(folder: Path) -> None:
+    """Make `folder`, and prove that it can be written. Raises RunError if not."""
+    probe = folder / f".writable-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"x")
+        probe.unlink()
+    except OSError as error:
+        raise RunError(
+            f"the output folder {folder} cannot be written: {error.strerror or error}. Choose another --output."
+        ) from error
+
+
+# --- what is there ----------------------------------------------------------------------------------------------------
+
+
+def _open(loaded: LoadedRecipe, directory: RunDirectory, *, resume: bool, overwrite: bool) -> Attempt:
+    """Return the attempt that this folder allows."""
+    if overwrite:
+        _clear(directory)
+    if not directory.exists():
+        _refuse_strangers(directory.path)
+        if resume:
+            raise RunError(f"there is no run to resume in {directory.path}. Leave out --resume to begin one.")
+        return _record(loaded, directory, RunState("running"), None, ())
+    state = RunDirectory.open(directory.path).state()
+    if state.state == "finished":
+        raise RunError(
+            f"{directory.path} holds a finished run. Choose another --output, or --overwrite to delete it and begin "
+            "again."
+        )
+    found = next(checkpoints.whole(directory.path), None)
+    if found is not None or resume:
+        _refuse_other_recipe(loaded, directory)
+        check_sources(directory, loaded.recipe)
+    notes = tuple(_notes(loaded, directory, found))
+    _discard_unfinished(directory.path, found)
+    return _record(loaded, directory, state, found, notes)
+
+
+def _clear(directory: RunDirectory) -> None:
+    """Delete a run; a folder that holds none is left to be refused."""
+    if directory.exists():
+        for path in directory.path.iterdir():
+            if path.name in (LOCK, OWNER):
+                continue
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def _refuse_strangers(folder: Path) -> None:
+    """Refuse a folder with files that no run of ours wrote."""
+    others = sorted(path.name for path in folder.iterdir() if path.name not in (LOCK, OWNER))
+    if others:
+        raise RunError(
+            f"the output folder {folder} is not empty and holds no run: {', '.join(others[:5])}"
+            f"{' …' if len(others) > 5 else ''}. Choose another --output."
+        )
+
+
+def _refuse_other_recipe(loaded: LoadedRecipe, directory: RunDirectory) -> None:
+    changed = differences(directory.recipe(), recorded(loaded.recipe))
+    if changed:
+        lines = "\n".join(f"  {line}" for line in changed)
+        raise RunError(
+            f"{directory.path} holds an unfinished run of another recipe:\n{lines}\n"
+            "Go back to its recipe to resume it, choose another --output, or --overwrite to delete it."
+        )
+
+
+def _notes(loaded: LoadedRecipe, directory: RunDirectory, found: Checkpoint | None) -> Iterator[str]:
+    """Yield what has changed since, and what is not whole."""
+    for step, folder in checkpoints.folders(directory.path):
+        if found is None or step > found.step:
+            yield f"{folder.name} {checkpoints.fault(folder)}; it is not used"
+    if found is None:
+        return
+    with suppress(RunError):
+        yield from _changes("plugin", _hashes(directory.plugins()), _hashes(loaded.provenance()))
+        yield from _changes("", directory.environment()["libraries"], environment()["libraries"])
+
+
+def _hashes(plugins: Sequence[dict[str, str]]) -> dict[str, str]:
+    return {plugin["name"]: plugin["sha256"][:12] for plugin in plugins}
+
+
+def _changes(what: str, before: dict[str, str], now: dict[str, str]) -> Iterator[str]:
+    for name in sorted({*before, *now}):
+        if before.get(name) != now.get(name):
+            change = f"{before.get(name, '(none)')} -> {now.get(name, '(none)')}"
+            yield f"{what} {name} has changed since: {change}; the run may differ from an uninterrupted one".lstrip()
+
+
+def _discard_unfinished(folder: Path, found: Checkpoint | None) -> None:
+    """Delete what comes after the checkpoint at which the run goes on: the trainer writes it anew."""
+    for step, path in checkpoints.folders(folder):
+        if found is None or step > found.step:
+            checkpoints.discard(path)
+
+
+# --- write down -------------------------------------------------------------------------------------------------------
+
+
+def _record(
+    loaded: LoadedRecipe, directory: RunDirectory, state: RunState, found: Checkpoint | None, notes: tuple[str, ...]
+) -> Attempt:
+    """Write what is known before anything is loaded."""
+    step = found.step if found is not None else 0
+    directory.forget(found.progress["lines"] if found is not None else {})
+    state.state, state.reason = "running", None
+    state.steps, state.seconds, state.tokens = step, 0.0, 0
+    if found is not None:
+        state.seconds, state.tokens = found.progress["seconds"], found.progress["tokens"]
+    known: dict[str, Any] = environment()
+    state.attempts.append({"started": _now(), "from_step": step, "environment": known})
+    record_recipe(directory, loaded)
+    directory.write("environment.json", known)
+    directory.write_state(state)
+    return Attempt(loaded, directory, state, found, notes)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

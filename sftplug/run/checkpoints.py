@@ -1,0 +1,130 @@
+"""Checkpoints that are whole: sealed with a list of their files, written last, and used only if it is true.
+
+The trainer writes a checkpoint file by file into ``checkpoint-STEP``. Whatever stops it on the way leaves a folder
+without a seal, which no run resumes from. The seal names every file with its size and hash, so a file that was lost or
+damaged later is noticed too: the libraries beneath go on without an optimizer, scheduler or random state, silently
+different.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sftplug.errors import RunError
+from sftplug.run.files import read_json_lines, sha256, sync, write_json
+
+SEAL = "sealed.json"
+GROWING = ("metrics.jsonl", "samples.jsonl")
+"""Files of a run that grow a line at a time."""
+PROGRESS = "progress.json"
+"""What the trainer counts and does not save itself; further processes have files of their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint whose seal is true."""
+
+    path: Path
+    step: int
+    progress: dict[str, Any]
+    """Tokens, seconds and sums so far."""
+
+
+def write_progress(folder: Path, process: int, progress: Mapping[str, Any]) -> None:
+    """Write what a process counts, and how much of the run's files belongs to the steps so far."""
+    lines = {name: sum(1 for _ in read_json_lines(folder.parent / name)) for name in GROWING}
+    write_json(folder / _progress_file(process), {**progress, "lines": lines})
+
+
+def read_progress(folder: Path, process: int) -> dict[str, Any]:
+    """Return what a process had counted."""
+    progress: dict[str, Any] = json.loads((folder / _progress_file(process)).read_text(encoding="utf-8"))
+    return progress
+
+
+def _progress_file(process: int) -> str:
+    return PROGRESS if process == 0 else f"progress_{process}.json"
+
+
+def seal(folder: Path) -> None:
+    """Force every file of `folder` to the disk, then write the seal that makes it a checkpoint."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SEAL)
+    _refuse_incomplete(folder, {file.name for file in files})
+    for file in files:
+        sync(file)
+    listed = {str(file.relative_to(folder)): {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in files}
+    for inner in {folder, *(file.parent for file in files)}:
+        sync(inner)
+    write_json(folder / SEAL, {"files": listed})
+    sync(folder.parent)
+
+
+def _refuse_incomplete(folder: Path, names: set[str]) -> None:
+    """Raise RunError when something is missing without which a resumed run would be another run."""
+    wanted = {
+        "the trainer's state": any(name == "trainer_state.json" for name in names),
+        "the learning rate's schedule": any(name.startswith("scheduler") for name in names),
+        "the optimizer": any("optim" in name for name in names),
+        "the random state": any(name.startswith("rng_state") for name in names),
+        "the progress": PROGRESS in names,
+    }
+    missing = [what for what, there in wanted.items() if not there]
+    if missing:
+        raise RunError(f"{folder} lacks {' and '.join(missing)}: no run could be resumed from it.")
+
+
+def fault(folder: Path) -> str | None:
+    """Return why nothing can be resumed from `folder`; None if it is whole."""
+    try:
+        listed = json.loads((folder / SEAL).read_text(encoding="utf-8"))["files"]
+    except FileNotFoundError:
+        return "was not finished"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"has a seal that cannot be read: {error}"
+    for name, known in listed.items():
+        file = folder / name
+        if not file.is_file():
+            return f"has lost {name}"
+        if file.stat().st_size != known["bytes"] or sha256(file) != known["sha256"]:
+            return f"has a {name} that is not what was written"
+    try:
+        _refuse_incomplete(folder, {Path(name).name for name in listed})
+    except RunError as error:
+        return str(error).removeprefix(f"{folder} ")
+    return None
+
+
+def folders(run: Path) -> list[tuple[int, Path]]:
+    """Return (step, folder) of every checkpoint in a run's folder, whole or not, the newest first."""
+    found = [(path.name.removeprefix("checkpoint-"), path) for path in run.glob("checkpoint-*") if path.is_dir()]
+    return sorted(((int(step), path) for step, path in found if step.isdigit()), reverse=True)
+
+
+def whole(run: Path) -> Iterator[Checkpoint]:
+    """Yield the checkpoints that a run can resume from, the newest first."""
+    for step, path in folders(run):
+        if fault(path) is None:
+            yield Checkpoint(path, step, read_progress(path, 0))
+
+
+def discard(folder: Path) -> None:
+    """Delete a checkpoint, its seal first: what is left if this is interrupted is no checkpoint."""
+    (folder / SEAL).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def rotate(run: Path, limit: int | None, best: str | None) -> None:
+    """Keep the newest `limit` checkpoints and the best one; called once the newest is sealed."""
+    if not limit or limit < 0:
+        return
+    sealed = [path for _, path in folders(run) if (path / SEAL).is_file()]
+    protected = {Path(best).resolve()} if best else set()
+    # As in transformers: the best one counts, and the newest is kept whatever the limit.
+    room = max(limit - len(protected - {sealed[0].resolve()}), 1) if sealed else 0
+    for path in [path for path in sealed if path.resolve() not in protected][room:]:
+        discard(path)

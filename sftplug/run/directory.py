@@ -1,0 +1,151 @@
+"""Read a run's folder, and write to the one of the run under way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+
+from sftplug.errors import RunError
+from sftplug.run import checkpoints
+from sftplug.run.checkpoints import Checkpoint
+from sftplug.run.files import append_json, read_json_lines, write_json, write_whole
+
+if TYPE_CHECKING:
+    from sftplug.recipe import LoadedRecipe
+
+FORMAT = 1
+"""Version of the layout; a reader refuses a newer one."""
+STATE = "run.json"
+State = Literal["running", "finished", "failed", "interrupted"]
+
+
+@dataclass(slots=True)
+class RunState:
+    """How far a run is: what ``run.json`` holds."""
+
+    state: State
+    """``running`` is also what a killed run says: nobody was left to write anything else."""
+    reason: str | None = None
+    """Why it failed or was interrupted."""
+    steps: int = 0
+    """Updates of the weights so far, as of the last checkpoint or the end."""
+    max_steps: int | None = None
+    seconds: float = 0.0
+    """Time in the training loop so far, over all attempts."""
+    tokens: int = 0
+    """Tokens that went through the model in training, padding left out."""
+    loss: float | None = None
+    """Mean training loss over all steps, once the run is finished."""
+    attempts: list[dict[str, Any]] = field(default_factory=list)
+    """``started``, ``ended`` (UTC), ``state``, ``reason``, ``from_step``, ``environment`` of each start and resume."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunDirectory:
+    """The folder of a run."""
+
+    path: Path
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunDirectory:
+        """Return the folder of an existing run. Raises RunError when `path` is none, or of a newer sftplug."""
+        directory = cls(Path(path))
+        if not directory.exists():
+            raise RunError(f"{path} is no folder of a run: it has no {STATE}.")
+        version = directory._json(STATE).get("format")
+        if not isinstance(version, int) or version > FORMAT:
+            raise RunError(f"{path} was written by a newer sftplug (format {version}, known up to {FORMAT}).")
+        return directory
+
+    def exists(self) -> bool:
+        """Whether a run was begun here."""
+        return (self.path / STATE).is_file()
+
+    # --- read ---------------------------------------------------------------------------------------------------------
+
+    def state(self) -> RunState:
+        """Return how far the run is."""
+        known = self._json(STATE)
+        return RunState(**{name: known[name] for name in RunState.__dataclass_fields__ if name in known})
+
+    def recipe(self) -> dict[str, Any]:
+        """Return the resolved recipe as plain data, every default filled in."""
+        recipe: dict[str, Any] = yaml.safe_load((self.path / "recipe.yaml").read_text(encoding="utf-8"))
+        return recipe
+
+    def load_recipe(self) -> LoadedRecipe:
+        """Return the resolved recipe as the run used it, with the plugin files kept in the folder."""
+        from sftplug.recipe import load_recipe
+
+        return load_recipe(str(self.path / "recipe.yaml"))
+
+    def origins(self) -> dict[str, str]:
+        """Return dotted path in the recipe -> where the value was written: ``file:line``, ``default`` …"""
+        return dict(self._json("origins.json"))
+
+    def plugins(self) -> list[dict[str, str]]:
+        """Return name, distribution, version, source and sha256 of every plugin in use."""
+        return list(self._json("plugins.json"))
+
+    def data(self) -> dict[str, Any]:
+        """Return fingerprints of the sources, and number and hash of the prepared rows of each split."""
+        return dict(self._json("data.json"))
+
+    def ledger(self) -> dict[str, Any]:
+        """Return what became of every row."""
+        return dict(self._json("ledger.json"))
+
+    def environment(self) -> dict[str, Any]:
+        """Return where the last attempt ran."""
+        return dict(self._json("environment.json"))
+
+    def metrics(self) -> Iterator[dict[str, Any]]:
+        """Yield what was measured, in the order of the steps, also while the run is under way."""
+        return read_json_lines(self.path / "metrics.jsonl")
+
+    def samples(self) -> Iterator[dict[str, Any]]:
+        """Yield ``step``, ``prompt``, ``answer`` of every answer that was kept."""
+        return read_json_lines(self.path / "samples.jsonl")
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """Return the checkpoints that the run could be resumed from, the newest first; reads every byte of them."""
+        return list(checkpoints.whole(self.path))
+
+    def _json(self, name: str) -> Any:
+        try:
+            return json.loads((self.path / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise RunError(f"{self.path} has no {name}: the run did not come so far.") from None
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self.path / name} cannot be read: {error}") from error
+
+    # --- write --------------------------------------------------------------------------------------------------------
+
+    def add_metrics(self, entry: Mapping[str, Any]) -> None:
+        """Append one measurement."""
+        append_json(self.path / "metrics.jsonl", dict(entry))
+
+    def add_sample(self, step: int, prompt: str, answer: str) -> None:
+        """Append the model's answer to a prompt after `step` updates."""
+        append_json(self.path / "samples.jsonl", {"step": step, "prompt": prompt, "answer": answer})
+
+    def forget(self, keep: Mapping[str, int]) -> None:
+        """Leave out what was written after a checkpoint: of each growing file, `keep` lines stay (default: none)."""
+        for name in checkpoints.GROWING:
+            if (self.path / name).is_file():
+                kept = list(read_json_lines(self.path / name))[: keep.get(name, 0)]
+                write_whole(self.path / name, "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in kept))
+
+    def write(self, name: str, data: Any) -> None:
+        """Write one of the folder's JSON files, whole or not at all."""
+        write_json(self.path / name, data)
+
+    def write_state(self, state: RunState) -> None:
+        """Write ``run.json``."""
+        known = {name: getattr(state, name) for name in RunState.__dataclass_fields__}
+        self.write(STATE, {"format": FORMAT, **known})

@@ -1,0 +1,64 @@
+"""Say what a write that failed means for the run."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sftplug.errors import SftplugError, TrainingError
+from sftplug.run import checkpoints
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def explaining(what: str, output: Path) -> Iterator[None]:
+    """Raise what is raised inside, or in its place the error that explains it; see `explained`."""
+    try:
+        yield
+    except Exception as error:
+        better = explained(error, what, output)
+        if better is error:
+            raise
+        raise better from error
+
+
+def explained(error: BaseException, what: str, output: Path) -> BaseException:
+    """Return the error that tells the user why something is not written, what is left, and what to do.
+
+    Errors that were written for the user, and those that have nothing to do with writing, are returned as they are.
+    """
+    if isinstance(error, SftplugError) or not _is_about_writing(error):
+        return error
+    free = f"{shutil.disk_usage(output).free:,} bytes are free"
+    reason = f"the disk is full ({free})" if is_full(error) else f"{type(error).__name__}: {error} ({free})"
+    return TrainingError(f"{what}: {reason}. {whats_left(output)}")
+
+
+def whats_left(output: Path) -> str:
+    """Say from where a run in `output` can go on."""
+    found = next(checkpoints.whole(output), None)
+    if found is None:
+        return "There is no checkpoint yet: once that is mended, the same command begins anew."
+    return f"Nothing up to step {found.step} is lost: once that is mended, the same command goes on from there."
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether a write failed because there is no room: told by its number, or by what the libraries make of it."""
+    chain: BaseException | None = error
+    while chain is not None:
+        if isinstance(chain, OSError) and chain.errno in _FULL:
+            return True
+        if "No space left on device" in str(chain):  # safetensors, in a class of its own
+            return True
+        chain = chain.__cause__ or chain.__context__
+    return False
+
+
+def _is_about_writing(error: BaseException) -> bool:
+    # torch says "PytorchStreamWriter failed writing file"; safetensors has a class of its own.
+    name = type(error).__name__
+    return isinstance(error, OSError) or name == "SafetensorError" or "failed writing" in str(error) or is_full(error)

@@ -1,0 +1,64 @@
+"""Files that are either as they were or as they should be, whenever the machine stops."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write `text` beside `file`, force it to the disk, and put it in the place of `file` in one step."""
+    beside = file.with_name(f".{file.name}.new")
+    try:
+        with beside.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        beside.replace(file)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
+    sync(file.parent)
+
+
+def write_json(file: Path, data: Any) -> None:
+    """Write `data` as JSON, whole or not at all."""
+    write_whole(file, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+
+
+def append_json(file: Path, entry: Any) -> None:
+    """Append one line of JSON; a line is complete when its line feed is there."""
+    with file.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(entry, ensure_ascii=False) + "\n")
+
+
+def read_json_lines(file: Path) -> Iterator[dict[str, Any]]:
+    """Yield the entries of a file of JSON lines; a last line that a dying run did not finish is left out."""
+    if not file.is_file():
+        return
+    with file.open(encoding="utf-8") as stream:
+        for line in stream:
+            if line.endswith("\n"):
+                yield json.loads(line)
+
+
+def sync(path: Path) -> None:
+    """Force a file, or the list of names in a folder, to the disk."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except PermissionError:  # Windows opens no folders
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256(file: Path) -> str:
+    """Return the hash of a file's bytes."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,115 @@
+"""What a run keeps of its recipe: every value, where each came from, and the plugin files it names; no secrets."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from sftplug.recipe import Recipe
+from sftplug.recipe.load import is_plugin_file
+from sftplug.recipe.problems import dotted
+from sftplug.run.directory import RunDirectory
+from sftplug.run.files import write_whole
+
+if TYPE_CHECKING:
+    from sftplug.recipe import LoadedRecipe
+
+HIDDEN = "(not kept)"
+# Not every token is one: `pad_token` and its like are text.
+_SECRET = re.compile(r"^token$|(hub|access|auth|api)_(token|key)$|password$|secret$")
+_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
+_COPIES = "plugins"
+
+
+def record_recipe(directory: RunDirectory, loaded: LoadedRecipe) -> None:
+    """Write the resolved recipe, the origin of every value, the plugins in use, and copies of plugin files."""
+    for name in loaded.active:
+        plugin = loaded.registry.plugins.loaded[name]
+        if plugin.distribution == "file":
+            (directory.path / _COPIES).mkdir(exist_ok=True)
+            copy = directory.path / _COPIES / plugin.source.name
+            if not (copy.exists() and copy.samefile(plugin.source)):
+                shutil.copyfile(plugin.source, copy)
+    recipe = recorded(loaded.recipe)
+    write_whole(directory.path / "recipe.yaml", yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
+    directory.write("origins.json", origins(recipe, loaded))
+    directory.write("plugins.json", loaded.provenance())
+
+
+def recorded(recipe: Recipe) -> dict[str, Any]:
+    """Return the resolved recipe as it is kept: plain data, plugin files as their copies, secrets left out."""
+    data: dict[str, Any] = _without_secrets(recipe.model_dump(mode="json"))
+    data["plugins"] = [
+        f"./{_COPIES}/{Path(name).name}" if is_plugin_file(name) else name for name in map(str, data["plugins"])
+    ]
+    return data
+
+
+def _without_secrets(value: Any, key: str = "") -> Any:
+    if isinstance(value, dict):
+        return {name: _without_secrets(item, name) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_without_secrets(item) for item in value]
+    if isinstance(value, str):
+        return HIDDEN if _SECRET.search(key) else _CREDENTIALS.sub("", value)
+    return value
+
+
+def leaves(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """Yield (path, value) of everything in plain data that holds nothing further."""
+    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    below = list(items)
+    if not below:
+        yield path, value
+    for key, item in below:
+        yield from leaves(item, (*path, key))
+
+
+def origins(recipe: Mapping[str, Any], loaded: LoadedRecipe) -> dict[str, str]:
+    """Return dotted path -> where the value was written, or ``default``."""
+    return {dotted(path): _origin(path, loaded) for path, _ in leaves(recipe)}
+
+
+def _origin(path: tuple[str | int, ...], loaded: LoadedRecipe) -> str:
+    """Return the origin of the value, as it may have been written: in short, without its list, with a bare name."""
+    written = loaded.tree.origins
+    for shape in _spellings(path):
+        if shape in written:
+            return written[shape]
+    # The name of a component is what its section says when it is written as one word.
+    if path and path[-1] in ("type", "name_or_path"):
+        return _origin(path[:-1], loaded)
+    if path and isinstance(path[-1], int):
+        return _origin(path[:-1], loaded)
+    return "default"
+
+
+def _spellings(path: tuple[str | int, ...]) -> Iterator[tuple[str | int, ...]]:
+    """Yield the ways in which a recipe may write `path`: ``data.train[0].source.path`` is ``data.train.path`` too."""
+    for shape in (path, tuple(part for part in path if part != "source")):
+        yield shape
+        yield tuple(part for part in shape if not isinstance(part, int))
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return a line for each value that differs between two recorded recipes; the output folder may differ."""
+    old, new = ({dotted(path): value for path, value in leaves(recipe)} for recipe in (before, now))
+    paths = [path for path in dict.fromkeys([*old, *new]) if path != "output"]
+    return [
+        f"{path}: {_shown(old, path)} -> {_shown(new, path)}"
+        for path in paths
+        if old.get(path, _Absent) != new.get(path, _Absent)
+    ]
+
+
+class _Absent:
+    """Stands for a value that is not there."""
+
+
+def _shown(values: Mapping[str, Any], path: str) -> str:
+    return repr(values[path]) if path in values else "(none)"
