@@ -96,6 +96,9 @@ class ChatTemplate(Component):
 class Masking(Component):
     """Says how much each token counts in the loss."""
 
+    selects: ClassVar[bool] = True
+    """Whether it says by itself what is trained; False where it only weighs what another strategy selects."""
+
     @abstractmethod
     def weights(self, tokens: TokenBatch) -> NDArray[np.bool_] | NDArray[np.floating[Any]]:
         """Return an array of shape (N,) over the flat batch: bool, or float >= 0."""

@@ -43,7 +43,7 @@ class Guard(TrainerCallback):  # type: ignore[misc]
         if idle:
             raise TrainingError(
                 f"{len(idle)} parameters are to be trained but get no gradient, such as {idle[0]}. "
-                "The adapter's targets are not used by the model's forward pass."
+                "The model's forward pass does not use them on these rows: leave such modules out of the adapter."
             )
 
 

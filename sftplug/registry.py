@@ -81,6 +81,10 @@ class Registry:
         """Return the names that a recipe may use for `kind`, sorted."""
         return sorted(self.offers[kind])
 
+    def classes(self) -> dict[type[Component], dict[str, type[Component]]]:
+        """Return what is offered without who offers it: kind -> name -> class."""
+        return {kind: {name: offer.component for name, offer in offers.items()} for kind, offers in self.offers.items()}
+
     def plugin_of(self, component: Component) -> str | None:
         """Return the name of the plugin that offers `component`'s class; None for a class no plugin offers."""
         for offers in self.offers.values():

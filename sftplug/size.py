@@ -47,6 +47,7 @@ def _parameters_in(parameter: Any) -> int:
 
 def _module_of(parameter: str) -> str:
     """Return ``…layers.3.self_attn.q_proj`` for ``…layers.3.self_attn.q_proj.lora_A.default.weight``."""
+    parameter = parameter.replace(".modules_to_save.default.", ".")
     module, adapted, _ = parameter.partition(".lora_")
     return module if adapted else parameter.rpartition(".")[0]
 

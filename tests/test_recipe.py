@@ -40,9 +40,9 @@ def test_every_problem_is_named_at_once_with_path_line_and_nearest_name(tmp_path
         "model.revison (bad.yaml:2): unknown key. Did you mean 'revision'?",
         "data.train[0].format.colum (bad.yaml:6): unknown key. Did you mean 'column'? Known: column, tools.",
         "data.train[1].format (bad.yaml:7): 'alpace' is not installed. Did you mean 'alpaca'? Known: alpaca, columns, ",
-        "data.max_length (bad.yaml:8): input should be a valid integer, unable to parse string as an integer, ",
+        "data.max_length (bad.yaml:8): must be a whole number, not 'ten'.",
         "adapter (bad.yaml:9): 'lorra' is not installed. Did you mean 'lora'? Known: freeze, full, lora, qlora.",
-        "quantization.double_quant (bad.yaml:10): input should be a valid boolean",
+        "quantization.double_quant (bad.yaml:10): must be true or false, not 7.",
         "masking[0] (bad.yaml:11): 'assistent' is not installed. Did you mean 'assistant'?",
         "masking[1] (bad.yaml:11): has no `type`. Did you mean 'roles'?",
         "train.learning_rat (bad.yaml:13): unknown option: trl.SFTConfig has no field of that name. "
@@ -69,6 +69,45 @@ def test_components_say_what_does_not_go_together(recipe_file):
     assert "`init: pissa` computes with the weights, which are int8. Use `default`." in found[0]
 
 
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        ("model=3", "model (command line): must be a mapping of keys, not 3."),
+        ("adapter=3", "adapter (command line): must be a name or a mapping with a `type`, not 3."),
+        ("adapter=", "adapter (command line): is empty. Leave the key out, or give it a value."),
+        ("adapter={typ: lora}", "adapter (command line): has no `type`. Did you mean 'type'?"),
+        ("adapter.r=8", "adapter.r (command line): unknown key. There are no options here."),
+        ("adapter={type: lora, targets: q_proj}", "adapter.targets (command line): must be all-linear or a list, not"),
+        ("adapter={lora: {r: -1}}", "adapter.r (command line): must be greater than 0, not -1."),
+        ("plugins=3", "plugins (command line): must be a list, not 3."),
+        ("callbacks=[samples]", "callbacks[0].prompts (command line): is required."),
+        ("data.train.format=columns", "data.train.format.user (command line): is required."),
+        ("masking={turns: 0}", "masking.last (command line): must be greater than 0, not 0."),
+        ("masking=assistant +", "masking (command line): a name is missing beside `+`."),
+        ("train.foo.bar=1", "train.foo (command line): unknown option: trl.SFTConfig has no field of that name."),
+        (
+            "train.eval_strategy=steps",
+            "train.eval_strategy (command line): steps evaluates, and no rows are",
+        ),
+        ("chat_template={", "chat_template: is not valid YAML: "),
+    ],
+)
+def test_a_wrong_value_is_said_in_plain_words_where_it_stands(recipe_file, override, text):
+    assert problems(recipe_file(), override)[0].startswith(text)
+
+
+@pytest.mark.parametrize("where", ["masking", "data.train.masking"])
+def test_something_must_say_what_is_trained(recipe_file, where):
+    """Strategies that only weigh leave every other token in, the user's words included."""
+    (empty,) = problems(recipe_file(), f"{where}=[]")
+    assert empty.endswith("is empty: list one that selects tokens too, such as `assistant`, or `all` for every token.")
+    (weighing,) = problems(recipe_file(), f"{where}=[{{reasoning: mask}}, message_weights]")
+    assert "reasoning, message_weights only weighs what another strategy selects: list one that selects" in weighing
+    (united,) = problems(recipe_file(), f"{where}=assistant + reasoning")
+    assert "`+` unites strategies that select tokens, and `reasoning` weighs them: list it beside them." in united
+    load_recipe(str(recipe_file()), [f"{where}=[assistant + all, {{reasoning: mask}}]"])
+
+
 def test_the_core_says_what_does_not_go_together(recipe_file):
     found = problems(recipe_file(model={"name_or_path": "org/name", "trust_remote_code": True}))
     assert found[0].endswith("runs code that comes with the model: pin `model.revision` to a commit.")
@@ -82,7 +121,9 @@ def test_quantization_follows_the_adapter_when_none_is_named(recipe_file):
     loaded = load_recipe(str(recipe_file(adapter="qlora", quantization=None)))
     assert loaded.recipe.quantization.type == "nf4"
     assert loaded.tree.origins[("quantization",)] == "default of adapter qlora"
-    assert load_recipe(str(recipe_file(quantization=None))).recipe.quantization.type == "bf16"
+    assert load_recipe(str(recipe_file(quantization=None, adapter="lora"))).recipe.quantization.type == "bf16"
+    # Whole weights are trained in 32 bits: in 16, small updates would be rounded away.
+    assert load_recipe(str(recipe_file(quantization=None))).recipe.quantization.type == "fp32"
 
 
 def test_overrides_reach_into_shorthands_and_lists_of_unions_are_read(recipe_file):
@@ -119,7 +160,12 @@ def test_a_recipe_extends_another_and_replaces_components_whole(recipe_file, tmp
         ("a: [1\n", "recipe (x.yaml:2): is not valid YAML: "),
         ("- 1\n", "recipe (x.yaml:1): must be a mapping of sections"),
         ("", "recipe (x.yaml): is empty"),
-        ("extends: x.yaml\n", "extends: the recipes extend each other in a circle: x.yaml -> x.yaml"),
+        ("extends: x.yaml\n", "extends (x.yaml:1): the recipes extend each other in a circle: x.yaml -> x.yaml"),
+        ("extends: gone.yaml\n", "extends (x.yaml:1): there is no such file, and no shipped recipe 'gone.yaml'."),
+        (
+            "<<: {a: 1}\n",
+            "recipe (x.yaml:1): is not valid YAML: `<<` is not read: `extends:` lays one ",
+        ),
         ("extends: [1]\n", "extends (x.yaml:1): must be a path or the name of a recipe"),
         (
             "a: !!python/object/apply:os.system [true]\n",
@@ -142,7 +188,7 @@ def test_numbers_and_words_mean_what_a_person_means(recipe_file):
 def test_an_unknown_recipe_names_the_nearest_and_where_to_look():
     found = problems("quickstrt")
     assert found == [
-        "recipe: there is no file of that name and no shipped recipe 'quickstrt'. "
+        "recipe: there is no such file, and no shipped recipe 'quickstrt'. "
         "Did you mean 'quickstart'? `sftplug recipes` lists them."
     ]
 

@@ -28,6 +28,35 @@ def test_a_recipe_is_valid_and_opens_with_purpose_hardware_and_command(name):
     assert head[4] == f"#   sftplug train {name}"
 
 
+def test_a_recipe_on_other_data_keeps_nothing_of_the_old_datasets_options():
+    source = load_recipe("qwen3/8b_qlora").recipe.data.train[0].source
+    assert (source.hub, source.config, source.split) == ("HuggingFaceH4/ultrachat_200k", None, "train_sft")
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if "full" in name])
+def test_whole_weights_are_trained_in_32_bits(name):
+    """In 16 bits, an update of a learning rate of 1e-5 is smaller than what tells two weights apart."""
+    assert load_recipe(name).recipe.quantization.type == "fp32"
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+def test_the_adapter_for_gemma_3_leaves_the_vision_tower_alone():
+    from peft import get_peft_model
+    from transformers import AutoModelForCausalLM, Gemma3Config
+
+    adapter = load_recipe("gemma3/4b_lora").recipe.adapter
+    small = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text = {**small, "vocab_size": 300, "num_key_value_heads": 2, "head_dim": 32}
+    config = Gemma3Config(text_config=text, vision_config={**small, "image_size": 28, "patch_size": 14})
+    model = AutoModelForCausalLM.from_config(config)
+    assert list(adapter.check_model(model)) == []
+    trained = [
+        name for name, weight in get_peft_model(model, adapter.peft_config()).named_parameters() if weight.requires_grad
+    ]
+    assert len(trained) == 2 * 2 * 7
+    assert not [name for name in trained if "vision" in name]
+
+
 def test_lists_shows_and_copies(tmp_path):
     runner = CliRunner()
     listed = runner.invoke(app, ["recipes"])

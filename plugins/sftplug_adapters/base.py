@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import fnmatch
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from sftplug import Adapter, Field, did_you_mean
@@ -28,6 +30,7 @@ class Full(Adapter):
 
     type: Literal["full"] = "full"
     trains_base = True
+    default_quantization = "fp32"  # in 16 bits, updates much smaller than a weight are rounded away
 
     def check(self, recipe: Recipe) -> Iterable[str]:
         """Say so when the base weights cannot be trained."""
@@ -42,6 +45,7 @@ class Freeze(Adapter):
 
     type: Literal["freeze"] = "freeze"
     trains_base = True
+    default_quantization = "fp32"  # in 16 bits, updates much smaller than a weight are rounded away
     train: list[str] = Field(min_length=1)
     """Patterns of parameter names, with ``*`` and ``?``: ``model.layers.1?.*``, ``*.norm.weight``."""
 
@@ -54,8 +58,7 @@ class Freeze(Adapter):
         names = [name for name, _ in model.named_parameters()]
         for pattern in self.train:
             if not fnmatch.filter(names, pattern):
-                hint = did_you_mean(pattern, names)
-                yield f"`train: {pattern}` matches no parameter.{hint} One is called {names[0]}."
+                yield f"`train: {pattern}` matches no parameter.{_hint(pattern, names)} One is called {names[0]}."
 
     def peft_config(self) -> None:
         """Return None: the model's own parameters are trained."""
@@ -64,3 +67,19 @@ class Freeze(Adapter):
         """Freeze what does not match."""
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(any(fnmatch.fnmatch(name, pattern) for pattern in self.train))
+
+
+def _hint(pattern: str, names: Sequence[str]) -> str:
+    """Return the pattern that was probably meant: each of its words that no name has becomes the nearest that one has.
+
+    ``*.layrs.1.*`` gives ``*.layers.1.*``.
+    """
+    words = {word for name in names for word in name.split(".")}
+    meant = re.sub(r"[A-Za-z]\w*", lambda match: _nearest(match[0], words), pattern)
+    return f" Did you mean '{meant}'?" if fnmatch.filter(names, meant) else did_you_mean(pattern, names)
+
+
+def _nearest(word: str, words: set[str]) -> str:
+    if any(word in known for known in words):
+        return word
+    return next(iter(difflib.get_close_matches(word, sorted(words), n=1)), word)

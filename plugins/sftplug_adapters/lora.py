@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,6 +28,8 @@ class Lora(Adapter):
     """Dropout on the input of the update."""
     targets: Literal["all-linear"] | list[str] = ALL_LINEAR
     """Modules that are adapted: every linear layer but the head, or names such as ``q_proj``."""
+    exclude: list[str] = Field(default_factory=list)
+    """Modules that are left out though they match, as patterns of whole names: ``*vision_tower*``."""
     bias: Literal["none", "all", "lora_only"] = "none"
     """Which biases are trained too."""
     dora: bool = False
@@ -45,7 +48,8 @@ class Lora(Adapter):
 
     def check_model(self, model: nn.Module) -> Iterable[str]:
         """Say so when a target matches no module, or is the head."""
-        modules = [name for name, _ in model.named_modules() if name]
+        everything = [name for name, _ in model.named_modules() if name]
+        modules = [name for name in everything if not any(fnmatch.fnmatch(name, pattern) for pattern in self.exclude)]
         ends = {name.rpartition(".")[2] for name in modules if not name.rpartition(".")[2].isdigit()}
         wanted = [*([] if self.targets == ALL_LINEAR else self.targets), *(self.modules_to_save or ())]
         for target in wanted:
@@ -57,6 +61,10 @@ class Lora(Adapter):
             if target == "lm_head" and target in self.targets:
                 yield "target 'lm_head' would be ignored by the fused loss. Put it under `modules_to_save`."
 
+        for pattern in self.exclude:
+            if not fnmatch.filter(everything, pattern):
+                yield f"`exclude: {pattern}` matches no module of the model. One is called {modules[-1]}."
+
     def peft_config(self) -> Any:
         """Return PEFT's own configuration."""
         peft = require("peft", needed_by=f"adapter {self.type}")
@@ -66,6 +74,7 @@ class Lora(Adapter):
             lora_alpha=self.alpha,
             lora_dropout=self.dropout,
             target_modules=self.targets,
+            exclude_modules="|".join(map(fnmatch.translate, self.exclude)) or None,
             bias=self.bias,
             use_dora=self.dora,
             use_rslora=self.rslora,

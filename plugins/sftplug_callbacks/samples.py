@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from sftplug import Callback, Field
 
@@ -17,6 +17,7 @@ class Samples(Callback):
     """Render each prompt as a user's message; false continues it as plain text."""
     max_new_tokens: int = Field(32, gt=0)
     """Longest answer, in tokens."""
+    shorthand: ClassVar[str] = "prompts"
 
     def trainer_callback(self) -> Any:
         """Return the callback for the trainer."""

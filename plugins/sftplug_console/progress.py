@@ -38,7 +38,7 @@ class TrainingProgress(TrainerCallback):  # type: ignore[misc]
         """Move the bar."""
         self._bars.update(self._task, completed=state.global_step, description=self._said)
         if state.global_step >= state.max_steps:
-            self._bars.stop()
+            self._take_away()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Remember the loss and the speed; print them where there is no bar."""
@@ -53,7 +53,11 @@ class TrainingProgress(TrainerCallback):  # type: ignore[misc]
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Take the bar away."""
-        self._bars.stop()
+        self._take_away()
+
+    def _take_away(self) -> None:
+        if self._console.is_terminal:  # elsewhere it never started, and stopping it would print an empty line
+            self._bars.stop()
 
 
 def _is_due(state: Any) -> bool:

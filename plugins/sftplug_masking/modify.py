@@ -23,6 +23,7 @@ _EMPTY_THINK = re.compile(r"<think>\s*</think>\s*")
 class Reasoning(Masking):
     """Say whether reasoning is trained."""
 
+    selects = False
     type: Literal["reasoning"] = "reasoning"
     mode: Literal["train", "mask"] = "mask"
     """``mask`` leaves the reasoning, its tags included, out of the loss."""
@@ -37,6 +38,7 @@ class Reasoning(Masking):
 class EmptyThink(Masking):
     """Say whether an empty think block (``<think>`` with nothing in it) is trained."""
 
+    selects = False
     type: Literal["empty_think"] = "empty_think"
     mode: Literal["train", "mask"] = "mask"
     """``mask`` leaves empty think blocks, the white space after them included, out of the loss."""
@@ -51,6 +53,7 @@ class EmptyThink(Masking):
 class ToolCalls(Masking):
     """Weigh the calls that the assistant makes to tools."""
 
+    selects = False
     type: Literal["tool_calls"] = "tool_calls"
     weight: float = Field(1.0, ge=0, allow_inf_nan=False)
     """Loss weight of a tool call's tokens."""
@@ -65,6 +68,7 @@ class ToolCalls(Masking):
 class EndOfTurn(Masking):
     """Say whether the token that ends a turn is trained."""
 
+    selects = False
     type: Literal["end_of_turn"] = "end_of_turn"
     mode: Literal["train", "mask"] = "train"
     """``mask`` leaves the stop out of the loss: the model does not learn to end its turn."""
@@ -79,6 +83,7 @@ class EndOfTurn(Masking):
 class Regex(Masking):
     """Weigh the tokens that a regular expression matches."""
 
+    selects = False
     type: Literal["regex"] = "regex"
     pattern: str
     """Regular expression, as Python's `re` reads it, searched in the rendered text of each row."""
@@ -108,6 +113,7 @@ class Regex(Masking):
 class MessageWeights(Masking):
     """Weigh each message as its row says: `train: false` or `weight: 0.5` on a message, a content part or the row."""
 
+    selects = False
     type: Literal["message_weights"] = "message_weights"
 
     def weights(self, tokens: TokenBatch) -> Weights:

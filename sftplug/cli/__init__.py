@@ -63,8 +63,9 @@ def _show(error: SftplugError, verbose: bool) -> None:
     if verbose:
         import traceback
 
-        traceback.print_exception(error)
-    typer.echo("\n".join([str(error), *getattr(error, "__notes__", ())]), err=True)
+        traceback.print_exception(error)  # ends with the error's own text and notes
+    else:
+        typer.echo("\n".join([str(error), *getattr(error, "__notes__", ())]), err=True)
     if isinstance(error, MaskError) and error.picture:
         _show_picture(error.picture)
 

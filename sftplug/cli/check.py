@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import typer
 
-from sftplug.cli.options import NoPlugin, Overrides, RecipeName, Verbose, be_verbose, open_recipe, prepare_rows
+from sftplug.cli.options import (
+    NoPlugin,
+    Overrides,
+    RecipeName,
+    Verbose,
+    be_verbose,
+    open_recipe,
+    prepare_rows,
+    problems_before_rows,
+)
 
 
 def check(
@@ -18,19 +27,12 @@ def check(
     loaded = open_recipe(recipe, overrides, no_plugin)
     loaded.call("sftplug_recipe_loaded")
     from sftplug.errors import ModelError, SftplugError
-    from sftplug.models import check_model
-    from sftplug.training import training_arguments
 
-    problems: list[str] = []
-    for step in (
-        lambda: training_arguments(loaded.recipe),
-        lambda: problems.extend(f"adapter: {text}" for text in check_model(loaded.recipe)),
-        lambda: prepare_rows(loaded),
-    ):
-        try:
-            step()
-        except (SftplugError, ValueError) as error:
-            problems.append(str(error))
+    problems = problems_before_rows(loaded)
+    try:
+        prepare_rows(loaded)
+    except SftplugError as error:
+        problems.append(str(error))
     if problems:
         raise ModelError("\n".join(dict.fromkeys(problems)))
     typer.echo(f"{recipe}: everything that can be known without weights is right")

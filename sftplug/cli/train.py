@@ -6,7 +6,18 @@ from typing import Annotated
 
 import typer
 
-from sftplug.cli.options import NoPlugin, Output, Overrides, RecipeName, Verbose, be_verbose, open_recipe, prepare_rows
+from sftplug.cli.options import (
+    NoPlugin,
+    Output,
+    Overrides,
+    RecipeName,
+    Verbose,
+    be_verbose,
+    open_recipe,
+    prepare_rows,
+    problems_before_rows,
+)
+from sftplug.errors import ModelError
 
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder; never begin one.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Delete the run in the folder, and begin.")]
@@ -39,6 +50,9 @@ def train(  # noqa: PLR0913 - an argument is an option of the command
             typer.echo(note, err=True)
         if attempt.checkpoint is not None:
             typer.echo(f"resuming from step {attempt.checkpoint.step}", err=True)
+        # Preparing many rows takes long: what cannot work anyway is said before.
+        if problems := problems_before_rows(loaded):
+            raise ModelError("\n".join(problems))
         prepared = prepare_rows(loaded)
         from sftplug.training import train as run
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from sftplug.blame import failed, fault
 from sftplug.components import DatasetFormat
-from sftplug.conversation import ROLES, Conversation, Message, Row
+from sftplug.conversation import ROLES, Conversation, Message, Row, ToolCall
 from sftplug.data.ledger import Account
 from sftplug.errors import PluginError, RowError, SftplugError, did_you_mean
 
@@ -118,8 +118,37 @@ def _checked(conversation: object, format_: DatasetFormat) -> Conversation:
         if not isinstance(message, Message):
             text = f"must return a conversation of sftplug.Message, not of {type(message).__name__}"
             raise fault(format_, "to_conversation", text)
-        if message.role not in ROLES:
-            hint = did_you_mean(message.role, ROLES)
-            known = ", ".join(ROLES)
-            raise RowError(f"messages[{index}].role", f"nobody knows the role '{message.role}'.{hint} Known: {known}.")
+        _check_message(f"messages[{index}]", message)
     return conversation
+
+
+def _check_message(where: str, message: Message) -> None:
+    if message.role not in ROLES:
+        hint, known = did_you_mean(message.role, ROLES), ", ".join(ROLES)
+        raise RowError(f"{where}.role", f"nobody knows the role '{message.role}'.{hint} Known: {known}.")
+    for name in ("content", "reasoning_content", "tool_calls"):
+        for place, text in _texts_in(f"{where}.{name}", getattr(message, name)):
+            if not text.isascii():
+                _refuse_half_characters(place, text)
+
+
+def _texts_in(where: str, value: object) -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield where, value
+    elif isinstance(value, ToolCall):
+        yield from _texts_in(f"{where}.arguments", value.arguments)
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _texts_in(f"{where}.{key}", inner)
+    elif isinstance(value, Sequence):
+        for index, inner in enumerate(value):
+            yield from _texts_in(f"{where}[{index}]", inner)
+
+
+def _refuse_half_characters(where: str, text: str) -> None:
+    """JSON can hold half of a UTF-16 pair (``\\ud83d`` alone), as cut off text does; no tokenizer reads it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = f"U+{ord(text[error.start]):04X}"
+        raise RowError(where, f"holds half a character ({half}) at position {error.start}") from error

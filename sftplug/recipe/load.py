@@ -15,10 +15,11 @@ from sftplug.components import Adapter
 from sftplug.errors import PluginError, Problem, RecipeError, did_you_mean
 from sftplug.plugins import DISABLE_VARIABLE, Plugins, load_plugins
 from sftplug.recipe.choices import expand, recipe_class
-from sftplug.recipe.model import DataSection, Recipe, resolve_path
+from sftplug.recipe.merge import merge, read_override
+from sftplug.recipe.model import DataSection, MaskingList, Recipe, resolve_path
 from sftplug.recipe.problems import dotted, problem_at, problems_from
 from sftplug.recipe.train_options import problems_in_train
-from sftplug.recipe.yaml import Path_, Tree, parse_yaml, read_yaml
+from sftplug.recipe.yaml import Tree, read_yaml
 from sftplug.registry import Registry, build_registry
 
 
@@ -76,10 +77,10 @@ def load_recipe(reference: str, overrides: Sequence[str] = (), blocked: Iterable
     claim, is one of them. Imports no heavy library.
     """
     file = find_recipe(reference)
-    tree = _read_extended(file, ())
-    for override in overrides:
-        _override(tree, override)
-    registry, problems = _load_named_plugins(tree, frozenset(blocked))
+    layers = [*_read_extended(file, ()), *map(read_override, overrides)]
+    # Which plugins a recipe names is known without them; what its other sections mean is not.
+    registry, problems = _load_named_plugins(merge(layers, {}), frozenset(blocked))
+    tree = merge(layers, registry.classes())
     _choose_quantization(tree, registry)
     problems += _train_problems(tree)
     recipe = _validate(tree, registry, problems)
@@ -115,84 +116,33 @@ def find_recipe(reference: str, base: Path | None = None) -> Path:
     shipped = shipped_recipes()
     if reference in shipped:
         return shipped[reference]
-    hint = did_you_mean(reference, shipped)
-    text = f"there is no file of that name and no shipped recipe '{reference}'.{hint} `sftplug recipes` lists them."
+    what = "is a folder, not a recipe" if path.is_dir() else "there is no such file"
+    beside = [str(Path(reference).with_name(file.name)) for file in path.parent.glob("*.yaml")]
+    hint = did_you_mean(reference, [*beside, *shipped])
+    text = f"{what}, and no shipped recipe '{reference}'.{hint} `sftplug recipes` lists them."
     raise RecipeError(reference, [Problem("recipe", text)])
 
 
-# --- extend and override ----------------------------------------------------------------------------------------------
+# --- extend -----------------------------------------------------------------------------------------------------------
 
 
-def _read_extended(file: Path, above: tuple[Path, ...]) -> Tree:
-    """Read `file` and lay it over what it extends."""
-    if file.resolve() in above:
-        chain = " -> ".join(path.name for path in (*above, file))
-        raise RecipeError(file.name, [Problem("extends", f"the recipes extend each other in a circle: {chain}")])
+def _read_extended(file: Path, below: tuple[Path, ...]) -> list[Tree]:
+    """Return what `file` extends, the lowest first, and `file` itself; `below` are the files that extend it."""
     tree = read_yaml(file)
     parent = tree.data.pop("extends", None)
     if parent is None:
-        return tree
-    if not isinstance(parent, str):
-        raise RecipeError(file.name, [problem_at(tree, ("extends",), "must be a path or the name of a recipe")])
-    base = _read_extended(find_recipe(str(parent), file.parent), (*above, file.resolve()))
-    return Tree(_merge(base, tree.data, tree.origins, ()), base.origins)
-
-
-def _merge(base: Tree, over: Any, origins: Mapping[Path_, str], path: Path_) -> Any:
-    """Return `over` laid over the value of `base` at `path`: mappings merge, everything else is replaced.
-
-    A component of another type replaces the old one whole: its options would mean nothing to the new one.
-    """
-    below = _value_at(base.data, path)
-    if isinstance(below, dict) and isinstance(over, dict) and over.get("type", below.get("type")) == below.get("type"):
-        merged = {**below, **{key: _merge(base, value, origins, (*path, key)) for key, value in over.items()}}
-        base.origins[path] = origins.get(path, base.origins.get(path, ""))
-        return merged
-    for old in [old for old in base.origins if old[: len(path)] == path]:
-        del base.origins[old]
-    base.origins.update({new: origin for new, origin in origins.items() if new[: len(path)] == path})
-    return over
-
-
-def _value_at(data: Any, path: Path_) -> Any:
-    for part in path:
-        if not isinstance(data, dict) or part not in data:
-            return None
-        data = data[part]
-    return data
-
-
-def _override(tree: Tree, override: str) -> None:
-    """Lay ``section.key=value`` from the command line over `tree`; the value is YAML."""
-    keys, equals, value = override.partition("=")
-    if not equals or not all(keys.split(".")):
-        raise RecipeError("command line", [Problem(override, "must be written section.key=value")])
-    parsed = parse_yaml(value, name="command line", base=Path.cwd())
-    path = tuple(keys.split("."))
-    nested: Any = parsed.data
-    for key in reversed(path):
-        nested = {key: nested}
-    origins = {(*path, *below): "command line" for below in parsed.origins or [()]}
-    tree.data = _merge(tree, _under_written_components(tree.data, nested), origins, ())
-    # An override touches one value: the mappings on the way to it stay where they were written.
-
-
-def _under_written_components(data: Any, nested: Any) -> Any:
-    """Let ``adapter.r=8`` reach into ``adapter: lora``: the bare name stands for a mapping with a type."""
-    for key, value in list(nested.items()):
-        below = data.get(key, _default_name(key)) if isinstance(data, dict) else None
-        if isinstance(value, dict) and isinstance(below, str):
-            data[key] = {"type": below}
-            below = data[key]
-        if isinstance(value, dict) and isinstance(below, dict):
-            _under_written_components(below, value)
-    return nested
-
-
-def _default_name(section: str) -> Any:
-    """Return the component that a section of the recipe has by default, when it has one."""
-    field = Recipe.model_fields.get(section)
-    return field.default if field is not None and section != "output" and isinstance(field.default, str) else None
+        return [tree]
+    try:
+        if not isinstance(parent, str):
+            raise RecipeError(file.name, [Problem("extends", "must be a path or the name of a recipe")])
+        extended, chain = find_recipe(str(parent), file.parent), (*below, file.resolve())
+        if extended.resolve() in chain:
+            circle = " -> ".join(path.name for path in (*chain, extended))
+            raise RecipeError(file.name, [Problem("extends", f"the recipes extend each other in a circle: {circle}")])
+    except RecipeError as error:
+        text = error.problems[0].text
+        raise RecipeError(file.name, [problem_at(tree, ("extends",), text)]) from error
+    return [*_read_extended(extended, chain), tree]
 
 
 # --- plugins ----------------------------------------------------------------------------------------------------------
@@ -318,6 +268,29 @@ def _check_core(recipe: Recipe) -> Iterator[tuple[str, str]]:
     if name and Path(name).is_absolute() and not Path(name).is_dir():
         yield "model.name_or_path", f"the folder {name} does not exist."
     yield from _check_data(recipe)
+    yield from _check_masking("masking", recipe.masking)
+    for split, sources in (("train", recipe.data.train), ("eval", recipe.data.eval)):
+        for index, source in enumerate(sources):
+            if source.masking is not None:
+                yield from _check_masking(f"data.{split}[{index}].masking", source.masking)
+    yield from _check_evaluation(recipe)
+
+
+def _check_masking(where: str, masking: MaskingList) -> Iterator[tuple[str, str]]:
+    """Something must say what is trained: strategies that only weigh would leave every token in, prompts and all."""
+    weighing = [part.type for union in masking for part in union if not part.selects]
+    if not any(part.selects for union in masking for part in union):
+        listed = f"{', '.join(weighing)} only weighs what another strategy selects" if weighing else "is empty"
+        yield where, f"{listed}: list one that selects tokens too, such as `assistant`, or `all` for every token."
+    for union in masking:
+        if len(union) > 1 and (other := next((part.type for part in union if not part.selects), None)):
+            yield where, f"`+` unites strategies that select tokens, and `{other}` weighs them: list it beside them."
+
+
+def _check_evaluation(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    wanted = recipe.train.get("eval_strategy", "no")
+    if wanted != "no" and not recipe.data.eval and not recipe.data.eval_fraction:
+        yield "train.eval_strategy", f"{wanted} evaluates, and no rows are held out: set `data.eval_fraction`."
 
 
 def _check_data(recipe: Recipe) -> Iterator[tuple[str, str]]:

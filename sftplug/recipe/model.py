@@ -6,9 +6,9 @@ builds the same classes with each kind replaced by the union of what is installe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -74,6 +74,8 @@ class Section(BaseModel):
 
     shorthand: ClassVar[str | None] = None
     """The option that a bare string sets."""
+    alternatives: ClassVar[tuple[str, ...]] = ()
+    """Keys of which a section has one: naming another replaces it when recipes are laid over each other."""
 
     @model_validator(mode="before")
     @classmethod
@@ -85,6 +87,7 @@ class ModelSection(Section):
     """The base model. A bare string is its name or path."""
 
     shorthand = "name_or_path"
+    alternatives = ("name_or_path", "build")
 
     name_or_path: Annotated[str, BeforeValidator(_resolve_local_model)] | None = None
     """Name on the Hub, or a folder written as a path (``./model``)."""
@@ -107,6 +110,8 @@ class SourceSection(Section):
 
     The options of the source stand here too: `path` for files, `hub` for a dataset on the Hub.
     """
+
+    alternatives = ("path", "hub", "source")
 
     source: DatasetSource
     """Where rows come from. May be left out where `path` or `hub` says it."""
@@ -248,3 +253,22 @@ class Recipe(Section):
         yield "quantization", self.quantization
         yield "adapter", self.adapter
         yield from ((f"callbacks[{index}]", callback) for index, callback in enumerate(self.callbacks))
+
+
+def class_at(path: Iterable[str | int]) -> type[BaseModel] | None:
+    """Return the section or kind of component that stands at `path` in a recipe; None for a plain value."""
+    found: type[BaseModel] | None = Recipe
+    for part in path:
+        if isinstance(part, int):
+            continue
+        field = found.model_fields.get(part) if found is not None and issubclass(found, Section) else None
+        found = next(models_in(field.annotation), None) if field is not None else None
+    return found
+
+
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the sections and kinds that `annotation` speaks of."""
+    if isinstance(annotation, type) and not get_args(annotation) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from models_in(inner)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, get_args
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
@@ -11,21 +11,32 @@ from sftplug.blame import place_of
 from sftplug.errors import Problem, did_you_mean
 from sftplug.plugins import DISABLE_VARIABLE
 from sftplug.recipe.choices import NOTHING_OFFERED
+from sftplug.recipe.model import models_in
 from sftplug.recipe.yaml import Path_, Tree
 from sftplug.registry import Offer, Registry
 
 
 def problems_from(error: ValidationError, tree: Tree, root: type[BaseModel], registry: Registry) -> list[Problem]:
     """Return a Problem for each of the errors that pydantic collected, in the recipe's words."""
-    found = []
+    defaults: list[Problem] = []
+    found: dict[Path_, list[str]] = {}
     for detail in error.errors(include_url=False):
         path = _path_in(tree.data, detail["loc"])
         owner = _owner_of_default(detail, root, registry)
         if owner is not None:
-            found.append(_wrong_default(detail, path, tree, owner))
+            defaults.append(_wrong_default(detail, path, tree, owner))
         else:
-            found.append(problem_at(tree, path, _sentence(detail, path, tree, root, registry)))
-    return found
+            found.setdefault(path, []).append(_sentence(detail, root, registry))
+    return defaults + [problem_at(tree, path, text) for path, texts in found.items() for text in _joined(texts)]
+
+
+def _joined(texts: list[str]) -> list[str]:
+    """Say ``must be x or y, not z`` of a value that may be one of several things and is none of them."""
+    split = [text.partition(", not ") for text in texts]
+    if len(texts) > 1 and all(start.startswith("must be ") and end == split[0][2] for start, _, end in split):
+        wanted = " or ".join(start.removeprefix("must be ") for start, _, _ in split)
+        return [f"must be {wanted}, not {split[0][2]}"]
+    return texts
 
 
 def problem_at(tree: Tree, path: Path_, text: str) -> Problem:
@@ -49,11 +60,12 @@ def dotted(path: Path_) -> str:
     return text or "recipe"
 
 
-def _path_in(data: Any, loc: Iterable[str | int]) -> Path_:
+def _path_in(data: Any, loc: Sequence[str | int]) -> Path_:
     """Drop from pydantic's location what the user did not write: union tags and the lists around single values."""
     path: list[str | int] = []
-    loc = list(loc)
+    bare = False  # whether the component that the location goes into was written as a bare name
     for index, part in enumerate(loc):
+        is_last = index == len(loc) - 1
         if isinstance(part, int):
             if not isinstance(data, list) or part >= len(data):
                 continue
@@ -62,7 +74,10 @@ def _path_in(data: Any, loc: Iterable[str | int]) -> Path_:
             continue  # the source's options stand beside its name
         elif isinstance(data, Mapping) and part in data:
             data = data[part]
-        elif (path and index < len(loc) - 1) or not isinstance(data, Mapping) or part == data.get("type"):
+        elif _is_tag(part, data):
+            bare = isinstance(data, str)
+            continue
+        elif not (isinstance(data, Mapping) and (is_last or not path)) and not (is_last and bare):
             continue
         else:
             data = None  # what the recipe does not say has nothing below it
@@ -74,23 +89,66 @@ def _is_named(data: Any) -> bool:
     return isinstance(data, Mapping) and isinstance(data.get("source"), str)
 
 
-def _sentence(detail: Any, path: Path_, tree: Tree, root: type[BaseModel], registry: Registry) -> str:
-    kind, context = detail["type"], detail.get("ctx", {})
-    if kind == "extra_forbidden":
-        return _unknown_key(str(detail["loc"][-1]), detail["loc"][:-1], root, registry)
+def _is_tag(part: str, data: Any) -> bool:
+    """Whether `part` of a location only says which component `data` is."""
+    if isinstance(data, Mapping):
+        return bool(part == data.get("type"))
+    return isinstance(data, str) and part in [name.strip() for name in data.split("+")]
+
+
+_WANTED = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "a mapping of keys",
+    "model_type": "a mapping of keys",
+    "model_attributes_type": "a name or a mapping with a `type`",
+    "greater_than": "greater than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
+    "multiple_of": "a multiple of {multiple_of}",
+}
+"""Pydantic's type of an error -> what a recipe may hold there."""
+
+
+def _sentence(detail: Any, root: type[BaseModel], registry: Registry) -> str:
+    kind, context, value = detail["type"], detail.get("ctx", {}), detail["input"]
     if kind == "missing":
         return "is required."
+    if kind == "extra_forbidden":
+        return _unknown_key(str(detail["loc"][-1]), detail["loc"][:-1], root, registry)
     if kind == "union_tag_invalid":
         return _unknown_component(context["tag"], _names_in(context["expected_tags"]), registry)
-    if kind in ("union_tag_not_found", "model_attributes_type", "dict_type", "model_type"):
-        return _needs_component(detail, registry)
-    if kind == "literal_error":
-        known = _names_in(context["expected"])
-        return f"must be one of {', '.join(known)}, not {detail['input']!r}.{did_you_mean(detail['input'], known)}"
+    if kind == "union_tag_not_found" and isinstance(value, Mapping):
+        return f"has no `type`.{_nearest_type(value, registry)}"
     if kind == "value_error":
         text = str(context["error"])
         return text + _excuses(registry) if text.startswith(NOTHING_OFFERED) else text
-    return f"{detail['msg'][0].lower()}{detail['msg'][1:]}, not {_short(detail['input'])}."
+    if value is None:
+        return "is empty. Leave the key out, or give it a value."
+    return _wrong_value(detail)
+
+
+def _wrong_value(detail: Any) -> str:
+    kind, context, value = detail["type"], detail.get("ctx", {}), detail["input"]
+    if kind == "literal_error":
+        known = _names_in(context["expected"])
+        wanted = f"one of {', '.join(known)}" if len(known) > 1 else known[0]
+        return f"must be {wanted}, not {_short(value)}.{did_you_mean(value, known)}"
+    if kind == "union_tag_not_found":
+        return f"must be a name or a mapping with a `type`, not {_short(value)}."
+    if kind in _WANTED:
+        return f"must be {_WANTED[kind].format(**context)}, not {_short(value)}."
+    return f"{detail['msg'][0].lower()}{detail['msg'][1:]}, not {_short(value)}."
 
 
 def _owner_of_default(detail: Any, root: type[BaseModel], registry: Registry) -> Offer | None:
@@ -115,8 +173,8 @@ def _wrong_default(detail: Any, path: Path_, tree: Tree, offer: Offer) -> Proble
 
 def _unknown_key(name: str, around: Iterable[str | int], root: type[BaseModel], registry: Registry) -> str:
     known = _keys_at(around, root, registry)
-    listed = f" Known: {', '.join(sorted(known))}." if known else ""
-    return f"unknown key.{did_you_mean(name, known)}{listed}"
+    listed = f"Known: {', '.join(sorted(known))}." if known else "There are no options here."
+    return f"unknown key.{did_you_mean(name, known)} {listed}"
 
 
 def _keys_at(around: Iterable[str | int], root: type[BaseModel], registry: Registry) -> list[str]:
@@ -139,7 +197,7 @@ def _model_at(around: Iterable[str | int], root: type[BaseModel], registry: Regi
 
 def _model_of_field(model: type[BaseModel], name: str) -> type[BaseModel] | None:
     field = model.model_fields.get(name)
-    return next(_models_in(field.annotation), None) if field else None
+    return next(models_in(field.annotation), None) if field else None
 
 
 def _component_named(model: type[BaseModel], name: str, registry: Registry) -> type[BaseModel] | None:
@@ -155,14 +213,9 @@ def _component_named(model: type[BaseModel], name: str, registry: Registry) -> t
     )
 
 
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and not get_args(annotation) and issubclass(annotation, BaseModel):
-        yield annotation
-    for inner in get_args(annotation):
-        yield from _models_in(inner)
-
-
 def _unknown_component(name: str, known: list[str], registry: Registry) -> str:
+    if not name:
+        return "a name is missing beside `+`."
     text = f"'{name}' is not installed.{did_you_mean(name, known)} Known: {', '.join(sorted(known)) or 'none'}."
     return text + _excuses(registry)
 
@@ -179,14 +232,8 @@ def _excuses(registry: Registry) -> str:
     )
 
 
-def _needs_component(detail: Any, registry: Registry) -> str:
-    if detail["type"] == "union_tag_not_found" and isinstance(detail["input"], Mapping):
-        return f"has no `type`.{_nearest_type(detail['input'], registry)}"
-    return f"must be a name or a mapping with a `type`, not {_short(detail['input'])}."
-
-
 def _nearest_type(value: Mapping[str, Any], registry: Registry) -> str:
-    names = [name for offers in registry.offers.values() for name in offers]
+    names = ["type", *(name for offers in registry.offers.values() for name in offers)]
     return next((hint for key in value if (hint := did_you_mean(key, names))), "")
 
 

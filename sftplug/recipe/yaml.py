@@ -120,6 +120,9 @@ def _refuse_tag(node: yaml.Node, *allowed: str) -> None:
 def _construct_mapping(node: yaml.MappingNode, path: Path_, context: _Context) -> dict[str, Any]:
     mapping: dict[str, Any] = {}
     for key_node, value_node in node.value:
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            problem = "`<<` is not read: `extends:` lays one recipe over another"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=key_node.start_mark)
         key: Hashable = context.loader.construct_object(key_node)
         if not isinstance(key, str):
             raise yaml.MarkedYAMLError(problem=f"a key must be text, not {key!r}", problem_mark=key_node.start_mark)

@@ -55,6 +55,15 @@ BAD = {
         lines({"messages": [USER, {**REPLY, "weight": -1}]}),
         "rows.jsonl:1: messages[1].weight: must be a number of at least 0, not -1",
     ),
+    "half a character": (
+        b'{"messages": [{"role": "user", "content": "caf\\u00e9 \\ud83d"}, {"role": "assistant", "content": "b"}]}',
+        "rows.jsonl:1: messages[0].content: holds half a character (U+D83D) at position 5",
+    ),
+    "half a character in a call": (
+        b'{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "tool_calls": '
+        b'[{"type": "function", "function": {"name": "f", "arguments": {"x": ["\\udc00"]}}}]}]}',
+        "rows.jsonl:1: messages[1].tool_calls[0].arguments.x[0]: holds half a character (U+DC00) at position 0",
+    ),
     "no messages": (lines({"messages": []}), "rows.jsonl:1: messages: holds no message"),
     "keys of another format": (
         lines({"messages": [{"from": "human", "value": "Hi."}]}),

@@ -35,7 +35,9 @@ def test_check_shows_every_problem_of_the_recipe_and_exits_2_without_a_traceback
     assert "Did you mean 'learning_rate'?" in result.stderr
     assert "adapter.rr (command line): unknown key." in result.stderr
     assert "Traceback" not in result.stderr
-    assert "Traceback" in run("check", recipe_file(), "train.learning_rat=1", "-v").stderr
+    verbose = run("check", recipe_file(), "train.learning_rat=1", "-v").stderr
+    assert "Traceback" in verbose
+    assert verbose.count("Did you mean 'learning_rate'?") == 1
 
 
 def test_check_finds_what_needs_tokenizer_rows_and_modules_all_at_once(recipe_file):
@@ -82,12 +84,32 @@ def test_train_tells_the_story_of_the_run(recipe_file, tmp_path):
     assert (before["step"], after["step"]) == (0, 4)
 
 
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        ("adapter={type: lora, targets: [q_porj]}", "adapter: target 'q_porj' matches no module"),
+        ("adapter={type: lora, exclude: ['*vision*']}", "adapter: `exclude: *vision*` matches no module of the model."),
+        ("adapter={type: freeze, train: ['*.layrs.1.*']}", "no parameter. Did you mean '*.layers.1.*'? One is called"),
+        ("train.fp16=true", "train.fp16: CPUs do not train in fp16. Leave it out, or set `train.bf16`."),
+        ("train.load_best_model_at_end=true", "train: --load_best_model_at_end requires the save and eval strategy"),
+    ],
+)
+def test_what_cannot_work_is_said_before_the_first_row_is_read(recipe_file, override, text):
+    for command in ("train", "check"):
+        result = runner.invoke(app, [command, str(recipe_file(data=[])), override])
+        assert isinstance(result.exception, ModelError)
+        assert text in str(result.exception)
+        assert ("holds no rows" in str(result.exception)) == (command == "check")
+
+
 def test_train_prints_nothing_that_is_not_ours(recipe_file):
     result = run("train", recipe_file(adapter="lora", quantization="nf4"))
     assert result.returncode == 0, result.stderr
     assert result.stderr.strip() == ""
     for noise in ("Warning", "warning", "Loading weights", "{'loss'", "gemm_4bit"):
         assert noise not in result.stdout
+    steps = result.stdout[result.stdout.index("step 1/") : result.stdout.index("loss\n")]
+    assert "\n\n" not in steps
 
 
 def test_a_blocked_plugin_is_not_there(recipe_file):
