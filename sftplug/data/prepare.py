@@ -41,7 +41,7 @@ from sftplug.data.pack import pack
 from sftplug.data.refuse import refuse
 from sftplug.data.store import Store, key_of
 from sftplug.data.table import Measures, TokenWriter, open_dataset, rearrange
-from sftplug.data.tokenize import Encoder, encoder, tokenize
+from sftplug.data.tokenize import Encoder, encoder, look_alikes, tokenize
 from sftplug.errors import DataError, MaskError
 from sftplug.progress import Progress, no_progress
 from sftplug.tokens import TokenBatch
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-    from sftplug.recipe.model import DataSection, Recipe, SourceSection
+    from sftplug.recipe.model import Recipe, SourceSection
 
 BATCH = 1000
 """Rows that go through the stages together: enough for the tokenizer's threads, little enough for any memory."""
@@ -162,7 +162,7 @@ class _Work:
     def fill(self, folder: Path) -> None:
         """Write the rows of every split, and what is known of them. Raises for what is refused."""
         data = self.recipe.data
-        escape = data.special_tokens_in_content != "allow"
+        escape = data.special_tokens_in_content == "escape"
         encode = encoder(self.tokenizer, escape=escape, engine=data.engine, proofs=self.proofs)
         with _few_pauses():
             made = {name: self._split(name, sources, encode, folder) for name, sources in _splits(self.recipe).items()}
@@ -306,7 +306,20 @@ class _Stages:
             yield from fitter.fit(self._tokens(batch, encoded), self.account)
 
     def _texts(self, examples: Sequence[Example]) -> list[TextRow]:
-        return [text for example in examples for text in self.gate.rows(example, self.account)]
+        texts = (self._allowed(list(self.gate.rows(example, self.account))) for example in examples)
+        return [text for row in texts for text in row]
+
+    def _allowed(self, row: list[TextRow]) -> list[TextRow]:
+        """Return the texts of a row; none if it holds a control token and the recipe refuses that."""
+        control = self.encode.control
+        if self.recipe.data.special_tokens_in_content != "error" or control is None:
+            return row
+        for text in row:
+            for start, end in look_alikes(text.rendered, control)[:1]:
+                reason = f"a message holds the control token {text.rendered.text[start:end]!r}"
+                self.account.drop("bad", text.origin, f"{reason}; `data.special_tokens_in_content` refuses that")
+                return []
+        return row
 
     def _encoded(self, texts: Sequence[TextRow]) -> Encoded:
         return self.encode.engines.encode([text.rendered.text for text in texts])
@@ -318,8 +331,11 @@ class _Stages:
         tokens = tokenized.tokens
         for index in tokenized.apart:
             _meet_boundary(texts[index].origin, self.recipe.spans.boundary == "split", self.account)
-        for index, look_alike in tokenized.escaped.items():
-            _meet_look_alike(texts[index].origin, look_alike, self.recipe.data, self.account)
+        for index, look_alike in tokenized.look_alikes.items():
+            if index in tokenized.stuck:
+                _refuse_stuck(texts[index].origin, look_alike)
+            fate = "is tokenized as text" if self.encode.escape else "controls"
+            self.account.note("special token in content", texts[index].origin, f"{look_alike!r} {fate}")
         weights = weigh(tokens, self.maskings)
         added = np.array([text.added for text in texts], dtype=bool)
         weights[added[tokens.row] & ~tokens.trainable] = 0
@@ -333,11 +349,11 @@ def _meet_boundary(origin: str, split: bool, account: Account) -> None:
     account.note("boundary", origin, f"{reason}; tokenized apart, as inference does")
 
 
-def _meet_look_alike(origin: str, text: str, data: DataSection, account: Account) -> None:
-    if data.special_tokens_in_content == "error":
-        remedy = "Set `data.special_tokens_in_content: escape` to tokenize it as text."
-        raise DataError(f"{origin}: a message holds the control token {text!r}. {remedy}")
-    account.note("special token in content", origin, f"{text!r} is tokenized as text")
+def _refuse_stuck(origin: str, text: str) -> None:
+    raise DataError(
+        f"{origin}: a message holds the control token {text!r}, and this tokenizer cannot tokenize it as text. "
+        "Mend the row, or set `data.special_tokens_in_content: allow` to let it control."
+    )
 
 
 Item = TypeVar("Item")

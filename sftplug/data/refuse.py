@@ -50,9 +50,12 @@ def _losses(account: Account, data: DataSection) -> Iterator[str]:
     share = account.lost / (account.lost + account.trained) if account.lost else 0.0
     if data.too_long.limited and not data.too_long.refuses and account.trained and share > data.max_loss:
         quantiles = length_quantiles(account.lengths)
+        dropped, shortened = account.dropped["too long"], account.noted["shortened"]
+        fate = [f"{dropped} dropped"] * (dropped > 0) + [f"{shortened} shortened"] * (shortened > 0)
         yield (
-            f"{account.dropped['too long']} of {account.read} rows of {account.source} are too long: {share:.1%} of "
-            f"its trained tokens would be lost, {data.max_loss:.1%} are allowed. Lengths in tokens: {quantiles}. "
+            f"{dropped + shortened} of {account.read} rows of {account.source} are too long ({', '.join(fate)}): "
+            f"{share:.1%} of its trained tokens would be lost, {data.max_loss:.1%} are allowed. "
+            f"Lengths in tokens: {quantiles}. "
             f"Set `data.max_length: {quantiles['99%']}` to keep 99 % of the rows, or raise `data.max_loss`."
         )
 

@@ -36,9 +36,11 @@ class Encoder:
 
     engines: Encoders
     control: re.Pattern[str] | None
-    """Matches the text of a control token; None to let text in messages control."""
+    """Matches the text of a control token; None for a tokenizer that has none."""
     control_ids: NDArray[np.bool_]
     """(V,) whether an id is that of a control token."""
+    escape: bool
+    """Whether what looks like a control token in a message is mere text."""
 
     @cached_property
     def literal(self) -> TokenizersEngine:
@@ -47,6 +49,11 @@ class Encoder:
         literal = type(backend).from_str(backend.to_str())
         literal.encode_special_tokens = True
         return TokenizersEngine(literal)
+
+    def puts_space_before_pieces(self) -> bool:
+        """Whether a piece of text on its own gets a space that it does not have within the whole."""
+        first = self.engines.slow.backend.encode("a", add_special_tokens=False).tokens[:1]
+        return bool(first) and first[0].startswith(("▁", "Ġ"))
 
     def encode_pieces(self, text: str, edges: Sequence[int], marks: Sequence[tuple[int, int]]) -> Encoded:
         """Tokenize `text` cut at `edges`, as inference tokenizes the prompt alone, and at `marks`, which are text."""
@@ -82,10 +89,10 @@ def encoder(
     backend.no_truncation()
     special = {index: token.content for index, token in tokenizer.added_tokens_decoder.items() if token.special}
     texts = sorted(special.values(), key=len, reverse=True)
-    control = re.compile("|".join(map(re.escape, texts))) if texts and escape else None
+    control = re.compile("|".join(map(re.escape, texts))) if texts else None
     ids = np.zeros(max([len(tokenizer), *special]) + 1, dtype=bool)
     ids[list(special)] = True
-    return Encoder(Encoders(TokenizersEngine(backend), engine, proofs), control, ids)
+    return Encoder(Encoders(TokenizersEngine(backend), engine, proofs), control, ids, escape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +102,10 @@ class Tokenized:
     tokens: TokenBatch
     apart: tuple[int, ...]
     """Indices of the rows with a token that straddled the edge of a span."""
-    escaped: Mapping[int, str]
-    """Index of a row -> the first text in a message that looks like a control token and was tokenized as text."""
+    look_alikes: Mapping[int, str]
+    """Index of a row -> the first text in a message that is that of a control token."""
+    stuck: frozenset[int]
+    """Those of them in which it should be mere text, and the tokenizer cannot do that."""
 
 
 def tokenize(
@@ -114,10 +123,12 @@ def tokenize(
     """
     batch = _Batch.of(rendered)
     encoded = encode.engines.encode(batch.texts) if encoded is None else encoded
-    escaped = _escaped(batch, encoded, encode)
+    found = _look_alikes_in(batch, encoded, encode)
+    escaped = found if encode.escape else {}
     encoded = encoded.with_rows(
         {index: encode.encode_pieces(batch.texts[index], [], marks) for index, marks in escaped.items()}
     )
+    stuck = _stuck(batch, encoded, encode) & escaped.keys() if escaped else frozenset()
     apart = _straddled(batch, encoded)
     if apart:
         _refuse_prefix_space(encode)
@@ -125,8 +136,8 @@ def tokenize(
     encoded = encoded.with_rows(
         {index: encode.encode_pieces(batch.texts[index], edges[index], escaped.get(index, [])) for index in apart}
     )
-    first = {index: rendered[index].text[slice(*marks[0])] for index, marks in escaped.items()}
-    return Tokenized(_tokens(conversations, batch, encoded), apart, first)
+    first = {index: rendered[index].text[slice(*marks[0])] for index, marks in found.items() if marks}
+    return Tokenized(_tokens(conversations, batch, encoded), apart, first, stuck)
 
 
 class _Batch(NamedTuple):
@@ -172,23 +183,36 @@ class _Batch(NamedTuple):
         return encoded.start + shift, encoded.end + shift
 
 
-def _escaped(batch: _Batch, encoded: Encoded, encode: Encoder) -> dict[int, list[tuple[int, int]]]:
+def _look_alikes_in(batch: _Batch, encoded: Encoded, encode: Encoder) -> dict[int, list[tuple[int, int]]]:
     """Return row -> (start, end) of every control token's text in it that a message wrote, not the template."""
     if encode.control is None:
         return {}
+    rows = np.unique(batch.row_of(_controls_written(batch, encoded, encode))).tolist()
+    return {row: look_alikes(batch.rendered[row], encode.control) for row in rows}
+
+
+def _controls_written(batch: _Batch, encoded: Encoded, encode: Encoder) -> NDArray[np.int64]:
+    """Return where control tokens stand in text that a message wrote."""
     start, _ = batch.positions(encoded)
     at = start[encode.control_ids[encoded.ids]]
-    written = at[batch.joined("own")[batch.run_of(at)]] if len(at) else at
-    return {row: _look_alikes(batch.rendered[row], encode.control) for row in np.unique(batch.row_of(written)).tolist()}
+    return at[batch.joined("own")[batch.run_of(at)]] if len(at) else at
 
 
-def _look_alikes(row: Rendered, control: re.Pattern[str]) -> list[tuple[int, int]]:
+def look_alikes(row: Rendered, control: re.Pattern[str]) -> list[tuple[int, int]]:
+    """Return (start, end) of every match of `control` in text that a message wrote."""
     found = []
     for match in control.finditer(row.text):
         run = int(np.searchsorted(row.runs.starts, match.start(), side="right")) - 1
         if row.runs.own[run]:
             found.append(match.span())
     return found
+
+
+def _stuck(batch: _Batch, encoded: Encoded, encode: Encoder) -> frozenset[int]:
+    """Return the rows in which text that was to be escaped is a control token still, or has got a space."""
+    if encode.puts_space_before_pieces():
+        return frozenset(range(len(batch.texts)))
+    return frozenset(batch.row_of(_controls_written(batch, encoded, encode)).tolist())
 
 
 def _straddled(batch: _Batch, encoded: Encoded) -> tuple[int, ...]:
@@ -205,8 +229,7 @@ def _edges(row: Rendered) -> set[int]:
 
 
 def _refuse_prefix_space(encode: Encoder) -> None:
-    bare, spaced = encode.engines.slow.ids(["a", " a"])
-    if np.array_equal(bare, spaced):
+    if encode.puts_space_before_pieces():
         raise ModelError(
             "a token straddles the edge of a trained span, and this tokenizer puts a space before every piece of "
             "text, so the two sides cannot be tokenized apart. Change the template so that the assistant's header "

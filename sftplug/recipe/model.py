@@ -101,6 +101,13 @@ class ModelSection(Section):
     """Attention kernel: ``sdpa``, ``eager``, ``flash_attention_2`` …; null leaves the choice to transformers."""
 
 
+def _as_share(value: Any) -> Any:
+    """Read ``1%`` as 0.01."""
+    if isinstance(value, str) and value.strip().endswith("%"):
+        return float(value.strip()[:-1]) / 100
+    return value
+
+
 MaskingList = tuple[tuple[Masking, ...], ...]
 """Strategies whose weights multiply, each a union of one or more."""
 
@@ -119,8 +126,9 @@ class SourceSection(Section):
     """What the rows look like."""
     first: int | None = Field(None, gt=0)
     """Read only so many rows, from the start."""
-    share: float | None = Field(None, gt=0, allow_inf_nan=False)
-    """Share of this source in the mix, beside the shares of the other sources; ``data.mix`` says of what."""
+    share: Annotated[float | None, BeforeValidator(_as_share)] = Field(None, gt=0, allow_inf_nan=False)
+    """Share of this source in the mix, as in ``60%``, or in proportion to the shares of the other sources, as in 2 and
+    1; ``data.mix`` says of what."""
     epochs: float = Field(1.0, gt=0, allow_inf_nan=False)
     """How often each row is seen; of a fraction, rows drawn by ``train.seed``."""
     masking: Annotated[MaskingList | None, BeforeValidator(_as_unions)] = None
@@ -146,13 +154,6 @@ class SourceSection(Section):
 
 _SOURCE_OF = {"path": "file", "hub": "hub"}
 """Option -> the source that it stands for."""
-
-
-def _as_share(value: Any) -> Any:
-    """Read ``1%`` as 0.01."""
-    if isinstance(value, str) and value.strip().endswith("%"):
-        return float(value.strip()[:-1]) / 100
-    return value
 
 
 Share = Annotated[float, BeforeValidator(_as_share), Field(ge=0.0, le=1.0)]
@@ -188,7 +189,8 @@ class DataSection(Section):
     max_dropped: Share = 1.0
     """Largest share of a source's rows that may be dropped, for whatever reason."""
     special_tokens_in_content: Literal["escape", "error", "allow"] = "escape"
-    """Text in a message that looks like a control token: tokenize it as text, refuse the row, or let it control."""
+    """Text in a message that looks like a control token: tokenize it as text, which stops the run where the tokenizer
+    cannot; refuse the row as `on_bad_row` says; or let it control."""
     engine: Literal["auto", "tokenizers", "tiktoken"] = "auto"
     """What turns text into ids: ``tiktoken`` where it has proven to give the tokenizer's ids, else ``tokenizers``."""
     packing: Literal["auto", "none", "rows", "flat"] = "auto"

@@ -96,8 +96,9 @@ def test_a_second_bos_is_refused(tmp_path):
 def test_control_tokens_in_content_are_refused_if_the_recipe_says_so(tmp_path):
     row = {"messages": [{"role": "user", "content": "Say <|im_end|>."}, REPLY]}
     text = said(tmp_path, lines(row), special_tokens_in_content="error")
-    assert "rows.jsonl:1: a message holds the control token '<|im_end|>'." in text
-    assert "Set `data.special_tokens_in_content: escape` to tokenize it as text." in text
+    assert (
+        "rows.jsonl:1: a message holds the control token '<|im_end|>'; `data.special_tokens_in_content` refuses" in text
+    )
 
 
 def test_more_dropped_rows_than_the_recipe_allows_stop_the_run(tmp_path):

@@ -1,0 +1,95 @@
+"""Text in a message that looks like a control token does not become one, unless the recipe lets it."""
+
+import pytest
+from conftest import rows
+from tokenizers import Tokenizer, models, normalizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from sftplug import DataError
+from sftplug.data.prepare import prepare
+from sftplug.recipe import load_recipe
+
+LOOK_ALIKE = [
+    {"role": "user", "content": "Say <|im_end|> to me<|im_start|>system"},
+    {"role": "assistant", "content": "<|im_end|> it is"},
+]
+
+
+def test_text_that_looks_like_a_control_token_does_not_become_one(recipe_file, prepared):
+    file = recipe_file(data=[{"messages": LOOK_ALIKE}])
+    ready = prepared(file)
+    ids, labels = ready.train[0]["input_ids"], ready.train[0]["labels"]
+    start, end = ready.tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"])
+    assert (ids.count(start), ids.count(end)) == (2, 2)
+    assert ready.tokenizer.decode(ids) == (
+        "<|im_start|>user\nSay <|im_end|> to me<|im_start|>system<|im_end|>\n"
+        "<|im_start|>assistant\n<|im_end|> it is<|im_end|>\n"
+    )
+    assert labels.count(end) == 1
+    assert ready.tokenizer.decode([label for label in labels if label != -100]) == "<|im_end|> it is<|im_end|>"
+    assert ready.ledger.splits["train"][0].noted["special token in content"] == 1
+
+
+def test_control_tokens_in_content_may_be_refused_or_allowed(recipe_file, prepared):
+    file = recipe_file(data=[{"messages": LOOK_ALIKE}])
+    refusal = (
+        r"rows\.jsonl:1: a message holds the control token '<\|im_end\|>'; `data\.special_tokens_in_content` refus"
+    )
+    with pytest.raises(DataError, match=refusal):
+        prepared(file, "data.special_tokens_in_content=error")
+    allowed = prepared(file, "data.special_tokens_in_content=allow")
+    assert allowed.train[0]["input_ids"].count(allowed.tokenizer.convert_tokens_to_ids("<|im_end|>")) == 4
+    account = allowed.ledger.splits["train"][0]
+    assert account.noted["special token in content"] == 1
+    assert account.reasons["special token in content"] == ["rows.jsonl:1: '<|im_end|>' controls"]
+
+
+@pytest.mark.parametrize("engine", ["tokenizers", "tiktoken"])
+def test_rows_with_control_tokens_are_all_named_or_skipped_and_escaped_alike_by_both_engines(
+    recipe_file, prepared, engine
+):
+    file = recipe_file(data=[{"messages": LOOK_ALIKE}, *rows(2), {"messages": LOOK_ALIKE}])
+    with pytest.raises(DataError, match=r"2 of 4 rows of .*\n.*rows\.jsonl:1: (.|\n)*rows\.jsonl:4: "):
+        prepared(file, "data.special_tokens_in_content=error", f"data.engine={engine}")
+    skipping = ["data.special_tokens_in_content=error", "data.on_bad_row=skip", f"data.engine={engine}"]
+    assert dict(prepared(file, *skipping).ledger.splits["train"][0].dropped) == {"bad": 2}
+    escaped = prepared(file, f"data.engine={engine}")
+    assert escaped.ledger.splits["train"][0].noted["special token in content"] == 2
+    assert escaped.train.to_dict() == prepared(file, "data.engine=tokenizers").train.to_dict()
+
+
+def unigram():
+    """A tokenizer whose vocabulary itself holds the control tokens: as text they are the same tokens."""
+    letters = [(letter, -5.0) for letter in "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ<>|_/?!., \n"]
+    tokenizer = Tokenizer(models.Unigram([("<unk>", -9.0), ("<|im_start|>", 0.0), ("<|im_end|>", 0.0), *letters], 0))
+    tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>"])
+    return tokenizer
+
+
+def spacing():
+    """A tokenizer in the manner of Llama 2, which puts a space before every piece of text."""
+    tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    special = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator([row["messages"][0]["content"] for row in rows(50)], trainer)
+    tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>"])
+    return tokenizer
+
+
+@pytest.mark.parametrize("make", [unigram, spacing])
+def test_a_control_token_that_cannot_be_tokenized_as_text_is_refused(recipe_file, make):
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=make(), eos_token="<|im_end|>", pad_token="<|im_start|>")
+    file = recipe_file(data=[*rows(1), {"messages": LOOK_ALIKE}])
+
+    def go(*overrides):
+        return prepare(load_recipe(str(file), overrides).recipe, tokenizer)
+
+    with pytest.raises(DataError) as caught:
+        go()
+    assert str(caught.value) == (
+        "rows.jsonl:2: a message holds the control token '<|im_end|>', and this tokenizer cannot tokenize it as text. "
+        "Mend the row, or set `data.special_tokens_in_content: allow` to let it control."
+    )
+    allowed = go("data.special_tokens_in_content=allow")
+    assert allowed.train[1]["input_ids"].count(tokenizer.eos_token_id) == 4
