@@ -132,18 +132,22 @@ def test_a_file_that_a_component_of_a_plugin_reads_counts(recipe_file, kept, tmp
 
 
 @pytest.mark.parametrize("changed", ["pkg/__init__.py", "pkg/deep/helper.py", "pkg/data/template.jinja"])
-def test_every_file_of_a_plugin_s_package_counts(tmp_path, monkeypatch, changed):
+def test_every_file_of_a_plugin_s_package_counts(tmp_path, changed):
     for name in ("pkg/__init__.py", "pkg/deep/__init__.py", "pkg/deep/helper.py", "pkg/data/template.jinja"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("# one")
-    plugin = Plugin("mine", ModuleType("pkg.deep.helper"), "pkg", "1.0")
-    plugin.module.__file__ = str(tmp_path / "pkg/deep/helper.py")
-    before = plugin.sha256
+    module = ModuleType("pkg.deep.helper")
+    module.__file__ = str(tmp_path / "pkg/deep/helper.py")
+
+    def loaded_now():
+        return Plugin("mine", module, "pkg", "1.0").sha256
+
+    before = loaded_now()
     (tmp_path / "pkg" / "__pycache__").mkdir()
     (tmp_path / "pkg" / "__pycache__" / "x.pyc").write_bytes(b"compiled")
-    assert plugin.sha256 == before
+    assert loaded_now() == before
     (tmp_path / changed).write_text("# two")
-    assert plugin.sha256 != before
+    assert loaded_now() != before
 
 
 def test_the_version_of_a_plugin_counts(recipe_file):
