@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import rich
 import typer
 
-from sftplug.cli.options import NoPlugin, Overrides, RecipeName, open_recipe, prepare_rows
+from sftplug.cli.options import NoPlugin, Overrides, RecipeName, Verbose, be_verbose, open_recipe, prepare_rows
 from sftplug.errors import DataError, MaskError, SftplugError
 
 if TYPE_CHECKING:
@@ -33,32 +34,66 @@ def preview(  # noqa: PLR0913 - the parameters are the command's options
     ] = False,
     diff: Annotated[str | None, typer.Option("--diff", metavar="RECIPE", help="Show where two recipes differ.")] = None,
     no_plugin: NoPlugin = None,
+    verbose: Verbose = False,
 ) -> None:
     """Show which tokens are trained, exactly as the trainer gets them; loads no weights."""
-    from sftplug.preview.terminal import differences, draw_row
-
+    be_verbose(verbose)
+    _refuse_clashes(diff, html, in_terminal=not (html or as_json or dropped))
     wanted = range(row, row + 1) if row is not None else range(count)
     shown = collect(recipe, overrides, no_plugin, wanted, dropped=dropped)
+    if row is not None and not dropped:
+        _refuse_missing(row, shown)
     if diff is not None:
-        others = collect(diff, overrides, no_plugin, wanted)
-        texts = list(differences(shown.rows, others.rows))
-        for text in texts:
-            rich.get_console().print(text)
-        typer.echo(f"{len(texts)} of {len(shown.rows)} rows are trained differently")
-    elif as_json:
-        typer.echo(json.dumps({"rows": [item.to_dict() for item in shown.rows], "facts": dict(shown.facts)}))
-    elif html is not None:
-        from sftplug.preview import to_html
-
-        html.write_text(to_html(f"sftplug preview {recipe}", shown.rows, shown.facts), encoding="utf-8")
-        typer.echo(f"wrote {html}")
-    else:
-        for item in shown.rows:
-            rich.get_console().print(draw_row(item, ids=ids), "")
-        for name, value in shown.facts:
-            typer.echo(f"{name}: {value}")
+        _show_differences(shown.rows, collect(diff, overrides, no_plugin, wanted).rows)
+    if html is not None:
+        _write_page(html, f"sftplug preview {recipe}", shown)
+        typer.echo(f"wrote {html}", err=as_json)
+    if as_json:
+        typer.echo(json.dumps({"rows": [item.to_dict() for item in shown.rows], "facts": shown.facts}))
+    elif html is None and diff is None:
+        _show(shown, ids=ids)
     if shown.refusal is not None:
         raise shown.refusal
+
+
+def _refuse_clashes(diff: str | None, html: Path | None, *, in_terminal: bool) -> None:
+    if diff is not None and not in_terminal:
+        raise typer.BadParameter("--diff is shown in the terminal: leave out --html, --json and --dropped.")
+    if html is not None and not html.absolute().parent.is_dir():
+        raise typer.BadParameter(f"--html: there is no folder {html.absolute().parent}.")
+
+
+def _refuse_missing(row: int, shown: Shown) -> None:
+    if not shown.rows and shown.refusal is None:
+        raise DataError(f"there is no row {row}: {shown.facts['rows']:,} rows reach the trainer, counted from 0.")
+
+
+def _write_page(file: Path, title: str, shown: Shown) -> None:
+    from sftplug.preview import to_html
+
+    file.write_text(to_html(title, shown.rows, lines(shown.facts)), encoding="utf-8")
+
+
+def _show(shown: Shown, *, ids: bool) -> None:
+    from sftplug.preview.terminal import draw_row
+
+    console = rich.get_console()
+    for item in shown.rows:
+        console.print(draw_row(item, ids=ids, marks=console.no_color or not console.is_terminal), "")
+    for name, value in lines(shown.facts):
+        typer.echo(f"{name}: {value}")
+
+
+def _show_differences(first: Sequence[PreviewRow], second: Sequence[PreviewRow]) -> None:
+    from sftplug.preview.terminal import differences
+
+    console = rich.get_console()
+    texts = list(differences(first, second, marks=console.no_color or not console.is_terminal))
+    for text in texts:
+        console.print(text, "")
+    if texts:
+        typer.echo("red, [-…-]: more weight in the first recipe; green, {+…+}: more weight in the second")
+    typer.echo(f"{len(texts)} of {len(first)} rows are trained differently")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +101,7 @@ class Shown:
     """What there is to see of a recipe's rows."""
 
     rows: list[PreviewRow]
-    facts: list[tuple[str, str]]
+    facts: dict[str, Any]
     refusal: SftplugError | None
     """Why the rows would not be trained; the good ones are shown all the same."""
 
@@ -84,7 +119,7 @@ def collect(
     order = _order(loaded, wanted)
     rows = wanted if order is None else {number for index in wanted if index < len(order) for number in order[index]}
     tokenizer, ledger = load_tokenizer(loaded.recipe), Ledger()
-    collector = Collector(tokenizer, rows, len(wanted), loaded.recipe.data.max_length)
+    collector = Collector(rows, len(wanted), loaded.recipe.data.max_length)
     refusal: SftplugError | None = None
     try:
         prepare(
@@ -109,17 +144,32 @@ def _order(loaded: LoadedRecipe, wanted: range) -> Sequence[Sequence[int]] | Non
         return None  # refused: the good rows are shown as they are
 
 
-def facts(ledger: Ledger) -> list[tuple[str, str]]:
+def facts(ledger: Ledger) -> dict[str, Any]:
     """Return what there is to know about all rows: how many, how much of them is trained, the stops, the notes."""
     accounts = [account for split, account in ledger.accounts() if split == "train"]
-    tokens, trained = sum(item.tokens for item in accounts), sum(item.trained for item in accounts)
-    noted = [f"{rows:,} {kind}" for account in accounts for kind, rows in account.noted.items()]
-    dropped = [f"{rows:,} {stage}" for account in accounts for stage, rows in account.dropped.items()]
+    noted, dropped = Counter[str](), Counter[str]()
+    for account in accounts:
+        noted.update(account.noted)
+        dropped.update(account.dropped)
+    return {
+        "rows": sum(account.kept + account.added for account in accounts),
+        "added": sum(account.added for account in accounts),
+        "tokens": sum(account.tokens for account in accounts),
+        "trained": sum(account.trained for account in accounts),
+        "stops": dict(ledger.stops),
+        "noted": dict(noted),
+        "dropped": dict(dropped),
+    }
+
+
+def lines(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return `facts` in words, a name and a text each."""
+    tokens, trained = facts["tokens"], facts["trained"]
     return [
-        ("rows", f"{sum(item.kept for item in accounts):,} (+{sum(item.added for item in accounts):,} added)"),
+        ("rows", f"{facts['rows']:,}" + (f", of them {facts['added']:,} added" if facts["added"] else "")),
         ("tokens", f"{tokens:,}"),
         ("trained", f"{trained:,.0f} ({trained / tokens:.1%})" if tokens else "0"),
-        ("stops learned", ", ".join(f"{stop} x {turns:,}" for stop, turns in ledger.stops.items()) or "none"),
-        ("noted", ", ".join(noted) or "nothing"),
-        ("dropped", ", ".join(dropped) or "nothing"),
+        ("stops learned", ", ".join(f"{stop} x {turns:,}" for stop, turns in facts["stops"].items()) or "none"),
+        ("noted", ", ".join(f"{rows:,} {kind}" for kind, rows in facts["noted"].items()) or "nothing"),
+        ("dropped", ", ".join(f"{rows:,} {stage}" for stage, rows in facts["dropped"].items()) or "nothing"),
     ]

@@ -12,7 +12,6 @@ from sftplug.tokens import PARTS, ROLE_CODES, TokenBatch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from transformers import PreTrainedTokenizerBase
 
     from sftplug.data.gate import TextRow
 
@@ -23,7 +22,8 @@ class PreviewToken:
 
     id: int
     text: str
-    """The characters of the row that the token covers; for a part of a character, its byte token."""
+    """The characters of the row that the token covers first; empty for what goes on with a character that several
+    tokens spell byte by byte."""
     weight: float
     role: str
     part: str
@@ -45,6 +45,13 @@ class PreviewRow:
     """Where the row would have to end to be trained, in tokens; None for a row that reaches the trainer."""
     borders: tuple[int, ...] = ()
     """Where, in tokens, another document begins in a packed row."""
+    cut: int = 0
+    """How many characters at the end of the row were cut off."""
+
+    @property
+    def trained(self) -> int:
+        """How many tokens count in the loss."""
+        return sum(token.weight > 0 for token in self.tokens)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row as JSON holds it."""
@@ -55,7 +62,6 @@ class PreviewRow:
 class Collector:
     """Collects the wanted rows of one split; pass it to `prepare` as ``watch``."""
 
-    tokenizer: PreTrainedTokenizerBase
     wanted: Container[int]
     """Which of the rows that reach the trainer to keep."""
     shown_dropped: int = 0
@@ -96,15 +102,16 @@ class Collector:
 
     def _row(self, text: TextRow, tokens: TokenBatch, weights: NDArray[np.float32], here: slice) -> PreviewRow:
         notes = tuple(finding.text for finding in text.rendered.findings)
-        return PreviewRow(self.seen, text.origin, tuple(self._tokens(tokens, weights, here, text.rendered.text)), notes)
+        shown = tuple(self._tokens(tokens, weights, here, text.rendered.text))
+        end, whole = int(tokens.end[here].max(initial=0)), len(text.rendered.text.rstrip())
+        return PreviewRow(self.seen, text.origin, shown, notes, cut=max(0, whole - end))
 
     def _tokens(self, tokens: TokenBatch, weights: NDArray[np.float32], here: slice, text: str) -> list[PreviewToken]:
         ids, starts, ends = tokens.ids[here].tolist(), tokens.start[here].tolist(), tokens.end[here].tolist()
-        names = self.tokenizer.convert_ids_to_tokens(ids)
         covered, shown = 0, []
         for index, (start, end) in enumerate(zip(starts, ends, strict=True)):
-            # Of a character cut into byte tokens, the first shows the character and the others their bytes.
-            piece = text[max(start, covered) : end] or str(names[index])
+            # A character that several tokens spell is shown once, where it begins.
+            piece = text[max(start, covered) : end]
             covered = max(covered, end)
             at = here.start + index
             shown.append(
@@ -130,4 +137,5 @@ def _put_together(index: int, documents: Sequence[PreviewRow], *, packed: bool) 
         tokens += [first, *document.tokens[1:]]
     origins = ", ".join(document.origin for document in documents)
     notes = tuple(note for document in documents for note in document.notes)
-    return PreviewRow(index, origins, tuple(tokens), notes, borders=tuple(borders))
+    cut = sum(document.cut for document in documents)
+    return PreviewRow(index, origins, tuple(tokens), notes, borders=tuple(borders), cut=cut)

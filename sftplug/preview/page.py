@@ -9,34 +9,64 @@ from typing import Any
 from sftplug.preview.collect import PreviewRow, PreviewToken
 
 _STYLE = """
-body { font: 14px/1.6 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: #1c2024; }
-.row { border: 1px solid #d8dce0; border-radius: 6px; margin: 1rem 0; padding: .8rem 1rem; }
-.row h2 { font-size: 1rem; margin: 0 0 .5rem; }
-.tokens { font-family: ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere; }
-.t { border-radius: 2px; color: #8a929a; }
-.t:hover { outline: 1px solid #1c2024; }
-.w { background: #c9efd2; color: #0d4a1f; }
-.f { background: #fbe9a9; color: #5c4600; }
-.turn { color: #2463b8; font-weight: 600; }
-.border { background: #2463b8; color: #fff; padding: 0 .3rem; }
-.limit { background: #b3261e; color: #fff; padding: 0 .3rem; }
-.reasoning { font-style: italic; } .tool_call { text-decoration: underline; } .end_of_turn { font-weight: 700; }
-.note { color: #8a5a00; }
-table { border-collapse: collapse; } td, th { padding: .2rem .8rem .2rem 0; text-align: left; }
+:root { color-scheme: light dark; --page: #fff; --ink: #1c2024; --pale: #5f6b76; --line: #d8dce0; --card: #fafbfc;
+  --trained: #c3ecce; --on-trained: #0b3d1a; --part: #f7e3a1; --on-part: #4d3b00; --turn: #1f5fb4; --stop: #b3261e;
+  --note: #8a5a00; }
+@media (prefers-color-scheme: dark) { :root { --page: #14171a; --ink: #e6e9ec; --pale: #97a3ae; --line: #343b42;
+  --card: #1b1f23; --trained: #1d4d2c; --on-trained: #c9f2d5; --part: #5a4a12; --on-part: #fbe9a9; --turn: #7fb2f5;
+  --stop: #f28b82; --note: #e0b050; } }
+* { box-sizing: border-box; }
+body { font: 15px/1.6 system-ui, sans-serif; margin: 2.5rem auto; max-width: 72rem; padding: 0 1.2rem;
+  color: var(--ink); background: var(--page); }
+h1 { font-size: 1.5rem; margin: 0 0 1rem; overflow-wrap: anywhere; }
+table { border-collapse: collapse; } th, td { padding: .1rem 1.2rem .1rem 0; text-align: left; vertical-align: top; }
+th { font-weight: 500; color: var(--pale); } td { font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
+.legend { margin: 1.2rem 0; color: var(--pale); font-size: .9rem; } .legend span { margin-right: 1rem; }
+.row { border: 1px solid var(--line); background: var(--card); border-radius: 8px; margin: 1.2rem 0;
+  padding: .8rem 1.1rem 1rem; }
+.row h2 { font-size: .95rem; margin: 0 0 .6rem; display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; }
+.row h2 span { font-weight: 400; color: var(--pale); overflow-wrap: anywhere; }
+.tokens { font: 13.5px/1.75 ui-monospace, "SF Mono", Menlo, Consolas, monospace; white-space: pre-wrap;
+  overflow-wrap: anywhere; }
+.t { color: var(--pale); padding: .1em 0; position: relative; }
+.w { background: var(--trained); color: var(--on-trained); } .f { background: var(--part); color: var(--on-part); }
+.t:hover { outline: 2px solid var(--turn); outline-offset: -1px; border-radius: 3px; }
+.t:hover::after { content: attr(data-about); position: absolute; left: 0; top: 1.9em; z-index: 1; padding: .2rem .6rem;
+  border-radius: 5px; background: var(--ink); color: var(--page); font: 12px/1.5 system-ui, sans-serif;
+  white-space: nowrap; pointer-events: none; }
+.reasoning { font-style: italic; } .tool_call { text-decoration: underline dotted; }
+.end_of_turn { font-weight: 700; }
+.turn { color: var(--turn); font: 600 11px/1 system-ui, sans-serif; border: 1px solid; border-radius: 4px;
+  padding: .15em .45em; margin: 0 .35em 0 0; }
+.border, .limit { color: var(--page); background: var(--turn); border-radius: 4px; padding: .1em .5em;
+  font: 600 11px/1.6 system-ui, sans-serif; } .limit { background: var(--stop); }
+.note { color: var(--note); margin: .5rem 0 0; font-size: .9rem; }
 """
+_LEGEND = (
+    ("t w", "trained"),
+    ("t f", "trained with another weight than 1"),
+    ("t", "not trained"),
+    ("t w reasoning", "reasoning"),
+    ("t w tool_call", "tool call"),
+    ("t w end_of_turn", "end of turn"),
+)
 
 
 def to_html(title: str, rows: Sequence[PreviewRow], facts: Sequence[tuple[str, str]]) -> str:
     """Return a page with `facts` as a table, and the rows with each token's id, part and weight on hover."""
     table = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in facts)
+    legend = "".join(f'<span class="{kind}">{escape(name)}</span>' for kind, name in _LEGEND)
     body = "\n".join(_row(row) for row in rows)
     # The policy makes sure of what the escaping already does: nothing in the page runs or is fetched.
     policy = "default-src 'none'; style-src 'unsafe-inline'"
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         f"<title>{escape(title)}</title><style>{_STYLE}</style></head>\n"
-        f"<body><h1>{escape(title)}</h1><table>{table}</table>\n{body}\n</body></html>\n"
+        f"<body><h1>{escape(title)}</h1><table>{table}</table>"
+        f'<p class="legend">{legend} hover over a token for its id, part, weight and message</p>\n'
+        f"{body}\n</body></html>\n"
     )
 
 
@@ -49,19 +79,23 @@ def _row(row: PreviewRow) -> str:
         if index in row.borders:
             pieces.append('<span class="border">next document</span>\n')
         if token.message != message and token.message >= 0:
-            pieces.append(f'<span class="turn">[{token.message} {escape(token.role)}]</span>')
+            pieces.append(f'<span class="turn">{token.message} {escape(token.role)}</span>')
         message = token.message
         pieces.append(_token(token))
+    if row.cut:
+        pieces.append(f'<span class="limit">cut: {row.cut:,} more characters</span>')
     notes = "".join(f'<p class="note">{escape(note)}</p>' for note in row.notes)
-    what = f"row {row.index}" if row.limit is None else f"dropped: {len(row.tokens)} tokens"
-    head = f"{what} · {escape(row.origin)}"
+    what = f"row {row.index}" if row.limit is None else "dropped"
+    share = f"{len(row.tokens):,} tokens, {row.trained:,} trained"
+    head = f"{what}<span>{escape(row.origin)}</span><span>{share}</span>"
     return f'<section class="row"><h2>{head}</h2><div class="tokens">{"".join(pieces)}</div>{notes}</section>'
 
 
 def _token(token: PreviewToken) -> str:
     kind = "t" if token.weight == 0 else "t w" if token.weight == 1 else "t f"
     about = f"id {token.id} · {token.role} · {token.part} · weight {token.weight:g} · message {token.message}"
-    return f'<span class="{kind} {token.part}" title="{escape(about)}">{escape(_visible(token.text))}</span>'
+    text = escape(_visible(token.text)) or "·"  # goes on with the character before
+    return f'<span class="{kind} {token.part}" data-about="{escape(about)}">{text}</span>'
 
 
 def _visible(text: str) -> str:

@@ -43,13 +43,64 @@ def test_json_is_what_the_trainer_gets(recipe_file, prepared):
 
 def test_the_terminal_shows_rows_turns_ids_and_totals(recipe_file):
     output = preview(recipe_file(), "--row", "3", "--ids")
-    assert "row 3  rows.jsonl:4" in output
+    assert "row 3  rows.jsonl:4  41 tokens, 8 trained" in output
     assert "[0 user]" in output
     assert "[1 assistant]" in output
     assert "⟨" in output
-    assert "rows: 24 (+0 added)" in output
+    assert "rows: 24\n" in output
     assert "stops learned: <|im_end|> x 24" in output
     assert "trained: " in output
+
+
+def test_what_is_trained_can_be_told_without_colours(recipe_file):
+    output = preview(recipe_file(data=rows(1)))
+    assert "⟦It is red.<|im_end|>⟧⏎" in output
+    weighted = preview(recipe_file(data=rows(1), masking=["assistant", {"regex": {"pattern": " is", "weight": 0.5}}]))
+    assert "⟦It⟧⟦0.5: is⟧⟦ red.<|im_end|>⟧⏎" in weighted
+
+
+def test_a_character_of_several_tokens_is_shown_once(recipe_file, tmp_path):
+    data = [{"messages": [{"role": "user", "content": "日本"}, {"role": "assistant", "content": "四🎉"}]}]
+    file = recipe_file(data=data)
+    assert "日本<|im_end|>" in preview(file)
+    assert "⟦四🎉<|im_end|>⟧" in preview(file)
+    (shown,) = json.loads(preview(file, "--json"))["rows"]
+    assert "".join(token["text"] for token in shown["tokens"]).endswith("assistant\n四🎉<|im_end|>\n")
+    preview(file, "--html", tmp_path / "page.html")
+    assert (tmp_path / "page.html").read_text().count(">·</span>") == 2 * 2 + 2 + 3  # of three and of four bytes
+
+
+def test_a_row_that_is_cut_says_how_much_is_missing(recipe_file, tmp_path):
+    long = {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "word " * 400}]}
+    file = recipe_file(data=[*rows(1), long])
+    options = ["data.too_long=truncate", "data.max_loss=1"]
+    output = " ".join(preview(file, *options).split())
+    assert output.count("┃ cut: ") == 1
+    first, second = json.loads(preview(file, *options, "--json"))["rows"]
+    assert (first["cut"], len(second["tokens"])) == (0, 256)
+    assert second["cut"] + sum(len(token["text"]) for token in second["tokens"]) > 2000
+    preview(file, *options, "--html", tmp_path / "page.html")
+    assert f"cut: {second['cut']:,} more characters" in (tmp_path / "page.html").read_text()
+
+
+def test_facts_are_numbers_in_json_and_html_may_be_written_beside(recipe_file, tmp_path):
+    result = runner.invoke(app, ["preview", str(recipe_file()), "--json", "--html", str(tmp_path / "page.html")])
+    facts = json.loads(result.stdout)["facts"]
+    assert facts.pop("tokens") > facts.pop("trained") > 0
+    assert facts == {"rows": 24, "added": 0, "stops": {"<|im_end|>": 24}, "noted": {}, "dropped": {}}
+    assert (tmp_path / "page.html").exists()
+
+
+def test_options_that_cannot_be_met_are_refused(recipe_file, tmp_path):
+    file = str(recipe_file())
+    gone = runner.invoke(app, ["preview", file, "--row", "24"])
+    assert "there is no row 24: 24 rows reach the trainer, counted from 0." in str(gone.exception)
+    clash = runner.invoke(app, ["preview", file, "--diff", file, "--json"])
+    assert clash.exit_code == 2
+    assert "--diff is shown in the terminal" in clash.output
+    nowhere = runner.invoke(app, ["preview", file, "--html", str(tmp_path / "gone" / "page.html")])
+    assert nowhere.exit_code == 2
+    assert "there is no folder" in nowhere.output
 
 
 def test_control_characters_of_a_row_do_not_reach_the_terminal(recipe_file):
@@ -64,6 +115,8 @@ def test_diff_shows_the_rows_that_two_recipes_train_differently(recipe_file):
     first = recipe_file("first", data=[*rows(1), {"messages": two}])
     second = recipe_file("second", data=[*rows(1), {"messages": two}], masking="last_assistant")
     assert "1 of 2 rows are trained differently" in preview(first, "--diff", second)
+    assert "[-It is red.<|im_end|>-]" in preview(first, "--diff", second)
+    assert "{+It is red.<|im_end|>+}" in preview(second, "--diff", first)
     assert "0 of 2 rows are trained differently" in preview(first, "--diff", first)
 
 
@@ -94,8 +147,8 @@ class Page(html.parser.HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.tags.append((tag, dict(attributes)))
-        if tag == "span" and "title" in dict(attributes):
-            self.titles.append(dict(attributes)["title"])
+        if tag == "span" and "data-about" in dict(attributes):
+            self.titles.append(dict(attributes)["data-about"])
 
     def handle_data(self, data):
         self.text.append(data)
