@@ -108,33 +108,37 @@ def test_our_loss_on_a_cpu_is_trl_s(recipe_file, prepared):
     assert abs(float(ours) - float(theirs)) < 1e-6
 
 
-def test_float_weights_give_the_weighted_mean_for_any_batch_split(recipe_file, run, prepared):
+@pytest.mark.parametrize("packing", ["none", "auto", "rows", "flat"])
+def test_float_weights_give_the_weighted_mean_for_any_batch_split(recipe_file, run, prepared, monkeypatch, packing):
+    """Loss and gradient of one step over all rows, against float64 by hand, each document alone."""
     from sftplug.models import load_model
-    from sftplug.recipe import load_recipe
 
     data = rows(8)
     for index, row in enumerate(data):
-        row["messages"][1]["weight"] = 0.25 * (index % 4 + 1)
+        row["messages"][1]["weight"] = 0.3 * (index % 4 + 1)
     file = recipe_file(data=data, masking=["assistant", "message_weights"])
-    ready = prepared(file)
     model = load_model(load_recipe(str(file)).recipe).double()
-    total = weight_sum = 0.0
-    for example in ready.train:
+    total, weight_sum = 0.0, 0.0
+    for example in prepared(file).train:
         ids = torch.tensor([example["input_ids"]])
-        with torch.no_grad():
-            nll = -model(ids).logits.log_softmax(-1)[0, :-1].gather(1, ids[0, 1:, None])[:, 0]
+        nll = -model(ids).logits.log_softmax(-1)[0, :-1].gather(1, ids[0, 1:, None])[:, 0]
         weights = torch.tensor(example["weights"], dtype=torch.float64)[1:]
-        total += float((nll * weights).sum())
-        weight_sum += float(weights.sum())
-    for batch, accumulation in [(8, 1), (2, 4), (4, 2)]:
-        result = run(
-            file,
-            "train.max_steps=1",
-            "train.learning_rate=0",
-            f"train.per_device_train_batch_size={batch}",
-            f"train.gradient_accumulation_steps={accumulation}",
-        )
-        assert abs(losses(result)[0] - total / weight_sum) < 1e-5
+        total, weight_sum = total + (nll * weights).sum(), weight_sum + float(weights.sum())
+    mean = total / weight_sum
+    mean.backward()
+    norm = float(torch.stack([parameter.grad.norm() for parameter in model.parameters()]).norm())
+    options = ["train.max_steps=1", "train.learning_rate=0", f"data.packing={packing}"]
+    if packing == "rows":
+        options.append("data.max_length=100")
+    if packing == "flat":  # demands FlashAttention of a recipe; sdpa keeps the documents of one batch apart as well
+        options.remove("data.packing=flat")
+        monkeypatch.setattr("sftplug.training.layout", lambda recipe: "flat")
+    count = len(prepared(file, *options).train)
+    for batch, accumulation in [(count, 1), (1, count), (3, -(-count // 3))]:
+        split = f"train.per_device_train_batch_size={batch}", f"train.gradient_accumulation_steps={accumulation}"
+        result = run(file, *options, *split)
+        assert abs(losses(result)[0] - mean.item()) < 1e-5
+        assert result.log[0]["grad_norm"] == pytest.approx(norm, rel=1e-4)
 
 
 def test_a_loss_that_is_not_finite_stops_before_a_checkpoint(recipe_file, run, tmp_path):
