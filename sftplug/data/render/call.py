@@ -8,6 +8,8 @@ from typing import Any
 
 Messages = Sequence[Mapping[str, Any]]
 Tools = Sequence[Mapping[str, Any]] | None
+PROBE = {"role": "user", "content": "sftplug"}
+"""A user's message that tells how a template goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +26,19 @@ class Call:
         """Return the call with only the messages before `message`."""
         return replace(self, messages=self.messages[:message])
 
+    def followed(self, message: int) -> Call:
+        """Return the call with the messages up to and with `message`, and a user's after them."""
+        return replace(self, messages=[*self.messages[: message + 1], dict(PROBE)])
+
 
 def assistants_in(messages: Messages) -> list[int]:
     """Return the indices of the assistant's messages."""
     return [index for index, message in enumerate(messages) if message.get("role") == "assistant"]
+
+
+def users_in(messages: Messages) -> list[int]:
+    """Return the indices of the users' messages."""
+    return [index for index, message in enumerate(messages) if message.get("role") == "user"]
 
 
 def tools_in(messages: Messages) -> frozenset[int]:

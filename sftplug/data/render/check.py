@@ -93,6 +93,17 @@ def check_iterations(layout: Layout, message: int) -> Iterator[Finding]:
             return
 
 
+def check_questions(layout: Layout, message: int, start: int, users: Sequence[int]) -> Iterator[Finding]:
+    """Yield an error when what users say before the turn of `message` stands after its `start`, or the reverse."""
+    for user in users:
+        pieces = [piece for piece in layout.content(user) if piece.end > piece.start]
+        if pieces and (pieces[0].start >= start) == (user < message):
+            where = "after" if user < message else "before"
+            text = f"message {message}: the template prints message {user} {where} it, in the wrong order."
+            yield Finding("wrong_order", "error", message, text, pieces[0].start, pieces[0].end)
+            return
+
+
 def check_order(spans: Sequence[tuple[int, int, int]]) -> Iterator[Finding]:
     """Yield an error for each span (start, end, message) that overlaps the one before it, or comes out of order."""
     for (_, end, before), (start, _, message) in itertools.pairwise(spans):
@@ -109,7 +120,7 @@ def missing_texts(layout: Layout, messages: Sequence[Mapping[str, Any]]) -> Iter
     for index, message in enumerate(messages):
         pieces = layout.content(index)
         for field, text in _texts(message):
-            lost = _lost_until(text, [piece for piece in pieces if piece.field == field])
+            lost = _lost_until(text, [piece for piece in pieces if piece.field == field], layout.text)
             if lost:
                 thoughts = text.rfind(_THOUGHT_END)
                 is_thought = thoughts >= 0 and lost <= thoughts + len(_THOUGHT_END)
@@ -133,15 +144,15 @@ def _texts(message: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield REASONING, message[REASONING]
 
 
-def _lost_until(text: str, pieces: Sequence[Piece]) -> int:
+def _lost_until(text: str, pieces: Sequence[Piece], whole: str) -> int:
     """Return where the last lost part of `text` ends, 0 when nothing but white space is lost.
 
-    Text that was changed on the way (other letters) has no offsets and counts as there.
+    `pieces` are what is in the `whole` text of it, in order. Between the pieces, what was changed on the way (other
+    letters) has no offsets and counts as there; so does what the template put back (the comma that it split at).
     """
-    if not text.strip() or any(piece.offset < 0 for piece in pieces):
+    if not text.strip():
         return 0
-    covered = sorted((piece.offset, piece.offset + piece.end - piece.start) for piece in pieces)
-    lost = uncovered([Piece(0, len(text), None, "", 0, None)], covered)
+    lost = uncovered([Piece(0, len(text), None, "", 0, None)], sorted(_covered(text, pieces, whole)))
     return max(
         (
             part.start + len(text[part.start : part.end].rstrip())
@@ -152,8 +163,22 @@ def _lost_until(text: str, pieces: Sequence[Piece]) -> int:
     )
 
 
+def _covered(text: str, pieces: Sequence[Piece], whole: str) -> Iterator[tuple[int, int]]:
+    reached, changed, at = 0, False, -1
+    for piece in pieces:
+        if piece.offset < 0:
+            changed = changed or piece.end > piece.start
+            continue
+        if changed or (at >= 0 and whole[at : piece.start] == text[reached : piece.offset]):
+            yield reached, max(reached, piece.offset)
+        reached, changed, at = piece.offset + piece.end - piece.start, False, piece.end
+        yield piece.offset, reached
+    if changed:
+        yield reached, len(text)
+
+
 def _lost_of_call(call: Any, said: str) -> str | None:
-    """Return the first name or string argument of `call` that `said` does not hold, raw or as JSON."""
+    """Return the first name or argument of `call` that `said` does not hold, raw or as JSON."""
     function = call.get("function", call) if isinstance(call, Mapping) else {}
     for text in _strings(function):
         if text.strip() and text not in said and not _holds_json(text, said):
@@ -170,6 +195,8 @@ def _strings(function: Any) -> Iterator[str]:
     elif isinstance(function, list | tuple):
         for value in function:
             yield from _strings(value)
+    elif isinstance(function, int | float) and not isinstance(function, bool):
+        yield json.dumps(function)
 
 
 def _holds_json(text: str, said: str) -> bool:

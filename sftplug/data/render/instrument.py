@@ -1,15 +1,16 @@
-"""Compile a chat template so that its output says, piece by piece, who wrote it.
+"""The environment that a chat template runs in, so that its output says, piece by piece, who wrote it.
 
-The template's source is not touched. Its syntax tree gets *marks*: before and after every loop, and at the head of
-the loop's body, so that the text which the template itself writes can be given to the message it is working on. And
-the few operations that would lose the runs of a `Traced` string (``~``, ``%``, `join`, `format`, `tojson`, buffers of
-macros and blocks) are replaced by ones that keep them. Everything else is transformers' own environment.
+The template's source is not touched. Its syntax tree gets marks (see `marks`), so that the text which the template
+itself writes can be given to the message it is working on. The few operations that would lose the runs of a `Traced`
+string (``~``, ``%``, `join`, `format`, `tojson`, buffers of macros and blocks) are replaced by ones that keep them.
+What any other filter, method or printed list makes of a message's text is followed where it stands there unchanged,
+and otherwise still known to come from that message. Everything else is transformers' own environment.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jinja2
@@ -17,9 +18,29 @@ from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from jinja2.visitor import NodeTransformer
+from jinja2.utils import _PassArg
+from markupsafe import Markup
 
-from sftplug.data.render.provenance import LITERAL, Active, Run, Traced, concat, find_parts, percent, runs_of
+from sftplug.data.render.provenance import (
+    MENTIONED,
+    Active,
+    Run,
+    Traced,
+    concat,
+    derived,
+    follow,
+    percent,
+    place,
+    runs_of,
+    shown,
+    substitute,
+    traced_in,
+)
+
+_PLAIN = frozenset({str, bytes, Markup})
+"""Types of text that know nothing of runs."""
+_CHOOSING = frozenset({"first", "last", "min", "max", "default", "d", "attr", "random", "map", "list", "items"})
+"""Filters that return one of the values they are given, or an iterator over them."""
 
 
 class TracedEnvironment(ImmutableSandboxedEnvironment):
@@ -32,7 +53,9 @@ class TracedEnvironment(ImmutableSandboxedEnvironment):
         self.owners: dict[int, int] = {}
         """id() of a message, or of anything within one -> index of the message."""
         self.concat = lambda parts: concat(parts, self.active)  # type: ignore[method-assign]
-        self.filters.update({**like.filters, **_filters(self)})
+        self.finalize = lambda value: value if isinstance(value, str) else shown(value, self.active)
+        known = {name: self._following(name, function) for name, function in like.filters.items()}
+        self.filters.update({**known, **_filters(self)})
         self.tests.update(like.tests)
         self.globals.update(like.globals)
 
@@ -54,8 +77,10 @@ class TracedEnvironment(ImmutableSandboxedEnvironment):
             return None
 
         def traced_format(*args: Any, **kwargs: Any) -> str:
-            parts = [item for item in (*args, *kwargs.values()) if isinstance(item, Traced)]
-            return find_parts(wrapped(*args, **kwargs), parts, self.active)
+            def render(given: Iterator[str]) -> str:
+                return str(wrapped(*substitute(args, given), **substitute(kwargs, given)))
+
+            return place(render, list(traced_in((args, kwargs))), self.active, opaque=owner or "")
 
         return traced_format
 
@@ -64,7 +89,35 @@ class TracedEnvironment(ImmutableSandboxedEnvironment):
         owner, name = getattr(function, "__self__", None), getattr(function, "__name__", "")
         if type(owner) is str and (name == "join" or any(isinstance(item, Traced) for item in args)):
             function = getattr(Traced(owner, runs_of(owner, self.active), self.active), name)
-        return super().call(context, function, *args, **kwargs)
+        result = super().call(context, function, *args, **kwargs)
+        return self.followed(result, (owner, *args) if isinstance(owner, str) else args, kwargs)
+
+    def followed(self, result: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Return `result` with what can be said of its runs, if it is a text that was made from texts of messages."""
+        if type(result) not in _PLAIN:
+            return result
+        parts = list(traced_in((args, kwargs)))
+        if not parts:
+            return result
+        if isinstance(result, bytes):
+            raise TypeError("it turns the text of a message into bytes, which cannot be followed")
+        given = [item for item in (*args, *kwargs.values()) if isinstance(item, Traced)]
+        if len(given) < len(parts):
+            return derived(result, parts, self.active)  # made from a list, say: what stands where, nobody knows
+        return follow(result, parts, self.active)
+
+    def _following(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a filter of Jinja's with what can be said of the runs of its result."""
+        first = _PassArg.from_obj(function) is not None
+        if name in _CHOOSING:
+            return function
+
+        def following(*args: Any, **kwargs: Any) -> Any:
+            return self.followed(function(*args, **kwargs), args[1:] if first else args, kwargs)
+
+        if first:
+            following.jinja_pass_arg = function.jinja_pass_arg  # type: ignore[attr-defined]
+        return following
 
     def owner_of(self, value: Any) -> int | None:
         """Return the index of the message that `value` is, or is part of, or was made from."""
@@ -134,29 +187,35 @@ def _operations(environment: TracedEnvironment) -> dict[str, Callable[..., Any]]
     active = environment.active
 
     def own(value: Any) -> Any:
+        if isinstance(value, Traced) and len(value._runs) > 1 and any(map(_is_mentioned, value._runs)):
+            return own_here(value)  # it was put where it will be printed, and not only remembered
         return Traced(value, runs_of(value, active), active) if type(value) is str else value
 
     def own_here(value: Any) -> Any:
         if isinstance(value, Traced) and active.message is not None:
             runs = [run if run.within is not None else run._replace(within=active.message) for run in value._runs]
             return type(value)(value, runs, active)
-        return own(value)
+        return Traced(value, runs_of(value, active), active) if type(value) is str else value
 
     def join(value: Iterable[Any], d: str = "", attribute: Any = None) -> str:
         get = _attribute(environment, attribute)
-        return Traced(d, runs_of(d, active), active).join([_text(get(item)) for item in value])
+        return Traced(d, runs_of(d, active), active).join([shown(get(item), active) for item in value])
 
     return {
         "sftplug_own": own,
         "sftplug_own_here": own_here,
-        "sftplug_concat": lambda first, *rest: concat([_text(part) for part in (first, *rest)], active),
+        "sftplug_concat": lambda first, *rest: concat((first, *rest), active),
         "sftplug_percent": lambda left, right: _percent(left, right, active),
         "join": join,
-        "format": lambda value, *args, **kwargs: percent(_text(value), kwargs or args, active),
+        "format": lambda value, *args, **kwargs: percent(shown(value, active), kwargs or args, active),
         "tojson": lambda value, **options: _tojson(value, options, environment),
-        # Markup of a traced string would lose its runs; nothing is escaped in a chat template.
-        "safe": _text,
+        # Markup of a traced string would lose its runs; of the template's own it escapes what is added to it.
+        "safe": lambda value: value if isinstance(value, Traced) else Markup(value),
     }
+
+
+def _is_mentioned(run: Run) -> bool:
+    return run.field.startswith(MENTIONED)
 
 
 def _impure(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -167,10 +226,6 @@ def _impure(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(*args, **kwargs)
 
     return filter_
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else str(value)
 
 
 def _attribute(environment: jinja2.Environment, attribute: Any) -> Callable[[Any], Any]:
@@ -184,42 +239,21 @@ def _percent(left: Any, right: Any, active: Active) -> Any:
 def _tojson(value: Any, options: Mapping[str, Any], environment: TracedEnvironment) -> Traced:
     """Return the JSON text of `value`, as transformers' filter writes it, with the runs of the strings in it."""
     settings = {"ensure_ascii": False, "indent": None, "separators": None, "sort_keys": False, **options}
-    text = json.dumps(value, **settings)
     owners = _owners_in(value, environment)
     if len(owners) <= 1 and (owner := next(iter(owners), None)) is not None:
         # All of it is of one message: braces, keys and numbers too.
+        text = json.dumps(value, **settings)
         return Traced(text, [Run(len(text), owner, _field_of(value), -1)], environment.active)
-    strings = [_encoded(item, settings["ensure_ascii"]) for item in _strings_in(value, settings["sort_keys"])]
-    return find_in_order(text, strings, environment.active)
+    if settings["sort_keys"]:
+        return derived(json.dumps(value, **settings), traced_in(value), environment.active)
 
+    def written(text: str) -> str:
+        return json.dumps(text, ensure_ascii=bool(settings["ensure_ascii"]))[1:-1]
 
-def _encoded(value: Traced, ascii_only: bool) -> Traced:
-    quoted = json.dumps(str.__str__(value), ensure_ascii=ascii_only)
-    run = value._runs[0]
-    return Traced(quoted, [run._replace(length=len(quoted), offset=-1)], value._active)
+    def render(given: Iterator[str]) -> str:
+        return json.dumps(substitute(value, given), **settings)
 
-
-def find_in_order(text: str, parts: Iterable[Traced], active: Active) -> Traced:
-    """Return `text` with the runs of `parts`, each taken where it next stands: JSON keeps the order of its values."""
-    runs, position = [], 0
-    for part in parts:
-        at = text.find(part, position)
-        if at < 0:
-            return Traced(text, [Run(len(text), active.message, LITERAL, -1)], active)
-        runs += [Run(at - position, active.message, LITERAL, -1), *part._runs]
-        position = at + len(part)
-    return Traced(text, [*runs, Run(len(text) - position, active.message, LITERAL, -1)], active)
-
-
-def _strings_in(value: Any, sort_keys: bool) -> Iterable[Traced]:
-    if isinstance(value, Traced):
-        yield value
-    elif isinstance(value, Mapping):
-        for key in sorted(value) if sort_keys else value:
-            yield from _strings_in(value[key], sort_keys)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _strings_in(item, sort_keys)
+    return place(render, list(traced_in(value)), environment.active, written=written)
 
 
 def _owners_in(value: Any, environment: TracedEnvironment) -> set[int | None]:
@@ -227,119 +261,9 @@ def _owners_in(value: Any, environment: TracedEnvironment) -> set[int | None]:
     whole = environment.owners.get(id(value))
     if whole is not None:
         return {whole}
-    return {run.message for text in _strings_in(value, False) for run in text._runs if run.field}
+    return {run.message for text in traced_in(value) for run in text._runs if run.field}
 
 
 def _field_of(value: Any) -> str:
-    first = next(iter(_strings_in(value, False)), None)
+    first = next(traced_in(value), None)
     return first._runs[0].field if first is not None and first._runs[0].field else "tool_calls"
-
-
-# --- marks ------------------------------------------------------------------------------------------------------------
-
-
-def _filter(value: nodes.Expr, name: str, *args: nodes.Expr) -> nodes.Filter:
-    return nodes.Filter(value, name, list(args), [], None, None)
-
-
-def _do(value: nodes.Expr, name: str, *args: nodes.Expr) -> nodes.ExprStmt:
-    return nodes.ExprStmt(_filter(value, name, *args))
-
-
-class Marks(NodeTransformer):
-    """Adds the marks to a template's syntax tree."""
-
-    def __init__(self) -> None:
-        self._buffers = 0
-        """How many buffers (macros, blocks, recursive loops) enclose the node."""
-
-    def visit_For(self, node: nodes.For) -> list[nodes.Node]:
-        """Save the active message around the loop, and ask at each turn whether the item is a message."""
-        targets = [name.name for name in node.target.find_all(nodes.Name)] or [getattr(node.target, "name", "")]
-        if isinstance(node.target, nodes.Name):
-            targets = [node.target.name]
-        marks: list[nodes.Node] = [_do(nodes.Name(name, "load"), "sftplug_mark") for name in targets]
-        marks += [_do(nodes.Name(of, "load"), "sftplug_mark_item", index) for of, index in _indexed(node, targets)]
-        self._buffers += node.recursive
-        self.generic_visit(node)
-        self._buffers -= node.recursive
-        node.body = [*marks, *node.body]
-        none = nodes.Const(None)
-        return [_do(none, "sftplug_push"), node, _do(none, "sftplug_pop")]
-
-    def visit_Macro(self, node: nodes.Macro) -> nodes.Node:
-        """Give what a macro prints to the message it is called with, unless one is active already."""
-        self._visit_buffer(node)
-        marks = [_do(nodes.Name(argument.name, "load"), "sftplug_mark_argument") for argument in node.args]
-        none = nodes.Const(None)
-        node.body = [_do(none, "sftplug_push"), *marks, *node.body, _do(none, "sftplug_pop")]
-        return node
-
-    def _visit_buffer(self, node: nodes.Node) -> nodes.Node:
-        self._buffers += 1
-        self.generic_visit(node)
-        self._buffers -= 1
-        return node
-
-    visit_CallBlock = _visit_buffer
-    visit_FilterBlock = _visit_buffer
-    visit_AssignBlock = _visit_buffer
-
-    def visit_Output(self, node: nodes.Output) -> nodes.Node:
-        """Inside a buffer, text remembers the message that is active now: the buffer is printed later."""
-        self.generic_visit(node)
-        if self._buffers:
-            node.nodes = [_filter(_as_expression(item), "sftplug_own_here") for item in node.nodes]
-        return node
-
-    def visit_Assign(self, node: nodes.Assign) -> nodes.Node:
-        """Text in a variable remembers the message that is active now."""
-        self.generic_visit(node)
-        node.node = _filter(_as_expression(node.node), "sftplug_own")
-        return node
-
-    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
-        """``a ~ b`` keeps the runs of both."""
-        self.generic_visit(node)
-        return _filter(node.nodes[0], "sftplug_concat", *node.nodes[1:])
-
-    def visit_Mod(self, node: nodes.Mod) -> nodes.Node:
-        """``"…" % value`` keeps the runs of the value."""
-        self.generic_visit(node)
-        return _filter(node.left, "sftplug_percent", node.right)
-
-
-def _as_expression(node: nodes.Node) -> nodes.Expr:
-    return nodes.Const(node.data) if isinstance(node, nodes.TemplateData) else node  # type: ignore[return-value]
-
-
-def _indexed(loop: nodes.For, targets: list[str]) -> list[tuple[str, nodes.Expr]]:
-    """Return (name, index) of every ``name[index]`` in the body whose index is the loop's own variable."""
-    found: dict[str, nodes.Expr] = {}
-    for statement in loop.body:
-        for item in statement.find_all(nodes.Getitem):
-            if isinstance(item.node, nodes.Name) and _is_loop_index(item.arg, targets):
-                found.setdefault(item.node.name, item.arg)
-    return list(found.items())
-
-
-def _is_loop_index(node: nodes.Node, targets: list[str]) -> bool:
-    if isinstance(node, nodes.Name):
-        return node.name in targets
-    own = isinstance(node, nodes.Getattr) and isinstance(node.node, nodes.Name) and node.node.name == "loop"
-    return own and node.attr == "index0"  # type: ignore[attr-defined]
-
-
-Compiled = tuple[TracedEnvironment, jinja2.Template]
-
-
-def compile_traced(source: str, environment: TracedEnvironment, marks: Marks) -> Compiled:
-    """Return `source` compiled with `marks`, and the environment whose `active` and `owners` belong to it."""
-    tree = marks.visit(environment.parse(source))
-    for node in tree.find_all(nodes.Node):
-        node.set_environment(environment)
-        if node.lineno is None:
-            node.set_lineno(tree.lineno)
-    return environment, jinja2.Template.from_code(
-        environment, environment.compile(tree), environment.make_globals(None), None
-    )

@@ -9,15 +9,12 @@ from typing import Any, NamedTuple
 import jinja2
 
 from sftplug.data.render.instrument import TracedEnvironment
-from sftplug.data.render.provenance import Active, Run, runs_of
+from sftplug.data.render.provenance import MENTIONED, Active, Run, runs_of
 
 REASONING = "reasoning_content"
 _ALIASES = {"thinking": REASONING, "reasoning": REASONING}
 _PLAIN_KEYS = frozenset({"role", "type", "id", "tool_call_id"})
 """Keys whose values templates compare and look up rather than print; they stay plain strings."""
-
-_MENTIONED = ("tool_calls", "name")
-"""Keys whose values templates also print in the turns of other messages."""
 
 
 class Piece(NamedTuple):
@@ -88,9 +85,11 @@ def _pieces(text: str, position: int, active: Active) -> Iterator[Piece]:
 
 def _piece(run: Run, position: int, active: Active) -> Piece:
     end, within = position + run.length, active.message if run.within is None else run.within
-    if run.field.startswith(_MENTIONED) and within not in (None, run.message):
+    if run.field.startswith(MENTIONED):
         # A tool's turn may name the function that was called: there it is text of the tool's turn.
-        return Piece(position, end, within, "", -1, within)
+        for place in (active.message, within):
+            if place not in (None, run.message):
+                return Piece(position, end, place, "", -1, place)
     message = run.message if run.field or run.message is not None else within
     return Piece(position, end, message, run.field, run.offset, within)
 

@@ -7,12 +7,17 @@ test and lookup in the template goes as before; but what comes out of `+`, slici
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, SupportsIndex
 
 LITERAL = ""
 """The field of text that the template itself wrote."""
+DERIVED = "derived"
+"""The field of text that was made from messages in a way that cannot be followed: ``x | title``, ``{{ [x] }}``."""
+MENTIONED = ("tool_calls", "name")
+"""Keys whose values templates also print in the turns of other messages."""
 
 
 class Run(NamedTuple):
@@ -36,10 +41,16 @@ class Active:
     message: int | None = None
     stack: list[int | None] = field(default_factory=list)
 
+    repeated: list[Traced] = field(default_factory=list)
+    """The strings that were written out as Python would (in a list that is printed), in order."""
+
     @property
     def mixture(self) -> type[Traced]:
         """The class of a text that was put together from several."""
         return Traced
+
+    def lost(self) -> None:
+        """Note that the runs of a text were lost."""
 
 
 class Traced(str):
@@ -90,6 +101,11 @@ class Traced(str):
     def __str__(self) -> Traced:
         """Return the string itself: Jinja converts everything that it prints."""
         return self
+
+    def __repr__(self) -> str:
+        """Return what Python writes in a list, and note that it was written."""
+        self._active.repeated.append(self)
+        return str.__repr__(self)
 
     def _stripped(self, plain: str, *, left: bool) -> Traced:
         start = len(self) - len(plain) if left else 0
@@ -178,7 +194,7 @@ class Traced(str):
             return self._changed(str.replace(self, old, new, count))
         pieces = self.split(old, count)
         # Not a literal of the template: it stands inside the message's own text.
-        filler = new if isinstance(new, Traced) else Traced(new, [self._home(len(new))], self._active)
+        filler = new if isinstance(new, Traced) else Traced(new, [self._home(len(new))] * bool(new), self._active)
         return filler.join(pieces) if len(pieces) > 1 else self
 
     def _home(self, length: int) -> Run:
@@ -223,10 +239,19 @@ def runs_of(text: str, active: Active) -> tuple[Run, ...]:
 
 def concat(parts: Iterable[str], active: Active) -> Traced:
     """Join strings, plain and traced, with their runs."""
-    strings = [part if isinstance(part, str) else str(part) for part in parts]
+    strings = [shown(part, active) for part in parts]
     runs = [run for part in strings for run in runs_of(part, active)]
     kind = active.mixture if any(run.field for run in runs) else Traced
     return kind("".join(strings), _without_empty(runs), active)
+
+
+def shown(value: Any, active: Active) -> str:
+    """Return what Jinja prints of `value`; of anything but a text, with a note of the texts that stand in it."""
+    if isinstance(value, str):
+        return value
+    active.repeated.clear()
+    text = str(value)
+    return derived(text, list(active.repeated), active) if active.repeated else text
 
 
 def _without_empty(runs: list[Run]) -> list[Run]:
@@ -235,27 +260,98 @@ def _without_empty(runs: list[Run]) -> list[Run]:
 
 
 def percent(template: str, values: Any, active: Active) -> Traced:
-    """Return ``template % values`` with the runs of the values, found by formatting each into a slot of its own."""
-    whole = str.__mod__(str.__str__(template), values)
-    given = [value for value in (values if isinstance(values, tuple) else (values,)) if isinstance(value, Traced)]
-    return find_parts(whole, [*given, *(_traced_values(values))], active)
+    """Return ``template % values`` with the runs of the values."""
+
+    def render(given: Iterator[str]) -> str:
+        return str.__mod__(str.__str__(template), substitute(values, given))
+
+    return place(render, list(traced_in(values)), active, opaque=template)
 
 
-def _traced_values(values: Any) -> list[Traced]:
-    return [value for value in values.values() if isinstance(value, Traced)] if isinstance(values, Mapping) else []
+def place(
+    render: Callable[[Iterator[str]], str],
+    parts: Sequence[Traced],
+    active: Active,
+    *,
+    opaque: str = "",
+    written: Callable[[str], str] = str,
+) -> Traced:
+    """Return what `render` makes of `parts` with their runs, found by rendering once more with marks in their stead.
+
+    `written` says how a part stands in the text. A part that a mark cannot be put in place of (it is padded, cut,
+    quoted) is searched for; what cannot be found either, or was made by a pattern `opaque` that is a message's own
+    text, is `DERIVED`.
+    """
+    whole = render(iter([str.__str__(part) for part in parts]))
+    if isinstance(opaque, Traced):
+        return derived(whole, [opaque, *parts], active)
+    if not parts:
+        return Traced(whole, runs_of(str.__str__(whole), active), active)
+    stem = "sftplug"
+    while stem in whole:
+        stem += "g"
+    pieces = re.split(f"{stem}(\\d+)_", render(iter([f"{stem}{number}_" for number in range(len(parts))])))
+    placed: list[str] = pieces[:1]
+    for number, literal in zip(pieces[1::2], pieces[2::2], strict=True):
+        part = parts[int(number)]
+        text = written(str.__str__(part))
+        placed += [part if text == part else Traced(text, [part._home(len(text))], active), literal]
+    if "".join([str.__str__(piece) for piece in placed]) == whole:
+        return concat(placed, active)
+    return find_parts(whole, parts, active)
+
+
+def traced_in(value: Any) -> Iterator[Traced]:
+    """Yield every traced string in `value`, keys too, in order."""
+    if isinstance(value, Traced):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from traced_in(key)
+            yield from traced_in(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from traced_in(item)
+
+
+def substitute(value: Any, given: Iterator[str]) -> Any:
+    """Return a copy of `value` with the next of `given` in place of each string that `traced_in` yields."""
+    if isinstance(value, Traced):
+        return next(given)
+    if isinstance(value, Mapping):
+        return {substitute(key, given): substitute(item, given) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)([substitute(item, given) for item in value])
+    return value
 
 
 def find_parts(whole: str, parts: Sequence[Traced], active: Active) -> Traced:
-    """Return `whole`, which was formatted from `parts` in order, with their runs where each stands exactly once.
-
-    A part that cannot be placed without doubt leaves the whole text untraced; the check then refuses the row.
-    """
+    """Return `whole`, which was made from `parts` in order, with their runs where each stands exactly once."""
     text, runs, position = str.__str__(whole), [], 0
     for part in filter(None, parts):
         at = text.find(part, position)
-        if at < 0 or text.count(part, position) != 1:
-            return Traced(whole, [Run(len(whole), active.message, LITERAL, -1)], active)
+        if at < 0 or text.count(part) != 1:
+            return derived(whole, parts, active)
         runs += [Run(at - position, active.message, LITERAL, -1), *part._runs]
         position = at + len(part)
     runs.append(Run(len(text) - position, active.message, LITERAL, -1))
     return Traced(whole, _without_empty(runs), active)
+
+
+def follow(result: str, parts: Sequence[Traced], active: Active) -> Traced:
+    """Return `result`, which something that knows nothing of runs made from `parts`, with what can be said of it."""
+    first, text = parts[0], str.__str__(result)
+    if len(text) == len(first) and text.casefold() == str.casefold(first):
+        return Traced(text, first._runs, active)
+    return find_parts(text, parts, active)
+
+
+def derived(text: str, parts: Iterable[Traced], active: Active) -> Traced:
+    """Return `text`, made from `parts`: text of their message, or of none where they are of several.
+
+    It may not stand in the span of another message, and it does not count as what its own message says.
+    """
+    active.lost()
+    owners = {run.message for part in parts for run in part._runs if run.field}
+    owner = next(iter(owners)) if len(owners) == 1 else None
+    return Traced(text, [Run(len(text), owner, DERIVED if owners else LITERAL, -1)], active)

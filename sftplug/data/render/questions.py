@@ -16,7 +16,8 @@ from jinja2 import nodes
 from jinja2.runtime import LoopContext, Macro
 from jinja2.utils import Cycler, Joiner
 
-from sftplug.data.render.instrument import Marks, TracedEnvironment
+from sftplug.data.render.instrument import TracedEnvironment
+from sftplug.data.render.marks import Marks
 from sftplug.data.render.provenance import Active, Run, Traced
 
 SAME = object()
@@ -68,6 +69,10 @@ class Asking(Active):
         """The class of a text that was put together from several."""
         return Probe
 
+    def lost(self) -> None:
+        """Stop: what a text whose runs are lost would be for another row, no question can tell."""
+        raise Opaque
+
 
 def _opaque(*_: Any, **__: Any) -> NoReturn:
     raise Opaque
@@ -108,7 +113,7 @@ class Probe(Traced):
         return True
 
     __hash__ = __len__ = __iter__ = __getitem__ = __mul__ = __rmul__ = __mod__ = __rmod__ = _opaque
-    __lt__ = __le__ = __gt__ = __ge__ = __format__ = __reversed__ = _opaque
+    __lt__ = __le__ = __gt__ = __ge__ = __format__ = __reversed__ = __repr__ = _opaque
 
 
 def _asker(name: str) -> Callable[..., Any]:

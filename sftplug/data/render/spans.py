@@ -13,7 +13,9 @@ from typing import Literal, NamedTuple
 
 from sftplug.data.render.pieces import Layout, Piece
 
-SPECIAL = re.compile(r"<[^\s<>]{1,60}>|\[/?[A-Z_]{2,40}\]|<\|[^|<>]{1,60}\|>|<｜[^｜<>]{1,60}｜>")
+SPECIAL = re.compile(
+    r"<[^\s<>]{1,60}>|\[/?[A-Z_]{2,40}\]|\[\|[^|\[\]]{1,60}\|\]|<\|[^|<>]{1,60}\|>|<｜[^｜<>]{1,60}｜>"
+)
 """What looks like a special token when nobody says which tokens are."""
 _WORDS = re.compile(rf"{SPECIAL.pattern}|\w+")
 
@@ -54,6 +56,9 @@ class Habit:
 class Place:
     """Where one stretch of an assistant's turn stands in the text."""
 
+    message: int
+    begin: int
+    """Start of what the template wrote for it before that, or of its first own character."""
     first: int
     """Start of its first own character (or of an empty content)."""
     last: int
@@ -70,9 +75,9 @@ def places(layout: Layout, message: int) -> list[Place]:
     groups = _groups(layout, message)
     spoken = [group for group in groups if any(piece.field for piece in group)]
     if spoken:
-        return [_place(group) for group in spoken]
+        return [_place(message, group) for group in spoken]
     # An empty reply that the template does not print: only its header and stop are there.
-    return [Place(group[0].start, group[0].start, group[-1].end) for group in groups[:1]]
+    return [Place(message, group[0].start, group[0].start, group[0].start, group[-1].end) for group in groups[:1]]
 
 
 def _groups(layout: Layout, message: int) -> list[list[Piece]]:
@@ -86,61 +91,103 @@ def _groups(layout: Layout, message: int) -> list[list[Piece]]:
     return groups
 
 
-def _place(group: list[Piece]) -> Place:
+def _place(message: int, group: list[Piece]) -> Place:
     content = [piece for piece in group if piece.field]
-    return Place(content[0].start, content[-1].end, group[-1].end)
+    return Place(message, group[0].start, content[0].start, content[-1].end, group[-1].end)
 
 
-def content_before(layout: Layout, position: int) -> int:
-    """Return the end of the last piece of any message's own text that ends at or before `position`."""
-    return max((piece.end for piece in layout.pieces if piece.field and piece.end <= position), default=0)
+def content_before(layout: Layout, position: int, message: int) -> int:
+    """Return the end of the last piece of another message's own text than `message`'s that ends by `position`."""
+    return max((piece.end for piece in layout.pieces if _says(piece, message) and piece.end <= position), default=0)
 
 
-def find_start(layout: Layout, where: Place, prompt: Layout, own_prompt: str) -> Start | None:
+def _says(piece: Piece, message: int) -> bool:
+    return bool(piece.field) and piece.message != message
+
+
+def find_start(layout: Layout, where: Place, prompt: Layout, own_prompt: str, goes_on: bool) -> Start | None:
     """Return the start of the span of the turn at `where` when its text is not what inference shows before it.
 
-    `prompt` is what inference shows, and `own_prompt` what the template adds to ask for a reply. None when there is no
-    such text by which the start could be told.
+    `prompt` is what inference shows, and `own_prompt` what the template adds to ask for a reply; `goes_on` says that
+    here it adds something else, because the turn goes on after a tool's answer. None when there is no such text by
+    which the start could be told.
     """
-    mine, theirs = content_before(layout, where.first), content_before(prompt, len(prompt.text))
+    mine = content_before(layout, where.first, where.message)
+    theirs = content_before(prompt, len(prompt.text), where.message)
     header, wanted = layout.text[mine:], prompt.text[theirs:]
     for known in (wanted, own_prompt.lstrip()):
         matched = _find_header(header, known, where.first - mine)
         if matched is not None:
             return Start(mine + matched, "context", "", "")
+    matched = _find_spaced(header[: where.first - mine], wanted)
+    if matched is not None:
+        return Start(mine + matched, "header", header[: where.first - mine], wanted)
+    common = common_start(header, wanted)
+    if not own_prompt.strip() and mine + common < where.begin:
+        return _start_of_own(layout, where, mine)
     words = own_prompt.strip()
     matched = _find_header(header, words, where.first - mine)
     if matched is not None:
         # The same words with other white space after them: what both have of it is the prompt's.
         space = _common(header[matched : where.first - mine], own_prompt[own_prompt.index(words) + len(words) :])
         return Start(mine + matched + space, "header", header[: where.first - mine], wanted)
-    common = common_start(header, wanted)
-    if not _says_header(header[:common], own_prompt):
+    first = _WORDS.search(own_prompt)
+    if first is not None and not goes_on and header.rfind(first.group(), 0, where.first - mine) >= common:
+        return None  # the texts part before the turn's own header does
+    if not (header[:common].strip() if goes_on else _says_header(header[:common], own_prompt)):
         return None
     return Start(mine + common, "header", header[: max(where.first - mine, common)], wanted)
 
 
+def _start_of_own(layout: Layout, where: Place, mine: int) -> Start | None:
+    """Return the start of a turn that the template never asks for: all that it prints for it is the model's to write.
+
+    None when nothing tells it from the turn before.
+    """
+    if where.begin <= mine or _WORDS.search(layout.text, mine, where.begin) is None:
+        return None
+    return Start(where.begin, "context", "", "")
+
+
 def _says_header(shared: str, own_prompt: str) -> bool:
-    """Whether what header and prompt share holds the beginning of what asks for a reply, and not only white space."""
+    """Whether what header and prompt share holds the beginning of what asks for a reply."""
     first = _WORDS.search(own_prompt)
     return first.group() in shared if first is not None else bool(shared.strip())
 
 
-def find_opening(before: str, own_prompt: str) -> Start | None:
+def find_opening(layout: Layout, where: Place, own_prompt: str) -> Start | None:
     """Return the start of a turn that no prompt can be rendered for, by what the template adds to ask for a reply.
 
-    `before` is the text up to the turn's own words. Where it ends in all of `own_prompt`, the span starts there; where
-    it has only its beginning (a prefilled thought is lacking), the span starts where both still agree.
+    Where its header ends in all of `own_prompt`, the span starts there; where it has only its beginning (a prefilled
+    thought is lacking), or other white space, the span starts where both still agree. If the template never asks for
+    a reply, and writes nothing but white space before one that opens the conversation, all of that is the model's.
     """
-    opening = own_prompt.lstrip()
-    first = _WORDS.match(opening)
-    at = before.rfind(first.group()) if first is not None else -1
+    mine = content_before(layout, where.first, where.message)
+    before, opening, words = layout.text[mine : where.first], own_prompt.lstrip(), own_prompt.strip()
+    if not words:
+        own = layout.text[where.begin : where.first]
+        return None if own.strip() or mine else Start(where.begin, "", "", "")
+    at, first = before.rfind(words), _WORDS.search(opening)
+    if at < 0 and first is not None:
+        at = before.rfind(opening[: first.end()])
     if at < 0:
         return None
     common = common_start(before[at:], opening)
     if common == len(opening):
-        return Start(at + common, "", "", "")
-    return Start(at + common, "header", before[at:], opening) if common else None
+        return Start(mine + at + common, "", "", "")
+    return Start(mine + at + common, "header", before[at:], opening) if common else None
+
+
+def _find_spaced(header: str, wanted: str) -> int | None:
+    """Return where `wanted` ends at the start of `header`, with other white space in it: what both have is its end."""
+    position = 0
+    for char in wanted:
+        if not char.isspace():
+            position = len(header) - len(header[position:].lstrip())
+            if header[position : position + 1] != char:
+                return None
+            position += 1
+    return position + _common(header[position:], wanted[len(wanted.rstrip()) :]) if position else None
 
 
 def _find_header(header: str, known: str, length: int) -> int | None:

@@ -10,17 +10,19 @@ from typing import Any
 
 import jinja2
 
-from sftplug.data.render.call import Call, Messages, Tools, assistants_in, make_call, tools_in
+from sftplug.data.render.call import PROBE, Call, Messages, Tools, assistants_in, make_call, tools_in, users_in
 from sftplug.data.render.check import (
     Finding,
     check_interruptions,
     check_iterations,
     check_order,
+    check_questions,
     check_spans,
     missing_texts,
     quote,
 )
-from sftplug.data.render.instrument import Compiled, Marks, TracedEnvironment, compile_traced
+from sftplug.data.render.instrument import TracedEnvironment
+from sftplug.data.render.marks import Compiled, Marks, compile_traced
 from sftplug.data.render.pieces import REASONING, Layout, lay_out
 from sftplug.data.render.questions import Asking, AskingEnvironment, AskingMarks, Field
 from sftplug.data.render.rendered import Rendered, Span, continue_prompt, cut_after, lost_stop, to_row
@@ -162,11 +164,12 @@ class Template:
         habit = self._habit(call)
         for number, stretch in enumerate(where):
             begin = start.at if number == 0 else stretch.first
-            stop = self._stop(layout, call, turn, Place(begin, stretch.last, stretch.end), habit)
+            stop = self._stop(layout, call, turn, Place(message, begin, begin, stretch.last, stretch.end), habit)
             if stop > begin or number == 0:
                 turn.spans.append((begin, stop))
         turn.findings += check_spans(layout, message, turn.spans, start.at)
         turn.findings += check_iterations(layout, message)
+        turn.findings += check_questions(layout, message, start.at, users_in(call.messages))
         turn.findings += check_interruptions(layout, message, tools_in(call.messages))
         return turn
 
@@ -180,29 +183,39 @@ class Template:
         if layout.text.startswith(prompt):
             return Start(len(prompt), "", "", "")
         traced = self._layout(before, add_generation_prompt=True)
-        start = find_start(layout, where, traced, self._generation_prompt(call))
+        asks = self._generation_prompt(call)
+        start = None if asks is None else find_start(layout, where, traced, asks, self._goes_on(before, prompt, asks))
         return start or self._start_by_header(layout, call, message, where)
+
+    def _goes_on(self, before: Call, prompt: str, asks: str) -> bool:
+        """Whether the template, after a tool's answer, asks for more of the turn and not for a new one."""
+        if not before.messages or before.messages[-1].get("role") != "tool":
+            return False
+        here = prompt[common_start(self._text(before), prompt) :]
+        return common_start(here.lstrip(), asks.lstrip()) == 0
 
     def _start_by_header(self, layout: Layout, call: Call, message: int, where: Place) -> Start | Finding:
         header = self._generation_prompt(call)
-        start = find_opening(layout.text[: where.first], header)
+        start = None if header is None else find_opening(layout, where, header)
         if start is not None:
             return start
         shown = quote(layout.text[max(0, where.first - 40) : where.first])
         text = (
             f"message {message}: the template cannot render a prompt for it, and its header {shown} "
-            f"is not the generation prompt {quote(header)}."
+            f"is not the generation prompt {quote(header or '')}."
         )
         return Finding("not_located", "error", message, text, where.first, where.last)
 
-    def _generation_prompt(self, call: Call) -> str:
-        """Return what the template adds for a reply to a user, the white space of the turn before left out."""
-        probe = [{"role": "user", "content": "sftplug"}]
+    def _generation_prompt(self, call: Call) -> str | None:
+        """Return what the template adds for a reply to a user, the white space of the turn before left out.
+
+        None when it cannot render a question alone.
+        """
+        probe = replace(call, messages=[dict(PROBE)], tools=None)
         try:
-            without = self.render_plain(probe, None, **call.kwargs)
-            prompt = self.render_plain(probe, None, add_generation_prompt=True, **call.kwargs)
+            without, prompt = self._text(probe), self._text(probe, add_generation_prompt=True)
         except TemplateError:
-            return ""
+            return None
         return prompt[common_start(without, prompt) :]
 
     def _stop(self, layout: Layout, call: Call, turn: Turn, where: Place, habit: Habit | None) -> int:
@@ -210,10 +223,24 @@ class Template:
         end = stop.at
         if turn.message + 1 < len(call.messages) and call.messages[turn.message + 1].get("role") == "tool":
             end = self._stop_before_tool(layout, call, turn.message, end, habit)
+        if end == stop.at and stop.by == "none":
+            end = self._stop_by_renders(layout, call, turn.message, end)
         if end == stop.at and stop.by == "none" and (end > where.first or not turn.spans):
             text = f"message {turn.message}: no token marks its end; the model would never learn to stop."
             turn.findings.append(Finding("no_stop", "policy", turn.message, text, where.first, end))
         return end
+
+    def _stop_by_renders(self, layout: Layout, call: Call, message: int, last: int) -> int:
+        """Return the end of what stands after the turn whatever comes next, where no mark says whose text it is."""
+        try:
+            alone, followed = self._text(call.until(message + 1)), self._text(call.followed(message))
+        except TemplateError:
+            return last
+        said, rest = layout.text[:last], layout.text[last:]
+        if not (alone.startswith(said) and followed.startswith(said)):
+            return last
+        tail = rest[: common_start(rest, followed[last:])]
+        return last + len(tail[: common_start(tail, alone[last:])].rstrip())
 
     def _stop_before_tool(self, layout: Layout, call: Call, message: int, end: int, habit: Habit | None) -> int:
         """Return the end of a turn that calls a tool: some templates show its stop only when it is the last turn."""
