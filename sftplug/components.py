@@ -10,9 +10,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
+from pydantic_core import CoreSchema
+
+from sftplug.strict import strict_scalars
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,6 +46,11 @@ class Component(BaseModel, ABC):
 
     shorthand: ClassVar[str | None] = None
     """The option that ``{name: value}`` sets in a recipe, so that ``roles: [user]`` can be written."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Take numbers and booleans as they are written."""
+        return cast("CoreSchema", strict_scalars(handler(source)))
 
     def check(self, recipe: Recipe) -> Iterable[str]:
         """Yield a sentence for everything in `recipe` that does not go together with this component.

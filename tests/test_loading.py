@@ -236,7 +236,7 @@ def test_a_default_of_the_wrong_type_is_the_plugin_s_fault(site, recipe_file):
     assert result.returncode == 2
     assert (
         "masking.width (recipe.yaml:20): the default that plugin acme (acme 1.2.3) gives it is wrong: input should be "
-        f"a valid integer, unable to parse string as an integer, not 'wide' ({file}:4). Set it in the recipe until "
+        f"a valid integer, not 'wide' ({file}:4). Set it in the recipe until "
         "the plugin is mended." in result.stderr
     )
 

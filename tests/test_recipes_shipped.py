@@ -1,12 +1,15 @@
 """Every shipped recipe is valid, opens with what a user needs to know, and can be copied and used elsewhere."""
 
+import json
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 from typer.testing import CliRunner
 
 from sftplug.cli import app
 from sftplug.recipe import load_recipe, shipped_recipes
+from sftplug.recipe.yaml import read_yaml
 from sftplug_tiny.make_data import files, render
 
 RECIPES = shipped_recipes()
@@ -26,6 +29,10 @@ def test_a_recipe_is_valid_and_opens_with_purpose_hardware_and_command(name):
     assert head[0].endswith(".")
     assert head[2].startswith("# Hardware: ")
     assert head[4] == f"#   sftplug train {name}"
+    # The schema is one file for all, written on installation: an editor finds it by the path from the recipe.
+    (line,) = [line for line in RECIPES[name].read_text().splitlines() if "yaml-language-server" in line]
+    schema = RECIPES[name].parent / line.removeprefix("# yaml-language-server: $schema=")
+    assert schema.resolve() == RECIPES["quickstart"].parent / "recipe.schema.json"
 
 
 def test_a_recipe_on_other_data_keeps_nothing_of_the_old_datasets_options():
@@ -71,7 +78,12 @@ def test_lists_shows_and_copies(tmp_path):
         "quickstart.yaml",
         "quickstart_train.jsonl",
         "quickstart_eval.jsonl",
+        "recipe.schema.json",
     }
+    schema = Draft202012Validator(json.loads((tmp_path / "recipe.schema.json").read_text()))
+    for recipe in tmp_path.glob("*.yaml"):
+        assert "\n# yaml-language-server: $schema=recipe.schema.json\n" in recipe.read_text()
+        assert list(schema.iter_errors(read_yaml(recipe).data)) == []
     loaded = load_recipe(str(tmp_path / "4_qlora.yaml"))
     assert loaded.recipe.data.train[0].source.label() == str(tmp_path / "quickstart_train.jsonl")
     again = runner.invoke(app, ["recipes", "copy", "quickstart", str(tmp_path)])

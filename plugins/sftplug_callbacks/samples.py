@@ -11,7 +11,7 @@ class Samples(Callback):
     """Answer fixed prompts before and after training, and show both side by side."""
 
     type: Literal["samples"] = "samples"
-    prompts: list[str] = Field(min_length=1)
+    prompts: list[str] = Field(min_length=1, examples=[["Tell me the capital of Egypt."]])
     """What the model is asked; best what the training rows do not hold."""
     chat: bool = True
     """Render each prompt as a user's message; false continues it as plain text."""

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import field_validator
 
-from sftplug import Conversation, DatasetFormat, Message, RowError, did_you_mean
+from sftplug import Conversation, DatasetFormat, Field, Message, RowError, did_you_mean
 
 
 class Columns(DatasetFormat):
@@ -17,9 +17,9 @@ class Columns(DatasetFormat):
     type: Literal["columns"] = "columns"
     system: str | None = None
     """The system prompt."""
-    user: str
+    user: str = Field(examples=["question"])
     """The question."""
-    assistant: str
+    assistant: str = Field(examples=["answer"])
     """The reply."""
 
     @field_validator("system", "user", "assistant")

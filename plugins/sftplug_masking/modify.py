@@ -85,7 +85,7 @@ class Regex(Masking):
 
     selects = False
     type: Literal["regex"] = "regex"
-    pattern: str
+    pattern: str = Field(examples=["I am an AI[^.]*\\."])
     """Regular expression, as Python's `re` reads it, searched in the rendered text of each row."""
     weight: float = Field(0.0, ge=0, allow_inf_nan=False)
     """Loss weight of the tokens it matches."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from sftplug import DataError, DatasetSource, InputPath, Row, did_you_mean
+from sftplug import DataError, DatasetSource, Field, InputPath, Row, did_you_mean
 from sftplug_sources import lines, tables
 from sftplug_sources.stored import Stored, find, is_url
 
@@ -28,7 +28,7 @@ class File(DatasetSource):
     """
 
     type: Literal["file"] = "file"
-    path: InputPath
+    path: InputPath = Field(examples=["rows.jsonl"])
     """The file, pattern, folder or URL; relative to the recipe that names it."""
     columns: tuple[str, ...] | None = None
     """Columns to read; all by default."""

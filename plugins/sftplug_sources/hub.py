@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import ClassVar, Literal
 
-from sftplug import DataError, DatasetSource, Row
+from sftplug import DataError, DatasetSource, Field, Row
 from sftplug_sources.tables import as_written, choose_columns
 
 
@@ -14,7 +14,7 @@ class Hub(DatasetSource):
     """A dataset on the Hub, streamed: nothing is downloaded that is not read."""
 
     type: Literal["hub"] = "hub"
-    hub: str
+    hub: str = Field(examples=["tatsu-lab/alpaca"])
     """Name of the dataset, such as ``tatsu-lab/alpaca``."""
     config: str | None = None
     """Configuration of the dataset."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from sftplug import ChatTemplate, InputPath, ModelError
+from sftplug import ChatTemplate, Field, InputPath, ModelError
 
 if TYPE_CHECKING:
     from sftplug import Recipe
@@ -74,7 +74,7 @@ class File(ChatTemplate):
     """A Jinja file of your own."""
 
     type: Literal["file"] = "file"
-    path: InputPath
+    path: InputPath = Field(examples=["template.jinja"])
     """The file; relative to the recipe that names it."""
     shorthand: ClassVar[str] = "path"
 

@@ -9,10 +9,12 @@ from typing import Annotated
 import typer
 
 from sftplug.cli.check import check
+from sftplug.cli.explain import explain
 from sftplug.cli.plugins import plugins
 from sftplug.cli.prepare import prepare
 from sftplug.cli.preview import preview
 from sftplug.cli.recipes import recipes
+from sftplug.cli.schema import schema
 from sftplug.cli.train import train
 from sftplug.errors import MaskError, SftplugError
 
@@ -26,6 +28,8 @@ app.command()(train)
 app.command()(check)
 app.command()(prepare)
 app.command()(preview)
+app.command()(schema)
+app.command()(explain)
 app.add_typer(recipes, name="recipes")
 app.add_typer(plugins, name="plugins")
 

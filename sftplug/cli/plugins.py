@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import rich
 import typer
 from rich.table import Table
 
+from sftplug.cli.display import show
 from sftplug.cli.options import NoPlugin, Verbose, be_verbose, warn
+from sftplug.cli.plugins_show import show_plugin
 from sftplug.plugins import load_plugins
 from sftplug.registry import build_registry
 
@@ -14,6 +15,7 @@ plugins = typer.Typer(
     help="List the installed plugins: distribution, version, what each offers, where it comes from.",
     invoke_without_command=True,
 )
+plugins.command("show")(show_plugin)
 
 
 @plugins.callback()
@@ -35,5 +37,5 @@ def _print_plugins(blocked: list[str]) -> None:
             if (mine := [key for key, offer in listed.items() if offer.plugin.name == name])
         ]
         table.add_row(name, plugin.distribution, plugin.version, "\n".join(offers) or "watches", plugin.module.__name__)
-    rich.print(table)
+    show(table)
     warn(registry.warnings())

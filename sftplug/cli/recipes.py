@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
-import rich
 import typer
 from rich.table import Table
 
+from sftplug.cli.display import show as show_table
+from sftplug.cli.schema import SCHEMA_FILE, write_schema
 from sftplug.errors import Problem, RecipeError
+from sftplug.plugins import load_plugins
 from sftplug.recipe import find_recipe, shipped_recipes
 from sftplug.recipe.model import resolve_path
 from sftplug.recipe.yaml import LocatedStr, read_yaml
+from sftplug.registry import build_registry
 
 recipes = typer.Typer(help="List, show and copy the shipped recipes.", invoke_without_command=True)
 
@@ -26,7 +30,7 @@ def _list(context: typer.Context) -> None:
     table = Table("recipe", "what it is for")
     for name, file in shipped_recipes().items():
         table.add_row(name, purpose(file))
-    rich.print(table)
+    show_table(table)
 
 
 def purpose(file: Path) -> str:
@@ -46,7 +50,10 @@ def show(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
 def copy(
     name: Annotated[str, typer.Argument(metavar="NAME")], destination: Annotated[Path, typer.Argument(metavar="DEST")]
 ) -> None:
-    """Copy a recipe to DEST, a folder or a .yaml file, with the recipes and data files it names."""
+    """Copy a recipe to DEST, a folder or a .yaml file, with the recipes and data files it names.
+
+    The schema of what is installed is written beside it, so that an editor knows every component and option.
+    """
     source = find_recipe(name)
     target = destination if destination.suffix in (".yaml", ".yml") else destination / source.name
     files = {source: target, **_needed(source, target.parent)}
@@ -59,7 +66,9 @@ def copy(
             copied.write_text(_with_new_paths(original), encoding="utf-8")
         else:
             shutil.copyfile(original, copied)
-    typer.echo("\n".join(str(file) for file in files.values()))
+    beside = target.parent / SCHEMA_FILE
+    write_schema(beside, build_registry(load_plugins()))
+    typer.echo("\n".join(str(file) for file in [*files.values(), beside]))
 
 
 def _named_files(recipe: Path) -> dict[str, Path]:
@@ -83,7 +92,7 @@ def _with_new_paths(recipe: Path) -> str:
     text = recipe.read_text(encoding="utf-8")
     for written, file in _named_files(recipe).items():
         text = text.replace(written, file.name)
-    return text
+    return re.sub(rf"(\$schema=)\S*{re.escape(SCHEMA_FILE)}", rf"\1{SCHEMA_FILE}", text)
 
 
 def _strings(data: object) -> Iterator[LocatedStr]:

@@ -6,11 +6,13 @@ builds the same classes with each kind replaced by the union of what is installe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, cast, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, model_validator
+from pydantic_core import CoreSchema
 
 from sftplug.components import (
     Adapter,
@@ -24,6 +26,7 @@ from sftplug.components import (
     ModelBuilder,
     Quantization,
 )
+from sftplug.strict import strict_scalars
 
 
 def resolve_path(value: Any) -> Any:
@@ -44,11 +47,12 @@ def _resolve_local_model(value: Any) -> Any:
     return resolve_path(value) if isinstance(value, str) and value.startswith((".", "/", "~")) else value
 
 
-def _as_list(value: Any) -> Any:
+def as_list(value: Any) -> Any:
+    """Let a single value stand for a list of one."""
     return [value] if isinstance(value, str | Mapping | BaseModel) else value
 
 
-def _as_unions(value: Any) -> Any:
+def as_unions(value: Any) -> Any:
     """Normalize ``a``, ``a + b``, ``[a, {b: …}]`` to a list (product) of lists (union)."""
     if isinstance(value, str | Mapping | BaseModel):
         value = [value]
@@ -77,6 +81,11 @@ class Section(BaseModel):
     alternatives: ClassVar[tuple[str, ...]] = ()
     """Keys of which a section has one: naming another replaces it when recipes are laid over each other."""
 
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Take numbers and booleans as they are written."""
+        return cast("CoreSchema", strict_scalars(handler(source)))
+
     @model_validator(mode="before")
     @classmethod
     def _from_shorthand(cls, value: Any) -> Any:
@@ -101,10 +110,10 @@ class ModelSection(Section):
     """Attention kernel: ``sdpa``, ``eager``, ``flash_attention_2`` …; null leaves the choice to transformers."""
 
 
-def _as_share(value: Any) -> Any:
+def as_share(value: Any) -> Any:
     """Read ``1%`` as 0.01."""
-    if isinstance(value, str) and value.strip().endswith("%"):
-        return float(value.strip()[:-1]) / 100
+    if isinstance(value, str) and (number := re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*%\s*", value)):
+        return float(number[1]) / 100
     return value
 
 
@@ -126,12 +135,12 @@ class SourceSection(Section):
     """What the rows look like."""
     first: int | None = Field(None, gt=0)
     """Read only so many rows, from the start."""
-    share: Annotated[float | None, BeforeValidator(_as_share)] = Field(None, gt=0, allow_inf_nan=False)
+    share: Annotated[float | None, BeforeValidator(as_share)] = Field(None, gt=0, allow_inf_nan=False)
     """Share of this source in the mix, as in ``60%``, or in proportion to the shares of the other sources, as in 2 and
     1; ``data.mix`` says of what."""
     epochs: float = Field(1.0, gt=0, allow_inf_nan=False)
     """How often each row is seen; of a fraction, rows drawn by ``train.seed``."""
-    masking: Annotated[MaskingList | None, BeforeValidator(_as_unions)] = None
+    masking: Annotated[MaskingList | None, BeforeValidator(as_unions)] = None
     """Which tokens of these rows are trained, where that differs from the recipe's ``masking``."""
     template_kwargs: dict[str, Any] = Field(default_factory=dict)
     """More arguments of the chat template for these rows, such as ``enable_thinking``."""
@@ -146,17 +155,17 @@ class SourceSection(Section):
             return value
         own = {name: item for name, item in value.items() if name in cls.model_fields and name != "source"}
         options = {name: item for name, item in value.items() if name not in cls.model_fields}
-        known = [name for key, name in _SOURCE_OF.items() if key in options]
+        known = [name for key, name in SOURCE_OF.items() if key in options]
         if "source" not in value and len(known) != 1:
             raise ValueError("needs exactly one of `path` and `hub`, or a `source`.")
         return {**own, "source": {"type": value.get("source", *known), **options}}
 
 
-_SOURCE_OF = {"path": "file", "hub": "hub"}
+SOURCE_OF = {"path": "file", "hub": "hub"}
 """Option -> the source that it stands for."""
 
 
-Share = Annotated[float, BeforeValidator(_as_share), Field(ge=0.0, le=1.0)]
+Share = Annotated[float, BeforeValidator(as_share), Field(ge=0.0, le=1.0)]
 """A share: a number from 0 to 1, or per cent as in ``1%``."""
 
 
@@ -173,9 +182,9 @@ class MixSection(Section):
 class DataSection(Section):
     """The rows to train and to evaluate on."""
 
-    train: Annotated[tuple[SourceSection, ...], BeforeValidator(_as_list), Field(min_length=1)]
+    train: Annotated[tuple[SourceSection, ...], BeforeValidator(as_list), Field(min_length=1)]
     """One source, or a list of sources."""
-    eval: Annotated[tuple[SourceSection, ...], BeforeValidator(_as_list)] = ()
+    eval: Annotated[tuple[SourceSection, ...], BeforeValidator(as_list)] = ()
     """Held-out rows, in the same form."""
     eval_fraction: float = Field(0.0, ge=0.0, lt=1.0)
     """Instead of `eval`: hold this share of the training rows out, chosen by ``train.seed``."""
@@ -219,20 +228,20 @@ class SpansSection(Section):
 class Recipe(Section):
     """Everything a run needs to know."""
 
-    plugins: tuple[str, ...] = ()
+    plugins: Annotated[tuple[str, ...], BeforeValidator(as_list)] = ()
     """Plugins to use beside those whose components are named: installed names, or files such as ``./mine.py``."""
     model: ModelSection
     data: DataSection
     chat_template: ChatTemplate = Field("tokenizer", validate_default=True)
     """How conversations become text."""
-    masking: Annotated[MaskingList, BeforeValidator(_as_unions)] = Field("assistant", validate_default=True)
+    masking: Annotated[MaskingList, BeforeValidator(as_unions)] = Field("assistant", validate_default=True)
     """Which tokens are trained. In a list the weights multiply; ``a + b`` unites two strategies."""
     spans: SpansSection = SpansSection()
     quantization: Quantization
     """In which numbers the base weights are held. Left out, the adapter says what suits it."""
     adapter: Adapter = Field("full", validate_default=True)
     """Which parameters are trained."""
-    callbacks: Annotated[tuple[Callback, ...], BeforeValidator(_as_list)] = ()
+    callbacks: Annotated[tuple[Callback, ...], BeforeValidator(as_list)] = ()
     """What watches the training loop, in this order."""
     train: dict[str, Any] = Field(default_factory=dict)
     """Options of the trainer: the fields of ``trl.SFTConfig``."""

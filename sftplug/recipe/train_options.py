@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -88,6 +89,29 @@ def train_fields() -> dict[str, str]:
             if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
                 fields[statement.target.id] = ast.unparse(statement.annotation)
     return {name: annotation for name, annotation in fields.items() if not annotation.startswith("ClassVar")}
+
+
+def train_schema() -> dict[str, Any]:
+    """Return the JSON Schema of the ``train`` section: every field but those that sftplug owns."""
+    described = _descriptions()
+    properties = {
+        name: {**_adapter(annotation).json_schema(), **described.get(name, {})}
+        for name, annotation in train_fields().items()
+        if name not in OWNED
+    }
+    return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
+_ENTRY = re.compile(r"^( +)(\w+) ?\(.*\):[ ]*\n((?:\1 +.*\n|[ ]*\n)+)", re.MULTILINE)
+"""A parameter in the docstring of a configuration class: name, type, and an indented text."""
+
+
+def _descriptions() -> dict[str, dict[str, str]]:
+    """Return what the libraries' own docstrings say of each field."""
+    classes = [node for tree in _trees() for node in tree.body if isinstance(node, ast.ClassDef)]
+    texts = [ast.get_docstring(node, clean=True) or "" for node in classes if node.name in _CONFIG_CLASSES]
+    found = [entry for text in reversed(texts) for entry in _ENTRY.finditer(f"{text}\n")]
+    return {entry[2]: {"description": " ".join(entry[3].split())} for entry in found}
 
 
 @cache

@@ -1,0 +1,34 @@
+"""Print tables: with boxes and colour on a terminal, plain and never cut anywhere else."""
+
+from __future__ import annotations
+
+import io
+
+import rich
+import typer
+from rich.console import Console
+from rich.table import Table
+
+WIDE = 100_000
+"""As wide as any table; nobody looks at a pipe."""
+
+
+def show(table: Table) -> None:
+    """Print `table`."""
+    console = rich.get_console()
+    if console.is_terminal:
+        console.print(table)
+        return
+    table.box, table.pad_edge, table.show_lines = None, False, False
+    table.padding = (0, 2, 0, 0)
+    for column in table.columns:
+        column.no_wrap = True
+    plain = Console(file=io.StringIO(), width=WIDE, color_system=None, force_terminal=False)
+    with plain.capture() as capture:
+        plain.print(table)
+    typer.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
+
+
+def say(text: str) -> None:
+    """Print a line as it is, without markup."""
+    rich.get_console().print(text, markup=False, highlight=False, soft_wrap=True)

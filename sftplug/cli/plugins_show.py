@@ -1,0 +1,82 @@
+"""``sftplug plugins show``"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from sftplug.blame import NOUNS, place_of
+from sftplug.cli.display import say, show
+from sftplug.cli.options import warn
+from sftplug.components import Component
+from sftplug.errors import PluginError, did_you_mean
+from sftplug.plugins import Plugin, load_plugins
+from sftplug.recipe.describe import example_of, options_of
+from sftplug.registry import Offer, Registry, build_registry
+
+
+def show_plugin(
+    context: typer.Context, name: Annotated[str, typer.Argument(help="Name of a plugin, or of a component.")]
+) -> None:
+    """Show what a plugin offers, or a component: options, an example, and where it comes from."""
+    registry = build_registry(load_plugins(context.obj or []))
+    plugin = registry.plugins.loaded.get(name)
+    found = _offers(registry, name, plugin)
+    if plugin is None and not found:
+        raise PluginError(_unknown(registry, name))
+    if plugin is not None:
+        _show_plugin(plugin)
+    for kind, component_name, offer in found:
+        _show_component(kind, component_name, offer)
+    warn(str(clash) for clash in registry.clashes.values() if clash.name == name)
+
+
+def _offers(registry: Registry, name: str, plugin: Plugin | None) -> list[tuple[type[Component], str, Offer]]:
+    """Return what the plugin of that name offers, and every component of that name."""
+    return [
+        (kind, component, offer)
+        for kind, offers in registry.offers.items()
+        for component, offer in sorted(offers.items())
+        if component == name or (plugin is not None and offer.plugin is plugin)
+    ]
+
+
+def _unknown(registry: Registry, name: str) -> str:
+    broken = registry.plugins.broken.get(name)
+    clashes = [str(clash) for clash in registry.clashes.values() if clash.name == name]
+    if broken is not None or clashes:
+        return "\n".join([*([str(broken)] if broken else []), *clashes])
+    known = [*registry.plugins.loaded, *(name for offers in registry.offers.values() for name in offers)]
+    return f"no plugin and no component is named '{name}'.{did_you_mean(name, known)} `sftplug plugins` lists them."
+
+
+def _show_plugin(plugin: Plugin) -> None:
+    say(f"plugin {plugin.name}")
+    if plugin.module.__doc__:
+        say(f"  {plugin.module.__doc__.splitlines()[0]}")
+    say(f"  distribution  {plugin.distribution} {plugin.version}".rstrip())
+    say(f"  source        {plugin.source}")
+    say(f"  sha256        {plugin.sha256}")
+    hooks = [name for name, value in inspect.getmembers(plugin.module) if hasattr(value, "sftplug_impl")]
+    say(f"  hooks         {', '.join(hooks)}")
+
+
+def _show_component(kind: type[Component], name: str, offer: Offer) -> None:
+    say(f"\n{NOUNS[kind]} {name}")
+    for line in (inspect.getdoc(offer.component) or "").splitlines():
+        say(f"  {line}".rstrip())
+    say(f"  plugin  {offer.plugin}, sha256 {offer.plugin.sha256}")
+    say(f"  source  {place_of(offer.component)}\n")
+    options = options_of(offer.component)
+    if options:
+        table = Table("option", "type", "default", "what it does")
+        for option in options:
+            table.add_row(*map(escape, (option.name, option.type, option.default, option.description)))
+        show(table)
+    else:
+        say("  no options")
+    say("\n" + example_of(offer.component).rstrip())

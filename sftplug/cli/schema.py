@@ -1,0 +1,41 @@
+"""``sftplug schema``"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sftplug.cli.options import NoPlugin, warn
+from sftplug.plugins import load_plugins
+from sftplug.registry import Registry, build_registry
+
+SCHEMA_FILE = "recipe.schema.json"
+"""The name under which recipes look for their schema: beside them, or in the folder of the shipped ones."""
+
+
+def schema(
+    output: Annotated[Path | None, typer.Option("--output", metavar="FILE", help="Write it there instead.")] = None,
+    no_plugin: NoPlugin = None,
+) -> None:
+    """Print the JSON Schema of a recipe for exactly what is installed; editors complete and check with it."""
+    registry = build_registry(load_plugins(no_plugin or []))
+    warn(registry.warnings())
+    if output is None:
+        typer.echo(_text(registry), nl=False)
+    else:
+        write_schema(output, registry)
+        typer.echo(f"# yaml-language-server: $schema={output.name}")
+
+
+def write_schema(file: Path, registry: Registry) -> None:
+    """Write the schema of what `registry` offers."""
+    file.write_text(_text(registry), encoding="utf-8")
+
+
+def _text(registry: Registry) -> str:
+    from sftplug.recipe.schema import recipe_schema
+
+    return json.dumps(recipe_schema(registry), indent=1, ensure_ascii=False) + "\n"

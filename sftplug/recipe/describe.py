@@ -1,0 +1,160 @@
+"""Describe a component to a user: its options, and a section of a recipe that uses it."""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Union
+
+import yaml
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
+
+from sftplug.components import (
+    Adapter,
+    Callback,
+    Component,
+    DatasetFormat,
+    DatasetSource,
+    LengthPolicy,
+    Masking,
+    ModelBuilder,
+    Quantization,
+)
+
+ILLUSTRATED = 3
+"""So many options with a default are shown in an example, beside those that must be given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option of a component."""
+
+    name: str
+    type: str
+    default: str
+    description: str
+
+
+def options_of(component: type[Component]) -> list[Option]:
+    """Return the options of `component` in the order of its class, in the words of a recipe."""
+    fields = [(name, field) for name, field in component.model_fields.items() if name != "type"]
+    return [
+        Option(name, _type_of(field), _default_of(field), " ".join(str(field.description or "").split()))
+        for name, field in fields
+    ]
+
+
+def _type_of(field: FieldInfo) -> str:
+    limits = [
+        f"{sign} {getattr(item, name)}"
+        for item in field.metadata
+        for kind, sign, name in _LIMITS
+        if isinstance(item, kind)
+    ]
+    return ", ".join([words_for(field.annotation), *limits])
+
+
+_LIMITS = ((Gt, ">", "gt"), (Ge, "≥", "ge"), (Lt, "<", "lt"), (Le, "≤", "le"))
+_WORDS: Mapping[Any, str] = {
+    str: "text",
+    int: "whole number",
+    float: "number",
+    bool: "true or false",
+    type(None): "null",
+    dict: "mapping",
+    list: "list",
+    tuple: "list",
+    Any: "anything",
+}
+
+
+def words_for(annotation: Any) -> str:
+    """Return what to call a type to someone who writes YAML: ``list of text or null``."""
+    if annotation in _WORDS:
+        return _WORDS[annotation]
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Literal:
+        return ", ".join(map(str, inner))
+    if origin in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys(map(words_for, inner)))
+    if origin is typing.Annotated:
+        return words_for(inner[0])
+    if origin in (list, tuple, set, frozenset):
+        items = [item for item in inner if item is not Ellipsis]
+        return f"list of {' or '.join(dict.fromkeys(map(words_for, items)))}"
+    return _WORDS.get(origin) or str(getattr(annotation, "__name__", annotation))
+
+
+def _default_of(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    return _flow(to_jsonable_python(field.get_default(call_default_factory=True, validated_data={}), fallback=str))
+
+
+def _flow(value: Any) -> str:
+    """Return `value` as one line of YAML."""
+    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000, sort_keys=False)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+# --- an example -------------------------------------------------------------------------------------------------------
+
+
+def example_of(component: type[Component]) -> str:
+    """Return a section of a recipe, as YAML, that uses `component`; laid over a whole recipe it is valid."""
+    written = _written(component)
+    return yaml.safe_dump(_section(component, written), sort_keys=False, allow_unicode=True)
+
+
+def _written(component: type[Component]) -> Any:
+    """Return the component as a recipe writes it: what must be given, and a few options with their defaults."""
+    name = component.model_fields["type"].default
+    fields = {name: field for name, field in component.model_fields.items() if name != "type"}
+    given = {key: _example_value(key, field) for key, field in fields.items() if field.is_required()}
+    plain = {key: field.default for key, field in fields.items() if isinstance(field.default, str | int | float)}
+    given |= dict(list(plain.items())[:ILLUSTRATED])
+    return {"type": name, **given} if given else name
+
+
+def _section(component: type[Component], written: Any) -> dict[str, Any]:
+    if issubclass(component, DatasetSource):
+        options = {"source": written} if isinstance(written, str) else {"source": written.pop("type"), **written}
+        return {"data": {"train": [{**options, "format": "messages"}]}}
+    if issubclass(component, DatasetFormat):
+        return {"data": {"train": [{"path": "rows.jsonl", "format": written}]}}
+    if issubclass(component, LengthPolicy):
+        return {"data": {"max_length": 1024, "too_long": written}}
+    if issubclass(component, Masking):
+        return {"masking": written if component.selects else ["assistant", written]}
+    if issubclass(component, ModelBuilder):
+        return {"model": {"build": written}}
+    if issubclass(component, Adapter):
+        return {"quantization": component.default_quantization, "adapter": written}
+    if issubclass(component, Quantization):
+        return {"quantization": written, **({} if component.trainable else {"adapter": "lora"})}
+    return {"callbacks": [written]} if issubclass(component, Callback) else {"chat_template": written}
+
+
+def _example_value(name: str, field: FieldInfo) -> Any:
+    if field.examples:
+        return field.examples[0]
+    return _value_of(name, field.annotation)
+
+
+def _value_of(name: str, annotation: Any) -> Any:
+    """Return some value of a type; the option's own name where it is text."""
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Literal:
+        return inner[0]
+    if origin in (list, tuple, set, frozenset) or annotation in (list, tuple):
+        return [_value_of(name, inner[0])] if inner else [name]
+    if inner and origin is not dict:
+        return _value_of(name, inner[0])
+    values: Iterable[tuple[Any, Any]] = ((bool, True), (int, 1), (float, 1.0), (dict, {}))
+    kind = origin or annotation
+    return next((value for of, value in values if inspect.isclass(kind) and issubclass(kind, of)), name)

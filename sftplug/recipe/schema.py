@@ -1,0 +1,239 @@
+"""The JSON Schema of a recipe, for exactly what is installed: what an editor completes, explains and underlines.
+
+It says what a recipe may look like. What takes more than the recipe to know, the loader knows alone: whether files
+exist, what an extended recipe says, what does not go together, and what a component's own validators refuse.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from annotated_types import MinLen
+from pydantic import BaseModel, BeforeValidator, TypeAdapter
+from pydantic.fields import FieldInfo
+from pydantic.json_schema import GenerateJsonSchema
+
+from sftplug.blame import NOUNS
+from sftplug.components import Component, DatasetSource
+from sftplug.recipe.model import SOURCE_OF, Recipe, Section, SourceSection, as_list, as_share, as_unions
+from sftplug.recipe.train_options import train_schema
+from sftplug.registry import Registry
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+Schema = dict[str, Any]
+
+
+def recipe_schema(registry: Registry) -> Schema:
+    """Return the JSON Schema of a recipe file, with the components that `registry` offers.
+
+    A recipe that extends another may leave out whatever the other says, so for it nothing is required.
+    """
+    writer = _Writer(registry)
+    whole, part = writer.section(Recipe, False), writer.section(Recipe, True)
+    plugins = ", ".join(map(str, registry.plugins.loaded.values()))
+    return {
+        "$schema": DIALECT,
+        "title": "sftplug recipe",
+        "$comment": f"Written by `sftplug schema` for: {plugins}.",
+        "type": "object",
+        "if": {"required": ["extends"], "properties": {"extends": {"type": "string"}}},
+        "then": part,
+        "else": whole,
+        "$defs": writer.definitions,
+    }
+
+
+@dataclass(slots=True)
+class _Writer:
+    """Writes each part once, under a name; `part` is the form in which nothing is required."""
+
+    registry: Registry
+    definitions: dict[str, Schema] = field(default_factory=dict)
+
+    def _define(self, name: str, part: bool, schema: Schema) -> Schema:
+        name = f"{name.replace(' ', '_')}{'_in_part' if part else ''}"
+        self.definitions[name] = schema
+        return {"$ref": f"#/$defs/{name}"}
+
+    # --- sections ---
+
+    def section(self, section: type[Section], part: bool) -> Schema:
+        """Return a reference to the schema of a section of the core."""
+        properties = {name: self._field(item, part) for name, item in section.model_fields.items()}
+        required = [name for name, item in section.model_fields.items() if item.is_required()]
+        if section is SourceSection:
+            return self._define("source_section", part, self._sources(properties, required, part))
+        if section is Recipe:
+            _open(properties, required, part)
+        schema = _object(properties, [] if part else required, inspect.getdoc(section))
+        if section.shorthand:
+            schema = {"anyOf": [{"type": "string"}, schema]}
+        return self._define(section.__name__, part, schema)
+
+    def _field(self, item: FieldInfo, part: bool) -> Schema:
+        schema = self._value(item.annotation, item.metadata, part)
+        described = {"description": _one_line(item.description)} if item.description else {}
+        return {**schema, **described, **_default(item)}
+
+    def _value(self, annotation: Any, metadata: Sequence[Any], part: bool) -> Schema:
+        forms = [item.func for item in metadata if isinstance(item, BeforeValidator)]
+        if as_unions in forms:
+            return _any_of([self._maskings(), *_null_in(annotation)])
+        if as_list in forms:
+            (inner, *_) = typing.get_args(annotation)
+            least = next((item.min_length for item in metadata if isinstance(item, MinLen)), 0)
+            many = {"type": "array", "items": self._type(inner, False), "minItems": least}
+            return {"anyOf": [self._type(inner, part), many]}
+        if _holds_parts(annotation):
+            return self._type(annotation, part)
+        limits = tuple(item for item in metadata if not isinstance(item, BeforeValidator))
+        whole: Any = Annotated[(annotation, *limits)] if limits else annotation
+        leaf = TypeAdapter(whole).json_schema(schema_generator=_Lenient)
+        return {"anyOf": [leaf, {"type": "string", "pattern": _PER_CENT}]} if as_share in forms else _untitled(leaf)
+
+    def _type(self, annotation: Any, part: bool) -> Schema:
+        if inspect.isclass(annotation) and issubclass(annotation, Component):
+            return self._component(annotation, part)
+        if inspect.isclass(annotation) and issubclass(annotation, Section):
+            return self.section(annotation, part)
+        if _null_in(annotation):
+            inner = [self._type(item, part) for item in typing.get_args(annotation) if item is not type(None)]
+            return _any_of([*inner, {"type": "null"}])
+        return _untitled(TypeAdapter(annotation).json_schema(schema_generator=_Lenient))
+
+    # --- components ---
+
+    def _component(self, kind: type[Component], part: bool) -> Schema:
+        """Return every way to write a component: its name, a mapping with a type, its name with options."""
+        written = [self._by_name(kind), *self._mappings(kind, part)]
+        return self._define(NOUNS[kind], part, {"anyOf": written, "description": _one_line(inspect.getdoc(kind))})
+
+    def _by_name(self, kind: type[Component]) -> Schema:
+        """Return the names that can stand alone: those of components that need no option."""
+        return {"enum": [name for name, options in self._offered(kind) if not options.get("required")]}
+
+    def _mappings(self, kind: type[Component], part: bool) -> list[Schema]:
+        return [way for name, options in self._offered(kind) for way in self._ways(kind, name, options, part)]
+
+    def _ways(self, kind: type[Component], name: str, options: Schema, part: bool) -> list[Schema]:
+        component = self.registry.offers[kind][name].component
+        typed = {**options, "properties": {"type": {"const": name}, **options["properties"]}}
+        typed["required"] = [] if part else ["type", *options.get("required", ())]
+        short = options["properties"].get(component.shorthand)
+        alone = short is not None and set(options.get("required", ())) <= {component.shorthand}
+        named = _object({name: {"anyOf": [options, short]} if alone else options}, [name])
+        noun = f"{NOUNS[kind]}.{name}"
+        return [self._define(noun, part, typed), self._define(f"{noun}.named", False, named)]
+
+    def _offered(self, kind: type[Component]) -> list[tuple[str, Schema]]:
+        offers = sorted(self.registry.offers[kind].items())
+        return [(name, self._options(offer.component)) for name, offer in offers]
+
+    def _options(self, component: type[Component]) -> Schema:
+        """Return the schema of a component's options, its ``type`` left out; parts of it go to the definitions."""
+        template = f"#/$defs/{component.__module__}.{component.__name__}.{{model}}"
+        schema = component.model_json_schema(ref_template=template, schema_generator=_Lenient)
+        for name, inner in schema.pop("$defs", {}).items():
+            self.definitions[f"{component.__module__}.{component.__name__}.{name}"] = inner
+        properties = {name: _untitled(item) for name, item in schema["properties"].items() if name != "type"}
+        required = [name for name in schema.get("required", ()) if name != "type"]
+        return _object(properties, required, inspect.getdoc(component))
+
+    # --- two sections that are written in a way of their own ---
+
+    def _maskings(self) -> Schema:
+        kind = next(kind for kind, noun in NOUNS.items() if noun == "masking")
+        alone = self._by_name(kind)
+        names = "|".join(map(re.escape, alone["enum"]))
+        union = {"type": "string", "pattern": rf"^\s*({names})(\s*\+\s*({names}))*\s*$"}
+        one = self._component(kind, False)
+        item = {"anyOf": [one, union, {"type": "array", "items": one}]}
+        return self._define("maskings", False, {"anyOf": [one, union, {"type": "array", "items": item}]})
+
+    def _sources(self, properties: Schema, required: list[str], part: bool) -> Schema:
+        """Return the ways to write a source: its options stand beside those of its section."""
+        mapping = {"anyOf": self._mappings(DatasetSource, False)}
+        own = {name: item for name, item in properties.items() if name != "source"}
+        ways = [_object({**own, "source": mapping}, [] if part else required)]
+        for name, options in self._offered(DatasetSource):
+            needed = {*required, *options.get("required", ())}
+            if any(source == name and key in needed for key, source in SOURCE_OF.items()):
+                needed.remove("source")  # the option says it
+            stated = {**options["properties"], **own, "source": {"const": name}}
+            ways.append(_object(stated, [] if part else sorted(needed), options.get("description")))
+        return {"anyOf": ways}
+
+
+def _open(properties: Schema, required: list[str], part: bool) -> None:
+    """Say of a recipe what its class does not: that it may extend another, and what is filled in."""
+    required.remove("quantization")  # left out or null, the adapter says what suits it
+    properties["quantization"] = {"anyOf": [properties["quantization"], {"type": "null"}]}
+    properties["extends"] = {
+        "type": ["string", "null"],
+        "description": "The recipe that this one is laid over: a path, or the name of a shipped recipe.",
+    }
+    properties["train"] = {**properties["train"], **train_schema()}
+
+
+# --- small parts ------------------------------------------------------------------------------------------------------
+
+_PER_CENT = r"^\s*[0-9]+(\.[0-9]+)?\s*%\s*$"
+
+
+class _Lenient(GenerateJsonSchema):
+    """What JSON Schema has no words for is left open rather than an error: the loader checks it."""
+
+    ignored_warning_kinds: set[Any] = {  # noqa: RUF012 - pydantic's own
+        "skipped-choice",
+        "non-serializable-default",
+        "skipped-discriminator",
+    }
+
+    def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> Schema:
+        return {}
+
+
+def _object(properties: Mapping[str, Any], required: Iterable[str], description: str | None = None) -> Schema:
+    described = {"description": _one_line(description)} if description else {}
+    needed = {"required": list(required)} if required else {}
+    return {"type": "object", **described, "properties": dict(properties), **needed, "additionalProperties": False}
+
+
+def _any_of(schemas: list[Schema]) -> Schema:
+    return schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+
+
+def _untitled(schema: Schema) -> Schema:
+    """Leave out the titles that pydantic makes of names: they say nothing new."""
+    return {
+        key: [_untitled(item) if isinstance(item, dict) else item for item in value]
+        if isinstance(value, list)
+        else value
+        for key, value in schema.items()
+        if key != "title"
+    }
+
+
+def _default(item: FieldInfo) -> Schema:
+    plain = isinstance(item.default, str | int | float | bool) or (item.default is None and not item.is_required())
+    return {"default": item.default} if plain and not item.default_factory else {}
+
+
+def _null_in(annotation: Any) -> list[Schema]:
+    return [{"type": "null"}] if type(None) in typing.get_args(annotation) else []
+
+
+def _holds_parts(annotation: Any) -> bool:
+    """Whether a component or a section stands in `annotation`."""
+    if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
+        return True
+    return any(_holds_parts(item) for item in typing.get_args(annotation))
+
+
+def _one_line(text: str | None) -> str:
+    return " ".join(str(text or "").split())
