@@ -235,9 +235,8 @@ def test_a_default_of_the_wrong_type_is_the_plugin_s_fault(site, recipe_file):
     result = site.sftplug("check", recipe_file(masking="mine"))
     assert result.returncode == 2
     assert (
-        "masking.width (recipe.yaml:20): the default that plugin acme (acme 1.2.3) gives it is wrong: input should be "
-        f"a valid integer, not 'wide' ({file}:4). Set it in the recipe until "
-        "the plugin is mended." in result.stderr
+        "masking.width (recipe.yaml:20): the default that plugin acme (acme 1.2.3) gives it is wrong: must be a "
+        f"whole number, not 'wide' ({file}:4). Set it in the recipe until it is mended." in result.stderr
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 import rich
+import rich.box
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -17,6 +18,7 @@ def show(table: Table) -> None:
     """Print `table`."""
     console = rich.get_console()
     if console.is_terminal:
+        table.box, table.header_style = rich.box.SIMPLE_HEAD, "bold"
         console.print(table)
         return
     table.box, table.pad_edge, table.show_lines = None, False, False
@@ -29,6 +31,6 @@ def show(table: Table) -> None:
     typer.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
 
 
-def say(text: str) -> None:
-    """Print a line as it is, without markup."""
-    rich.get_console().print(text, markup=False, highlight=False, soft_wrap=True)
+def say(text: str, style: str | None = None) -> None:
+    """Print a line as it is, without markup; in `style` on a terminal."""
+    rich.get_console().print(text, style=style, markup=False, highlight=False, soft_wrap=True)

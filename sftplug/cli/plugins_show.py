@@ -55,7 +55,7 @@ def _unknown(registry: Registry, name: str) -> str:
 
 
 def _show_plugin(plugin: Plugin) -> None:
-    say(f"plugin {plugin.name}")
+    say(f"plugin {plugin.name}", "bold cyan")
     if plugin.module.__doc__:
         say(f"  {plugin.module.__doc__.splitlines()[0]}")
     say(f"  distribution  {plugin.distribution} {plugin.version}".rstrip())
@@ -66,7 +66,7 @@ def _show_plugin(plugin: Plugin) -> None:
 
 
 def _show_component(kind: type[Component], name: str, offer: Offer) -> None:
-    say(f"\n{NOUNS[kind]} {name}")
+    say(f"\n{NOUNS[kind]} {name}", "bold cyan")
     for line in (inspect.getdoc(offer.component) or "").splitlines():
         say(f"  {line}".rstrip())
     say(f"  plugin  {offer.plugin}, sha256 {offer.plugin.sha256}")
@@ -79,4 +79,4 @@ def _show_component(kind: type[Component], name: str, offer: Offer) -> None:
         show(table)
     else:
         say("  no options")
-    say("\n" + example_of(offer.component).rstrip())
+    say("\n" + example_of(offer.component).rstrip(), "green")

@@ -24,7 +24,7 @@ def problems_from(error: ValidationError, tree: Tree, root: type[BaseModel], reg
         path = _path_in(tree.data, detail["loc"])
         owner = _owner_of_default(detail, root, registry)
         if owner is not None:
-            defaults.append(_wrong_default(detail, path, tree, owner))
+            defaults.append(_wrong_default(_sentence(detail, root, registry), (*path, detail["loc"][-1]), tree, owner))
         else:
             found.setdefault(path, []).append(_sentence(detail, root, registry))
     return defaults + [problem_at(tree, path, text) for path, texts in found.items() for text in _joined(texts)]
@@ -162,13 +162,11 @@ def _owner_of_default(detail: Any, root: type[BaseModel], registry: Registry) ->
     return next((offer for offer in offers if offer.component is model), None)
 
 
-def _wrong_default(detail: Any, path: Path_, tree: Tree, offer: Offer) -> Problem:
+def _wrong_default(wrong: str, path: Path_, tree: Tree, offer: Offer) -> Problem:
     """Blame the plugin: of this option the recipe says nothing."""
-    name = detail["loc"][-1]
-    path = path if path[-1:] == (name,) else (*path, name)
-    wrong = f"{detail['msg'][0].lower()}{detail['msg'][1:]}, not {_short(detail['input'])}"
-    text = f"the default that plugin {offer.plugin} gives it is wrong: {wrong} ({place_of(offer.component)})."
-    return problem_at(tree, path, f"{text} Set it in the recipe until the plugin is mended.")
+    path = path if path[-2:-1] != path[-1:] else path[:-1]
+    text = f"the default that plugin {offer.plugin} gives it is wrong: {wrong.rstrip('.')}"
+    return problem_at(tree, path, f"{text} ({place_of(offer.component)}). Set it in the recipe until it is mended.")
 
 
 def _unknown_key(name: str, around: Iterable[str | int], root: type[BaseModel], registry: Registry) -> str:
