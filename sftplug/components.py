@@ -7,6 +7,7 @@ methods, so that listing plugins stays instant.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -62,6 +63,11 @@ class Component(BaseModel, ABC):
 
 class DatasetSource(Component):
     """Says where rows come from. In a recipe its options stand beside ``format``: ``{path: …, format: …}``."""
+
+    @property
+    def remote(self) -> bool:
+        """Whether reading the rows goes over the network; ``sftplug plan`` then leaves them unread."""
+        return False
 
     @abstractmethod
     def rows(self) -> Iterator[Row]:
@@ -141,6 +147,29 @@ class Quantization(Component):
     def bytes_per_parameter(self) -> float:
         """Bytes of one weight of a quantized module; override to add its share of the quantization constants."""
         return self.bits / 8
+
+    def weight_bytes(self, shape: Sequence[int]) -> int:
+        """Return the bytes of one quantized weight of `shape`, quantization constants and all.
+
+        By default `bytes_per_parameter` for each of its numbers; override where a backend rounds up to whole blocks.
+        """
+        return math.ceil(math.prod(shape) * self.bytes_per_parameter)
+
+    def quantized(self, model: nn.Module) -> frozenset[str]:
+        """Return the names of the parameters of `model` that are held in `bits`; the others stay in the dtype.
+
+        `model` is on the meta device, a copy that may be changed. By default transformers' own quantizer says so, for
+        the ``quantization_config`` of `load_kwargs`; override for a backend that quantizes in `prepare_model`.
+        """
+        config = self.load_kwargs().get("quantization_config")
+        if config is None:
+            return frozenset()
+        from transformers.quantizers import AutoHfQuantizer
+
+        quantizer = AutoHfQuantizer.from_config(config)
+        quantizer.preprocess_model(model=model, device_map=None)
+        names = [name for name, _ in model.named_parameters()]
+        return frozenset(name for name in names if quantizer.param_needs_quantization(model, name))
 
     @abstractmethod
     def load_kwargs(self) -> dict[str, Any]:

@@ -108,19 +108,31 @@ def end_tokens(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> frozenset[
     return frozenset(tokenizer.convert_ids_to_tokens(ids)) if len(ids) > 1 else frozenset()
 
 
-def skeleton(recipe: Recipe) -> PreTrainedModel:
-    """Return the model without weights: its modules and shapes, on the meta device."""
+def skeleton(recipe: Recipe, **options: Any) -> PreTrainedModel:
+    """Return the model without weights: its modules and shapes, on the meta device.
+
+    `options` go to ``from_config``: ``dtype``, ``attn_implementation``. Raises ModelError when the configuration
+    cannot be had.
+    """
     quiet_libraries()
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    path, options = base_model_path(recipe), _options(recipe)
+    config = model_config(recipe)
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=recipe.model.trust_remote_code, **options)
+
+
+def model_config(recipe: Recipe) -> Any:
+    """Return the model's configuration. Raises ModelError when it cannot be had."""
+    quiet_libraries()
+    from transformers import AutoConfig
+
+    path = base_model_path(recipe)
     try:
-        config = AutoConfig.from_pretrained(path, **options)
+        return AutoConfig.from_pretrained(path, **_options(recipe))
     except (OSError, ValueError) as error:
         raise ModelError(f"the configuration of {path} cannot be loaded: {error}") from error
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, trust_remote_code=options["trust_remote_code"])
 
 
 def check_model(recipe: Recipe) -> list[str]:

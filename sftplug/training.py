@@ -19,6 +19,7 @@ from sftplug.run.failure import explaining
 from sftplug.size import Size, measure
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import PreTrainedModel
     from trl import SFTConfig
 
@@ -115,7 +116,7 @@ def make_trainer(recipe: Recipe, model: PreTrainedModel, prepared: Prepared) -> 
     trainer.remove_callback(PrinterCallback)  # prints dictionaries; what is shown is the plugins' business
     trainer.origins, trainer.keep = prepared.origins, recipe.train.get("save_total_limit")
     if adapter is not None:
-        _keep_adapter_in_fp32(trainer.model)
+        keep_adapter_in_fp32(trainer.model)
     return trainer
 
 
@@ -134,7 +135,7 @@ def watched(trainer: SftplugTrainer, attempt: Attempt) -> Iterator[None]:
         yield
 
 
-def _keep_adapter_in_fp32(model: PreTrainedModel) -> None:
+def keep_adapter_in_fp32(model: nn.Module) -> None:
     """TRL casts the adapter of a quantized model to bf16, PEFT loads it back as fp32: a resumed run would differ."""
     import torch
 

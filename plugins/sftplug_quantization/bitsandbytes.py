@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from sftplug import Quantization, require
@@ -13,6 +15,10 @@ _BLOCK = 64
 """Weights that share one scale (`bnb_4bit_blocksize`'s default)."""
 _NESTED_BLOCK = 256
 """Scales that share one scale in turn, with double quantization."""
+_LEVELS = 16
+"""32-bit values that a 4-bit weight can have; a table of them lies beside each tensor."""
+_NESTED_TABLES = 4 * 256 + 4
+"""The 32-bit values that an 8-bit scale can have, and the mean that was taken off all scales."""
 
 
 class Int8(Quantization):
@@ -26,6 +32,10 @@ class Int8(Quantization):
     """Activations beyond this are outliers, and are multiplied in 16 bits."""
     skip_modules: list[str] | None = None
     """Modules that are not quantized; null leaves out the head."""
+
+    def weight_bytes(self, shape: Sequence[int]) -> int:
+        """A byte a weight, and a 32-bit scale a row."""
+        return math.prod(shape) + 4 * shape[0]
 
     def load_kwargs(self) -> dict[str, Any]:
         """Return dtype and quantization configuration."""
@@ -55,6 +65,15 @@ class _FourBit(Quantization):
         if not self.double_quant:
             return 0.5 + 4 / _BLOCK
         return 0.5 + 1 / _BLOCK + 4 / (_BLOCK * _NESTED_BLOCK)
+
+    def weight_bytes(self, shape: Sequence[int]) -> int:
+        """Two weights a byte; their scales, as they are held; the tables that scales and weights are looked up in."""
+        count = math.prod(shape)
+        scales = math.ceil(count / _BLOCK)
+        packed = math.ceil(count / 2) + 4 * _LEVELS
+        if not self.double_quant:
+            return packed + 4 * scales
+        return packed + scales + 4 * math.ceil(scales / _NESTED_BLOCK) + _NESTED_TABLES
 
     def load_kwargs(self) -> dict[str, Any]:
         """Return dtype and quantization configuration."""

@@ -39,6 +39,11 @@ class File(DatasetSource):
         if not is_url(self.path) and not any(sign in self.path for sign in "*?[") and not Path(self.path).exists():
             yield f"the file {self.path} does not exist."
 
+    @property
+    def remote(self) -> bool:
+        """Whether the files are behind a URL."""
+        return is_url(self.path)
+
     def label(self) -> str:
         """Return the path."""
         return self.path

@@ -26,6 +26,11 @@ class Hub(DatasetSource):
     """Columns to read; all by default."""
     shorthand: ClassVar[str] = "hub"
 
+    @property
+    def remote(self) -> bool:
+        """Rows are streamed from the Hub."""
+        return True
+
     def label(self) -> str:
         """Return name, configuration and split."""
         return "/".join(part for part in (self.hub, self.config, self.split) if part)

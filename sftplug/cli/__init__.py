@@ -10,6 +10,7 @@ import typer
 
 from sftplug.cli.check import check
 from sftplug.cli.explain import explain
+from sftplug.cli.plan import plan
 from sftplug.cli.plugins import plugins
 from sftplug.cli.prepare import prepare
 from sftplug.cli.preview import preview
@@ -30,6 +31,7 @@ app.command()(prepare)
 app.command()(preview)
 app.command()(schema)
 app.command()(explain)
+app.command()(plan)
 app.add_typer(recipes, name="recipes")
 app.add_typer(plugins, name="plugins")
 

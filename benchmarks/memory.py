@@ -1,0 +1,179 @@
+"""What `sftplug plan` says a run takes, beside what the run takes; each run in a process of its own.
+
+    python benchmarks/memory.py [--hidden 768] [--layers 8] [--length 512] [--batch 4]
+    python benchmarks/memory.py --cuda [--size 1b|8b]
+
+On a CPU: the most resident memory (VmHWM) of the update loop, less what the process had after its imports. Measured
+with an allocator that hands freed memory back, and with glibc's default, which keeps much of it. The model has random
+weights, and all rows are as long as the recipe allows. `off`: beyond the nearer end of the planned range. With
+``--cuda``: `torch.cuda.max_memory_allocated`, Llamas of 1 or 8 billion weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+HAND_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536"}
+"""Makes glibc hand freed blocks back to the system at once, so that resident memory is what tensors take."""
+CASES = [
+    *(("fp32", adapter, checkpointing) for adapter in ("full", "lora") for checkpointing in (False, True)),
+    *(("bf16", adapter, checkpointing) for adapter in ("full", "lora") for checkpointing in (False, True)),
+    *(("int8", "lora", checkpointing) for checkpointing in (False, True)),
+    *(("nf4", "qlora", checkpointing) for checkpointing in (False, True)),
+]
+SIZES = {
+    "1b": {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32},
+    "8b": {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32},
+}
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser()
+    for name, default in (("hidden", 768), ("layers", 8), ("length", 512), ("batch", 4), ("vocab", 8192)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--cuda", action="store_true")
+    parser.add_argument("--size", choices=SIZES, default="1b")
+    parser.add_argument("--only")
+    options = parser.parse_args()
+    names = ("torch", "transformers", "trl", "peft", "bitsandbytes")
+    libraries = ", ".join(f"{name} {version(name)}" for name in names)
+    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {libraries}\n")
+    print("| quantization | adapter | checkpointing | planned MB | measured MB | off | by default MB |")
+    print("|---|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        build(folder / "model", options)
+        for case in CASES:
+            if options.only is None or options.only in "-".join(map(str, case)):
+                report(folder, case, options)
+
+
+def build(folder: Path, options: argparse.Namespace) -> None:
+    """Write a Llama with random weights, in bf16 as models come, and its tokenizer."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from sftplug_tiny.builder import build_tokenizer
+
+    tokenizer = build_tokenizer(1024)
+    shape = (
+        SIZES[options.size]
+        if options.cuda
+        else {
+            "hidden_size": options.hidden,
+            "intermediate_size": options.hidden * 3,
+            "num_hidden_layers": options.layers,
+            "num_attention_heads": options.hidden // 64,
+        }
+    )
+    vocabulary = 128256 if options.cuda else options.vocab
+    config = LlamaConfig(
+        **shape, vocab_size=vocabulary, pad_token_id=1, eos_token_id=0, bos_token_id=None, dtype="bfloat16"
+    )
+    with torch.device("cuda" if options.cuda else "cpu"):
+        torch.set_default_dtype(torch.bfloat16)
+        LlamaForCausalLM(config).save_pretrained(folder)
+        torch.set_default_dtype(torch.float32)
+    tokenizer.save_pretrained(folder)
+
+
+def report(folder: Path, case: tuple[str, str, bool], options: argparse.Namespace) -> None:
+    """Plan and run one case, and print its line."""
+    recipe = write(folder, case, options)
+    planned = json.loads(start(["-m", "sftplug", "plan", str(recipe), "--json"], HAND_BACK))["memory"]
+    low, high = (end - held for end, held in zip(planned["total"], planned["overhead"], strict=True))
+    ran = ["-W", "ignore", __file__, "--child", str(recipe)]
+    measured = int(start(ran, HAND_BACK).split()[-1])
+    default = "" if options.cuda else f"{int(start(ran, {}).split()[-1]) / 1e6:,.0f}"
+    off = measured / min(max(measured, low), high) - 1
+    print(
+        f"| {case[0]} | {case[1]} | {'on' if case[2] else 'off'} | {low / 1e6:,.0f} to {high / 1e6:,.0f} "
+        f"| {measured / 1e6:,.0f} | {off:+.1%} | {default} |",
+        flush=True,
+    )
+
+
+def start(arguments: list[str], environment: dict[str, str]) -> str:
+    """Run Python, and return what it prints."""
+    environment = {**os.environ, **environment}
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        sys.exit(done.stderr)
+    return done.stdout
+
+
+def write(folder: Path, case: tuple[str, str, bool], options: argparse.Namespace) -> Path:
+    """Write the recipe, and rows that are all as long as the recipe allows, nearly all of it trained."""
+    quantization, adapter, checkpointing = case
+    text = "the " * (options.length * 3)
+    rows = folder / "rows.jsonl"
+    rows.write_text((json.dumps({"text": text}) + "\n") * (options.batch * 4))
+    recipe: dict[str, Any] = {
+        "model": str(folder / "model"),
+        "data": {
+            "train": {"path": str(rows), "format": "text"},
+            "max_length": options.length,
+            "too_long": "truncate",
+            "max_loss": 1,
+        },
+        "masking": "all",
+        "chat_template": "plain",
+        "quantization": quantization,
+        "adapter": adapter,
+        "train": {
+            "max_steps": 2,
+            "per_device_train_batch_size": options.batch,
+            "gradient_checkpointing": checkpointing,
+            "save_strategy": "no",
+        },
+        "output": str(folder / "out"),
+    }
+    file = folder / "recipe.yaml"
+    file.write_text(json.dumps(recipe))
+    return file
+
+
+def child(file: str) -> None:
+    """Train, and print by how much memory grew since everything was imported."""
+    import bitsandbytes  # noqa: F401
+    import torch
+
+    from sftplug.data.prepare import prepare
+    from sftplug.models import load_model, load_tokenizer
+    from sftplug.recipe import load_recipe
+    from sftplug.training import make_trainer, training_arguments
+
+    loaded = load_recipe(file)
+    prepared = prepare(loaded.recipe, load_tokenizer(loaded.recipe))
+    training_arguments(loaded.recipe)
+    import sftplug.trainer  # noqa: F401
+
+    torch.ones(64, 64).mm(torch.ones(64, 64))
+    before = resident("VmRSS")
+    trainer = make_trainer(loaded.recipe, load_model(loaded.recipe), prepared)
+    Path("/proc/self/clear_refs").write_text("5")  # the highest mark starts anew: loading is over
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    trainer.train()
+    peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else resident("VmHWM") - before
+    print(peak)
+
+
+def resident(name: str) -> int:
+    """Return a line of this process's status, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+
+
+if __name__ == "__main__":
+    child(sys.argv[2]) if sys.argv[1:2] == ["--child"] else main()

@@ -1,0 +1,23 @@
+"""What a run will cost, before anything but the model's configuration is downloaded."""
+
+from sftplug.plan.devices import DEVICES, Device, find_device
+from sftplug.plan.fit import Trial, trials
+from sftplug.plan.make import Study, make_plan
+from sftplug.plan.result import Memory, Plan, Range, Work
+from sftplug.plan.work import Rows, rows_of
+
+__all__ = [
+    "DEVICES",
+    "Device",
+    "Memory",
+    "Plan",
+    "Range",
+    "Rows",
+    "Study",
+    "Trial",
+    "Work",
+    "find_device",
+    "make_plan",
+    "rows_of",
+    "trials",
+]

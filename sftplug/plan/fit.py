@@ -1,0 +1,104 @@
+"""What to change in a recipe so that it fits, tried in the order in which it costs least."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sftplug.components import Adapter
+from sftplug.errors import SftplugError
+from sftplug.plan.make import Study
+from sftplug.plan.result import Range
+
+if TYPE_CHECKING:
+    from sftplug.plan.work import Rows
+    from sftplug.recipe import LoadedRecipe
+
+SHORTEST = 256
+"""Rows are not cut below so many tokens."""
+
+Load = Callable[[list[str]], "LoadedRecipe"]
+"""Loads the recipe with more overrides."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """The recipe with changes, and what it takes then."""
+
+    overrides: tuple[str, ...]
+    """All changes so far, as the command line takes them."""
+    change: str
+    """The last of them, and what it costs."""
+    total: Range
+    fits: bool
+
+
+def trials(load: Load, study: Study, memory: int) -> Iterator[Trial]:
+    """Yield changes laid over each other until the run certainly fits into `memory` bytes.
+
+    A change that the recipe refuses, or that saves nothing, is left out; it is not made.
+    """
+    made: list[str] = []
+    before = study.plan().memory.total
+    for overrides, change in _changes(load([]), study):
+        try:
+            trial = Study(load([*made, *overrides]).recipe, study.device, _shortened(study.rows, overrides))
+        except SftplugError:
+            continue
+        total = trial.plan().memory.total
+        if total.high >= before.high:
+            continue
+        made, before = _joined(made, overrides), total
+        yield Trial(tuple(made), change, total, total.high <= memory)
+        if total.high <= memory:
+            return
+
+
+def _joined(made: list[str], more: list[str]) -> list[str]:
+    """Return both, of two for one key the later."""
+    keys = {override.partition("=")[0] for override in more}
+    return [*(override for override in made if override.partition("=")[0] not in keys), *more]
+
+
+def _changes(loaded: LoadedRecipe, study: Study) -> Iterator[tuple[list[str], str]]:
+    """Yield overrides with what they cost, the cheapest first."""
+    settings = study.settings
+    if not settings.checkpointing:
+        yield ["train.gradient_checkpointing=true"], "compute activations again: a third slower, the same result"
+    batch, accumulation = settings.batch, settings.accumulation
+    while batch > 1:
+        batch, accumulation = -(-batch // 2), accumulation * 2
+        yield (
+            [f"train.per_device_train_batch_size={batch}", f"train.gradient_accumulation_steps={accumulation}"],
+            "smaller batches, more of them to an update: the same result",
+        )
+    if "8bit" not in settings.optimizer:
+        yield ["train.optim=adamw_8bit"], "optimizer state in 8 bits: nearly the same result"
+    yield from _lighter_weights(loaded, study)
+    length = study.length // 2
+    while length >= SHORTEST:
+        yield [f"data.max_length={length}"], "shorter rows: longer ones are dropped or cut as `data.too_long` says"
+        length //= 2
+
+
+def _lighter_weights(loaded: LoadedRecipe, study: Study) -> Iterator[tuple[list[str], str]]:
+    """Yield quantizations that adapters ask for, and where the base is trained the adapters themselves."""
+    recipe = study.recipe
+    adapters = [offer.component for _, offer in sorted(loaded.registry.offers[Adapter].items())]
+    light: list[Any] = [adapter for adapter in adapters if not getattr(adapter, "trains_base", True)]
+    if recipe.adapter.trains_base:
+        for adapter in light:
+            name, quantization = adapter.model_fields["type"].default, adapter.default_quantization
+            yield (
+                [f"adapter={name}", f"quantization={quantization}"],
+                "train an adapter in place of the weights: another result",
+            )
+        return
+    for quantization in sorted({adapter.default_quantization for adapter in light} - {recipe.quantization.type}):
+        yield [f"quantization={quantization}"], "lighter base weights: a slightly worse base"
+
+
+def _shortened(rows: Rows | None, overrides: list[str]) -> Rows | None:
+    """Return what is known of the rows when they are cut; how many of them are left is not."""
+    return None if any(override.startswith("data.max_length=") for override in overrides) else rows

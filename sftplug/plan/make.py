@@ -1,0 +1,191 @@
+"""From a recipe and a device to a plan."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from sftplug.errors import ModelError
+from sftplug.plan import closed_form
+from sftplug.plan.optimizer import KNOWN, optimizer_bytes
+from sftplug.plan.result import Memory, Plan, Range
+from sftplug.plan.settings import Settings, settings_of
+from sftplug.plan.weights import Weights, count_weights
+from sftplug.plan.work import Rows, work_of
+
+if TYPE_CHECKING:
+    from sftplug.plan.devices import Device
+    from sftplug.recipe import Recipe
+
+MARGIN = 0.10
+"""How much more than was counted an allocator and the libraries' work spaces may take."""
+_GPU_OVERHEAD = Range(300 * 10**6, 900 * 10**6)
+"""A GPU's context and loaded kernels, outside of what torch counts; assumed."""
+_KEPT_BY_GLIBC = 1.25
+"""What glibc holds back of freed memory on CPUs, as a share of the activations: the most that was measured."""
+
+
+def make_plan(recipe: Recipe, device: Device, rows: Rows | None = None) -> Plan:
+    """Return what a run of `recipe` costs on `device`; `rows` are None where they were not read.
+
+    Raises ModelError when the model's configuration cannot be had, or the adapter does not fit the model.
+    """
+    return Study(recipe, device, rows).plan()
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a batch takes beside weights and optimizer state, gradients left out."""
+
+    activations: Range
+    logits: Range
+    flops: float
+
+
+class Study:
+    """A recipe's model without weights, on which batches of any size can be tried."""
+
+    def __init__(self, recipe: Recipe, device: Device, rows: Rows | None) -> None:
+        self.recipe, self.device, self.rows = recipe, device, rows
+        self.settings: Settings = settings_of(recipe, on_cpu=device.on_cpu)
+        self.length = _length(recipe, rows)
+        self._model: Any
+        self._model, self.weights = count_weights(recipe, self.settings)
+        self.optimizer, self._known = optimizer_bytes(self.settings.optimizer, self.weights.trained)
+        self._rehearsed: str | None = None
+        self.step = cache(self._step)
+
+    def plan(self, batch: int | None = None) -> Plan:
+        """Return the plan for the recipe's batch, or for another one."""
+        size = self.settings.batch if batch is None else batch
+        settings = replace(self.settings, batch=size)
+        step = self.step(size)
+        per_token = step.flops / (size * self.length)
+        return Plan(
+            device=self.device.name,
+            settings=_shown(self.recipe, settings, self.length),
+            trainable=self.weights.trainable,
+            total=self.weights.total,
+            memory=self._memory(step),
+            work=work_of(settings, self.rows, self.length, per_token, self.device),
+            notes=tuple(self._notes()),
+        )
+
+    def largest_batch(self, memory: int) -> int:
+        """Return the most rows of a batch that certainly fit into `memory`; 0 if not even one does."""
+        one, two = self._most(1), self._most(2)
+        if one > memory:
+            return 0
+        # What a row takes is nearly the same for each; the guess is put right row by row.
+        guess = max(1, 1 + (memory - one) // max(two - one, 1))
+        while guess > 1 and self._most(guess) > memory:
+            guess = max(1, int(guess * 0.97)) if guess > 32 else guess - 1
+        return int(guess)
+
+    def _most(self, batch: int) -> int:
+        return self._memory(self.step(batch)).total.high
+
+    def _memory(self, step: Step) -> Memory:
+        weights: Weights = self.weights
+        overhead = _overhead(step) if self.device.on_cpu else _GPU_OVERHEAD
+        return Memory(
+            weights.base, weights.adapter, weights.gradients, self.optimizer, step.activations, step.logits, overhead
+        )
+
+    def _step(self, batch: int) -> Step:
+        """Rehearse a batch; by formula where the model's code does not run without numbers."""
+        most = self.length - 1
+        least = round(most * (self.rows.trained if self.rows and self.rows.trained is not None else 0.0))
+        if self._rehearsed is None:
+            try:
+                return self._rehearse(batch, least, most)
+            except (RuntimeError, NotImplementedError, TypeError, AttributeError) as error:
+                self._rehearsed = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        config = self._config()
+        logits = closed_form.logits(config, self.settings, batch, most)
+        return Step(
+            closed_form.activations(config, self.settings, batch, self.length),
+            Range(logits * least // max(most, 1), logits),
+            closed_form.flops(self.weights, self.settings, batch * self.length),
+        )
+
+    def _rehearse(self, batch: int, least: int, most: int) -> Step:
+        stage = self._stage()
+        none, some, every = (stage.rehearse(batch, self.length, scored) for scored in (1, max(least, 1), most))
+        gradients, unpacked = self.weights.gradients, self.weights.unpacked
+        low = max(none.peak - gradients, 0) + unpacked
+        logits = Range(some.peak - none.peak, every.peak - none.peak)
+        return Step(
+            Range(low, round((low + unpacked) * (1 + MARGIN))),
+            Range(logits.low, round(logits.high * (1 + MARGIN))),
+            every.flops,
+        )
+
+    def _stage(self) -> Any:
+        from sftplug.plan.rehearse import Stage
+
+        if not isinstance(self._model, Stage):
+            self._model = Stage(self._model, self.settings)
+        return self._model
+
+    def _config(self) -> Any:
+        from sftplug.models import model_config
+
+        return model_config(self.recipe)
+
+    def _notes(self) -> list[str]:
+        notes = []
+        if not self._known:
+            notes.append(
+                f"unknown optimizer state: `train.optim: {self.settings.optimizer}` is not in the table, so the widest "
+                f"range is given. Known: {', '.join(KNOWN)}."
+            )
+        if self._rehearsed is not None:
+            notes.append(
+                f"activations are by formula, because the model's code does not run without numbers ({self._rehearsed})"
+            )
+        if self.recipe.quantization.bits < 16 and not self.weights.unpacked:
+            notes.append(f"quantization {self.recipe.quantization.type} names no module that it quantizes")
+        if self.rows is None:
+            notes.append("rows were not read: every one is taken to be as long as `data.max_length` allows")
+        return notes
+
+
+def _length(recipe: Recipe, rows: Rows | None) -> int:
+    """Return the tokens of the longest row."""
+    longest, limit = rows.longest if rows is not None else None, recipe.data.max_length
+    if longest is None and limit is None:
+        raise ModelError(
+            "the length of the rows is unknown: they were not read, and `data.max_length` is null. Set it."
+        )
+    length = longest if limit is None else min(limit, longest or limit)
+    multiple = int(recipe.train.get("pad_to_multiple_of") or 1)
+    return max(-(-(length or 2) // multiple) * multiple, 2)
+
+
+def _overhead(step: Step) -> Range:
+    """Return what a CPU's allocator holds back; little when large blocks are handed back to the system at once."""
+    if "MALLOC_MMAP_THRESHOLD_" in os.environ:
+        return Range(0, 0)
+    return Range(0, round(_KEPT_BY_GLIBC * (step.activations.high + step.logits.high)))
+
+
+def _shown(recipe: Recipe, settings: Settings, length: int) -> dict[str, Any]:
+    """Return what the figures are for."""
+    return {
+        "batch": settings.batch,
+        "accumulation": settings.accumulation,
+        "length": length,
+        "checkpointing": settings.checkpointing,
+        "optimizer": settings.optimizer,
+        "quantization": recipe.quantization.type,
+        "adapter": recipe.adapter.type,
+        "dtype": str(settings.dtype).removeprefix("torch."),
+        "autocast": str(settings.autocast).removeprefix("torch.") if settings.autocast else None,
+        "attention": recipe.model.attn_implementation or "sdpa",
+    }
+
+
+Model = "nn.Module"

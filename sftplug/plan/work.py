@@ -1,0 +1,71 @@
+"""How many updates a run makes, of how many tokens, and how long that takes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sftplug.plan.result import Range, Work
+
+if TYPE_CHECKING:
+    from sftplug.data.prepare import Prepared
+    from sftplug.plan.devices import Device
+    from sftplug.plan.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The training rows as the trainer gets them, mixed and packed."""
+
+    count: int
+    tokens: int | None = None
+    """Of all rows; None where only their number is known."""
+    longest: int | None = None
+    trained: float | None = None
+    """Share of the tokens that count in the loss."""
+
+
+def rows_of(prepared: Prepared) -> Rows:
+    """Return what is known of prepared rows."""
+    import pyarrow.compute as compute
+
+    lengths = compute.list_value_length(prepared.train.data.column("input_ids")).to_numpy()
+    accounts = [account for split, account in prepared.ledger.accounts() if split == "train"]
+    tokens, trained = sum(item.tokens for item in accounts), sum(item.trained for item in accounts)
+    share = min(trained / tokens, 1.0) if tokens else 1.0
+    return Rows(len(lengths), int(lengths.sum()), int(lengths.max(initial=1)), share)
+
+
+def work_of(settings: Settings, rows: Rows | None, longest: int, flops_per_token: float, device: Device) -> Work:
+    """Return what is computed in a run of one process whose longest row has `longest` tokens."""
+    per_update = settings.batch * settings.accumulation
+    updates = _updates(settings, rows)
+    tokens = None if updates is None else _tokens(settings, rows, updates, longest)
+    flops = tokens.high * flops_per_token if tokens is not None else None
+    seconds = None
+    if flops is not None and tokens is not None and device.flops is not None:
+        slow, fast = (share * device.flops for share in device.efficiency)
+        seconds = tokens.low * flops_per_token / fast, flops / slow
+    return Work(rows.count if rows else None, per_update, updates, tokens, flops_per_token, flops, seconds)
+
+
+def _updates(settings: Settings, rows: Rows | None) -> int | None:
+    """Return how many updates there are, as transformers' trainer counts them."""
+    if settings.max_steps > 0:
+        return settings.max_steps
+    if rows is None:
+        return None
+    batches = math.ceil(rows.count / settings.batch)
+    return math.ceil(settings.epochs * max(math.ceil(batches / settings.accumulation), 1))
+
+
+def _tokens(settings: Settings, rows: Rows | None, updates: int, longest: int) -> Range:
+    """Return the tokens of so many updates; at most so many rows of the greatest length where rows are unknown."""
+    seen = updates * settings.batch * settings.accumulation
+    if settings.max_steps <= 0 and rows is not None:
+        seen = math.ceil(rows.count * settings.epochs)
+    if rows is None or rows.tokens is None:
+        return Range(seen, seen * longest)
+    tokens = round(seen * rows.tokens / max(rows.count, 1))
+    return Range(tokens, tokens)
