@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import shutil
-from pathlib import Path
 
 import pytest
 import torch
@@ -20,7 +18,6 @@ from sftplug.plan.work import Rows, work_of
 from sftplug.recipe import load_recipe
 
 runner = CliRunner()
-STRANGER = Path(__file__).parent / "third_party"
 
 
 def held(model):
@@ -67,7 +64,6 @@ CASES = [
     *((quantization, adapter) for quantization in ("fp32", "bf16") for adapter in ("full", FREEZE, "lora")),
     *((quantization, "lora") for quantization in ("int8", "nf4", "fp4")),
     ({"type": "nf4", "double_quant": False}, "qlora"),
-    ("nf4", {"type": "qlora", "dora": True, "modules_to_save": ["lm_head"]}),
 ]
 
 
@@ -92,27 +88,9 @@ def test_an_untied_head_counts_and_a_tied_one_does_not(recipe_file, tmp_path):
     assert sizes[False] - sizes[True] == 500 * 64 * 2
 
 
-def test_a_stranger_s_adapter_and_quantization_are_exact_too(tmp_path):
-    for file in STRANGER.glob("*.*"):
-        shutil.copy(file, tmp_path)
-    text = (STRANGER / "recipe.yaml").read_text()
-    plugins = [f"./{file.name}" for file in sorted(STRANGER.glob("acme_*.py"))]
-    (tmp_path / "recipe.yaml").write_text(f"{text}\nplugins: {json.dumps(plugins)}\n")
-    recipe = load_recipe(str(tmp_path / "recipe.yaml")).recipe
-    names = recipe.quantization.quantized(__import__("sftplug.models").models.skeleton(recipe))
-    assert {name.split(".")[-2] for name in names} == {"q_proj", "k_proj", "v_proj", "o_proj"}
-    weights, model = planned(recipe), adapted(recipe)
-    scales = sum(
-        4 * parameter.shape[0] for parameter in model.parameters() if getattr(parameter, "SCB", None) is not None
-    )
-    # It gives bytes_per_parameter and no scales of its own: those are the only bytes that are missing.
-    assert held(model) - weights.base - weights.adapter == scales == 4 * 64 * 4 * 2
-    assert weights.trainable == 2 * 2 * 64
-
-
 @pytest.mark.parametrize(
     "name",
-    ["adamw_torch_fused", "adamw_torch", "sgd", "adagrad", "rmsprop", "adafactor", "adamw_8bit", "paged_adamw_32bit",
+    ["adamw_torch_fused", "adamw_torch", "sgd", "adagrad", "rmsprop", "adafactor", "adamw_8bit",
      "lion_8bit", "lion_32bit", "rmsprop_bnb_8bit", "ademamix", "ademamix_8bit"],
 )  # fmt: skip
 def test_optimizer_state_is_exact_to_the_byte(tmp_path, name):
@@ -217,25 +195,6 @@ def test_a_70b_model_in_nf4_weighs_what_is_known(llama):
     weights = planned(recipe)
     assert weights.total - weights.trainable == 70_553_706_496
     assert 39e9 < weights.base < 42e9
-
-
-def test_memory_that_is_too_small_exits_1_and_says_what_to_change(recipe_file):
-    file = recipe_file(quantization="fp32", adapter="full", train={"per_device_train_batch_size": 64})
-    plain = json.loads(runner.invoke(app, ["plan", str(file), "--device", "cpu", "--json"]).output)
-    limit = plain["memory"]["total"][1] // 2
-    result = runner.invoke(app, ["plan", str(file), "--device", "cpu", "--json", "--memory", f"{limit}"])
-    assert result.exit_code == 1
-    answer = json.loads(result.output)
-    assert answer["fits"] is False
-    assert answer["overrides"][0] == "train.gradient_checkpointing=true"
-    assert 0 < answer["largest_batch"] < 64
-    fitting = ["plan", str(file), *answer["overrides"], "--device", "cpu", "--json", "--memory", f"{limit}"]
-    again = runner.invoke(app, fitting)
-    assert again.exit_code == 0, again.output
-    assert json.loads(again.output)["fits"] is True
-    assert "it fits with these overrides:" in runner.invoke(
-        app, ["plan", str(file), "--device", "cpu", "--memory", f"{limit}"]
-    ).output.replace("\n", " ")
 
 
 def test_rows_that_are_not_here_are_not_read(recipe_file):

@@ -42,11 +42,14 @@ def _nothing(tensor: Trained) -> int:
 
 
 def _adafactor(tensor: Trained) -> int:
-    """A 32-bit mean a row and a column (Shazeer and Stern 2018, arXiv:1804.04235); of vectors, one a number."""
+    """A 32-bit mean a row and a column (Shazeer and Stern 2018, arXiv:1804.04235); of vectors, one a number.
+
+    Beside them the weight's own mean square.
+    """
     if len(tensor.shape) < 2:
-        return 4 * tensor.count
+        return 4 * tensor.count + 4
     *lead, rows, columns = tensor.shape
-    return 4 * math.prod(lead) * (rows + columns)
+    return 4 * math.prod(lead) * (rows + columns) + 4
 
 
 def _bits32(states: int) -> Callable[[Trained], int]:
