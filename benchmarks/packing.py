@@ -1,23 +1,23 @@
 """Tokens a second of training with padding, with batches of similar length, and packed; side by side in one run.
 
-    python benchmarks/packing.py [--steps 30] [--rows FILE]
+    python benchmarks/packing.py [--count 480] [--rows FILE]
 
 Rows have the lengths of instruction data (log-normal, median 120 tokens, up to 1024), or are those of an Alpaca file.
-The model is a Llama of 4 layers and width 256 with random weights, in fp32 with sdpa attention. Every layout sees the
-same rows with as many tokens a step, as near as whole rows allow; what counts is trained tokens a second.
+The model is a Llama of 4 layers and width 256 with random weights, in fp32 with sdpa attention. Every layout trains one
+epoch of the same rows, every row once, so all see the same tokens, in as many steps as nearly as whole rows allow; what
+counts is trained tokens a second over the epoch.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import platform
 import random
 import tempfile
-import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from sftplug.data.prepare import prepare
 from sftplug.models import load_tokenizer
@@ -25,6 +25,7 @@ from sftplug.recipe import load_recipe
 from sftplug.training import train
 
 WORDS = "the a of to and in that it is was for on are with as his they be at one".split()  # noqa: SIM905
+LENGTH, BATCH = 1024, 12
 LAYOUTS = {"padding": "none", "similar lengths": "auto", "packed rows": "rows"}
 
 
@@ -39,47 +40,49 @@ def write(folder: Path, count: int) -> Path:
     return folder / "rows.jsonl"
 
 
-def run(folder: Path, rows: Path, packing: str, batch: int, steps: int) -> tuple[float, Any]:
-    """Train, and return seconds and trained tokens."""
+def run(folder: Path, rows: Path, packing: str, count: int, batch: int) -> tuple[float, float, int, float]:
+    """Train one epoch; return tokens a second, the share of them that is trained, steps, and tokens of a row."""
     recipe = {
         "model": {"build": {"type": "tiny", "layers": 4, "hidden_size": 256, "pretrain_steps": 0}},
         "data": {
-            "train": {"path": str(rows), "format": "alpaca"},
-            "max_length": 1024,
+            "train": {"path": str(rows), "format": "alpaca", "first": count},
+            "max_length": LENGTH,
             "max_loss": 1,
             "packing": packing,
         },
         "chat_template": "chatml",
         "quantization": "fp32",
-        "train": {"max_steps": steps, "per_device_train_batch_size": batch, "save_strategy": "no", "logging_steps": 1},
-        "output": str(folder / "out"),
+        "train": {"num_train_epochs": 1, "per_device_train_batch_size": batch, "save_strategy": "no"},
+        "output": str(folder / packing),
     }
     (folder / "recipe.yaml").write_text(json.dumps(recipe))
     loaded = load_recipe(str(folder / "recipe.yaml"))
     prepared = prepare(loaded.recipe, load_tokenizer(loaded.recipe))
-    share = sum(account.trained for account in prepared.ledger.splits["train"])
-    share /= sum(account.tokens for account in prepared.ledger.splits["train"])
-    started = time.perf_counter()
+    accounts = prepared.ledger.splits["train"]
+    tokens = sum(account.tokens for account in accounts)
     result = train(loaded, prepared)
-    return time.perf_counter() - started, (result.tokens / result.seconds, share, result.tokens / steps)
+    share = sum(account.trained for account in accounts) / tokens
+    return result.tokens / result.seconds, share, -(-len(prepared.train) // batch), tokens / accounts[0].kept
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--count", type=int, default=480)
     parser.add_argument("--rows", type=Path)
     options = parser.parse_args()
-    print(f"{platform.machine()}, Python {platform.python_version()}, torch {version('torch')}, trl {version('trl')}\n")
-    print("| layout | tokens/s | trained tokens/s | tokens a step | times padding |\n|---|---|---|---|---|")
+    print(f"{platform.machine()}, {datetime.date.today()}, Python {platform.python_version()}, ", end="")
+    print(", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "trl")))
+    print("\n| layout | tokens/s | trained tokens/s | steps | times padding |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        rows = options.rows or write(folder, 2000)
-        first = None
+        rows = options.rows.resolve() if options.rows else write(folder, options.count)
+        first, mean = None, 0.0
         for layout, packing in LAYOUTS.items():
-            _, (speed, share, size) = run(folder, rows, packing, 2 if packing == "rows" else 12, options.steps)
+            batch = max(1, round(BATCH * mean / LENGTH)) if packing == "rows" else BATCH
+            speed, share, steps, mean = run(folder, rows, packing, options.count, batch)
             first = first or speed
-            print(f"| {layout} | {speed:,.0f} | {speed * share:,.0f} | {size:,.0f} | {speed / first:.2f} |", flush=True)
+            print(f"| {layout} | {speed:,.0f} | {speed * share:,.0f} | {steps} | {speed / first:.2f} |", flush=True)
 
 
 if __name__ == "__main__":
