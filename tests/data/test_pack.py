@@ -73,8 +73,17 @@ def tiny(family, **options):
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3_text"])
-def test_families_that_keep_documents_apart_pass_the_probe(family):
-    assert check_isolation(tiny(family, **LLAMA)) <= 1e-4
+def test_families_that_keep_documents_apart_pass_the_probe(family, caplog):
+    with caplog.at_level("INFO"):
+        assert check_isolation(tiny(family, **LLAMA)) <= 1e-4
+    assert "another first document changes the second one's logits by " in caplog.text
+
+
+def test_logits_that_are_no_numbers_prove_nothing():
+    model = tiny("llama", **LLAMA)
+    torch.nn.init.constant_(model.lm_head.weight, float("nan"))
+    with pytest.raises(ModelError, match="packing would let documents see each other in this model"):
+        check_isolation(model)
 
 
 @pytest.mark.parametrize(
