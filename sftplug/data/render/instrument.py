@@ -25,6 +25,7 @@ from sftplug.data.render.provenance import (
     MENTIONED,
     Active,
     Run,
+    Safe,
     Traced,
     concat,
     derived,
@@ -37,10 +38,14 @@ from sftplug.data.render.provenance import (
     traced_in,
 )
 
-_PLAIN = frozenset({str, bytes, Markup})
+_PLAIN = frozenset({str, bytes, Markup, Safe})
 """Types of text that know nothing of runs."""
 _CHOOSING = frozenset({"first", "last", "min", "max", "default", "d", "attr", "random", "map", "list", "items"})
 """Filters that return one of the values they are given, or an iterator over them."""
+
+
+_TOJSON = {"ensure_ascii": False, "indent": None, "separators": None, "sort_keys": False}
+"""Arguments of transformers' `tojson`, in their order, with their defaults."""
 
 
 class TracedEnvironment(ImmutableSandboxedEnvironment):
@@ -208,9 +213,11 @@ def _operations(environment: TracedEnvironment) -> dict[str, Callable[..., Any]]
         "sftplug_percent": lambda left, right: _percent(left, right, active),
         "join": join,
         "format": lambda value, *args, **kwargs: percent(shown(value, active), kwargs or args, active),
-        "tojson": lambda value, **options: _tojson(value, options, environment),
+        "tojson": lambda value, *args, **options: _tojson(
+            value, {**dict(zip(_TOJSON, args, strict=False)), **options}, environment
+        ),
         # Markup of a traced string would lose its runs; of the template's own it escapes what is added to it.
-        "safe": lambda value: value if isinstance(value, Traced) else Markup(value),
+        "safe": lambda value: value if isinstance(value, Traced) else Safe(value),
     }
 
 
@@ -238,9 +245,9 @@ def _percent(left: Any, right: Any, active: Active) -> Any:
 
 def _tojson(value: Any, options: Mapping[str, Any], environment: TracedEnvironment) -> Traced:
     """Return the JSON text of `value`, as transformers' filter writes it, with the runs of the strings in it."""
-    settings = {"ensure_ascii": False, "indent": None, "separators": None, "sort_keys": False, **options}
+    settings = {**_TOJSON, **options}
     owners = _owners_in(value, environment)
-    if len(owners) <= 1 and (owner := next(iter(owners), None)) is not None:
+    if len(owners) <= 1 and (owner := next(iter(owners), None)) is not None and not _holds_parts(value):
         # All of it is of one message: braces, keys and numbers too.
         text = json.dumps(value, **settings)
         return Traced(text, [Run(len(text), owner, _field_of(value), -1)], environment.active)
@@ -262,6 +269,11 @@ def _owners_in(value: Any, environment: TracedEnvironment) -> set[int | None]:
     if whole is not None:
         return {whole}
     return {run.message for text in traced_in(value) for run in text._runs if run.field}
+
+
+def _holds_parts(value: Any) -> bool:
+    """Whether `value` is a content of several parts, each of which must be found again."""
+    return isinstance(value, list) and len({run.field for text in traced_in(value) for run in text._runs}) > 1
 
 
 def _field_of(value: Any) -> str:

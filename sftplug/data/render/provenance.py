@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, SupportsIndex
 
+from markupsafe import Markup
+
 LITERAL = ""
 """The field of text that the template itself wrote."""
 DERIVED = "derived"
@@ -50,7 +52,7 @@ class Active:
         return Traced
 
     def lost(self) -> None:
-        """Note that the runs of a text were lost."""
+        """Note that what was made of a text says nothing of what would be made of another."""
 
 
 class Traced(str):
@@ -168,7 +170,9 @@ class Traced(str):
         return concat(parts, self._active)
 
     def __add__(self, other: str) -> Traced:
-        """Return both, with the runs of both."""
+        """Return both, with the runs of both; markup escapes what it is added to."""
+        if isinstance(other, Markup):
+            return follow(str.__str__(self) + other, [self], self._active)
         return self._joined([self, other]) if isinstance(other, str) else NotImplemented
 
     def __radd__(self, other: str) -> Traced:
@@ -230,6 +234,20 @@ class Traced(str):
     def __hash__(self) -> int:
         """Hash as the plain string does, so that lookups go as before."""
         return str.__hash__(self)
+
+
+class Safe(Markup):
+    """Text of the template's own that is marked safe: it escapes what is added to it."""
+
+    def __add__(self, other: Any) -> Any:
+        """Return both, with what can be said of the runs of the other."""
+        whole = super().__add__(str.__str__(other) if isinstance(other, Traced) else other)
+        return follow(whole, [other], other._active) if isinstance(other, Traced) else whole
+
+    def __radd__(self, other: Any) -> Any:
+        """Return both, with what can be said of the runs of the other."""
+        whole = super().__radd__(str.__str__(other) if isinstance(other, Traced) else other)
+        return follow(whole, [other], other._active) if isinstance(other, Traced) else whole
 
 
 def runs_of(text: str, active: Active) -> tuple[Run, ...]:
@@ -327,6 +345,7 @@ def substitute(value: Any, given: Iterator[str]) -> Any:
 
 def find_parts(whole: str, parts: Sequence[Traced], active: Active) -> Traced:
     """Return `whole`, which was made from `parts` in order, with their runs where each stands exactly once."""
+    active.lost()
     text, runs, position = str.__str__(whole), [], 0
     for part in filter(None, parts):
         at = text.find(part, position)
@@ -340,6 +359,7 @@ def find_parts(whole: str, parts: Sequence[Traced], active: Active) -> Traced:
 
 def follow(result: str, parts: Sequence[Traced], active: Active) -> Traced:
     """Return `result`, which something that knows nothing of runs made from `parts`, with what can be said of it."""
+    active.lost()
     first, text = parts[0], str.__str__(result)
     if len(text) == len(first) and text.casefold() == str.casefold(first):
         return Traced(text, first._runs, active)

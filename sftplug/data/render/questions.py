@@ -70,7 +70,7 @@ class Asking(Active):
         return Probe
 
     def lost(self) -> None:
-        """Stop: what a text whose runs are lost would be for another row, no question can tell."""
+        """Stop: what would be made of the text of another row, no question can tell."""
         raise Opaque
 
 

@@ -131,12 +131,21 @@ def find_start(layout: Layout, where: Place, prompt: Layout, own_prompt: str, go
         # The same words with other white space after them: what both have of it is the prompt's.
         space = _common(header[matched : where.first - mine], own_prompt[own_prompt.index(words) + len(words) :])
         return Start(mine + matched + space, "header", header[: where.first - mine], wanted)
-    first = _WORDS.search(own_prompt)
+    first, agreed = _WORDS.search(own_prompt), header[:common]
     if first is not None and not goes_on and header.rfind(first.group(), 0, where.first - mine) >= common:
         return None  # the texts part before the turn's own header does
-    if not (header[:common].strip() if goes_on else _says_header(header[:common], own_prompt)):
+    # Where all that stands before the turn is in the prompt too, it needs no header to be told from what is before it.
+    told = goes_on or (mine + common >= where.first and not _writes(layout, where, first))
+    if not (agreed.strip() if told else _says_header(agreed, own_prompt)):
         return None
     return Start(mine + common, "header", header[: max(where.first - mine, common)], wanted)
+
+
+def _writes(layout: Layout, where: Place, word: re.Match[str] | None) -> bool:
+    """Whether the template itself writes `word` after the turn's first own character."""
+    later = [piece for piece in layout.of(where.message) if piece.start >= where.first]
+    written = "".join("\0" if piece.field else layout.text[piece.start : piece.end] for piece in later)
+    return word is not None and word.group() in written
 
 
 def _start_of_own(layout: Layout, where: Place, mine: int) -> Start | None:

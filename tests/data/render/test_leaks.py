@@ -58,6 +58,8 @@ LEAKS = [
     f"{{{{ 'asked: ' ~ [{SAID}] }}}}",
     f"{{{{ [[{SAID}], 1] | join(' ') }}}}",
     f"{{{{ ({SAID}, ) | string }}}}",
+    f"{{{{ ('<' | safe) + {SAID} }}}}",
+    f"{{{{ {SAID} + ('<' | safe) }}}}",
     "{{ loop.previtem }}",
     "{{ loop.previtem.items() }}",
     "{{ messages | map(attribute='content') | unique | join(' ') }}",
@@ -123,6 +125,12 @@ def test_json_keys_that_equal_a_reply_are_told_from_it():
     assert spans(template, messages) == ['{"content": "content", "of": "assistant"}<|end|>']
 
 
+def test_json_options_may_be_given_by_position():
+    assert (
+        spans(with_content("{{ {'é': m.content} | tojson(true, 1) }}"))[0] == '{\n "\\u00e9": "Fine, thanks."\n}<|end|>'
+    )
+
+
 def test_what_is_marked_safe_escapes_what_is_added_to_it_as_in_transformers():
     template = with_content("{{ m.content }}").replace("<|end|>", "{{ '<|'|safe + 'end|>' }}")
     text, _ = assistant_spans(template, CHAT)
@@ -140,13 +148,15 @@ TWICE = [
     "{{ m.content }}{{ [[m.content]] | join }}",
     "{{ m.content }}{{ '%s' % [m.content] }}",
     "{{ m.content }}{{ m.content | title }}",
+    "{{ ('<' | safe) + m.content }}",
+    "{{ m.content + ('<' | safe) }}",
 ]
 
 
 @pytest.mark.parametrize("expression", TWICE)
 def test_a_row_is_never_filled_with_the_words_of_another(expression):
     template = Template(with_content(expression), "twice")
-    for name in ("one", "two", "three", "four"):
+    for name in ("one", "two", "three", "<four>"):
         messages = [{"role": "user", "content": f"{name}?"}, {"role": "assistant", "content": f"{name}."}]
         rendered = template.render(messages)
         assert rendered.text == template.render_plain(messages)

@@ -178,3 +178,24 @@ def test_numbers_of_a_call_must_be_in_the_text():
     call = {"type": "function", "function": {"name": "add", "arguments": {"a": 1, "b": 2}}}
     with pytest.raises(MaskError, match=r"tool_calls\[0\] '1' is dropped"):
         spans(template, [CALLS[0], {"role": "assistant", "content": "", "tool_calls": [call]}])
+
+
+def test_a_second_reply_in_a_row_without_a_header_starts_where_the_first_ends():
+    template = (
+        "{% for m in messages %}{% if loop.first or m.role != loop.previtem.role %}<|{{ m.role }}|>\n{% endif %}"
+        "{{ m.content }}<|end|>\n{% endfor %}" + ASK
+    )
+    messages = [*CHAT[:2], {"role": "assistant", "content": "And you?"}]
+    assert spans(template, messages) == ["Fine, thanks.<|end|>", "And you?<|end|>"]
+
+
+def test_a_reply_printed_before_its_header_is_refused():
+    template = "{% for m in messages %}{{ m.content }}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}" + ASK
+    with pytest.raises(MaskError):
+        spans(template)
+
+
+def test_a_content_of_parts_written_as_json_is_all_there():
+    template = "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content | tojson }}<|end|>\n{% endfor %}" + ASK
+    messages = [CHAT[0], {"role": "assistant", "content": [{"type": "text", "text": text} for text in ("a", "b")]}]
+    assert spans(template, messages) == ['[{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]<|end|>']
