@@ -14,6 +14,7 @@ from sftplug import DataError, ModelError
 from sftplug.data.store import Store
 from sftplug.models import load_tokenizer
 from sftplug.recipe import load_recipe
+from sftplug_console.tables import show_ledger
 
 USER, REPLY = {"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Hi."}
 
@@ -24,7 +25,7 @@ def decoded(ready, row=0, *, trained=False):
     return ready.tokenizer.decode(tokens)
 
 
-def test_pain_04_truncation_never_destroys_supervision_silently(recipe_file, prepared):
+def test_pain_04_truncation_never_destroys_supervision_silently(recipe_file, prepared, capsys):
     long = {"messages": [USER, {"role": "assistant", "content": "word " * 400}]}
     with pytest.raises(
         DataError, match=r"would be lost, 1\.0% are allowed\. Lengths in tokens: .*Set `data\.max_length"
@@ -35,6 +36,9 @@ def test_pain_04_truncation_never_destroys_supervision_silently(recipe_file, pre
     assert account["dropped"] == {"too long": 1}
     assert account["lost"] > 300
     assert account["length_quantiles"]["100%"] > 400
+    show_ledger(ready.ledger)
+    share = account["lost"] / (account["lost"] + account["trained"])
+    assert f"{share:.1%} of its trained tokens are lost to length" in " ".join(capsys.readouterr().out.split())
     with pytest.raises(DataError, match=r"no row of the split 'train' is left: 1 too long\..*data\.max_length is 256"):
         prepared(recipe_file(data=[long]))
 

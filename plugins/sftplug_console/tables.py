@@ -53,11 +53,21 @@ def show_ledger(ledger: Any) -> None:
     if ledger.reused:
         console.print("these rows were prepared before; nothing was tokenized")
     for _, account in ledger.accounts():
-        if account.unused:
-            columns = escape(", ".join(account.unused))
-            console.print(f"note: {escape(account.source)}: not read by its format: {columns}", highlight=False)
-        for kind, rows in account.noted.items():
-            console.print(f"note: {rows:,} rows: {kind}; {escape(account.reasons[kind][0])}", highlight=False)
+        _show_notes(account)
+
+
+def _show_notes(account: Any) -> None:
+    """Show what the user should know about rows that go on, and about what is lost."""
+    console = rich.get_console()
+    if account.unused:
+        columns = escape(", ".join(account.unused))
+        console.print(f"note: {escape(account.source)}: not read by its format: {columns}", highlight=False)
+    if account.lost:
+        share = account.lost / (account.lost + account.trained)
+        name = escape(account.source)
+        console.print(f"note: {name}: {share:.1%} of its trained tokens are lost to length", highlight=False)
+    for kind, rows in account.noted.items():
+        console.print(f"note: {rows:,} rows: {kind}; {escape(account.reasons[kind][0])}", highlight=False)
 
 
 def _mix_table(mixed: Any) -> Table:
