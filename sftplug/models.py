@@ -90,8 +90,8 @@ def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
     except (OSError, ValueError) as error:
         raise ModelError(f"the tokenizer of {path} cannot be loaded: {error}") from error
     if tokenizer.pad_token is None:
-        # Padding is told from text by its position, never by its id, so EOS serves where nothing else does.
-        tokenizer.pad_token = tokenizer.eos_token
+        # Padding is told from text by its position, never by its id, so any token serves.
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
     return tokenizer
 
 

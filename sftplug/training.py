@@ -103,6 +103,8 @@ def make_trainer(recipe: Recipe, model: PreTrainedModel, prepared: Prepared) -> 
     arguments = training_arguments(recipe)
     adapter = peft_config(recipe.adapter)
     pad, multiple = int(prepared.tokenizer.pad_token_id), int(arguments.pad_to_multiple_of or 1)
+    # Else the trainer does so itself, and warns of it.
+    model.config.pad_token_id = model.generation_config.pad_token_id = pad
     trainer = SftplugTrainer(
         model=model,
         args=arguments,

@@ -1,6 +1,7 @@
 """The command line as a user drives it."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -110,6 +111,23 @@ def test_train_prints_nothing_that_is_not_ours(recipe_file):
         assert noise not in result.stdout
     steps = result.stdout[result.stdout.index("step 1/") : result.stdout.index("loss\n")]
     assert "\n\n" not in steps
+
+
+def test_a_model_without_padding_or_eos_trains_in_silence(recipe_file, tmp_path):
+    from sftplug.models import base_model_path
+    from sftplug.recipe import load_recipe
+
+    model = tmp_path / "bare"
+    shutil.copytree(base_model_path(load_recipe(str(recipe_file())).recipe), model)
+    config = json.loads((model / "tokenizer_config.json").read_text())
+    bare = {key: value for key, value in config.items() if key not in ("eos_token", "pad_token")}
+    (model / "tokenizer_config.json").write_text(json.dumps(bare))
+    text = "{path: text.jsonl, format: text}"
+    (tmp_path / "text.jsonl").write_text('{"text": "Rain falls."}\n' * 4 + '{"text": "It rains."}\n')
+    file = recipe_file(model=str(model), masking="all", data=None)
+    result = run("train", file, f"data.train={text}", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.strip() == ""
 
 
 def test_a_blocked_plugin_is_not_there(recipe_file):
