@@ -24,7 +24,7 @@ def draw_row(row: PreviewRow, *, ids: bool = False, marks: bool = False) -> Text
 
     `marks` puts what is trained in ``⟦…⟧`` (``⟦0.5:…⟧`` for other weights than 1), for where there is no colour.
     """
-    text = Text(f"{heading(row)}\n", style="bold")
+    text = Text().append(f"{heading(row)}\n", style="bold")
     message, before = None, 0.0
     for index, token in enumerate(row.tokens):
         weight = token.weight if marks else 0.0
@@ -85,7 +85,7 @@ def differences(first: Sequence[PreviewRow], second: Sequence[PreviewRow], *, ma
         mine, theirs = _weights(one.tokens), _weights(other.tokens)
         if mine == theirs:
             continue
-        text = Text(f"row {one.index}  {one.origin}\n", style="bold")
+        text = Text().append(f"row {one.index}  {one.origin}\n", style="bold")
         if [part[0] for part in mine] != [part[0] for part in theirs]:
             yield text.append("the rows hold other tokens", style="yellow")
             continue

@@ -10,6 +10,8 @@ from conftest import rows
 from typer.testing import CliRunner
 
 from sftplug.cli import app
+from sftplug.preview import PreviewRow, PreviewToken
+from sftplug.preview.terminal import draw_row
 
 CHROMIUM = shutil.which("chromium")
 HOSTILE = [
@@ -50,6 +52,15 @@ def test_the_terminal_shows_rows_turns_ids_and_totals(recipe_file):
     assert "rows: 24\n" in output
     assert "stops learned: <|im_end|> x 24" in output
     assert "trained: " in output
+
+
+def test_only_the_heading_and_what_is_trained_is_bold():
+    user = PreviewToken(id=1, text="hi", weight=0.0, role="user", part="content", message=0)
+    reply = PreviewToken(id=2, text="yo", weight=1.0, role="assistant", part="content", message=1)
+    text = draw_row(PreviewRow(0, "rows.jsonl:1", (user, reply), ()))
+    styles = {text.plain[span.start : span.end]: span.style for span in text.spans}
+    assert text.style == ""
+    assert (styles["hi"], styles["yo"]) == ("dim", "bold green")
 
 
 def test_what_is_trained_can_be_told_without_colours(recipe_file):
