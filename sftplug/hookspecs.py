@@ -101,4 +101,8 @@ def sftplug_run_finished(recipe: Recipe, result: RunResult) -> None:
 
 @hookspec
 def sftplug_run_failed(recipe: Recipe, error: BaseException) -> None:
-    """The run stopped with `error`, which is raised again after this hook."""
+    """The run stopped with `error`, which is raised again after this hook.
+
+    A run begins when its output folder is claimed, so this is told of rows that are refused, of a signal (`error` is
+    `sftplug.Interrupted`) and of all that goes wrong later; not of a recipe or a folder that is refused before.
+    """

@@ -1,6 +1,7 @@
 """What a run leaves behind, and that its losses are the right ones."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import torch
 import yaml
 from conftest import rows
 
-from sftplug import ModelError, TrainingError
+from sftplug import ModelError, RunDirectory, TrainingError
 from sftplug.recipe import load_recipe
 
 pytestmark = pytest.mark.filterwarnings(
@@ -141,10 +142,58 @@ def test_float_weights_give_the_weighted_mean_for_any_batch_split(recipe_file, r
         assert result.log[0]["grad_norm"] == pytest.approx(norm, rel=1e-4)
 
 
-def test_a_loss_that_is_not_finite_stops_before_a_checkpoint(recipe_file, run, tmp_path):
-    with pytest.raises(TrainingError, match=r"the (loss of|gradient's norm at) step \d+ is (nan|inf)\."):
+def test_a_loss_that_is_not_finite_stops_before_a_checkpoint_and_names_the_rows(recipe_file, run, tmp_path):
+    with pytest.raises(TrainingError, match=r"the (loss of|gradient's norm at) step \d+ is (nan|inf)\.") as caught:
         run(recipe_file(), "train.learning_rate=1e30", "train.max_grad_norm=0", "train.max_steps=20")
     assert not list((tmp_path / "out").glob("checkpoint-*"))
+    assert len(re.findall(r"rows\.jsonl:\d+", str(caught.value))) == 4
+    assert RunDirectory.open(tmp_path / "out").state().reason == f"TrainingError: {caught.value}"
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_update_and_names_the_rows(recipe_file, prepared, tmp_path):
+    trainer, _ = made(
+        recipe_file(), prepared, "train.save_strategy=steps", "train.save_steps=1", "train.logging_steps=9"
+    )
+    weight = next(parameter for parameter in trainer.model.parameters() if parameter.requires_grad)
+    before = weight.detach().clone()
+    weight.register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(TrainingError, match=r"the gradient's norm at step 1 is nan\. .*rows\.jsonl:\d+, "):
+        trainer.train()
+    assert torch.equal(weight, before)
+    assert not list((tmp_path / "out").glob("checkpoint-*"))
+
+
+@pytest.mark.parametrize("packing", ["none", "rows", "auto"])
+def test_the_rows_of_a_step_are_those_that_the_trainer_gets(recipe_file, prepared, packing):
+    from transformers import TrainerCallback
+
+    trainer, ready = made(
+        recipe_file(), prepared, f"data.packing={packing}", "data.max_length=96", "train.max_steps=-1",
+        "train.num_train_epochs=2", "train.per_device_train_batch_size=3", "train.gradient_accumulation_steps=2",
+        "train.save_strategy=no",
+    )  # fmt: skip
+    collate, got, named = trainer.data_collator, [], []
+    trainer.data_collator = lambda rows: got.append([row["input_ids"] for row in rows]) or collate(rows)
+
+    class Ask(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            named.append(ready.train[trainer.rows_of_step(0, 2)]["input_ids"])
+
+    trainer.add_callback(Ask())
+    trainer.train()
+    assert len(named) >= 4
+    assert [ids for step in named for ids in step] == [ids for batch in got for ids in batch]
+    origins = ready.origins.of(range(len(ready.train)))
+    assert sorted(int(origin.rpartition(":")[2]) for origin in origins) == list(range(1, 25))
+
+
+def made(file, prepared, *overrides):
+    from sftplug.models import load_model
+    from sftplug.training import make_trainer
+
+    loaded = load_recipe(str(file), overrides)
+    ready = prepared(file, *overrides)
+    return make_trainer(loaded.recipe, load_model(loaded.recipe), ready), ready
 
 
 def test_a_target_that_matches_nothing_names_the_nearest_before_weights_are_loaded(recipe_file, run):

@@ -15,6 +15,7 @@ from sftplug.cli.plugins import plugins
 from sftplug.cli.prepare import prepare
 from sftplug.cli.preview import preview
 from sftplug.cli.recipes import recipes
+from sftplug.cli.replay import replay
 from sftplug.cli.schema import schema
 from sftplug.cli.train import train
 from sftplug.errors import MaskError, SftplugError
@@ -32,6 +33,7 @@ app.command()(preview)
 app.command()(schema)
 app.command()(explain)
 app.command()(plan)
+app.command()(replay)
 app.add_typer(recipes, name="recipes")
 app.add_typer(plugins, name="plugins")
 

@@ -144,6 +144,8 @@ def _open(loaded: LoadedRecipe, directory: RunDirectory, *, resume: bool, overwr
             "again."
         )
     found = next(checkpoints.whole(directory.path), None)
+    if found is None:
+        _refuse_models_only(directory)
     if found is not None or resume:
         _refuse_other_recipe(loaded, directory)
         check_sources(directory, loaded.recipe)
@@ -168,6 +170,16 @@ def _refuse_strangers(folder: Path) -> None:
         raise RunError(
             f"the output folder {folder} is not empty and holds no run: {', '.join(others[:5])}"
             f"{' …' if len(others) > 5 else ''}. Choose another --output."
+        )
+
+
+def _refuse_models_only(directory: RunDirectory) -> None:
+    """Refuse to begin anew where that would delete weights that were saved on purpose without an optimizer."""
+    kept = [folder.name for _, folder in checkpoints.folders(directory.path)]
+    if kept and directory.recipe()["train"].get("save_only_model"):
+        raise RunError(
+            f"{directory.path} holds an unfinished run that saved weights only (`train.save_only_model`): "
+            f"{', '.join(kept)}. It cannot be resumed. Choose another --output, or --overwrite to delete it."
         )
 
 

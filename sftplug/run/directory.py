@@ -78,11 +78,11 @@ class RunDirectory:
         recipe: dict[str, Any] = yaml.safe_load((self.path / "recipe.yaml").read_text(encoding="utf-8"))
         return recipe
 
-    def load_recipe(self) -> LoadedRecipe:
-        """Return the resolved recipe as the run used it, with the plugin files kept in the folder."""
+    def load_recipe(self, *overrides: str) -> LoadedRecipe:
+        """Return the resolved recipe as the run used it, with the plugin files kept in the folder, and `overrides`."""
         from sftplug.recipe import load_recipe
 
-        return load_recipe(str(self.path / "recipe.yaml"))
+        return load_recipe(str(self.path / "recipe.yaml"), overrides)
 
     def origins(self) -> dict[str, str]:
         """Return dotted path in the recipe -> where the value was written: ``file:line``, ``default`` …"""

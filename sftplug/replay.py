@@ -1,0 +1,50 @@
+"""Prepare the rows of a run once more, from its folder alone, and prove that they are the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from sftplug.errors import ModelError
+from sftplug.progress import Progress, no_progress
+from sftplug.quiet import quiet_libraries
+from sftplug.run import RunDirectory
+from sftplug.run.sources import check_rows, check_sources, describe_rows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from sftplug.data.prepare import Prepared
+
+
+def replay(directory: RunDirectory, progress: Progress = no_progress) -> Prepared:
+    """Prepare the rows of a run from its recipe, plugin files, tokenizer and chat template; loads no model.
+
+    Raises RunError naming the sources that have changed since, or saying that the rows are not, to the byte, those
+    that the run was trained on.
+    """
+    from sftplug.data.prepare import prepare
+
+    loaded = directory.load_recipe(*_kept_here(directory.path))
+    check_sources(directory, loaded.recipe)
+    tokenizer = _tokenizer(directory.path, code=loaded.recipe.model.trust_remote_code)
+    prepared = prepare(loaded.recipe, tokenizer, progress, frozenset(directory.data()["end_tokens"]))
+    check_rows(directory, describe_rows(prepared))
+    return prepared
+
+
+def _kept_here(folder: Path) -> list[str]:
+    """Return overrides that look for tokenizer and template in the folder: those of then may be gone or changed."""
+    return ["chat_template=tokenizer", "model.build=null", f"model.name_or_path={json.dumps(str(folder.resolve()))}"]
+
+
+def _tokenizer(folder: Path, *, code: bool) -> PreTrainedTokenizerBase:
+    """Return the tokenizer that the run kept."""
+    quiet_libraries()
+    from transformers import AutoTokenizer
+
+    try:
+        return cast("PreTrainedTokenizerBase", AutoTokenizer.from_pretrained(str(folder), trust_remote_code=code))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"the tokenizer that the run in {folder} kept cannot be loaded: {error}") from error

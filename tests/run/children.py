@@ -1,0 +1,33 @@
+"""Run recipes in processes of their own, which may be killed; the libraries are imported once, then forked."""
+
+import multiprocessing
+import os
+import sys
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["sftplug.trainer", "sftplug.training", "sftplug.cli.train", "bitsandbytes"])
+
+
+def start(arguments, log, environment):
+    """Start ``sftplug ARGUMENTS``; what it prints goes to the file `log`."""
+    process = CONTEXT.Process(target=_main, args=([str(item) for item in arguments], str(log), environment))
+    process.start()
+    return process
+
+
+def call(arguments, log, environment):
+    """Run ``sftplug ARGUMENTS`` to its end; return its exit code, negative for the signal that killed it."""
+    process = start(arguments, log, environment)
+    process.join()
+    return process.exitcode
+
+
+def _main(arguments, log, environment):
+    os.environ.update(environment)
+    stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for number in (1, 2):
+        os.dup2(stream, number)
+    from sftplug.cli import main
+
+    sys.argv = ["sftplug", *arguments]
+    main()

@@ -1,0 +1,189 @@
+"""What a run finds in its folder, and what it makes of it; nothing is trained here."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sftplug import RunDirectory, RunError
+from sftplug.recipe import load_recipe
+from sftplug.run import begin, checkpoints
+
+
+def loaded(file, *overrides):
+    return load_recipe(str(file), overrides)
+
+
+def write_checkpoint(run: Path, step: int, *, without: str = "") -> Path:
+    folder = run / f"checkpoint-{step}"
+    folder.mkdir(parents=True)
+    for name in ("adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"):
+        if name != without:
+            (folder / name).write_text(f"{name} of step {step}")
+    checkpoints.write_progress(folder, 0, {"seconds": 1.5, "tokens": 10 * step})
+    return folder
+
+
+def leave_unfinished(file, *overrides, step=2):
+    with pytest.raises(RuntimeError), begin(loaded(file, *overrides)) as attempt:  # noqa: PT012 - begin is what is left
+        attempt.directory.add_metrics({"step": 1, "loss": 2.0})
+        checkpoints.seal(write_checkpoint(attempt.directory.path, step))
+        attempt.directory.add_metrics({"step": 3, "loss": 1.0})
+        raise RuntimeError("the power went")
+
+
+@pytest.mark.parametrize("missing", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"])
+def test_a_checkpoint_that_lacks_what_a_run_needs_is_never_sealed(tmp_path, missing):
+    folder = write_checkpoint(tmp_path, 4, without=missing)
+    with pytest.raises(RunError, match=r"checkpoint-4 lacks the .*: no run could be resumed from it"):
+        checkpoints.seal(folder)
+    assert checkpoints.fault(folder) == "was not finished"
+
+
+def test_a_seal_notices_what_was_lost_or_changed(tmp_path):
+    folder = write_checkpoint(tmp_path, 4)
+    checkpoints.seal(folder)
+    assert checkpoints.fault(folder) is None
+    (folder / "optimizer.pt").write_text("optimizer.pt of step 5")
+    assert checkpoints.fault(folder) == "has a optimizer.pt that is not what was written"
+    (folder / "optimizer.pt").unlink()
+    assert checkpoints.fault(folder) == "has lost optimizer.pt"
+    (folder / "sealed.json").write_text("{")
+    assert "has a seal that cannot be read" in checkpoints.fault(folder)
+
+
+def test_old_checkpoints_go_but_the_newest_and_the_best(tmp_path):
+    for step in (2, 4, 6, 8):
+        checkpoints.seal(write_checkpoint(tmp_path, step))
+    checkpoints.rotate(tmp_path, 2, str(tmp_path / "checkpoint-4"))
+    assert [step for step, _ in checkpoints.folders(tmp_path)] == [8, 4]
+    checkpoints.rotate(tmp_path, None, None)
+    assert [checkpoint.step for checkpoint in checkpoints.whole(tmp_path)] == [8, 4]
+
+
+def test_an_unfinished_run_goes_on_where_its_checkpoint_is(recipe_file, tmp_path):
+    file = recipe_file()
+    leave_unfinished(file)
+    directory = RunDirectory.open(tmp_path / "out")
+    assert directory.state().state == "failed"
+    assert directory.state().reason == "RuntimeError: the power went"
+    write_checkpoint(directory.path, 4)
+    with (directory.path / "metrics.jsonl").open("a") as stream:
+        stream.write('{"step": 4, "lo')  # a line that was not finished
+    with begin(loaded(file), resume=True) as attempt:
+        assert attempt.checkpoint.step == 2
+        assert attempt.state.tokens == 20
+        assert list(attempt.notes) == ["checkpoint-4 was not finished; it is not used"]
+        assert not (directory.path / "checkpoint-4").exists()
+        assert list(directory.metrics()) == [{"step": 1, "loss": 2.0}]
+        assert directory.state().state == "running"
+
+
+def test_another_recipe_is_refused_key_by_key_unless_the_run_is_deleted(recipe_file, tmp_path):
+    file = recipe_file()
+    leave_unfinished(file)
+    other = loaded(file, "train.learning_rate=1e-3", "adapter=lora")
+    with pytest.raises(RunError) as caught, begin(other):
+        pass
+    text = str(caught.value)
+    assert "holds an unfinished run of another recipe:\n" in text
+    assert "  adapter.type: 'full' -> 'lora'\n" in text
+    assert "  adapter.r: (none) -> 16\n" in text
+    assert "  train.learning_rate: 0.005 -> 0.001\n" in text
+    assert "choose another --output, or --overwrite to delete it." in text
+    with begin(other, overwrite=True) as attempt:
+        assert attempt.checkpoint is None
+        assert not list((tmp_path / "out").glob("checkpoint-*"))
+
+
+def test_a_run_that_failed_before_its_first_checkpoint_does_not_stand_in_the_way_of_a_better_recipe(recipe_file):
+    file = recipe_file()
+    with pytest.raises(RuntimeError), begin(loaded(file)):
+        raise RuntimeError("bad rows")
+    with begin(loaded(file, "train.learning_rate=1e-3")) as attempt:
+        assert attempt.directory.recipe()["train"]["learning_rate"] == 1e-3
+
+
+def test_weights_that_were_saved_without_an_optimizer_are_not_deleted(recipe_file, tmp_path):
+    file = recipe_file(train={"save_only_model": True})
+    with pytest.raises(RuntimeError), begin(loaded(file)):
+        raise RuntimeError("the power went")
+    folder = write_checkpoint(tmp_path / "out", 4, without="optimizer.pt")
+    refuse = pytest.raises(RunError, match=r"saved weights only \(`train\.save_only_model`\): checkpoint-4\. It cannot")
+    with refuse, begin(loaded(file)):
+        pass
+    assert folder.is_dir()
+
+
+def test_rows_that_have_changed_since_are_named(recipe_file, tmp_path, run):
+    file = recipe_file(adapter="lora")
+    run(file, "train.max_steps=1")
+    directory = RunDirectory.open(tmp_path / "out")
+    directory.write("run.json", {"format": 1, "state": "running", "attempts": []})
+    checkpoints.seal(write_checkpoint(directory.path, 9))
+    with (tmp_path / "rows.jsonl").open("a") as stream:
+        stream.write("\n")
+    refuse = pytest.raises(RunError, match=r"have changed since it began:\n  data\.train\[0\]: .*rows\.jsonl")
+    with refuse, begin(loaded(file, "train.max_steps=1")):
+        pass
+
+
+def test_folders_that_cannot_be_used_are_refused_before_anything_is_loaded(recipe_file, tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    refuse = pytest.raises(RunError, match=r"the output folder .*taken cannot be written: File exists\. Choose another")
+    with refuse, begin(loaded(recipe_file(), f"output={tmp_path / 'taken'}")):
+        pass
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.tex").write_text("years of work")
+    for overwrite in (False, True):
+        with (
+            pytest.raises(RunError, match=r"home is not empty and holds no run: thesis\.tex\. Choose"),
+            begin(loaded(recipe_file(), f"output={tmp_path / 'home'}"), overwrite=overwrite),
+        ):
+            pass
+    refuse = pytest.raises(RunError, match=r"there is no run to resume in .*Leave out --resume to begin one")
+    with refuse, begin(loaded(recipe_file()), resume=True):
+        pass
+
+
+def test_two_runs_on_one_folder_and_the_lock_of_a_dead_one(recipe_file, tmp_path):
+    file = recipe_file()
+    code = (
+        "import sys, time\nfrom sftplug.recipe import load_recipe\nfrom sftplug.run import begin\n"
+        f"with begin(load_recipe({str(file)!r})):\n    print('begun', flush=True)\n    time.sleep(600)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "begun\n"
+        refuse = pytest.raises(RunError, match=rf"another run writes to .*out: process {other.pid} on .*, since 20")
+        with refuse, begin(loaded(file)):
+            pass
+        os.kill(other.pid, signal.SIGKILL)
+    with begin(loaded(file)) as attempt:
+        assert len(attempt.state.attempts) == 2
+    assert not (tmp_path / "out" / ".lock.owner").exists()
+
+
+def test_the_record_says_where_every_value_came_from_and_keeps_no_secret(recipe_file, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import sftplug\n@sftplug.hookimpl\ndef sftplug_run_failed(error): pass\n", encoding="utf-8"
+    )
+    file = recipe_file(plugins=["./mine.py"], adapter={"type": "lora", "r": 4})
+    with begin(loaded(file, "train.hub_token=hf_secret", "adapter.dropout=0.1")) as attempt:
+        directory = attempt.directory
+    origins = directory.origins()
+    assert origins["adapter.r"].startswith("recipe.yaml:")
+    assert origins["adapter.dropout"] == "command line"
+    assert origins["spans.boundary"] == "default"
+    assert origins["data.train[0].source.path"].startswith("recipe.yaml:")
+    assert directory.recipe()["plugins"] == ["./plugins/mine.py"]
+    assert (directory.path / "plugins" / "mine.py").read_text() == (tmp_path / "mine.py").read_text()
+    assert "mine" in directory.load_recipe().active
+    texts = [path.read_text(errors="replace") for path in directory.path.rglob("*") if path.is_file()]
+    assert len(texts) >= 6
+    assert not any("hf_secret" in text for text in texts)
+    assert {"python", "system", "libraries", "accelerators"} <= directory.environment().keys()
+    assert os.uname().nodename not in json.dumps(directory.environment())

@@ -1,0 +1,147 @@
+"""Runs that are killed, interrupted or full go on as if nothing had happened."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+from conftest import TINY, rows, write_rows
+from run.children import call
+
+from sftplug import RunDirectory
+
+KILLER = Path(__file__).parent / "killer.py"
+UNTIMED = ("seconds", "peak_bytes", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    """Return a folder with a recipe, and a function that trains it in a process of its own."""
+    folder = tmp_path_factory.mktemp("job")
+    write_rows(folder / "rows.jsonl", rows(24))
+    shutil.copy(KILLER, folder / "killer.py")
+    recipe = {
+        "plugins": ["./killer.py"],
+        "model": {"build": TINY},
+        "data": {
+            "train": {"path": "rows.jsonl", "format": "messages"},
+            "eval": {"path": "rows.jsonl", "format": "messages", "first": 2},
+            "max_length": 128,
+        },
+        "chat_template": "chatml",
+        "adapter": {"type": "lora", "dropout": 0.1},
+        "quantization": "nf4",
+        "callbacks": [{"type": "killer", "folder": str(folder)}],
+        "train": {
+            "num_train_epochs": 2,
+            "per_device_train_batch_size": 3,
+            "gradient_accumulation_steps": 2,
+            "learning_rate": 5e-3,
+            "logging_steps": 3,
+            "save_strategy": "steps",
+            "save_steps": 2,
+            "eval_strategy": "epoch",
+        },
+    }
+    (folder / "recipe.yaml").write_text(json.dumps(recipe))
+    environment = {"SFTPLUG_CACHE": os.environ["SFTPLUG_CACHE"], "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
+
+    def train(output, *more):
+        code = call(["train", folder / "recipe.yaml", "--output", output, *more], folder / "log", environment)
+        return code, (folder / "log").read_text()
+
+    assert train(folder / "undisturbed")[0] == 0
+    return folder, train
+
+
+def outcome(output):
+    run = RunDirectory.open(output)
+    metrics = [{key: value for key, value in entry.items() if key not in UNTIMED} for entry in run.metrics()]
+    weights = hashlib.sha256((Path(output) / "adapter_model.safetensors").read_bytes()).hexdigest()
+    return metrics, weights, run.state().tokens, run.state().loss, run.state().steps
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("plan", "resumes_from"),
+    [
+        ("step 1 SIGKILL", 0),
+        ("checkpoint 4 SIGKILL", 2),
+        ("step 5 SIGKILL", 4),
+        ("eval 4 SIGKILL", 2),
+        ("save 0 SIGKILL", 8),
+    ],
+)
+def test_a_killed_run_ends_as_if_nobody_had_disturbed_it(job, plan, resumes_from):
+    folder, train = job
+    output = folder / plan.replace(" ", "-")
+    (folder / "plan").write_text(plan)
+    assert train(output)[0] == -signal.SIGKILL
+    assert not (folder / "plan").exists()
+    assert RunDirectory.open(output).state().state == "running"
+    code, said = train(output)
+    assert code == 0, said
+    assert ("resuming from step" in said) == (resumes_from > 0)
+    assert outcome(output) == outcome(folder / "undisturbed")
+    state = RunDirectory.open(output).state()
+    assert state.state == "finished"
+    assert [attempt["from_step"] for attempt in state.attempts] == [0, resumes_from]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("plan", "code", "step"), [("step 3 SIGTERM", 143, 3), ("eval 4 SIGINT", 130, 4)])
+def test_a_signal_ends_a_run_after_a_checkpoint_and_says_how_to_go_on(job, plan, code, step):
+    folder, train = job
+    output = folder / plan.replace(" ", "-")
+    (folder / "plan").write_text(plan)
+    found, said = train(output)
+    assert found == code, said
+    name = plan.split()[2]
+    assert f"{name}: the step ends, then a checkpoint is saved; a second signal ends the run at once." in said
+    assert f"interrupted by {name}: checkpoint-{step} is saved in {output}. Run the same command again" in said
+    assert RunDirectory.open(output).state().state == "interrupted"
+    found, said = train(output, "--resume")
+    assert found == 0, said
+    assert f"resuming from step {step}" in said
+    assert outcome(output) == outcome(folder / "undisturbed")
+
+
+def test_a_damaged_checkpoint_is_not_used_and_a_finished_run_is_not_touched(job):
+    folder, train = job
+    code, said = train(folder / "undisturbed")
+    assert code == 2
+    assert f"{folder / 'undisturbed'} holds a finished run. Choose another --output, or --overwrite" in said
+    output = folder / "damaged"
+    shutil.copytree(folder / "undisturbed", output)
+    state = json.loads((output / "run.json").read_text())
+    (output / "run.json").write_text(json.dumps({**state, "state": "running"}))
+    (output / "checkpoint-8" / "optimizer.pt").unlink()
+    (output / "checkpoint-6" / "rng_state.pth").write_bytes(
+        b"x" * (output / "checkpoint-6/rng_state.pth").stat().st_size
+    )
+    code, said = train(output)
+    assert code == 0, said
+    assert "checkpoint-8 has lost optimizer.pt; it is not used" in said
+    assert "checkpoint-6 has a rng_state.pth that is not what was written; it is not used" in said
+    assert "resuming from step 4" in said
+    assert outcome(output) == outcome(folder / "undisturbed")
+
+
+@pytest.mark.slow
+def test_a_full_disk_loses_nothing_and_the_run_goes_on_when_there_is_room(job):
+    folder, train = job
+    output = folder / "full"
+    (folder / "plan").write_text("step 3 FULL")
+    code, said = train(output)
+    assert code == 1
+    assert re.search(r"checkpoint-4 cannot be written: .* bytes are free\)\. Nothing up to step 2 is lost", said), said
+    assert "once that is mended, the same command goes on from there." in said
+    assert [path.name for path in output.glob("checkpoint-*")] == ["checkpoint-2"]
+    assert RunDirectory.open(output).state().state == "failed"
+    code, said = train(output)
+    assert code == 0, said
+    assert outcome(output) == outcome(folder / "undisturbed")
