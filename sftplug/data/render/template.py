@@ -144,9 +144,8 @@ class Template:
         The row of a turn is what inference shows the model, and then what the model must produce.
         """
         call = make_call(messages, tools, kwargs, end_tokens)
-        divergent = sorted(
-            {f.message for f in rendered.findings if f.kind.startswith("divergent") and f.message is not None}
-        )
+        marked = {finding.message for finding in rendered.findings if finding.kind.startswith("divergent")}
+        divergent = [message for message in assistants_in(messages) if message in marked]
         kept = tuple(span for span in rendered.spans if span.message not in divergent)
         return [replace(rendered, spans=kept), *(self._apart(rendered, call, message) for message in divergent)]
 

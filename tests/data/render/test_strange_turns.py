@@ -3,6 +3,7 @@
 import pytest
 
 from sftplug import MaskError
+from sftplug.data.render import compile_template
 from sftplug.testing import assistant_spans
 
 CALL = {"id": "call_0001", "type": "function", "function": {"name": "lookup", "arguments": {"word": "tide"}}}
@@ -199,3 +200,22 @@ def test_a_content_of_parts_written_as_json_is_all_there():
     template = "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content | tojson }}<|end|>\n{% endfor %}" + ASK
     messages = [CHAT[0], {"role": "assistant", "content": [{"type": "text", "text": text} for text in ("a", "b")]}]
     assert spans(template, messages) == ['[{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]<|end|>']
+
+
+def test_a_system_prompt_shown_with_the_last_question_is_in_the_row_of_every_reply_that_inference_shows_it_to():
+    template = compile_template(
+        "{% set system = messages[0].content if messages[0].role == 'system' else '' %}{% for m in messages %}"
+        "{% if m.role == 'user' %}[INST]{{ system + ' ' if system and loop.last else '' }}{{ m.content }}[/INST]"
+        "{% elif m.role == 'assistant' %}{{ m.content }}</s>{% endif %}{% endfor %}"
+    )
+    messages = [{"role": "system", "content": "Be nice."}, *CHAT]
+    rendered = template.analyse(messages)
+    assert {(finding.kind, finding.severity) for finding in rendered.findings} == {("divergent_context", "policy")}
+    whole, first, second = template.split_divergent(rendered, messages)
+    assert not whole.spans
+    assert first.text == "[INST]Be nice. How are you?[/INST]Fine, thanks.</s>"
+    assert second.text.endswith("[INST]Be nice. And now?[/INST]Still fine.</s>")
+    assert [row.text[span.start : span.end] for row in (first, second) for span in row.spans] == [
+        "Fine, thanks.</s>",
+        "Still fine.</s>",
+    ]
