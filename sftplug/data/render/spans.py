@@ -131,7 +131,7 @@ def find_start(layout: Layout, where: Place, prompt: Layout, own_prompt: str, go
         # The same words with other white space after them: what both have of it is the prompt's.
         space = _common(header[matched : where.first - mine], own_prompt[own_prompt.index(words) + len(words) :])
         return Start(mine + matched + space, "header", header[: where.first - mine], wanted)
-    first, agreed = _WORDS.search(own_prompt), header[:common]
+    first, agreed = _WORDS.search(own_prompt), header[: min(common, _first_said(layout, where) - mine)]
     if first is not None and not goes_on and header.rfind(first.group(), 0, where.first - mine) >= common:
         return None  # the texts part before the turn's own header does
     # Where all that stands before the turn is in the prompt too, it needs no header to be told from what is before it.
@@ -139,6 +139,12 @@ def find_start(layout: Layout, where: Place, prompt: Layout, own_prompt: str, go
     if not (agreed.strip() if told else _says_header(agreed, own_prompt)):
         return None
     return Start(mine + common, "header", header[: max(where.first - mine, common)], wanted)
+
+
+def _first_said(layout: Layout, where: Place) -> int:
+    """Return where the turn's first own character stands; the end of the text for a turn that has none."""
+    said = (piece.start for piece in layout.content(where.message) if piece.end > piece.start >= where.first)
+    return next(said, len(layout.text))
 
 
 def _writes(layout: Layout, where: Place, word: re.Match[str] | None) -> bool:

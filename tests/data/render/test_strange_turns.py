@@ -219,3 +219,9 @@ def test_a_system_prompt_shown_with_the_last_question_is_in_the_row_of_every_rep
         "Fine, thanks.</s>",
         "Still fine.</s>",
     ]
+
+
+def test_a_reply_that_begins_like_the_prompt_that_its_turn_lacks_is_refused():
+    template = "{% for m in messages %}{{ m.content }}{% endfor %}{% if add_generation_prompt %}Answer:{% endif %}"
+    with pytest.raises(MaskError):
+        spans(template, [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Answer me."}])
