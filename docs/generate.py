@@ -6,6 +6,8 @@ import inspect
 import sys
 from pathlib import Path
 
+from measured import adapters_page, quantizations_page
+
 from sftplug import hookspecs
 from sftplug.plugins import load_plugins
 from sftplug.registry import HOOKS, build_registry
@@ -26,13 +28,20 @@ def hooks_page() -> str:
 def components_page() -> str:
     """Return the page of built-in components, each with its options."""
     registry = build_registry(load_plugins())
-    lines = ["# Components", "", "Every component that sftplug ships, with its options and their defaults.", ""]
+    lines = ["# Components", "", _INTRODUCTION, ""]
     for hook, kind in HOOKS.items():
         lines += [f"## {kind.__name__} (`{hook}`)", "", str(inspect.getdoc(kind)), ""]
         for name, offer in sorted(registry.offers[kind].items()):
-            if offer.plugin.distribution == "sftplug":
+            if offer.plugin.distribution == "sftplug" and offer.library is None:
                 lines += [f"### `{name}`", "", str(inspect.getdoc(offer.component)), "", *_options(offer.component)]
     return "\n".join(lines)
+
+
+_INTRODUCTION = (
+    "Every component that sftplug ships, with its options and their defaults. What it takes over whole from libraries "
+    "is listed apart: the [adapter types of PEFT](adapters.md) and the "
+    "[quantization methods of transformers](quantizations.md)."
+)
 
 
 def _options(component) -> list[str]:
@@ -46,7 +55,12 @@ def _options(component) -> list[str]:
     return [*rows, ""]
 
 
-PAGES = {"hooks.md": hooks_page, "components.md": components_page}
+PAGES = {
+    "hooks.md": hooks_page,
+    "components.md": components_page,
+    "adapters.md": adapters_page,
+    "quantizations.md": quantizations_page,
+}
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from sftplug.components import (
     ChatTemplate,
     DatasetFormat,
     DatasetSource,
+    Deferred,
     LengthPolicy,
     Masking,
     ModelBuilder,
@@ -35,6 +36,7 @@ from sftplug.errors import (
 )
 from sftplug.hookspecs import hookimpl
 from sftplug.libraries import require
+from sftplug.library_options import LibrarySource, set_options
 from sftplug.recipe import InputPath, Recipe
 from sftplug.run import RunDirectory
 from sftplug.size import Size, measure
@@ -54,10 +56,12 @@ __all__ = [
     "DataError",
     "DatasetFormat",
     "DatasetSource",
+    "Deferred",
     "Field",
     "InputPath",
     "Interrupted",
     "LengthPolicy",
+    "LibrarySource",
     "LongRow",
     "MaskError",
     "Masking",
@@ -84,4 +88,5 @@ __all__ = [
     "hookimpl",
     "measure",
     "require",
+    "set_options",
 ]

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -59,6 +60,22 @@ class Component(BaseModel, ABC):
         Called before anything is downloaded or loaded; must be quick and must not import a heavy library.
         """
         return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """A component class that is made when a recipe names it.
+
+    For a plugin that offers everything of a large library: to list the names must cost nothing, and only the one that
+    is chosen need be made.
+    """
+
+    name: str
+    """The name that recipes use."""
+    make: Callable[[], type[Component]]
+    """Returns the class; called at most once in a process."""
+    library: str
+    """The library whose it is; what it offers is known only where it is installed."""
 
 
 class DatasetSource(Component):

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from transformers import Trainer
 
     from sftplug.components import (
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
         ChatTemplate,
         DatasetFormat,
         DatasetSource,
+        Deferred,
         LengthPolicy,
         Masking,
         ModelBuilder,
@@ -65,13 +68,16 @@ def sftplug_model_builders() -> list[type[ModelBuilder]]:  # type: ignore[empty-
 
 
 @hookspec
-def sftplug_quantizations() -> list[type[Quantization]]:  # type: ignore[empty-body]
-    """Offer quantization backends: in which numbers the base weights are held."""
+def sftplug_quantizations() -> Sequence[type[Quantization] | Deferred]:  # type: ignore[empty-body]
+    """Offer quantization backends: in which numbers the base weights are held.
+
+    What a library has very many of is offered as `Deferred`: the name now, the class when a recipe names it.
+    """
 
 
 @hookspec
-def sftplug_adapters() -> list[type[Adapter]]:  # type: ignore[empty-body]
-    """Offer adapter types: which parameters are trained."""
+def sftplug_adapters() -> Sequence[type[Adapter] | Deferred]:  # type: ignore[empty-body]
+    """Offer adapter types: which parameters are trained; very many of them as `Deferred`."""
 
 
 @hookspec

@@ -161,7 +161,7 @@ def load_model(recipe: Recipe) -> PreTrainedModel:
     path, arguments = base_model_path(recipe), load_kwargs(recipe.quantization)
     try:
         model = AutoModelForCausalLM.from_pretrained(path, **options, use_safetensors=True, **arguments)
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
         raise ModelError(f"the model {path} cannot be loaded as {recipe.quantization.type}: {error}") from error
     with blaming(recipe.quantization, "prepare_model"):
         recipe.quantization.prepare_model(model)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import Any
 
 from sftplug.blame import NOUNS, place_of, remember_owner
@@ -16,6 +17,7 @@ from sftplug.components import (
     Component,
     DatasetFormat,
     DatasetSource,
+    Deferred,
     LengthPolicy,
     Masking,
     ModelBuilder,
@@ -38,14 +40,29 @@ HOOKS: Mapping[str, type[Component]] = {
 """Offer hooks and the kind that each of them offers."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Offer:
-    """A component class and the plugin that offers it."""
+    """A component and the plugin that offers it."""
 
-    component: type[Component]
+    name: str
+    """The name that recipes use."""
     plugin: Plugin
+    make: Callable[[], type[Component]]
+    library: str | None = None
+    """The library that it is read from; None for a class that the plugin's author wrote."""
+
+    @cached_property
+    def component(self) -> type[Component]:
+        """The class. Raises PluginError when a class that is made only now is no usable one."""
+        return self.make()
+
+    def made(self, component: type[Any] | None) -> bool:
+        """Whether `component` is the class; asking does not make it."""
+        return component is not None and self.__dict__.get("component") is component
 
     def __str__(self) -> str:
+        if self.library is not None:
+            return f"{self.plugin}, from {self.library}"
         return f"{self.plugin}, class {self.component.__name__} in {place_of(self.component)}"
 
 
@@ -81,15 +98,15 @@ class Registry:
         """Return the names that a recipe may use for `kind`, sorted."""
         return sorted(self.offers[kind])
 
-    def classes(self) -> dict[type[Component], dict[str, type[Component]]]:
+    def classes(self) -> dict[type[Component], Mapping[str, type[Component]]]:
         """Return what is offered without who offers it: kind -> name -> class."""
-        return {kind: {name: offer.component for name, offer in offers.items()} for kind, offers in self.offers.items()}
+        return {kind: _Classes(offers) for kind, offers in self.offers.items()}
 
     def plugin_of(self, component: Component) -> str | None:
         """Return the name of the plugin that offers `component`'s class; None for a class no plugin offers."""
         for offers in self.offers.values():
             offer = offers.get(component.type)
-            if offer is not None and offer.component is type(component):
+            if offer is not None and offer.made(type(component)):
                 return offer.plugin.name
         return None
 
@@ -107,6 +124,22 @@ class Registry:
             self.offers[kind][name] = offer
 
 
+@dataclass(frozen=True, slots=True)
+class _Classes(Mapping[str, type[Component]]):
+    """The classes of one kind by name; one that is deferred is made when it is asked for."""
+
+    offers: Mapping[str, Offer]
+
+    def __getitem__(self, name: str) -> type[Component]:
+        return self.offers[name].component
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.offers)
+
+    def __len__(self) -> int:
+        return len(self.offers)
+
+
 def build_registry(plugins: Plugins) -> Registry:
     """Collect the components of every loaded plugin.
 
@@ -120,19 +153,36 @@ def build_registry(plugins: Plugins) -> Registry:
         except PluginError as error:
             plugins.give_up(plugin, error)
             continue
-        for kind, component in offered:
-            remember_owner(component, str(plugin))
-            registry.add(kind, component_name(component), Offer(component, plugin))
+        for kind, offer in offered:
+            registry.add(kind, offer.name, offer)
     return registry
 
 
-def _offered_by(plugin: Plugin, plugins: Plugins) -> Iterator[tuple[type[Component], type[Component]]]:
-    """Yield (kind, component) for everything that `plugin` offers. Raises PluginError."""
+def _offered_by(plugin: Plugin, plugins: Plugins) -> Iterator[tuple[type[Component], Offer]]:
+    """Yield (kind, offer) for everything that `plugin` offers. Raises PluginError."""
     for hook, kind in HOOKS.items():
         for offered in plugins.call(hook, [plugin.name]).values():
             if not isinstance(offered, list | tuple):
                 raise _wrong(plugin, hook, f"must return a list of component classes, not {type(offered).__name__}")
-            yield from ((kind, _checked(plugin, hook, kind, component)) for component in offered)
+            yield from ((kind, _offer(plugin, hook, kind, component)) for component in offered)
+
+
+def _offer(plugin: Plugin, hook: str, kind: type[Component], component: object) -> Offer:
+    if isinstance(component, Deferred):
+        return Offer(component.name, plugin, partial(_made, plugin, hook, kind, component), component.library)
+    checked = _checked(plugin, hook, kind, component)
+    remember_owner(checked, str(plugin))
+    offer = Offer(component_name(checked), plugin, lambda: checked)
+    offer.component  # noqa: B018 - nothing is left to be made
+    return offer
+
+
+def _made(plugin: Plugin, hook: str, kind: type[Component], deferred: Deferred) -> type[Component]:
+    component = _checked(plugin, hook, kind, deferred.make())
+    if component_name(component) != deferred.name:
+        raise _wrong(plugin, hook, f"offers '{deferred.name}' and makes '{component_name(component)}'", component)
+    remember_owner(component, str(plugin))
+    return component
 
 
 def _wrong(plugin: Plugin, hook: str, text: str, component: object = None) -> PluginError:

@@ -165,11 +165,12 @@ class SftplugTrainer(SFTTrainer):  # type: ignore[misc]
         """Return (B, L-1) the negative log-likelihood of each token but the first; 0 where the label is ignored."""
         if labels.device.type != "cpu":
             log_probs: Tensor = model(**inputs, fused_lm_head=True).log_probs
-            return -log_probs
+            return -log_probs[:, -(labels.shape[1] - 1) :]  # prompt tuning puts tokens of its own before the row
         targets = labels[:, 1:]
         needed = (targets != IGNORED).any(dim=0).nonzero().flatten()
         given = {key: value for key, value in inputs.items() if key != "labels"}
-        logits = self._logits_at(model, given, needed)
+        # Counted from the end: prompt tuning puts tokens of its own before the row.
+        logits = self._logits_at(model, given, needed - labels.shape[1])
         losses = functional.cross_entropy(
             logits.float().flatten(0, 1), targets[:, needed].flatten(), ignore_index=IGNORED, reduction="none"
         )
@@ -178,7 +179,10 @@ class SftplugTrainer(SFTTrainer):  # type: ignore[misc]
 
     @staticmethod
     def _logits_at(model: nn.Module, inputs: dict[str, Any], positions: Tensor) -> Tensor:
-        """Return (B, P, V) the logits at `positions`, without computing the others where the model can do so."""
+        """Return (B, P, V) the logits at `positions`, without computing the others where the model can do so.
+
+        `positions`: (P,) negative, counted from the end.
+        """
         unwrap = getattr(model, "get_base_model", None)
         base = unwrap() if callable(unwrap) else model
         if "logits_to_keep" in inspect.signature(type(base).forward).parameters:

@@ -41,7 +41,7 @@ def test_every_problem_is_named_at_once_with_path_line_and_nearest_name(tmp_path
         "data.train[0].format.colum (bad.yaml:6): unknown key. Did you mean 'column'? Known: column, tools.",
         "data.train[1].format (bad.yaml:7): 'alpace' is not installed. Did you mean 'alpaca'? Known: alpaca, columns, ",
         "data.max_length (bad.yaml:8): must be a whole number, not 'ten'.",
-        "adapter (bad.yaml:9): 'lorra' is not installed. Did you mean 'lora'? Known: freeze, full, lora, qlora.",
+        "adapter (bad.yaml:9): 'lorra' is not installed. Did you mean 'lora'? Known: adalora, adamss, ",
         "quantization.double_quant (bad.yaml:10): must be true or false, not 7.",
         "masking[0] (bad.yaml:11): 'assistent' is not installed. Did you mean 'assistant'?",
         "masking[1] (bad.yaml:11): has no `type`. Did you mean 'roles'?",

@@ -2,10 +2,12 @@
 
 import ast
 import inspect
+import json
 import subprocess
 import sys
 import tomllib
 import types
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -121,10 +123,19 @@ def test_the_reference_pages_are_current():
 
 
 def test_the_readme_names_every_built_in_component(plugins):
+    """What is taken over whole from a library has a page of its own, which the README links to."""
     readme = (ROOT / "README.md").read_text()
+    pages = {"peft": "docs/adapters.md", "transformers": "docs/quantizations.md"}
+    facts = {name: json.loads((ROOT / "plugins" / f"sftplug_{name}" / "facts.json").read_text()) for name in pages}
+    assert all(f"]({page})" in readme for page in pages.values())
     for kind in build_registry(plugins).offers.values():
         for name, offer in kind.items():
-            assert offer.plugin.distribution != "sftplug" or f"`{name}`" in readme, name
+            if offer.plugin.distribution != "sftplug":
+                continue
+            if offer.library is None:
+                assert f"`{name}`" in readme, name
+            elif version(offer.library) == facts[offer.library]["versions"][offer.library]:
+                assert f"`{name}`" in (ROOT / pages[offer.library]).read_text(), name
 
 
 def test_the_readme_s_plugin_is_what_the_tests_install():

@@ -51,22 +51,24 @@ def _narrow(annotation: Any, registry: Registry) -> Any:
 
 
 def _union_of(kind: type[Component], registry: Registry) -> Any:
-    offers = {name: offer.component for name, offer in sorted(registry.offers[kind].items())}
+    offers, classes = registry.offers[kind], registry.classes()[kind]
 
     def schema(_source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         # A tagged union by hand, because pydantic's own needs at least two members and a plugin may be the only one.
-        choices = {name: _choice(offer, handler, registry) for name, offer in registry.offers[kind].items()}
+        choices = {name: _choice(offer, handler, registry) for name, offer in offers.items()}
         # A name that several components claim can be written, and is answered with all of their plugins.
         choices |= {name: _refuse(str(clash)) for (of, name), clash in registry.clashes.items() if of is kind}
         if not choices:
             return _refuse(f"{NOTHING_OFFERED} any {kind.__name__}.")
         union = core_schema.tagged_union_schema(choices, discriminator="type")
-        return core_schema.no_info_before_validator_function(lambda value: expand(value, offers), union)
+        return core_schema.no_info_before_validator_function(lambda value: expand(value, classes), union)
 
     return Annotated[kind, GetPydanticSchema(schema)]
 
 
 def _choice(offer: Offer, handler: GetCoreSchemaHandler, registry: Registry) -> CoreSchema:
+    if offer.library is not None:
+        return _when_named(offer)
     try:
         return handler.generate_schema(offer.component)
     except Exception as error:  # noqa: BLE001 - a class that pydantic cannot build must not end a run without it
@@ -76,6 +78,15 @@ def _choice(offer: Offer, handler: GetCoreSchemaHandler, registry: Registry) -> 
         return _refuse(registry.unusable[-1])
 
 
+def _when_named(offer: Offer) -> CoreSchema:
+    """Make the class, and its schema, only when a recipe names it: a library may offer very many."""
+
+    def validate(value: Any) -> Any:
+        return offer.component.model_validate(value)  # pydantic takes the errors in with their places
+
+    return core_schema.no_info_plain_validator_function(validate)
+
+
 def _refuse(text: str) -> CoreSchema:
     def refuse(_: object) -> None:
         raise ValueError(text)
@@ -83,14 +94,14 @@ def _refuse(text: str) -> CoreSchema:
     return core_schema.no_info_plain_validator_function(refuse)
 
 
-def expand(value: Any, offers: Mapping[str, type[Component]]) -> Any:
+def expand(value: Any, classes: Mapping[str, type[Component]]) -> Any:
     """Expand a bare name to ``{type: name}``, and ``{name: value}`` to the option that the component names for it."""
     if isinstance(value, str):
         return {"type": value}
     if not isinstance(value, Mapping) or "type" in value or len(value) != 1:
         return value
     (name, options), *_ = value.items()
-    component = offers.get(name)
+    component = classes.get(name)
     if component is None:
         return value
     if isinstance(options, Mapping):

@@ -42,7 +42,7 @@ class Option:
 
 def options_of(component: type[Component]) -> list[Option]:
     """Return the options of `component` in the order of its class, in the words of a recipe."""
-    fields = [(name, field) for name, field in component.model_fields.items() if name != "type"]
+    fields = [(field.alias or name, field) for name, field in component.model_fields.items() if name != "type"]
     return [
         Option(name, _type_of(field), _default_of(field), " ".join(str(field.description or "").split()))
         for name, field in fields
@@ -114,7 +114,7 @@ def example_of(component: type[Component]) -> str:
 def _written(component: type[Component]) -> Any:
     """Return the component as a recipe writes it: what must be given, and a few options with their defaults."""
     name = component.model_fields["type"].default
-    fields = {name: field for name, field in component.model_fields.items() if name != "type"}
+    fields = {field.alias or name: field for name, field in component.model_fields.items() if name != "type"}
     given = {key: _example_value(key, field) for key, field in fields.items() if field.is_required()}
     plain = {key: field.default for key, field in fields.items() if isinstance(field.default, str | int | float)}
     given |= dict(list(plain.items())[:ILLUSTRATED])

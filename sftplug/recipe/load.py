@@ -211,16 +211,13 @@ def _choose_quantization(tree: Tree, registry: Registry) -> None:
     """Fill in the quantization that the adapter asks for when the recipe names none."""
     if tree.data.get("quantization") is not None:
         return
-    adapter = expand(tree.data.get("adapter", Recipe.model_fields["adapter"].default), _adapters(registry))
+    classes = registry.classes()[Adapter]
+    adapter = expand(tree.data.get("adapter", Recipe.model_fields["adapter"].default), classes)
     name = adapter.get("type") if isinstance(adapter, Mapping) else None
-    chosen = _adapters(registry).get(str(name), Adapter).default_quantization
+    component = classes.get(str(name), Adapter)
+    chosen = component.default_quantization if issubclass(component, Adapter) else Adapter.default_quantization
     tree.data["quantization"] = chosen
     tree.origins[("quantization",)] = f"default of adapter {name}"
-
-
-def _adapters(registry: Registry) -> dict[str, type[Adapter]]:
-    offers = registry.offers[Adapter]
-    return {name: offer.component for name, offer in offers.items() if issubclass(offer.component, Adapter)}
 
 
 def _train_problems(tree: Tree) -> list[Problem]:

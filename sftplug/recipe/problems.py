@@ -159,7 +159,7 @@ def _owner_of_default(detail: Any, root: type[BaseModel], registry: Registry) ->
     if field is None or field.default is not detail["input"]:
         return None
     offers = (offer for kind in registry.offers.values() for offer in kind.values())
-    return next((offer for offer in offers if offer.component is model), None)
+    return next((offer for offer in offers if offer.made(model)), None)
 
 
 def _wrong_default(wrong: str, path: Path_, tree: Tree, offer: Offer) -> Problem:
@@ -182,7 +182,7 @@ def _keys_at(around: Iterable[str | int], root: type[BaseModel], registry: Regis
     # A source's options stand beside those of its section.
     section = _model_at(around[: around.index("source")], root, registry) if "source" in around else None
     known = {**(section.model_fields if section else {}), **(model.model_fields if model else {})}
-    return [name for name in known if name not in ("type", "source")]
+    return [field.alias or name for name, field in known.items() if name not in ("type", "source")]
 
 
 def _model_at(around: Iterable[str | int], root: type[BaseModel], registry: Registry) -> type[BaseModel] | None:

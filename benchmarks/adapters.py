@@ -1,0 +1,112 @@
+"""Really run every adapter type of sftplug and of the installed PEFT on a CPU, on each base that matters.
+
+python benchmarks/adapters.py [TYPE …]       # all types without names; about ten minutes on two cores
+
+Writes ``plugins/sftplug_peft/facts.json``, which the component's check and docs/adapters.md read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sweep import run_all, try_out, versions, work, write_record
+
+FACTS = Path(__file__).parents[1] / "plugins" / "sftplug_peft" / "facts.json"
+BASES = ("fp32", "bf16", "nf4", "int8")
+LIBRARIES = ("peft", "torch", "transformers", "trl", "bitsandbytes")
+RATES = (1e-2, 1e-1, 1.0)
+"""Learning rates, tried in order until the loss falls: prompts and scales need far more than matrices."""
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "freeze": {"train": ["model.layers.1.*"]},
+    # What PEFT demands.
+    "adalora": {"total_step": 30},
+    "adaption_prompt": {"adapter_len": 4, "adapter_layers": 2},
+    "cartridge": {"num_virtual_tokens": 4},
+    "cpt": {"cpt_token_ids": [5, 6, 7, 8], "cpt_mask": [1, 1, 1, 1], "cpt_tokens_type_mask": [1, 2, 3, 4]},
+    "multitask_prompt_tuning": {"num_virtual_tokens": 4, "num_tasks": 1},
+    "p_tuning": {"num_virtual_tokens": 4, "encoder_hidden_size": 16},
+    "prefix_tuning": {"num_virtual_tokens": 4},
+    "prompt_tuning": {"num_virtual_tokens": 4},
+    "trainable_tokens": {"token_indices": [2, 3, 40, 41, 42]},
+    "xlora": {"hidden_size": 64, "adapters": {}},
+    # Defaults made for larger models than one that is 64 wide.
+    "c3a": {"block_size": 32},
+    "fourierft": {"n_frequency": 200},
+    "vblora": {"vector_length": 32, "num_vectors": 32},
+    "waveft": {"n_frequency": 200},
+}
+"""Options of a run, where a type does not run on the small model without."""
+
+
+def jobs(names: list[str]) -> Iterator[dict[str, Any]]:
+    """Yield a job for each type and base, and one more for each type that can be told to adapt all linear layers."""
+    from sftplug.components import Adapter
+    from sftplug.plugins import load_plugins
+    from sftplug.registry import build_registry
+
+    for name, offer in build_registry(load_plugins()).offers[Adapter].items():
+        if offer.plugin.distribution == "sftplug" and (not names or name in names):
+            for base in BASES:
+                yield {"type": name, "base": base, "options": OPTIONS.get(name, {})}
+            if "target_modules" in offer.component.model_fields:
+                options = {**OPTIONS.get(name, {}), "target_modules": "all-linear"}
+                yield {"type": name, "base": "fp32", "options": options, "all_linear": True}
+
+
+def run(job: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Run one job, at the first learning rate with which the loss falls."""
+    answer: dict[str, Any] = {}
+    for rate in RATES:
+        sections = {
+            "adapter": {"type": job["type"], **job["options"]},
+            "quantization": job["base"],
+            "train": {"learning_rate": rate},
+        }
+        # Merged weights are rounded to the numbers of the base: only in fp32 can they be equal.
+        answer = {**try_out(sections, folder, merge=job["base"] == "fp32"), "learning_rate": rate}
+        if answer.get("trains") or not answer.get("loads"):
+            break
+    return answer
+
+
+def main() -> None:
+    """Run what is asked for, and write the record."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("types", nargs="*")
+    parser.add_argument("--worker", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.worker:
+        work(run)
+        return
+    known = json.loads(FACTS.read_text())["types"] if arguments.types and FACTS.is_file() else {}
+    FACTS.unlink(missing_ok=True)  # what it says must not refuse what is measured anew
+    for job, answer in run_all(__file__, jobs(arguments.types)):
+        print(job["type"], job["base"], job.get("all_linear", ""), json.dumps(answer), flush=True)
+        entry = known.setdefault(job["type"], {})
+        if job["base"] == BASES[0] and not job.get("all_linear"):
+            entry.clear()
+            entry.update(options=job["options"], bases={})
+        if job.get("all_linear"):
+            entry["all_linear"] = bool(answer.get("reloads")) and _linear(entry["bases"][BASES[0]])
+        else:
+            entry["bases"][job["base"]] = answer
+    write_record(FACTS, versions=versions(*LIBRARIES), types=dict(sorted(known.items())))
+
+
+LINEAR = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+"""The linear layers of the model that is built for the sweep."""
+
+
+def _linear(run: dict[str, Any]) -> bool:
+    """Whether the type, left alone, adapts linear layers."""
+    return bool(LINEAR & set(run.get("targets", [])))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

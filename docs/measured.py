@@ -1,0 +1,194 @@
+"""The pages of what was really run: tables from the records that the sweeps in ``benchmarks/`` write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+STAGES = ("loads", "trains", "reloads")
+
+ADAPTERS = """# Adapters
+
+Every adapter type of the installed [PEFT](https://huggingface.co/docs/peft) is offered, under PEFT's own name, with
+PEFT's own options; PEFT's `lora` is `peft_lora`, because `lora` is sftplug's. Types, options, defaults and descriptions
+are read from PEFT's source, so a newer PEFT brings its new types along. `sftplug schema` and `sftplug plugins` know
+them all.
+
+```yaml
+adapter: {type: vera, r: 128, target_modules: all-linear}
+```
+
+An option that PEFT does not have, or a value of another type, is an error at once. What PEFT itself refuses (a target
+that matches no module, options that exclude each other) is said by `sftplug check`, on the model without weights.
+
+`target_modules` left out means PEFT's list for the family of the model. For a family that PEFT has no list for, the
+types marked under *all-linear* adapt all linear layers; the others must be told.
+
+## What was run
+
+`python benchmarks/adapters.py` runs every type through `sftplug train`'s own code on a small Llama: load, train 30
+steps (the loss on one batch must fall by 2 %), save, reload in the same numbers (equal logits), and in fp32 merge
+(equal logits). `sftplug check` refuses what failed for a reason that lies in the type, with that reason, for the
+version of PEFT that was measured and for no other. It does not refuse what depends on the machine, on a missing
+package, on tied embeddings or on the learning rate.
+"""
+
+ADAPTER_NOTES = """
+## What trains otherwise than its paper says
+
+* `adalora`: nobody calls `update_and_allocate` in the training loop, in TRL or here, so ranks are not reallocated; and
+  its orthogonality loss is not added, for TRL computes the loss from log-probabilities.
+* `shadow`: its auxiliary loss is not added for the same reason, and the parameters that only that loss trains get no
+  gradient, which stops the run.
+* `poly` and `multitask_prompt_tuning` need a task id with every row.
+* `peft_lora` with `init_lora_weights: eva`, `corda` or `lora_ga` needs a pass over data that PEFT leaves to the caller.
+  `loftq` needs a GPU.
+* `osf` trains the base weights themselves, within a subspace.
+"""
+
+QUANTIZATIONS = """# Quantizations
+
+Every quantization method of the installed [transformers](https://huggingface.co/docs/transformers) is offered, under
+transformers' own name, with the options of its configuration class, and `compute_dtype` for what is not quantized.
+Methods, options, defaults and descriptions are read from transformers' source, so a newer one brings its new methods.
+
+```yaml
+quantization: {type: quanto, weights: int4}
+quantization: {torchao: Int8WeightOnlyConfig}                   # a configuration of torchao, bare or with options:
+quantization: {torchao: {quant_type: {Int8WeightOnlyConfig: {group_size: 32}}}}
+```
+
+sftplug's own `nf4`, `fp4` and `int8` are bitsandbytes with one thing mended (training after an evaluation on some
+CPUs), and are to be preferred to `bitsandbytes_4bit` and `bitsandbytes_8bit`.
+
+A method that reads only *checkpoints that were quantized with it before* cannot quantize while loading; `sftplug check`
+says so where the model is a folder or is built on the spot, and refuses methods on which transformers trains nothing.
+
+## What was run
+
+`python benchmarks/quantizations.py` trains LoRA on each through `sftplug train`'s own code, on a CPU: load, train 30
+steps (the loss on one batch must fall by 2 %), save, reload (equal logits), merge. The number under *merges* is by how
+much the logits of the merged model differ, relative to the largest: rounding to few bits cannot be exact, but above 0.2
+the merge is of no use.
+"""
+
+
+def adapters_page() -> str:
+    """Return the page of adapter types."""
+    record = _record("sftplug_peft")
+    types: Mapping[str, Any] = record["types"]
+    notes: dict[str, int] = {}
+    rows = [_adapter_row(name, entry, notes) for name, entry in types.items()]
+    bases = ("fp32", "bf16", "nf4", "int8")
+    runs = [entry["bases"] for entry in types.values()]
+    counts = {
+        "types": len(types),
+        "trained and reloaded on some base": _count(any(map(_works, run.values())) for run in runs),
+        **{f"… on {base}": _count(_works(run[base]) for run in runs) for base in bases},
+        "merged in fp32": _count(run["fp32"].get("merges") for run in runs),
+    }
+    head = ["type", *bases, "merges", "all-linear", "options of the run"]
+    parts = [ADAPTERS, _ran(record), *_counts(counts), *_table(head, rows), *_reasons(notes), ADAPTER_NOTES]
+    return "\n".join(parts)
+
+
+def _adapter_row(name: str, entry: Mapping[str, Any], notes: dict[str, int]) -> list[str]:
+    runs = entry["bases"]
+    options = ", ".join(f"{key}: {value}" for key, value in entry["options"].items())
+    return [
+        f"`{name}`",
+        *(_cell(runs[base], notes) for base in ("fp32", "bf16", "nf4", "int8")),
+        _merge_cell(runs["fp32"], notes),
+        "yes" if entry.get("all_linear") else "",
+        f"`{options}`" if options else "",
+    ]
+
+
+def _merge_cell(run: Mapping[str, Any], notes: dict[str, int]) -> str:
+    if "merges" not in run:
+        return ""
+    return "yes" if run["merges"] else f"no {_note(run, notes)}"
+
+
+def quantizations_page() -> str:
+    """Return the page of quantization methods."""
+    record = _record("sftplug_transformers")
+    notes: dict[str, int] = {}
+    types: Mapping[str, Any] = record["types"]
+    rows = [_quantization_row(name, run, notes) for name, entry in types.items() for run in entry["runs"]]
+    done = [entry["runs"] for entry in types.values()]
+    counts = {
+        "methods": len(types),
+        **{
+            f"… of which some sort {stage}": _count(any(r.get(stage) for r in runs) for runs in done)
+            for stage in STAGES
+        },
+    }
+    head = ["method", "options", *STAGES, "merges", ""]
+    return "\n".join([QUANTIZATIONS, _ran(record), *_counts(counts), *_table(head, rows), *_reasons(notes)])
+
+
+def _quantization_row(name: str, run: Mapping[str, Any], notes: dict[str, int]) -> list[str]:
+    options = ", ".join(f"{key}: {value}" for key, value in run["options"].items() if key != "dataset")
+    difference = run.get("merges_difference")
+    failed = next((stage for stage in STAGES if run.get(stage) is False), None)
+    return [
+        f"`{name}`",
+        f"`{options}`" if options else "",
+        *({True: "yes", False: "no"}.get(run.get(stage), "") for stage in STAGES),
+        "" if difference is None else f"{difference:.1g}",
+        _note(run, notes) if failed or (run.get("merges") is False and difference is None) else "",
+    ]
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+def _record(plugin: str) -> dict[str, Any]:
+    return json.loads((ROOT / "plugins" / plugin / "facts.json").read_text(encoding="utf-8"))
+
+
+def _ran(record: Mapping[str, Any]) -> str:
+    libraries = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    return f"Run on {record['date']} ({record['machine']}) with {libraries}.\n"
+
+
+def _works(run: Mapping[str, Any]) -> bool:
+    return all(run.get(stage) for stage in STAGES)
+
+
+def _count(items: Iterable[Any]) -> int:
+    return sum(map(bool, items))
+
+
+def _cell(run: Mapping[str, Any], notes: dict[str, int]) -> str:
+    failed = next((stage for stage in STAGES if run.get(stage) is False), None)
+    says = {"loads": "does not load", "trains": "does not train", "reloads": "does not reload"}
+    return f"{says[failed]} {_note(run, notes)}" if failed else "yes"
+
+
+def _note(run: Mapping[str, Any], notes: dict[str, int]) -> str:
+    reason = run["reason"] + (" \\*" if run.get("depends") else "")
+    return f"({notes.setdefault(reason, len(notes) + 1)})"
+
+
+def _table(head: list[str], rows: Iterable[list[str]]) -> list[str]:
+    lines = [head, ["---"] * len(head), *rows]
+    return [*(f"| {' | '.join(line)} |" for line in lines), ""]
+
+
+def _counts(counts: Mapping[str, int]) -> list[str]:
+    return _table(["", "number"], ([what, str(number)] for what, number in counts.items()))
+
+
+def _counts(counts: Mapping[str, int]) -> list[str]:
+    return _table(["", "number"], ([what, str(number)] for what, number in counts.items()))
+
+
+def _reasons(notes: Mapping[str, int]) -> list[str]:
+    lines = [f"{number}. {reason.replace('<', '&lt;')}" for reason, number in notes.items()]
+    head = "The reasons, in the libraries' words; what depends on the machine, on packages or on options ends in \\*:"
+    return [head, "", *lines, ""]

@@ -1,0 +1,76 @@
+"""What all adapter types of PEFT have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import PrivateAttr
+
+from sftplug import Adapter, MissingLibraryError, require, set_options
+from sftplug_peft.facts import adapts_linear_layers, refusals
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from sftplug import Recipe
+
+_TARGETS = "target_modules"
+
+
+class PeftAdapter(Adapter):
+    """An adapter type of PEFT: its options are PEFT's, and what is left out is left to PEFT."""
+
+    peft_type: ClassVar[str]
+    """PEFT's own name of the type."""
+    config: ClassVar[Callable[[], Any]]
+    """Imports and returns PEFT's configuration class."""
+
+    _chosen: dict[str, Any] = PrivateAttr(default_factory=dict)
+    """Options that the model at hand decides."""
+
+    def check(self, recipe: Recipe) -> Iterable[str]:
+        """Say so when this type is known not to train on the recipe's quantization."""
+        return refusals(self.type, recipe.quantization.type)
+
+    def check_model(self, model: nn.Module) -> Iterable[str]:
+        """Say so when PEFT refuses the options, or finds no module to adapt, on the model without weights."""
+        peft = require("peft", needed_by=f"adapter {self.type}")
+        self._choose_targets(model)
+        try:
+            peft.get_peft_model(model, self.peft_config())
+        except ImportError as error:
+            raise MissingLibraryError(f"adapter {self.type}: {error}") from error
+        except ValueError as error:
+            yield f"PEFT refuses it: {error}"
+        except Exception:  # noqa: BLE001 - what needs weights cannot be told without them
+            return
+
+    def prepare_model(self, model: nn.Module) -> None:
+        """Choose the layers to adapt where neither the recipe nor PEFT says which."""
+        self._choose_targets(model)
+
+    def _choose_targets(self, model: nn.Module) -> None:
+        """Adapt all linear layers of a family of models for which PEFT has no list.
+
+        PEFT's lists name the layers of a few dozen families; `all-linear` is what its types with linear layers in
+        their lists understand for any other.
+        """
+        family = getattr(getattr(model, "config", None), "model_type", None)
+        if _TARGETS not in type(self).model_fields or getattr(self, _TARGETS) is not None or self._lists(family):
+            return
+        if adapts_linear_layers(self.type):
+            self._chosen[_TARGETS] = "all-linear"
+
+    def _lists(self, family: str | None) -> bool:
+        """Whether PEFT needs no list for this type, or has one for the family."""
+        mapping = require("peft.mapping", needed_by=f"adapter {self.type}").PEFT_TYPE_TO_TUNER_MAPPING
+        known = next((tuner for name, tuner in mapping.items() if name.value.lower() == self.peft_type), None)
+        lists = getattr(known, "target_module_mapping", None)
+        return not lists or family in lists
+
+    def peft_config(self) -> Any:
+        """Return PEFT's own configuration."""
+        require("peft", needed_by=f"adapter {self.type}")
+        options = {**self._chosen, **set_options(self, leave_out=frozenset({"type"}))}
+        return type(self).config()(task_type="CAUSAL_LM", **options)
