@@ -130,6 +130,14 @@ class Masking(Component):
     selects: ClassVar[bool] = True
     """Whether it says by itself what is trained; False where it only weighs what another strategy selects."""
 
+    @property
+    def trains(self) -> frozenset[str]:
+        """Roles (of `ROLE_CODES`) that it trains beyond what the model itself must produce; none by default.
+
+        Override it in a strategy that is meant to train what users, tools or the template say.
+        """
+        return frozenset()
+
     @abstractmethod
     def weights(self, tokens: TokenBatch) -> NDArray[np.bool_] | NDArray[np.floating[Any]]:
         """Return an array of shape (N,) over the flat batch: bool, or float >= 0."""
@@ -192,6 +200,11 @@ class Quantization(Component):
     def load_kwargs(self) -> dict[str, Any]:
         """Return keyword arguments for ``from_pretrained``: ``dtype`` and, when needed, ``quantization_config``."""
 
+    @property
+    def adaptable(self) -> bool:
+        """Whether an adapter can be trained on the weights; override it where they are for inference only."""
+        return True
+
     def prepare_model(self, model: nn.Module) -> None:
         """Change the loaded model in place where the backend needs it; nothing by default."""
 
@@ -203,6 +216,11 @@ class Adapter(Component):
     """The quantization a recipe gets that names this adapter and no quantization."""
     trains_base: ClassVar[bool] = False
     """Whether weights of the base model itself are trained."""
+
+    @property
+    def mergeable(self) -> bool:
+        """Whether what is trained can be merged into the weights of the base; for adapters of PEFT."""
+        return True
 
     @abstractmethod
     def peft_config(self) -> PeftConfig | None:

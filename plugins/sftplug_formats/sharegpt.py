@@ -54,7 +54,7 @@ def _turn(turn: Any, field: str) -> Message:
         raise RowError(field, f"must be an object with from and value, not {kind_of(turn)}")
     who_key, what_key = ("from", "value") if "from" in turn else ("role", "content")
     who, what = turn.get(who_key), turn.get(what_key)
-    if who not in _ROLES:
+    if not isinstance(who, str) or who not in _ROLES:
         known = ", ".join(_ROLES)
         raise RowError(f"{field}.{who_key}", f"nobody knows {who!r}.{did_you_mean(who, _ROLES)} Known: {known}.")
     if not isinstance(what, str):

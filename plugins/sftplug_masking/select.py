@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from sftplug import Field, Masking, TokenBatch
+from sftplug import ROLE_CODES, Field, Masking, TokenBatch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,6 +19,11 @@ class All(Masking):
     """Train every token, as pretraining does."""
 
     type: Literal["all"] = "all"
+
+    @property
+    def trains(self) -> frozenset[str]:
+        """Everyone's words, and the template's own."""
+        return frozenset(ROLE_CODES)
 
     def weights(self, tokens: TokenBatch) -> Mask:
         """Return true everywhere."""
@@ -92,6 +97,11 @@ class Roles(Masking):
     roles: list[Literal["system", "developer", "user", "assistant", "tool", "document"]] = Field(min_length=1)
     """The roles whose turns are trained."""
     shorthand: ClassVar[str] = "roles"
+
+    @property
+    def trains(self) -> frozenset[str]:
+        """The roles."""
+        return frozenset(self.roles) - {"assistant"}
 
     def weights(self, tokens: TokenBatch) -> Mask:
         """Return true in the turns of the roles."""

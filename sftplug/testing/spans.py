@@ -1,4 +1,4 @@
-"""For plugin authors and test suites; nothing in sftplug itself uses this."""
+"""The trained spans of a template, for test suites."""
 
 from __future__ import annotations
 

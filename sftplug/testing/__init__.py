@@ -1,0 +1,40 @@
+"""For plugin authors and test suites: the laws of every kind of component, and what tests are made of.
+
+Each ``check_…`` takes a component class, and its options by name where it needs any::
+
+    from sftplug.testing import check_masking
+
+    def test_laws():
+        check_masking(MyMask, weight=2.0)
+
+It raises LawBroken for the first law that the component breaks; the text says which law, what was found and how to
+mend it. Nothing in sftplug itself uses this package. The checks need hypothesis: ``pip install 'sftplug[testing]'``.
+"""
+
+from sftplug.testing.adapters import check_adapter
+from sftplug.testing.callbacks import check_callback
+from sftplug.testing.component import check_component
+from sftplug.testing.formats import check_format
+from sftplug.testing.law import LawBroken
+from sftplug.testing.length import check_length_policy
+from sftplug.testing.masking import check_masking
+from sftplug.testing.quantization import check_quantization
+from sftplug.testing.sources import check_source
+from sftplug.testing.spans import assistant_spans
+from sftplug.testing.templates import check_template
+from sftplug.testing.tokens import token_batch
+
+__all__ = [
+    "LawBroken",
+    "assistant_spans",
+    "check_adapter",
+    "check_callback",
+    "check_component",
+    "check_format",
+    "check_length_policy",
+    "check_masking",
+    "check_quantization",
+    "check_source",
+    "check_template",
+    "token_batch",
+]

@@ -1,0 +1,143 @@
+"""The laws of adapter types, on a model of two layers with random weights in 32-bit floats."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, field
+from typing import Any
+
+from sftplug.components import Adapter
+from sftplug.testing.component import check_component
+from sftplug.testing.law import Breach, check, demand, make, shown
+from sftplug.testing.runs import Run, difference, logits
+
+EXACT = 1e-5
+"""Largest difference of logits that rounding explains."""
+MERGED = 1e-3
+"""Largest difference of logits after merging, which adds in another order."""
+
+
+@dataclass
+class Trial:
+    """An adapter, and a run of it."""
+
+    adapter: Adapter
+    run: Run = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Make the run; nothing is loaded yet."""
+        self.run = Run(adapter=self.adapter)
+
+    @property
+    def is_peft(self) -> bool:
+        """Whether PEFT's classes train it."""
+        return self.adapter.peft_config() is not None
+
+
+def check_adapter(component: type[Adapter], /, **options: Any) -> None:
+    """Hold an adapter to its laws: it is trained for a few steps, saved, loaded and merged. Raises LawBroken."""
+    check_component(component, **options)
+    made = make(component, options)
+    check(made, LAWS, Trial(made))
+
+
+def gives_the_same_configuration(trial: Trial) -> None:
+    """Each call of ``peft_config`` returns a new configuration, equal to the last: the trainer changes what it gets."""
+    first, second = trial.adapter.peft_config(), trial.adapter.peft_config()
+    if first is None and second is None:
+        return
+    demand(
+        first is not second and first is not None and second is not None and first.to_dict() == second.to_dict(),
+        f"{shown(first)}, and then {shown(second)}",
+        "make the configuration in the method, of the options alone.",
+    )
+
+
+def fits_a_model(trial: Trial) -> None:
+    """``check_model`` yields nothing for a model that the options suit, and it changes nothing."""
+    from sftplug.models import skeleton
+
+    problems = list(trial.adapter.check_model(skeleton(trial.run.recipe)))
+    demand(
+        not problems,
+        f"for a Llama with {', '.join(sorted(_ends(trial)))}: {shown(problems)}",
+        "give the check options that fit such a model, or mend check_model.",
+    )
+
+
+def trains_what_it_says(trial: Trial) -> None:
+    """Something is trained; the base model's own weights only where ``trains_base`` says so."""
+    trained = [name for name, value in trial.run.trainer.model.named_parameters() if value.requires_grad]
+    demand(bool(trained), "no parameter is trained", "return a configuration, or unfreeze in prepare_model.")
+    if not trial.is_peft:
+        demand(
+            trial.adapter.trains_base,
+            f"peft_config() is None, so the base model's {shown(trained, 100)} are trained, but `trains_base` is False",
+            "set `trains_base: ClassVar[bool] = True`.",
+        )
+
+
+def learns(trial: Trial) -> None:
+    """The loss over the same rows is lower after a few steps, and everything that is trained has a gradient."""
+    before, after = trial.run.losses
+    demand(
+        after < before,
+        f"the loss was {before:.4f} before 5 steps, and is {after:.4f}",
+        "see that what is trained is used by the forward pass, and starts where its gradient is not zero.",
+    )
+
+
+def reloads_to_the_same_logits(trial: Trial) -> None:
+    """Saved, and loaded onto a base model loaded anew, it gives the same logits."""
+    live = logits(trial.run.trained)
+    with tempfile.TemporaryDirectory(prefix="sftplug-") as folder:
+        trial.run.trained.save_pretrained(folder)
+        again = _reload(trial, folder)
+        found = difference(live, logits(again))
+    demand(
+        found <= EXACT,
+        f"the logits differ by {found:.2g} of the largest, more than the {EXACT:.0e} of rounding",
+        "what prepare_model or an initialization changes in the base must not differ from load to load, and everything "
+        "that is trained must be in what is saved (`modules_to_save`).",
+    )
+
+
+def merges_if_it_says_so(trial: Trial) -> None:
+    """Merged into the base, it gives the same logits; unless ``mergeable`` says that it cannot be merged."""
+    if not (trial.is_peft and trial.adapter.mergeable):
+        return
+    live = logits(trial.run.trained)
+    mend = "override `mergeable` to return False, if what is trained is no update of weights."
+    try:
+        merged = trial.run.trained.merge_and_unload(safe_merge=True)
+    except Exception as error:
+        raise Breach(f"merging raised {type(error).__name__}: {error}", mend) from error
+    found = difference(live, logits(merged))
+    demand(found <= MERGED, f"the logits of the merged model differ by {found:.2g} of the largest", mend)
+
+
+LAWS = (
+    gives_the_same_configuration,
+    fits_a_model,
+    trains_what_it_says,
+    learns,
+    reloads_to_the_same_logits,
+    merges_if_it_says_so,  # last: merging changes the trained model
+)
+
+
+def _reload(trial: Trial, folder: str) -> Any:
+    if not trial.is_peft:
+        from transformers import AutoModelForCausalLM
+
+        return AutoModelForCausalLM.from_pretrained(folder)
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(trial.run.load(), folder)
+
+
+def _ends(trial: Trial) -> set[str]:
+    from sftplug.models import skeleton
+
+    names = [name.rpartition(".")[2] for name, _ in skeleton(trial.run.recipe).named_modules() if name]
+    return {name for name in names if not name.isdigit()}

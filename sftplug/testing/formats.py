@@ -1,0 +1,125 @@
+"""The laws of dataset formats."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from sftplug.components import DatasetFormat
+from sftplug.conversation import ROLES, Conversation
+from sftplug.errors import RowError
+from sftplug.testing.component import check_component
+from sftplug.testing.law import Breach, check, check_drawn, demand, make, need_hypothesis, shown
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A format, and a row to read."""
+
+    format: DatasetFormat
+    row: Mapping[str, Any]
+
+    def __call__(self) -> Conversation:
+        """Read a copy of the row."""
+        return self.format.to_conversation(copy.deepcopy(self.row))
+
+
+def check_format(component: type[DatasetFormat], rows: Sequence[Mapping[str, Any]], /, **options: Any) -> None:
+    """Hold a format to its laws; `rows` are a few that fit it, and damaged ones are drawn from them.
+
+    Raises LawBroken.
+    """
+    need_hypothesis()
+    check_component(component, **options)
+    if not rows:
+        raise ValueError("check_format needs at least one row that fits the format")
+    made = make(component, options)
+    for row in rows:
+        check(made, (reads_the_row, is_deterministic, leaves_the_row_alone), Read(made, row))
+    check(made, [refuses_an_empty_row], Read(made, {}))
+    from sftplug.testing.draw import damaged_rows
+
+    drawn = damaged_rows(rows).map(lambda row: Read(made, row))
+    check_drawn(made, (refuses_a_bad_row_by_name, leaves_the_row_alone), drawn, examples=150)
+
+
+def reads_the_row(read: Read) -> None:
+    """A row that fits becomes a conversation of known roles, each message with text, parts or tool calls."""
+    conversation = read()
+    _judge(conversation, read.row)
+    unknown = [message.role for message in conversation.messages if message.role not in ROLES]
+    demand(not unknown, f"{shown(read.row)} has the role {shown(unknown[:1])}", f"roles are {', '.join(ROLES)}.")
+    demand(
+        bool(conversation.messages), f"{shown(read.row)} became no message", "raise sftplug.RowError for such a row."
+    )
+
+
+def is_deterministic(read: Read) -> None:
+    """The same row gives the same conversation, whenever it is read."""
+    first, second = read(), read()
+    demand(
+        first == second,
+        f"{shown(read.row)} gave {shown(first)}, and then {shown(second)}",
+        "let to_conversation depend on the row and the options alone.",
+    )
+
+
+def leaves_the_row_alone(read: Read) -> None:
+    """A row is not changed by being read, whether it fits or not."""
+    row = copy.deepcopy(read.row)
+    with suppress(RowError):
+        read.format.to_conversation(row)
+    demand(row == read.row, f"the row {shown(read.row)} became {shown(row)}", "copy what you change, and pop nothing.")
+
+
+def refuses_a_bad_row_by_name(read: Read) -> None:
+    """A row that does not fit raises RowError, which names the field, and nothing else."""
+    try:
+        _judge(read(), read.row)
+    except RowError as error:
+        demand(
+            bool(str(error.field).strip()) and bool(str(error.reason).strip()),
+            f"for {shown(read.row)} it raised RowError({error.field!r}, {error.reason!r})",
+            "name the field and the reason: RowError('column', 'must be text, not null').",
+        )
+    except Breach:
+        raise
+    except Exception as error:
+        found = f"the row {shown(read.row)} raised {type(error).__name__}: {error}"
+        mend = "look before you take: raise sftplug.RowError(field, reason) for what does not fit."
+        raise Breach(found, mend) from error
+
+
+def refuses_an_empty_row(read: Read) -> None:
+    """A row without any column is refused with RowError: nothing in it can be what the format reads."""
+    mend = "raise sftplug.RowError for a column that is missing."
+    try:
+        conversation = read()
+    except RowError:
+        return
+    except Exception as error:
+        raise Breach(f"{{}} raised {type(error).__name__}: {error}", mend) from error
+    raise Breach(f"{{}} became {shown(conversation)}", mend)
+
+
+def _judge(conversation: object, row: Mapping[str, Any]) -> None:
+    """Demand that `conversation` is one that a template can render; the core itself refuses unknown roles."""
+    demand(
+        isinstance(conversation, Conversation),
+        f"{shown(row)} became {shown(conversation)}",
+        "return a sftplug.Conversation.",
+    )
+    assert isinstance(conversation, Conversation)
+    for index, message in enumerate(conversation.messages):
+        where = f"of {shown(row)}, message {index}"
+        demand(isinstance(message.role, str), f"{where} has the role {shown(message.role)}", f"use {', '.join(ROLES)}.")
+        content = message.content
+        parts = isinstance(content, Sequence) and all(isinstance(part, Mapping) for part in content)
+        demand(
+            isinstance(content, str) or parts or (content is None and bool(message.tool_calls)),
+            f"{where} has the content {shown(content)}",
+            "a content is text, a list of parts, or None beside tool calls; raise sftplug.RowError for another.",
+        )

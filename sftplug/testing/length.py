@@ -1,0 +1,73 @@
+"""The laws of length policies."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+from sftplug.components import LengthPolicy
+from sftplug.conversation import Conversation
+from sftplug.testing.component import check_component
+from sftplug.testing.law import check_drawn, demand, make, need_hypothesis, shown
+from sftplug.tokens import LongRow
+
+
+@dataclass(frozen=True, slots=True)
+class Shortened:
+    """A policy, and a row that is too long."""
+
+    policy: LengthPolicy
+    row: LongRow
+
+
+def check_length_policy(component: type[LengthPolicy], /, **options: Any) -> None:
+    """Hold a length policy to its laws, on rows of every shape that are too long. Raises LawBroken."""
+    need_hypothesis()
+    check_component(component, **options)
+    made = make(component, options)
+    from sftplug.testing.draw import long_rows
+
+    check_drawn(made, LAWS, long_rows().map(lambda row: Shortened(made, row)))
+
+
+def shortens(asked: Shortened) -> None:
+    """What it returns is shorter: conversations with fewer messages, or a stretch of tokens that fits."""
+    row, shorter = asked.row, asked.policy.shorten(asked.row)
+    if isinstance(shorter, slice):
+        kept = len(range(*shorter.indices(row.length)))
+        demand(
+            0 < kept <= row.limit,
+            f"{shown(shorter)} keeps {kept} tokens of {row.length}, where {row.limit} are allowed",
+            "keep at most `row.limit` tokens.",
+        )
+        return
+    for item in shorter:
+        demand(
+            isinstance(item, Conversation) and 0 < len(item.messages) < len(row.conversation.messages),
+            f"of {len(row.conversation.messages)} messages: {shown(item)}",
+            "return conversations with fewer messages; an empty list drops the row.",
+        )
+
+
+def invents_nothing(asked: Shortened) -> None:
+    """Every message of what it returns is one of the row's, and they stand in the row's order."""
+    messages, shorter = asked.row.conversation.messages, asked.policy.shorten(asked.row)
+    for item in () if isinstance(shorter, slice) else shorter:
+        left = iter(messages)
+        demand(
+            all(any(message is kept for message in left) for kept in item.messages),
+            f"{shown(messages)} became {shown(item.messages)}",
+            "choose among `row.conversation.messages`, and keep their order.",
+        )
+
+
+def is_deterministic(asked: Shortened) -> None:
+    """The same row is shortened in the same way each time, and is not changed itself."""
+    before = copy.deepcopy(asked.row)
+    first, second = (asked.policy.shorten(asked.row) for _ in range(2))
+    demand(first == second, f"{shown(first)}, and then {shown(second)}", "let it depend on the row alone.")
+    demand(asked.row == before, f"the row {shown(before)} became {shown(asked.row)}", "copy what you change.")
+
+
+LAWS = (shortens, invents_nothing, is_deterministic)

@@ -1,0 +1,167 @@
+"""The laws of quantization backends, on small models with random weights."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from sftplug.components import Quantization
+from sftplug.testing.component import check_component
+from sftplug.testing.law import Breach, check, demand, make, shown
+from sftplug.testing.runs import Run, difference, load_tiny, logits
+
+EXACT = 1e-5
+"""Largest difference of logits that rounding explains."""
+ROUGHLY = 0.05
+"""Largest error of ``bytes_per_parameter``; the constants of a whole layer, such as a table of levels, are in it."""
+
+
+@dataclass
+class Trial:
+    """A backend, and the runs on it."""
+
+    quantization: Quantization
+    lora: Run = field(init=False)
+    full: Run = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Make the runs; nothing is loaded yet."""
+        self.lora = Run(quantization=self.quantization, adapter_name="lora")
+        self.full = Run(quantization=self.quantization)
+
+
+def check_quantization(component: type[Quantization], /, **options: Any) -> None:
+    """Hold a backend to its laws: models are loaded in it, trained, saved and loaded again. Raises LawBroken."""
+    check_component(component, **options)
+    made = make(component, options)
+    check(made, LAWS, Trial(made))
+
+
+def gives_the_same_arguments(trial: Trial) -> None:
+    """``load_kwargs`` returns a new dictionary each time, for it is changed on the way, with the same names in it."""
+    first, second = (trial.quantization.load_kwargs() for _ in range(2))
+    demand(
+        isinstance(first, dict) and first is not second and first.keys() == second.keys(),
+        f"{shown(first)}, and then {shown(second)}",
+        "make the dictionary in the method.",
+    )
+
+
+def loads(trial: Trial) -> None:
+    """A model loads with ``load_kwargs`` and passes ``prepare_model``, and its logits are finite."""
+    values = logits(trial.lora.fresh)
+    demand(
+        bool(values.isfinite().all()),
+        "logits that are not finite",
+        "see that what is not quantized (embeddings, norms, head) is held in a type of enough range.",
+    )
+
+
+def says_how_many_bits(trial: Trial) -> None:
+    """``bits`` and ``bytes_per_parameter`` say what one weight of a quantized module takes, constants and all."""
+    model = _wide_model(trial.quantization)
+    modules = list(_quantized(model))
+    held, counted = (sum(column) for column in zip(*modules, strict=True))
+    said, real = trial.quantization.bytes_per_parameter, held / counted
+    demand(
+        abs(said - real) <= ROUGHLY * real,
+        f"bytes_per_parameter is {said:.4f}, and {len(modules)} modules hold {real:.4f} bytes a weight",
+        "set `bits` to what a weight is held in, and override bytes_per_parameter to add the constants.",
+    )
+
+
+def trains_an_adapter_or_says_it_cannot(trial: Trial) -> None:
+    """With LoRA on it the loss over the same rows falls; or ``adaptable`` says that no adapter can be trained."""
+    if not trial.quantization.adaptable:
+        return
+    _demand_learning(trial.lora, "override `adaptable` to return False, if the weights are for inference only.")
+
+
+def reloads_to_the_same_logits(trial: Trial) -> None:
+    """An adapter that was trained, saved, and loaded onto a base loaded anew gives the same logits."""
+    if not trial.quantization.adaptable:
+        return
+    from peft import PeftModel
+
+    live = logits(trial.lora.trained)
+    with tempfile.TemporaryDirectory(prefix="sftplug-") as folder:
+        trial.lora.trained.save_pretrained(folder)
+        found = difference(live, logits(PeftModel.from_pretrained(trial.lora.load(), folder)))
+    demand(
+        found <= EXACT,
+        f"the logits differ by {found:.2g} of the largest, more than the {EXACT:.0e} of rounding",
+        "weights must be quantized the same each time they are loaded, and the kernel of evaluation must compute what "
+        "that of training does; prepare_model can choose another.",
+    )
+
+
+def trains_whole_if_it_says_so(trial: Trial) -> None:
+    """If ``trainable`` says so, the weights themselves are trained: the loss falls, and they are saved and loaded."""
+    if not trial.quantization.trainable:
+        return
+    from transformers import AutoModelForCausalLM
+
+    _demand_learning(trial.full, "set `trainable` to False, if only an adapter can be trained on the weights.")
+    live = logits(trial.full.trained)
+    with tempfile.TemporaryDirectory(prefix="sftplug-") as folder:
+        trial.full.trained.save_pretrained(folder)
+        again = AutoModelForCausalLM.from_pretrained(folder, **trial.quantization.load_kwargs())
+        found = difference(live, logits(again))
+    demand(
+        found <= EXACT,
+        f"the logits of the model that was saved and loaded differ by {found:.2g} of the largest",
+        "weights that are trained must be saved in the type that they are loaded in.",
+    )
+
+
+LAWS = (
+    gives_the_same_arguments,
+    loads,
+    says_how_many_bits,
+    trains_an_adapter_or_says_it_cannot,
+    reloads_to_the_same_logits,
+    trains_whole_if_it_says_so,
+)
+
+
+def _demand_learning(run: Run, mend: str) -> None:
+    try:
+        before, after = run.losses
+    except Exception as error:
+        raise Breach(f"training raised {type(error).__name__}: {error}", mend) from error
+    demand(after < before, f"the loss was {before:.4f} before 5 steps, and is {after:.4f}", mend)
+
+
+def _wide_model(quantization: Quantization) -> Any:
+    """Return a model whose layers are wide enough for the constants of a layer to be few."""
+    from sftplug.models import load_model
+
+    build = {"type": "tiny", "pretrain_steps": 0, "layers": 1, "hidden_size": 256}
+    recipe = load_tiny(model={"build": build}, adapter="lora").recipe
+    return load_model(recipe.model_copy(update={"quantization": quantization}))
+
+
+def _quantized(model: Any) -> Iterator[tuple[int, int]]:
+    """Yield (bytes, weights) of every quantized linear layer, constants and all; of every linear one if none is."""
+    from torch import nn
+
+    layers = [module for module in model.model.layers.modules() if hasattr(module, "in_features")]
+    plain = [module for module in layers if type(module) is nn.Linear and _is_plain(module.weight)]
+    chosen = [module for module in layers if module not in plain] or plain
+    for module in chosen:
+        tensors = [value for value in module.state_dict().values() if hasattr(value, "element_size")]
+        yield sum(map(_bytes_of, tensors)), module.in_features * module.out_features
+
+
+def _is_plain(weight: Any) -> bool:
+    return bool(weight.is_floating_point()) and not hasattr(weight, "__tensor_flatten__")
+
+
+def _bytes_of(tensor: Any) -> int:
+    """Return the bytes of a tensor; of one that stands for several (as torchao's do), the bytes of all of them."""
+    if hasattr(tensor, "__tensor_flatten__"):
+        names, _ = tensor.__tensor_flatten__()
+        return sum(_bytes_of(getattr(tensor, name)) for name in names)
+    return int(tensor.numel() * tensor.element_size())

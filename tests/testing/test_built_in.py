@@ -1,0 +1,117 @@
+"""Every component that is installed keeps the laws of its kind."""
+
+import json
+
+import pytest
+from conftest import write_rows
+
+from sftplug import (
+    Adapter,
+    Callback,
+    ChatTemplate,
+    DatasetFormat,
+    DatasetSource,
+    LengthPolicy,
+    Masking,
+    ModelBuilder,
+    Quantization,
+)
+from sftplug.plugins import load_plugins
+from sftplug.registry import build_registry
+from sftplug.testing import (
+    check_adapter,
+    check_callback,
+    check_component,
+    check_format,
+    check_length_policy,
+    check_masking,
+    check_quantization,
+    check_source,
+    check_template,
+)
+
+CALL = {"type": "function", "function": {"name": "look", "arguments": {"at": "sky"}}}
+TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
+MESSAGES = [
+    {"role": "user", "content": [{"type": "text", "text": "One?", "weight": 0.5}], "train": False},
+    {"role": "assistant", "content": None, "tool_calls": [CALL], "reasoning_content": "Look."},
+    {"role": "tool", "content": "blue", "tool_call_id": "1", "name": "look"},
+    {"role": "assistant", "content": "Blue.", "weight": 2},
+]
+TURNS = [
+    {"from": "human", "value": "One?"},
+    {"from": "function_call", "value": json.dumps({"name": "look", "arguments": {"at": "sky"}})},
+    {"from": "observation", "value": "blue"},
+    {"from": "gpt", "value": "Blue."},
+]
+ROWS = {
+    "text": [{"text": "Once."}],
+    "prompt_completion": [
+        {"prompt": "1+1=", "completion": "2"},
+        {"prompt": MESSAGES[:1], "completion": MESSAGES[1:], "tools": [TOOL]},
+    ],
+    "messages": [{"messages": MESSAGES, "tools": [TOOL]}, {"messages": json.dumps(MESSAGES), "tools": "[]"}],
+    "alpaca": [{"instruction": "Add.", "input": "1 2", "output": "3", "system": "Brief.", "history": [["Hi", "Ho"]]}],
+    "sharegpt": [{"conversations": TURNS, "system": "Brief.", "tools": json.dumps([TOOL])}],
+    "columns": [{"english": "sky", "german": "Himmel"}],
+}
+"""Format -> rows that fit it, with everything in them that it reads."""
+OPTIONS = {
+    "columns": {"user": "Translate: {english}", "assistant": "german"},
+    "roles": {"roles": ["user", "tool", "assistant"]},
+    "regex": {"pattern": "[0-9]+"},
+    "freeze": {"train": ["*.self_attn.*"]},
+    "samples": {"prompts": ["One?"], "max_new_tokens": 2},
+}
+"""Component -> the options that it cannot do without."""
+OFFERS = [
+    pytest.param(kind, name, offer.component, id=f"{kind.__name__}-{name}")
+    for kind, offers in build_registry(load_plugins()).offers.items()
+    for name, offer in offers.items()
+]
+
+
+def files(folder):
+    write_rows(folder / "rows.jsonl", [{"text": "one"}, {"text": "two"}])
+    (folder / "own.jinja").write_text(
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ eos_token }}\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    return {
+        (DatasetSource, "file"): {"path": str(folder / "rows.jsonl")},
+        (DatasetSource, "hub"): {"hub": str(folder)},
+        (ChatTemplate, "file"): {"path": str(folder / "own.jinja")},
+    }
+
+
+@pytest.mark.parametrize(("kind", "name", "component"), OFFERS)
+def test_it_keeps_the_laws_of_its_kind(kind, name, component, tmp_path):
+    options = {**OPTIONS.get(name, {}), **files(tmp_path).get((kind, name), {})}
+    if kind is DatasetFormat:
+        check_format(component, ROWS[name], **options)
+    elif kind is ChatTemplate:
+        check_template(component, with_template() if name == "tokenizer" else None, **options)
+    else:
+        CHECKS[kind](component, **options)
+
+
+def with_template():
+    from sftplug.testing.templates import tiny_tokenizer
+
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    return tokenizer
+
+
+CHECKS = {
+    Adapter: check_adapter,
+    Callback: check_callback,
+    DatasetSource: check_source,
+    LengthPolicy: check_length_policy,
+    Masking: check_masking,
+    ModelBuilder: check_component,
+    Quantization: check_quantization,
+}

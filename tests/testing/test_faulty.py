@@ -1,0 +1,777 @@
+"""A faulty component of each kind breaks a law, and is told which, what was found, and how to mend it."""
+
+import itertools
+import random
+import subprocess
+import sys
+from typing import ClassVar, Literal
+
+import numpy as np
+import pytest
+import torch
+from peft import IA3Config, LoraConfig, PromptTuningConfig
+from transformers import TrainerCallback
+
+from sftplug import (
+    Adapter,
+    Callback,
+    ChatTemplate,
+    Conversation,
+    DatasetFormat,
+    DatasetSource,
+    LengthPolicy,
+    Masking,
+    Message,
+    Quantization,
+    Row,
+    RowError,
+)
+from sftplug.testing import (
+    LawBroken,
+    check_adapter,
+    check_callback,
+    check_component,
+    check_format,
+    check_length_policy,
+    check_masking,
+    check_quantization,
+    check_source,
+    check_template,
+)
+
+ROWS = [{"question": "One?", "answer": "Two."}]
+COUNT = itertools.count()
+
+
+def broken(check, *arguments, **options):
+    """Return (law, what was found and how to mend it) of the law that is broken."""
+    with pytest.raises(LawBroken) as caught:
+        check(*arguments, **options)
+    error = caught.value
+    text = str(error)
+    assert text.splitlines()[0].endswith(f"breaks the law '{error.law}'")
+    assert text.splitlines()[1].startswith("  law:   ")
+    assert f"  found: {error.found}\n  mend:  {error.mend}" in text
+    return error.law, f"{error.found} | {error.mend}"
+
+
+# --- every kind -------------------------------------------------------------------------------------------------------
+
+
+class Faultless(Masking):
+    """Train the assistant."""
+
+    type: Literal["faultless"] = "faultless"
+    strength: float = 1.0
+    """How much."""
+
+    def weights(self, tokens):
+        return tokens.trainable * self.strength
+
+
+class NameOfWords(Faultless):
+    """A name that no recipe can write."""
+
+    type: str = "two words"
+
+
+class Undescribed(Faultless):
+    """An option without a word about it."""
+
+    hidden: int = 1
+
+
+class Thawed(Faultless, frozen=False):
+    """It can be changed."""
+
+
+class Lenient(Faultless, extra="ignore"):
+    """It takes any option."""
+
+
+class Untold(Faultless):
+    """YAML does not hold what it was made of."""
+
+    secret: float = 1.0
+    """Kept out of what is written."""
+
+    def model_dump(self, **kwargs):
+        return {name: value for name, value in super().model_dump(**kwargs).items() if name != "secret"}
+
+
+class Unpicklable(Faultless):
+    """A copy is another."""
+
+    def __reduce__(self):
+        return (Unpicklable, (), {"__dict__": {}})
+
+    def __setstate__(self, state):
+        object.__setattr__(self, "strength", 7.0)
+
+
+@pytest.mark.parametrize(
+    ("component", "options", "law", "text"),
+    [
+        (NameOfWords, {}, "is_named", "its name is 'two words' | write `type: Literal['my_name'] = 'my_name'`"),
+        (Undescribed, {}, "is_described", "the option 'hidden' is not described | write a docstring under `hidden: …`"),
+        (Thawed, {}, "is_frozen", "an option could be assigned to | leave `frozen=True`"),
+        (Lenient, {}, "refuses_unknown_options", "`no_such_option: 1` was accepted | leave `extra='forbid'`"),
+        (Untold, {"secret": 2.0}, "survives_yaml", "was written as 'strength: 1.0"),
+        (Unpicklable, {}, "survives_pickling", "strength=7.0) | keep state in options alone"),
+    ],
+)
+def test_the_laws_of_every_component(component, options, law, text):
+    assert broken(check_component, component, **options) == (law, AnyText(text))
+
+
+class AnyText:
+    """Equal to every text that holds this one."""
+
+    def __init__(self, part):
+        self.part = part
+
+    def __eq__(self, other):
+        return self.part in other
+
+    __hash__ = None
+
+    def __repr__(self):
+        return f"…{self.part}…"
+
+
+def test_a_component_without_fault_passes_and_options_are_given_by_name():
+    check_masking(Faultless, strength=0.5)
+    with pytest.raises(ValueError, match=r"Give the check the options by name, as in check_masking"):
+        check_masking(Faultless, strenght=0.5)
+
+
+# --- formats ----------------------------------------------------------------------------------------------------------
+
+
+def pair(row):
+    return Conversation((Message("user", row["question"]), Message("assistant", row["answer"])))
+
+
+class Careful(DatasetFormat):
+    """A question and its answer."""
+
+    type: Literal["pair"] = "pair"
+
+    def to_conversation(self, row):
+        for name in ("question", "answer"):
+            if not isinstance(row.get(name), str):
+                raise RowError(name, "must be text")
+        return pair(row)
+
+
+class KeyErrors(Careful):
+    """It takes without looking."""
+
+    def to_conversation(self, row):
+        return pair(row)
+
+
+class Popping(Careful):
+    """It takes the answer out of the row."""
+
+    def to_conversation(self, row):
+        conversation = super().to_conversation(row)
+        row.pop("answer")
+        return conversation
+
+
+class Shuffling(Careful):
+    """It asks another question each time."""
+
+    def to_conversation(self, row):
+        super().to_conversation(row)
+        return pair({**row, "question": f"{row['question']} {next(COUNT)}"})
+
+
+class Swallowing(Careful):
+    """It takes whatever there is."""
+
+    def to_conversation(self, row):
+        return pair({"question": row.get("question", "?"), "answer": row.get("answer", "!")})
+
+
+class Numbers(Careful):
+    """It lets a number stand for a text."""
+
+    def to_conversation(self, row):
+        if set(row) != {"question", "answer"}:
+            raise RowError("row", "must have question and answer")
+        return pair(row)
+
+
+class Nameless(Careful):
+    """It does not say which field."""
+
+    def to_conversation(self, row):
+        try:
+            return super().to_conversation(row)
+        except RowError:
+            raise RowError("", "bad row") from None
+
+
+class Martian(Careful):
+    """It knows a role that nobody knows."""
+
+    def to_conversation(self, row):
+        return Conversation((Message("martian", super().to_conversation(row).messages[0].content),))
+
+
+@pytest.mark.parametrize(
+    ("component", "law", "text"),
+    [
+        (KeyErrors, "refuses_an_empty_row", "{} raised KeyError: 'question' | raise sftplug.RowError for a column"),
+        (Popping, "leaves_the_row_alone", "became {'question': 'One?'} | copy what you change, and pop nothing."),
+        (Shuffling, "is_deterministic", "let to_conversation depend on the row and the options alone."),
+        (Swallowing, "refuses_an_empty_row", "{} became Conversation("),
+        (Numbers, "refuses_a_bad_row_by_name", "has the content None | a content is text, a list of parts, or None"),
+        (Nameless, "refuses_a_bad_row_by_name", "RowError('', 'bad row') | name the field and the reason"),
+        (Martian, "reads_the_row", "has the role ['martian'] | roles are system, developer, user, assistant, tool"),
+    ],
+)
+def test_formats(component, law, text):
+    check_format(Careful, ROWS)
+    assert broken(check_format, component, ROWS) == (law, AnyText(text))
+
+
+def test_a_format_is_checked_on_rows():
+    with pytest.raises(ValueError, match="needs at least one row that fits the format"):
+        check_format(Careful, [])
+
+
+# --- masking ----------------------------------------------------------------------------------------------------------
+
+
+class TooShort(Faultless):
+    """One weight is missing."""
+
+    def weights(self, tokens):
+        return tokens.trainable[1:]
+
+
+class Counts(Faultless):
+    """Codes in place of weights."""
+
+    def weights(self, tokens):
+        return tokens.part
+
+
+class Negative(Faultless):
+    """It unlearns the user."""
+
+    def weights(self, tokens):
+        return np.where(tokens.role == tokens.role_code("user"), -1.0, 0.0)
+
+
+class Random(Faultless):
+    """It throws dice."""
+
+    def weights(self, tokens):
+        return tokens.trainable * np.random.default_rng().random(len(tokens.ids))
+
+
+class Writing(Faultless):
+    """It writes into the batch."""
+
+    def weights(self, tokens):
+        tokens.trainable[:1] ^= True
+        return tokens.trainable.copy()
+
+
+class ByBatch(Faultless):
+    """Its weights add up to 1 over the batch."""
+
+    def weights(self, tokens):
+        return tokens.trainable / max(1, tokens.trainable.sum())
+
+
+class Users(Faultless):
+    """It trains users too."""
+
+    def weights(self, tokens):
+        return tokens.trainable | (tokens.role == tokens.role_code("user"))
+
+
+class UsersSaidSo(Users):
+    """It says that it trains users too."""
+
+    @property
+    def trains(self):
+        return frozenset({"user"})
+
+
+class Nothing(Faultless):
+    """It compares with a code that no token has."""
+
+    def weights(self, tokens):
+        return tokens.role == 77
+
+
+@pytest.mark.parametrize(
+    ("component", "law", "text"),
+    [
+        (TooShort, "weighs_every_token", "| compute with the arrays of `tokens`, which all have the shape (N,)."),
+        (Counts, "weighs_every_token", "an array of int8 | return bool or float."),
+        (Negative, "weighs_finitely", "of role user, has the weight -1.0 | clip at 0"),
+        (Random, "is_deterministic", "of role assistant, has another weight the second time | draw no random numbers"),
+        (Writing, "leaves_the_tokens_alone", "`tokens.trainable` changed | copy an array before you assign to it."),
+        (ByBatch, "does_not_depend_on_the_batch", "in a batch of 2 rows than alone | look at each row by itself"),
+        (Users, "trains_what_it_says", "of role user, has a weight above 0, though the model need not produce it"),
+        (Nothing, "trains_something", "| check the comparison: codes of roles and parts come from `tokens.role_code`"),
+    ],
+)
+def test_maskings(component, law, text):
+    found = broken(check_masking, component)
+    # What writes into the batch is not deterministic either; either law may catch it first.
+    assert found == (law, AnyText(text)) or (component is Writing and found[0] == "is_deterministic")
+
+
+def test_a_strategy_says_whom_it_trains():
+    check_masking(UsersSaidSo)
+
+
+# --- quantization -----------------------------------------------------------------------------------------------------
+
+
+class Whole(Quantization):
+    """32-bit floats."""
+
+    type: Literal["whole"] = "whole"
+    bits = 32
+
+    def load_kwargs(self):
+        return {"dtype": torch.float32}
+
+
+class OneDictionary(Whole):
+    """It hands out the same dictionary each time."""
+
+    def load_kwargs(self):
+        return KWARGS
+
+
+KWARGS = {"dtype": torch.float32}
+
+
+class Boastful(Whole):
+    """It says 8 bits, and holds 32."""
+
+    bits = 8
+
+
+class Dead(Whole):
+    """It makes infinite weights."""
+
+    def prepare_model(self, model):
+        model.model.norm.weight.data.fill_(float("nan"))
+
+
+class Frozen(Whole):
+    """Nothing gets a gradient through it."""
+
+    def prepare_model(self, model):
+        for parameter in model.parameters():
+            parameter.register_hook(lambda gradient: gradient * 0)
+        model.model.register_forward_hook(lambda module, inputs, output: _cut(output))
+
+
+def _cut(output):
+    output.last_hidden_state = output.last_hidden_state.detach()
+    return output
+
+
+class FrozenSaidSo(Frozen):
+    """It says that no adapter can be trained on it."""
+
+    @property
+    def adaptable(self):
+        return False
+
+
+class Dice(Whole):
+    """Its weights are rounded by dice."""
+
+    def prepare_model(self, model):
+        weight = model.model.layers[0].mlp.up_proj.weight.data
+        weight += 0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(next(COUNT)))
+
+
+class TrainsWhole(Frozen):
+    """It says that the weights are trained, and they are not."""
+
+    trainable = True
+
+    @property
+    def adaptable(self):
+        return False
+
+
+@pytest.mark.parametrize(
+    ("component", "law", "text"),
+    [
+        (OneDictionary, "gives_the_same_arguments", "| make the dictionary in the method."),
+        (Dead, "loads", "logits that are not finite | see that what is not quantized"),
+        (Boastful, "says_how_many_bits", "bytes_per_parameter is 1.0000, and 7 modules hold 4.0000 bytes a weight"),
+        (Frozen, "trains_an_adapter_or_says_it_cannot", "| override `adaptable` to return False"),
+        (Dice, "reloads_to_the_same_logits", "| weights must be quantized the same each time they are loaded"),
+        (TrainsWhole, "trains_whole_if_it_says_so", "| set `trainable` to False"),
+    ],
+)
+def test_quantizations(component, law, text):
+    assert broken(check_quantization, component) == (law, AnyText(text))
+
+
+def test_a_backend_says_that_no_adapter_can_be_trained_on_it():
+    check_quantization(FrozenSaidSo)
+
+
+# --- adapters ---------------------------------------------------------------------------------------------------------
+
+
+class Small(Adapter):
+    """LoRA of rank 2."""
+
+    type: Literal["small"] = "small"
+
+    def peft_config(self):
+        return LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj", "v_proj"])
+
+
+class OneConfiguration(Small):
+    """It hands out the same configuration each time."""
+
+    def peft_config(self):
+        return CONFIG
+
+
+CONFIG = LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"])
+
+
+class Complaining(Small):
+    """It finds fault with every model."""
+
+    def check_model(self, model):
+        yield "no model is good enough"
+
+
+class Secretive(Small):
+    """It trains the base, and does not say so."""
+
+    def peft_config(self):
+        return None
+
+
+class Idle(Small):
+    """It trains nothing."""
+
+    trains_base: ClassVar[bool] = True
+
+    def peft_config(self):
+        return None
+
+    def prepare_model(self, model):
+        model.requires_grad_(False)
+
+
+class Useless(Small):
+    """What it trains does not change what the model says."""
+
+    trains_base: ClassVar[bool] = True
+
+    def peft_config(self):
+        return None
+
+    def prepare_model(self, model):
+        model.requires_grad_(False)
+        model.model.norm.weight.requires_grad_(True)
+        model.model.norm.weight.register_hook(lambda gradient: gradient * 0)
+
+
+class Noisy(Small):
+    """It changes the base otherwise each time."""
+
+    def prepare_model(self, model):
+        weight = model.model.layers[0].mlp.up_proj.weight.data
+        weight += 0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(next(COUNT)))
+
+
+class Prompts(Small):
+    """It says that a prompt can be merged."""
+
+    def peft_config(self):
+        return PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)
+
+
+class PromptsSaidSo(Prompts):
+    """It says that a prompt cannot be merged."""
+
+    @property
+    def mergeable(self):
+        return False
+
+
+@pytest.mark.parametrize(
+    ("component", "law", "text"),
+    [
+        (OneConfiguration, "gives_the_same_configuration", "| make the configuration in the method"),
+        (Complaining, "fits_a_model", "['no model is good enough'] | give the check options that fit such a model"),
+        (Secretive, "trains_what_it_says", "but `trains_base` is False | set `trains_base: ClassVar[bool] = True`."),
+        (Idle, "trains_what_it_says", "no parameter is trained | return a configuration, or unfreeze"),
+        (Useless, "learns", "| see that what is trained is used by the forward pass"),
+        (Noisy, "reloads_to_the_same_logits", "more than the 1e-05 of rounding | what prepare_model"),
+        (Prompts, "merges_if_it_says_so", "| override `mergeable` to return False"),
+    ],
+)
+def test_adapters(component, law, text):
+    assert broken(check_adapter, component) == (law, AnyText(text))
+
+
+def test_an_adapter_says_that_it_cannot_be_merged():
+    check_adapter(PromptsSaidSo)
+
+
+class Rescaling(Small):
+    """It multiplies activations (IA3)."""
+
+    def peft_config(self):
+        return IA3Config(task_type="CAUSAL_LM", target_modules=["q_proj", "v_proj"], feedforward_modules=[])
+
+
+def test_an_adapter_that_is_no_lora_passes():
+    check_adapter(Rescaling)
+
+
+# --- chat templates ---------------------------------------------------------------------------------------------------
+
+
+class Written(ChatTemplate):
+    """Role, content, EOS."""
+
+    type: Literal["written"] = "written"
+
+    def source(self, tokenizer):
+        return TURN + PROMPT
+
+
+TURN = "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ eos_token }}\n{% endfor %}"
+PROMPT = "{% if add_generation_prompt %}assistant: {% endif %}"
+
+
+class Changing(Written):
+    """Another text each time."""
+
+    def source(self, tokenizer):
+        return f"{TURN}{{# {random.random()} #}}{PROMPT}"
+
+
+class Taking(Written):
+    """It gives itself to the tokenizer."""
+
+    def source(self, tokenizer):
+        tokenizer.chat_template = TURN
+        return TURN + PROMPT
+
+
+class Unclosed(Written):
+    """A loop has no end."""
+
+    def source(self, tokenizer):
+        return "{% for m in messages %}{{ m.content }}"
+
+
+class Escaping(Written):
+    """It reaches for what the sandbox does not give."""
+
+    def source(self, tokenizer):
+        return "{{ messages.__class__.__mro__ }}" + TURN + PROMPT
+
+
+class Forgetful(Written):
+    """It does not show what users say."""
+
+    def source(self, tokenizer):
+        return TURN.replace("{{ m.content }}", "{% if m.role != 'user' %}{{ m.content }}{% endif %}") + PROMPT
+
+
+class Endless(Written):
+    """Nothing ends a turn."""
+
+    def source(self, tokenizer):
+        return TURN.replace("{{ eos_token }}", "") + PROMPT
+
+
+class OtherPrompt(Written):
+    """The prompt holds what turns do not."""
+
+    def source(self, tokenizer):
+        return TURN + PROMPT.replace("assistant: ", "assistant: <think>\n")
+
+
+@pytest.mark.parametrize(
+    ("component", "law", "text"),
+    [
+        (Changing, "gives_the_same_source", "| return the text of a file that is shipped with the plugin."),
+        (Taking, "gives_the_same_source", "another chat template or other tokens than before | return the source"),
+        (Unclosed, "compiles", "chat template 'written', line 1: Unexpected end of template."),
+        (Escaping, "compiles", "| mend the template at that place"),
+        (Forgetful, "shows_what_was_said", "| print `message.content` of every message."),
+        (Endless, "passes_the_check_of_spans", "no token marks its end"),
+        (OtherPrompt, "prompt_is_a_prefix", "| end the template with the assistant's header"),
+    ],
+)
+def test_chat_templates(component, law, text):
+    assert broken(check_template, component) == (law, AnyText(text))
+
+
+def test_a_chat_template_without_fault_passes():
+    check_template(Written)
+
+
+# --- callbacks, sources, length policies ------------------------------------------------------------------------------
+
+
+class Quiet(Callback):
+    """It does nothing."""
+
+    type: Literal["quiet"] = "quiet"
+
+    def trainer_callback(self):
+        return TrainerCallback()
+
+
+class Shared(Quiet):
+    """One for all runs."""
+
+    def trainer_callback(self):
+        return CALLBACK
+
+
+CALLBACK = TrainerCallback()
+
+
+class Meddling(Quiet):
+    """It scales gradients."""
+
+    def trainer_callback(self):
+        return Meddler()
+
+
+class Meddler(TrainerCallback):
+    def on_pre_optimizer_step(self, args, state, control, **kwargs):
+        kwargs["model"].model.norm.weight.grad.zero_()
+
+
+def test_callbacks():
+    check_callback(Quiet)
+    assert broken(check_callback, Shared) == ("makes_a_callback", AnyText("| return a new instance of a subclass"))
+    found = broken(check_callback, Meddling)
+    assert found == ("leaves_the_training_alone", AnyText("parameters differ, such as model."))
+    assert found == ("leaves_the_training_alone", AnyText("| restore what you change"))
+
+
+class Three(DatasetSource):
+    """Three rows."""
+
+    type: Literal["three"] = "three"
+
+    def label(self):
+        return "three"
+
+    def rows(self):
+        yield from (Row({"number": index}, f"three[{index}]") for index in range(3))
+
+
+class Spent(Three):
+    """It can be read once."""
+
+    def rows(self):
+        return ONCE
+
+
+ONCE = iter([Row({"number": 1}, "once[0]")])
+
+
+class OneOrigin(Three):
+    """Every row is said to be in the same place."""
+
+    def rows(self):
+        yield from (Row({"number": index}, "three") for index in range(3))
+
+
+class Clock(Three):
+    """The fingerprint changes with time."""
+
+    def fingerprint(self):
+        return str(next(COUNT))
+
+
+def test_sources():
+    check_source(Three)
+    assert broken(check_source, Spent) == ("yields_the_same_rows_again", AnyText("| open what you read inside of rows"))
+    assert broken(check_source, OneOrigin) == (
+        "yields_rows",
+        AnyText("3 rows have the origin 'three' | count the rows"),
+    )
+    assert broken(check_source, Clock) == ("has_a_steady_fingerprint", AnyText("| return a hash of what is read"))
+
+
+class Keep(LengthPolicy):
+    """It drops."""
+
+    type: Literal["keep"] = "keep"
+
+    def shorten(self, row):
+        return []
+
+
+class KeepAll(Keep):
+    """It shortens nothing."""
+
+    def shorten(self, row):
+        return [row.conversation]
+
+
+class CutTooFew(Keep):
+    """It leaves one token too many."""
+
+    def shorten(self, row):
+        return slice(0, row.limit + 1)
+
+
+class Summary(Keep):
+    """It makes up a message."""
+
+    def shorten(self, row):
+        return [Conversation((Message("user", "in short"),))] if len(row.conversation.messages) > 1 else []
+
+
+def test_length_policies():
+    check_length_policy(Keep)
+    assert broken(check_length_policy, KeepAll) == ("shortens", AnyText("| return conversations with fewer messages"))
+    assert broken(check_length_policy, CutTooFew) == ("shortens", AnyText("| keep at most `row.limit` tokens."))
+    assert broken(check_length_policy, Summary) == ("invents_nothing", AnyText("| choose among"))
+
+
+# --- the package ------------------------------------------------------------------------------------------------------
+
+
+def test_importing_sftplug_imports_neither_the_kit_nor_hypothesis():
+    code = "import sys, sftplug, sftplug.cli; print([m for m in ('sftplug.testing', 'hypothesis') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_a_missing_hypothesis_is_named():
+    code = (
+        "import sys\nsys.modules['hypothesis'] = None\n"
+        "from sftplug.testing import assistant_spans, check_masking\nfrom sftplug_masking import Assistant\n"
+        "check_masking(Assistant)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.stderr.splitlines()[-1] == (
+        "sftplug.errors.MissingLibraryError: sftplug.testing needs the library hypothesis, which is not installed. "
+        "Run: pip install 'sftplug[testing]'"
+    )
