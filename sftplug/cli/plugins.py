@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 from rich.table import Table
 
@@ -39,3 +42,22 @@ def _print_plugins(blocked: list[str]) -> None:
         table.add_row(name, plugin.distribution, plugin.version, "\n".join(offers) or "watches", plugin.module.__name__)
     show(table)
     warn(registry.warnings())
+
+
+@plugins.command()
+def new(
+    context: typer.Context,
+    kind: Annotated[
+        str,
+        typer.Argument(metavar="KIND", help="format, template, masking, quantization, adapter, callback or source."),
+    ],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the package, such as my-format.")],
+    folder: Annotated[Path, typer.Option("--dir", metavar="D", help="Where its folder is made.")] = Path(),
+) -> None:
+    """Write the package of a new plugin: a component that works, its tests, a recipe that uses it."""
+    from sftplug.scaffold import write_package
+
+    registry = build_registry(load_plugins(blocked=context.obj))
+    for file in write_package(kind, name, folder, registry):
+        typer.echo(str(file))
+    typer.echo(f"\nNext: cd {folder / name}; pip install -e '.[test]'; pytest; sftplug train recipe.yaml")

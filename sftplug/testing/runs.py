@@ -130,9 +130,14 @@ class Run:
         before = self.loss(trainer.model)
         set_seed(0)
         # What a callback prints is no part of a test's report.
-        with redirect_stdout(StringIO()), begin(replace(_tiny(self.adapter_name), recipe=self.recipe)):
+        with redirect_stdout(StringIO()), begin(self._record()):
             trainer.train()
         return before, self.loss(trainer.model)
+
+    def _record(self) -> LoadedRecipe:
+        """Return what the folder of the run is to say: the tiny recipe, for what is judged need not be installed."""
+        loaded = _tiny(self.adapter_name)
+        return replace(loaded, recipe=loaded.recipe.model_copy(update={"output": self.recipe.output}))
 
     @property
     def trained(self) -> Any:

@@ -1,0 +1,149 @@
+"""Write the package of a new plugin: working, tested, and installable at once.
+
+A package is made of real files in the folders beside this one: those that every kind shares, and those of its own.
+Their names end in ``.tmpl``, which is left out; ``$placeholders`` in them are filled by `string.Template`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import keyword
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import distributions
+from pathlib import Path
+from string import Template
+
+from sftplug.blame import NOUNS
+from sftplug.components import (
+    Adapter,
+    Callback,
+    ChatTemplate,
+    Component,
+    DatasetFormat,
+    DatasetSource,
+    Masking,
+    Quantization,
+)
+from sftplug.errors import PluginError, did_you_mean
+from sftplug.registry import Registry
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of component of which a package can be written."""
+
+    component: type[Component]
+    section: str
+    """The section of a recipe that chooses it, with ``$component`` for its name."""
+    folders: tuple[str, ...] = ("common", "chats")
+    """The folders of files beside its own."""
+
+
+KINDS: Mapping[str, Kind] = {
+    "format": Kind(DatasetFormat, "data:\n  train: {path: rows.jsonl, format: $component}", ("common",)),
+    "template": Kind(ChatTemplate, "chat_template: $component"),
+    "masking": Kind(Masking, "masking: {type: $component, weight: 3.0}"),
+    "quantization": Kind(Quantization, "quantization: {type: $component, keep: [self_attn, lm_head]}"),
+    "adapter": Kind(Adapter, "adapter: {type: $component, targets: [k_proj, v_proj]}"),
+    "callback": Kind(Callback, "callbacks: [{type: $component, minutes: 30}]"),
+    "source": Kind(
+        DatasetSource,
+        "data:\n  train: {source: $component, folder: notes, format: text}",
+        ("common",),
+    ),
+}
+"""What ``sftplug plugins new`` can write."""
+
+FOLDER = Path(__file__).parent
+NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+"""The name of a distribution, as PEP 508 has it."""
+_RENAMED = {"module.py": "$module.py", "module.jinja": "$module.jinja", "test.py": "tests/test_$module.py"}
+
+
+def write_package(kind: str, name: str, parent: Path, registry: Registry) -> list[Path]:
+    """Write the package `name` with a component of `kind` into a new folder of that name in `parent`.
+
+    Returns the files. Raises PluginError when there is no such kind, when the name cannot be one or is taken by
+    something installed (which `registry` knows), and when the folder is there already.
+    """
+    if kind not in KINDS:
+        raise PluginError(f"there is no kind '{kind}'.{did_you_mean(kind, KINDS)} Kinds: {', '.join(KINDS)}.")
+    module = module_name(name)
+    for problem in (*_taken(KINDS[kind], name, module, registry), *_in_the_way(parent / name)):
+        raise PluginError(problem)
+    values = {
+        "name": name,
+        "module": module,
+        "component": module,
+        "Class": "".join(part[:1].upper() + part[1:] for part in module.split("_")),
+        "words": NOUNS[KINDS[kind].component],
+        "section": Template(KINDS[kind].section).substitute(component=module),
+        "files": ", ".join(f'"{file}"' for file in _shipped(kind, module)),
+    }
+    return [_write(source, parent / name / _filled(target, values), values) for target, source in _sources(kind)]
+
+
+def module_name(name: str) -> str:
+    """Return the Python module of a package, which is the name of its plugin and of its component too.
+
+    Raises PluginError for a name that no distribution or no module can have.
+    """
+    if not NAME.fullmatch(name):
+        raise PluginError(
+            f"'{name}' cannot be the name of a package: use letters, digits, '-', '_' and '.', with a letter or digit "
+            "at both ends, such as my-format."
+        )
+    module = re.sub(r"[-_.]+", "_", name).lower()
+    if not module.isidentifier() or keyword.iskeyword(module):
+        raise PluginError(f"'{name}' cannot be the name of a package: Python cannot import a module '{module}'.")
+    return module
+
+
+def _taken(kind: Kind, name: str, module: str, registry: Registry) -> Iterator[str]:
+    """Yield a sentence for everything installed that has the name already."""
+    offer = registry.offers[kind.component].get(module)
+    if offer is not None:
+        noun = NOUNS[kind.component]
+        yield f"the plugin {offer.plugin} offers the {noun} '{module}' already. Choose another name."
+    plugins = {**registry.plugins.loaded, **registry.plugins.broken}
+    if module in plugins:
+        yield f"a plugin of that name is installed: {plugins[module]}. Choose another name."
+    for distribution in distributions():
+        other = distribution.metadata["Name"]
+        if other and re.sub(r"[-_.]+", "_", other).lower() == module:
+            yield f"a package of that name is installed: {other} {distribution.version}. Choose another name."
+    if module in sys.stdlib_module_names or importlib.util.find_spec(module) is not None:
+        yield f"'{name}' would hide the module '{module}', which can be imported already. Choose another name."
+
+
+def _in_the_way(folder: Path) -> Iterator[str]:
+    if folder.exists():
+        yield f"{folder} exists already. Choose another name, or another folder with --dir."
+
+
+def _shipped(kind: str, module: str) -> list[str]:
+    """Return the files that belong into the wheel."""
+    return [f"{module}{path.suffix}" for path, _ in _sources(kind) if path.stem == "module"]
+
+
+def _sources(kind: str) -> list[tuple[Path, Path]]:
+    """Return (path in the package, file here) for every file of a package of `kind`."""
+    found: dict[Path, Path] = {}
+    for folder in (*(FOLDER / name for name in KINDS[kind].folders), FOLDER / kind):
+        for file in sorted(folder.rglob("*.tmpl")):
+            found[file.relative_to(folder).with_suffix("")] = file
+    return list(found.items())
+
+
+def _filled(path: Path, values: Mapping[str, str]) -> str:
+    return Template(_RENAMED.get(str(path), path.as_posix())).substitute(values)
+
+
+def _write(source: Path, target: Path, values: Mapping[str, str]) -> Path:
+    text = Template(source.read_text(encoding="utf-8")).substitute(values)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(text, encoding="utf-8")
+    return target
