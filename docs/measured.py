@@ -33,7 +33,7 @@ types marked under *all-linear* adapt all linear layers; the others must be told
 steps (the loss on one batch must fall by 2 %), save, reload in the same numbers (equal logits), and in fp32 merge
 (equal logits). `sftplug check` refuses what failed for a reason that lies in the type, with that reason, for the
 version of PEFT that was measured and for no other. It does not refuse what depends on the machine, on a missing
-package, on tied embeddings or on the learning rate.
+package, on tied embeddings or on the learning rate. `adamss` was run with scikit-learn 1.9.1, which it needs.
 """
 
 ADAPTER_NOTES = """
@@ -72,7 +72,9 @@ says so where the model is a folder or is built on the spot, and refuses methods
 `python benchmarks/quantizations.py` trains LoRA on each through `sftplug train`'s own code, on a CPU: load, train 30
 steps (the loss on one batch must fall by 2 %), save, reload (equal logits), merge. The number under *merges* is by how
 much the logits of the merged model differ, relative to the largest: rounding to few bits cannot be exact, but above 0.2
-the merge is of no use.
+the merge is of no use. A reason that begins with `transformers` and its version is sftplug's own refusal, read from
+transformers' source: the method was not tried. quanto compiles a kernel for `int4` and `int2`, which did not end in time
+on this machine.
 """
 
 
