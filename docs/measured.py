@@ -73,8 +73,8 @@ says so where the model is a folder or is built on the spot, and refuses methods
 steps (the loss on one batch must fall by 2 %), save, reload (equal logits), merge. The number under *merges* is by how
 much the logits of the merged model differ, relative to the largest: rounding to few bits cannot be exact, but above 0.2
 the merge is of no use. A reason that begins with `transformers` and its version is sftplug's own refusal, read from
-transformers' source: the method was not tried. quanto compiles a kernel for `int4` and `int2`, which did not end in time
-on this machine.
+transformers' source: the method was not tried. quanto compiles a kernel for `int4` and `int2`, which did not end in
+time on this machine.
 """
 
 
