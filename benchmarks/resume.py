@@ -89,7 +89,7 @@ def kill_once(recipe: Path, output: Path, moment: tuple[float, tuple[float, floa
     shown = ["identical" if verdict else "DIFFERENT" for verdict in verdicts]
     resumed = f"step {attempts[-1]['from_step']}" if len(attempts) > 1 else "the start"
     print(
-        f"| {output.name.removeprefix('killed-')} | {after:.1f} | {where} | {resumed} | {' | '.join(shown)} |",
+        f"| {output.name.removeprefix('killed-')} | {share:.3f} | {where} | {resumed} | {' | '.join(shown)} |",
         flush=True,
     )
     shutil.rmtree(output)
@@ -133,6 +133,8 @@ def _train(recipe: str, output: str, cache: str) -> None:
     log = os.open(f"{output}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for number in (1, 2):
         os.dup2(log, number)
+    # The data workers are forked, as they are in a process that a shell starts.
+    multiprocessing.set_start_method("fork", force=True)
     from sftplug.cli import main
 
     sys.argv = ["sftplug", "train", recipe, "--output", output]

@@ -16,7 +16,7 @@ from sftplug.run import checkpoints
 from sftplug.run.checkpoints import Checkpoint
 from sftplug.run.directory import RunDirectory, RunState, State
 from sftplug.run.environment import environment
-from sftplug.run.failure import explained
+from sftplug.run.failure import explained, is_full
 from sftplug.run.lock import LOCK, OWNER, locked
 from sftplug.run.record import differences, record_recipe, recorded
 from sftplug.run.sources import check_rows, check_sources, describe_rows, describe_sources
@@ -87,7 +87,7 @@ def begin(loaded: LoadedRecipe, *, resume: bool = False, overwrite: bool = False
         except BaseException as raised:
             if attempt.state.state == "finished":
                 raise  # whatever failed afterwards, the result is there
-            error = explained(raised, "the run cannot be written", directory.path)
+            error = explained(raised, "the run cannot be written", directory.path) if is_full(raised) else raised
             _fail(attempt, error)
             if error is raised:
                 raise

@@ -27,6 +27,8 @@ def _main(arguments, log, environment):
     stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for number in (1, 2):
         os.dup2(stream, number)
+    # The data workers are forked, as they are in a process that a shell starts.
+    multiprocessing.set_start_method("fork", force=True)
     from sftplug.cli import main
 
     sys.argv = ["sftplug", *arguments]

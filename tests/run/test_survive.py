@@ -35,7 +35,10 @@ def job(tmp_path_factory):
         "chat_template": "chatml",
         "adapter": {"type": "lora", "dropout": 0.1},
         "quantization": "nf4",
-        "callbacks": [{"type": "killer", "folder": str(folder)}],
+        "callbacks": [
+            {"type": "killer", "folder": str(folder)},
+            {"type": "samples", "prompts": ["Question 3: red or blue?"], "max_new_tokens": 3},
+        ],
         "train": {
             "num_train_epochs": 2,
             "per_device_train_batch_size": 3,
@@ -55,6 +58,9 @@ def job(tmp_path_factory):
         return code, (folder / "log").read_text()
 
     assert train(folder / "undisturbed")[0] == 0
+    metrics, samples, *_ = outcome(folder / "undisturbed")
+    assert [entry["step"] for entry in metrics] == [3, 4, 6, 8]
+    assert [sample["step"] for sample in samples] == [0, 8]
     return folder, train
 
 
@@ -62,7 +68,8 @@ def outcome(output):
     run = RunDirectory.open(output)
     metrics = [{key: value for key, value in entry.items() if key not in UNTIMED} for entry in run.metrics()]
     weights = hashlib.sha256((Path(output) / "adapter_model.safetensors").read_bytes()).hexdigest()
-    return metrics, weights, run.state().tokens, run.state().loss, run.state().steps
+    state = run.state()
+    return metrics, list(run.samples()), weights, state.tokens, state.loss, state.steps
 
 
 @pytest.mark.slow
