@@ -12,6 +12,8 @@ from sftplug.errors import SftplugError, TrainingError
 from sftplug.run import checkpoints
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_WORDS = ("No space left on device", "PytorchStreamWriter failed writing", "inline_container.cc")
+"""What safetensors and torch say of a write that was cut short, in errors without a number."""
 
 
 @contextmanager
@@ -52,13 +54,11 @@ def is_full(error: BaseException) -> bool:
     while chain is not None:
         if isinstance(chain, OSError) and chain.errno in _FULL:
             return True
-        if "No space left on device" in str(chain):  # safetensors, in a class of its own
+        if any(words in str(chain) for words in _WORDS):
             return True
         chain = chain.__cause__ or chain.__context__
     return False
 
 
 def _is_about_writing(error: BaseException) -> bool:
-    # torch says "PytorchStreamWriter failed writing file"; safetensors has a class of its own.
-    name = type(error).__name__
-    return isinstance(error, OSError) or name == "SafetensorError" or "failed writing" in str(error) or is_full(error)
+    return isinstance(error, OSError) or type(error).__name__ == "SafetensorError" or is_full(error)

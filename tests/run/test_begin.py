@@ -12,6 +12,7 @@ import pytest
 from sftplug import RunDirectory, RunError
 from sftplug.recipe import load_recipe
 from sftplug.run import begin, checkpoints
+from sftplug.run.failure import explained
 
 
 def loaded(file, *overrides):
@@ -187,3 +188,18 @@ def test_the_record_says_where_every_value_came_from_and_keeps_no_secret(recipe_
     assert not any("hf_secret" in text for text in texts)
     assert {"python", "system", "libraries", "accelerators"} <= directory.environment().keys()
     assert os.uname().nodename not in json.dumps(directory.environment())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 253376 vs 253268"),
+        ValueError("I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_is_known_whatever_the_library_makes_of_it(tmp_path, error):
+    checkpoints.seal(write_checkpoint(tmp_path, 2))
+    text = str(explained(error, "checkpoint-4 cannot be written", tmp_path))
+    assert text.startswith("checkpoint-4 cannot be written: the disk is full (")
+    assert "Nothing up to step 2 is lost: once that is mended, the same command goes on from there." in text
