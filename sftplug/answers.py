@@ -39,6 +39,12 @@ def model_complaints(adapter: Adapter, model: nn.Module) -> list[str]:
         return _sentences(adapter, "check_model", adapter.check_model(model))
 
 
+def merge_complaints(adapter: Adapter, quantization: Quantization, *, in_place: bool) -> list[str]:
+    """Return why an adapter cannot be merged. Raises PluginError for anything but sentences."""
+    with blaming(adapter, "check_merge"):
+        return _sentences(adapter, "check_merge", adapter.check_merge(quantization, in_place=in_place))
+
+
 def _sentences(component: Component, method: str, said: Iterable[str]) -> list[str]:
     # A string is iterable too: each of its letters would be a problem.
     sentences = [said] if isinstance(said, str) or not isinstance(said, Iterable) else list(said)

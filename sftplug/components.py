@@ -17,14 +17,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
 from pydantic_core import CoreSchema
 
+from sftplug.errors import ModelError
 from sftplug.strict import strict_scalars
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from peft import PeftConfig
+    from peft import PeftConfig, PeftModel
     from torch import nn
-    from transformers import PreTrainedTokenizerBase, TrainerCallback
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
     from sftplug.conversation import Conversation, Row
     from sftplug.recipe import Recipe
@@ -167,6 +168,9 @@ class Quantization(Component):
     """Whether the weights themselves can be trained; False for weights that only an adapter can be trained on."""
     bits: ClassVar[int]
     """Bits of one weight, for components that demand, say, a 4-bit base."""
+    merges_in_place: ClassVar[bool] = False
+    """Whether an adapter can be merged into the quantized weights themselves and the result saved as such; it is then
+    rounded to them. False unless somebody has seen that it works: some backends do it silently wrong."""
 
     @property
     def bytes_per_parameter(self) -> float:
@@ -208,6 +212,20 @@ class Quantization(Component):
     def prepare_model(self, model: nn.Module) -> None:
         """Change the loaded model in place where the backend needs it; nothing by default."""
 
+    def dequantize(self, model: PreTrainedModel) -> PreTrainedModel:
+        """Return `model` with its weights as floats: the very numbers that an adapter was trained on.
+
+        Float weights are returned as they are; of others, transformers' own quantizer makes floats. Raises ModelError
+        when it cannot; override where a backend has a way of its own.
+        """
+        quantizer = getattr(model, "hf_quantizer", None)
+        if quantizer is None:
+            return model
+        try:
+            return cast("PreTrainedModel", quantizer.dequantize(model))
+        except NotImplementedError as error:
+            raise ModelError(f"{self.type} weights cannot be made floats again: {error}") from error
+
 
 class Adapter(Component):
     """Says which parameters are trained."""
@@ -232,6 +250,28 @@ class Adapter(Component):
     def check_model(self, model: nn.Module) -> Iterable[str]:
         """Yield a sentence for everything that does not fit `model`, whose weights are on the meta device."""
         return ()
+
+    def check_merge(self, quantization: Quantization, *, in_place: bool) -> Iterable[str]:
+        """Yield a sentence for every reason why this adapter, once trained, cannot become part of the weights.
+
+        Called before weights are loaded. `quantization` is the base's; `in_place` says that its weights stay quantized,
+        otherwise they are made floats before. By default what PEFT's configuration tells.
+        """
+        config = self.peft_config()
+        if config is None:
+            yield f"there is nothing to merge: '{self.type}' trains the weights themselves, and they are saved whole."
+        elif config.is_prompt_learning:
+            yield f"'{self.type}' trains a prompt, which no weight can stand for. Load it with PEFT beside the base."
+
+    def merge(self, model: PeftModel) -> PreTrainedModel:
+        """Return the base of `model` with the trained update in its weights; changes them in place.
+
+        By default PEFT merges. Raises ModelError when it cannot.
+        """
+        try:
+            return cast("PreTrainedModel", model.merge_and_unload(safe_merge=True))
+        except (NotImplementedError, ValueError, AttributeError, RuntimeError) as error:
+            raise ModelError(f"PEFT cannot merge '{self.type}': {error}") from error
 
 
 class Callback(Component):

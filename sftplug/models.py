@@ -149,22 +149,33 @@ def load_model(recipe: Recipe) -> PreTrainedModel:
     Raises ModelError when the weights cannot be had, or when the adapter does not fit the model.
     """
     quiet_libraries()
-    from transformers import AutoModelForCausalLM
-
-    quiet_progress_bars()
     problems = check_model(recipe)
     if problems:
         raise ModelError("the adapter does not fit the model:\n" + "\n".join(f"  {text}" for text in problems))
-    options = _options(recipe)
+    model = load_base(recipe)
+    with blaming(recipe.adapter, "prepare_model"):
+        recipe.adapter.prepare_model(model)
+    return model
+
+
+def load_base(recipe: Recipe, folder: Path | None = None) -> PreTrainedModel:
+    """Return the model in the numbers that the recipe's quantization says: the base, or what a run saved in `folder`.
+
+    Raises ModelError when the weights cannot be had.
+    """
+    quiet_libraries()
+    from transformers import AutoModelForCausalLM
+
+    quiet_progress_bars()
+    remote: dict[str, Any] = {"trust_remote_code": recipe.model.trust_remote_code}
+    options = _options(recipe) if folder is None else remote
     if recipe.model.attn_implementation:
         options["attn_implementation"] = recipe.model.attn_implementation
-    path, arguments = base_model_path(recipe), load_kwargs(recipe.quantization)
+    path, arguments = folder or base_model_path(recipe), load_kwargs(recipe.quantization)
     try:
         model = AutoModelForCausalLM.from_pretrained(path, **options, use_safetensors=True, **arguments)
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         raise ModelError(f"the model {path} cannot be loaded as {recipe.quantization.type}: {error}") from error
     with blaming(recipe.quantization, "prepare_model"):
         recipe.quantization.prepare_model(model)
-    with blaming(recipe.adapter, "prepare_model"):
-        recipe.adapter.prepare_model(model)
     return model

@@ -19,6 +19,10 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
     # TRL sets this field by its own default.
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*", category=FutureWarning)
+    # Said by `sftplug merge` itself, with how much it is.
+    warnings.filterwarnings("ignore", message="Merge lora module to .*-bit linear")
+    # In which numbers a base was made floats: `sftplug merge` says it.
+    logging.getLogger("transformers.integrations.bitsandbytes").setLevel(logging.ERROR)
 
 
 def quiet_progress_bars() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 # How long an example takes says more about the machine than about the code.
 hypothesis.settings.register_profile("no deadline", deadline=None)
@@ -92,5 +93,66 @@ def prepared():
     def go(file, *overrides):
         loaded = load_recipe(str(file), overrides)
         return prepare(loaded.recipe, load_tokenizer(loaded.recipe))
+
+    return go
+
+
+# --- finished runs, trained once a session by the command that a user types; tests read them and write nothing --------
+
+SHORT = {
+    "max_steps": 12,
+    "per_device_train_batch_size": 4,
+    "learning_rate": 1e-2,
+    "logging_steps": 4,
+    "save_strategy": "no",
+    "eval_strategy": "no",
+}
+
+
+def train_run(folder: Path, name: str, **sections) -> Path:
+    """Train a recipe that is laid over a small one; return the folder of the run."""
+    write_rows(folder / "rows.jsonl", rows())
+    recipe = {
+        "model": {"build": TINY},
+        "data": {"train": {"path": "rows.jsonl", "format": "messages"}, "eval_fraction": 0.25, "max_length": 256},
+        "chat_template": "chatml",
+        "train": SHORT,
+        **sections,
+    }
+    file = folder / f"{name}.yaml"
+    file.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    from sftplug.cli import app
+
+    result = CliRunner().invoke(app, ["train", str(file), "--output", str(folder / name)])
+    assert result.exit_code == 0, result.exception or result.output
+    return folder / name
+
+
+@pytest.fixture(scope="session")
+def lora_run(tmp_path_factory):
+    """A LoRA on fp32 weights."""
+    return train_run(tmp_path_factory.mktemp("lora"), "lora", quantization="fp32", adapter="lora")
+
+
+@pytest.fixture(scope="session")
+def qlora_run(tmp_path_factory):
+    """A LoRA on nf4 weights."""
+    return train_run(tmp_path_factory.mktemp("qlora"), "qlora", adapter="qlora")
+
+
+@pytest.fixture(scope="session")
+def full_run(tmp_path_factory):
+    """Every parameter trained."""
+    return train_run(tmp_path_factory.mktemp("full"), "full", quantization="fp32", adapter="full")
+
+
+@pytest.fixture
+def command():
+    """Return a function that runs a command in this process, and returns what came of it."""
+
+    from sftplug.cli import app
+
+    def go(*arguments, input=None):
+        return CliRunner().invoke(app, list(map(str, arguments)), input=input)
 
     return go

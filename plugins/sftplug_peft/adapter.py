@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import PrivateAttr
 
 from sftplug import Adapter, MissingLibraryError, require, set_options
-from sftplug_peft.facts import adapts_linear_layers, refusals
+from sftplug_peft.facts import adapts_linear_layers, merge_refusals, refusals
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from sftplug import Recipe
+    from sftplug import Quantization, Recipe
 
 _TARGETS = "target_modules"
 
@@ -45,6 +45,11 @@ class PeftAdapter(Adapter):
             yield f"PEFT refuses it: {error}"
         except Exception:  # noqa: BLE001 - what needs weights cannot be told without them
             return
+
+    def check_merge(self, quantization: Quantization, *, in_place: bool) -> Iterable[str]:
+        """Say so when this type is known not to merge."""
+        yield from super().check_merge(quantization, in_place=in_place)
+        yield from merge_refusals(self.type)
 
     def prepare_model(self, model: nn.Module) -> None:
         """Choose the layers to adapt where neither the recipe nor PEFT says which."""

@@ -40,6 +40,16 @@ def refusals(name: str, quantization: str) -> Iterator[str]:
 _STAGES = {"loads": "does not load on", "trains": "does not train on", "reloads": "cannot be reloaded exactly on"}
 
 
+def merge_refusals(name: str) -> Iterator[str]:
+    """Yield a sentence when runs have shown that the type cannot be merged, not even into fp32 weights.
+
+    What PEFT says of one model only, such as that its layers have no bias, it says again when it is asked to merge.
+    """
+    run = facts()["types"].get(name, {}).get("bases", {}).get("fp32", {})
+    if run.get("merges") is False and run["reason"].startswith(("NotImplementedError", "logits")):
+        yield f"peft {facts()['versions']['peft']}: {name} cannot be merged: {run['reason']}"
+
+
 def adapts_linear_layers(name: str) -> bool:
     """Whether PEFT's own choice of modules for this type is linear layers, and it trains with ``all-linear`` too."""
     return bool(facts()["types"].get(name, {}).get("all_linear"))

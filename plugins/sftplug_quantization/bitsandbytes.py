@@ -26,6 +26,7 @@ class Int8(Quantization):
 
     type: Literal["int8"] = "int8"
     bits = 8
+    merges_in_place = True
     compute_dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     """Type of what is not quantized: embeddings, norms, the head."""
     threshold: float = 6.0
@@ -52,6 +53,7 @@ class _FourBit(Quantization):
     """4-bit weights, 64 of them to a scale (Dettmers et al. 2023, arXiv:2305.14314)."""
 
     bits = 4
+    merges_in_place = True
     double_quant: bool = True
     """Quantize the scales too: saves 0.37 bits a weight."""
     compute_dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"

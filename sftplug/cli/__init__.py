@@ -10,6 +10,7 @@ import typer
 
 from sftplug.cli.check import check
 from sftplug.cli.explain import explain
+from sftplug.cli.merge import merge
 from sftplug.cli.plan import plan
 from sftplug.cli.plugins import plugins
 from sftplug.cli.prepare import prepare
@@ -34,6 +35,7 @@ app.command()(schema)
 app.command()(explain)
 app.command()(plan)
 app.command()(replay)
+app.command()(merge)
 app.add_typer(recipes, name="recipes")
 app.add_typer(plugins, name="plugins")
 

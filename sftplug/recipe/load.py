@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from sftplug.answers import complaints
 from sftplug.blame import place_of, reason
-from sftplug.components import Adapter
+from sftplug.components import Adapter, DatasetSource
 from sftplug.errors import PluginError, Problem, RecipeError, did_you_mean
 from sftplug.plugins import DISABLE_VARIABLE, Plugins, load_plugins
 from sftplug.recipe.choices import expand, recipe_class
@@ -69,10 +69,13 @@ class LoadedRecipe:
         return replace(self, active=tuple(sorted({*self.active, *more})))
 
 
-def load_recipe(reference: str, overrides: Sequence[str] = (), blocked: Iterable[str] = ()) -> LoadedRecipe:
+def load_recipe(
+    reference: str, overrides: Sequence[str] = (), blocked: Iterable[str] = (), *, rows: bool = True
+) -> LoadedRecipe:
     """Load the recipe that `reference` names: a path, or the name of a shipped recipe.
 
-    `overrides` are ``section.key=value``; `blocked` are names of plugins that must not be loaded. Raises RecipeError
+    `overrides` are ``section.key=value``; `blocked` are names of plugins that must not be loaded; without `rows`, for
+    a model that is trained already, sources may be gone. Raises RecipeError
     with every problem at once: a plugin that the recipe needs and that is broken, or a name of it that two components
     claim, is one of them. Imports no heavy library.
     """
@@ -85,7 +88,7 @@ def load_recipe(reference: str, overrides: Sequence[str] = (), blocked: Iterable
     problems += _train_problems(tree)
     recipe = _validate(tree, registry, problems)
     if recipe is not None:
-        problems += _check_components(recipe, tree)
+        problems += _check_components(recipe, tree, rows=rows)
     if problems or recipe is None:
         raise RecipeError(reference, sorted(problems, key=lambda problem: _line(problem.origin)))
     named = recipe.model_copy(update={"output": recipe.output.replace("{name}", file.stem)})
@@ -239,9 +242,10 @@ def _validate(tree: Tree, registry: Registry, problems: list[Problem]) -> Recipe
         raise PluginError(f"a component's own check of its options failed: {reason(error)}") from error
 
 
-def _check_components(recipe: Recipe, tree: Tree) -> Iterator[Problem]:
+def _check_components(recipe: Recipe, tree: Tree, *, rows: bool) -> Iterator[Problem]:
     for where, component in recipe.components():
-        yield from (_problem(tree, where, text) for text in complaints(component, recipe))
+        if rows or not isinstance(component, DatasetSource):
+            yield from (_problem(tree, where, text) for text in complaints(component, recipe))
     for where, text in _check_core(recipe):
         yield _problem(tree, where, text)
 

@@ -1,0 +1,67 @@
+"""``sftplug merge``"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from sftplug.cli.options import Verbose, be_verbose
+from sftplug.cli.runs import Data, Format, Json, Run, choose_rows, open_run, prepare_selected
+
+_OTHER_ROWS = "Rows to compare the merged model on can be given with --data FILE --format NAME."
+
+
+def merge(  # noqa: PLR0913 - an argument is an option of the command
+    run: Run,
+    output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Folder for the merged model.")],
+    in_place: Annotated[
+        bool,
+        typer.Option(
+            "--in-place", "--quantized", help="Merge into the quantized weights, which rounds the update to them."
+        ),
+    ] = False,
+    dtype: Annotated[
+        Literal["bf16", "fp16", "fp32"] | None,
+        typer.Option("--dtype", help="Numbers of the merged weights; by default those that the base computes in."),
+    ] = None,
+    tolerance: Annotated[
+        float,
+        typer.Option(
+            "--tolerance", min=0.0, help="Largest mean difference of the logits, as a share of their deviation."
+        ),
+    ] = 0.02,
+    data: Data = None,
+    format: Format = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Make the adapter of RUN part of the weights, and write a model that needs no adapter to DIR.
+
+    A quantized base is made floats before: only that reproduces what was trained. The merged model is loaded again
+    and compared with the adapter on held-out rows; where it says something else, nothing is kept.
+    """
+    be_verbose(verbose)
+    directory, loaded = open_run(run)
+    from sftplug.ship import merge as ship
+    from sftplug.ship.rows import few_training_rows
+
+    how = ship.Merge(in_place, dtype, tolerance)
+    ship.refuse_taken(output)
+    ship.check_merge(directory, loaded.recipe, how)
+    loaded, selection = choose_rows(directory, loaded, data, format)
+    rows = prepare_selected(loaded, selection or few_training_rows(loaded.recipe), _OTHER_ROWS)
+    record = ship.merge(directory, loaded.recipe, rows, output, how)
+    typer.echo(json.dumps(record, indent=2) if as_json else _told(record, output))
+
+
+def _told(record: dict[str, Any], output: Path) -> str:
+    apart = record["difference"]
+    return (
+        f"merged {record['adapter']} onto {record['onto']} in {record['dtype']}: {output}\n"
+        f"logits differ from the adapter's by {apart['relative']:.3%} of their standard deviation "
+        f"(mean {apart['mean']:.3g}, largest {apart['max']:.3g}, KL {apart['kl']:.2g}), on {apart['positions']} "
+        f"positions of {apart['rows']} {record['compared_on']}"
+    )

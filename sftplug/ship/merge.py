@@ -1,0 +1,208 @@
+"""Make an adapter part of the weights, and prove that the result says what the adapter said."""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from safetensors import SafetensorError
+
+from sftplug.answers import merge_complaints
+from sftplug.blame import blaming
+from sftplug.errors import ModelError, RunError
+from sftplug.models import load_base
+from sftplug.quiet import quiet_libraries
+from sftplug.run.environment import environment
+from sftplug.ship.compare import Difference, difference, logits_at, probes
+from sftplug.ship.tuned import is_adapter, load_tuned, load_tuned_tokenizer, placed, with_adapter
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from sftplug.recipe import Recipe
+    from sftplug.run import RunDirectory
+    from sftplug.ship.rows import Measured
+
+RECORD = "merge.json"
+Dtype = Literal["bf16", "fp16", "fp32"]
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """How to merge, and how far the result may be from the adapter."""
+
+    in_place: bool = False
+    """Merge into the quantized weights, which rounds the update to them, rather than into their float values."""
+    dtype: Dtype | None = None
+    """Numbers of the result; None for those that the base computes in."""
+    tolerance: float = 0.02
+    """Largest mean difference of the logits, as a share of their standard deviation."""
+
+
+def check_merge(directory: RunDirectory, recipe: Recipe, how: Merge) -> None:
+    """Raise ModelError with every reason why the run's adapter cannot be merged; loads no weights."""
+    quiet_libraries()
+    quantization, quantized = recipe.quantization, is_quantized(recipe)
+    problems = merge_complaints(recipe.adapter, quantization, in_place=how.in_place)
+    if how.in_place and not quantized:
+        problems.append(f"the base is {quantization.type}, not quantized: leave out --in-place.")
+    elif how.in_place and not quantization.merges_in_place:
+        problems.append(f"merging into {quantization.type} weights is not known to be right. Leave out --in-place.")
+    if how.in_place and how.dtype is not None:
+        problems.append("--in-place keeps the quantized weights: leave out --dtype.")
+    if not problems and not is_adapter(directory.path):
+        problems.append(f"there is no adapter in {directory.path}.")
+    if problems:
+        raise ModelError("\n".join(["this run cannot be merged:", *(f"  {text}" for text in problems)]))
+
+
+def is_quantized(recipe: Recipe) -> bool:
+    """Whether the base weights are held as something else than floats."""
+    return recipe.quantization.bits < 16
+
+
+def merge(directory: RunDirectory, recipe: Recipe, rows: Measured, output: Path, how: Merge) -> dict[str, Any]:
+    """Write the merged model to `output`, and return the record that goes with it, ``merge.json``.
+
+    Its logits, loaded again from the disk, are compared with those of the adapter on its base at positions of `rows`.
+    Raises ModelError when they differ by more than the tolerance; `output` is then not there.
+    """
+    wanted = probes(rows.rows)
+    if not wanted:
+        raise ModelError("there are no rows with trained tokens to compare the merged model on.")
+    before = _logits(load_tuned(directory, recipe), wanted)
+    with _beside(output) as folder:
+        model = merged(directory, recipe, how)
+        dtype = str(model.dtype).removeprefix("torch.")
+        _save(directory, model, folder)
+        del model
+        apart = difference(before, _logits(_reloaded(recipe, folder, how), wanted))
+        record = {
+            "base": recipe.model.name_or_path or f"built: {recipe.model.build.type}",  # type: ignore[union-attr]
+            "onto": _onto(recipe, how),
+            "dtype": dtype,
+            "adapter": recipe.adapter.type,
+            "quantization": recipe.quantization.type,
+            "compared_on": rows.what,
+            "difference": apart.to_dict(),
+            "tolerance": how.tolerance,
+            "libraries": environment()["libraries"],
+        }
+        _refuse_difference(apart, how)
+        (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return record
+
+
+def _onto(recipe: Recipe, how: Merge) -> str:
+    """Return which weights the update was added to."""
+    if not is_quantized(recipe):
+        return "the base"
+    return (
+        f"the {recipe.quantization.type} weights"
+        if how.in_place
+        else f"the dequantized {recipe.quantization.type} base"
+    )
+
+
+def _logits(model: PreTrainedModel, wanted: Any) -> list[Tensor]:
+    """Return the model's logits, and let it go."""
+    try:
+        return logits_at(model, wanted)
+    finally:
+        del model
+        gc.collect()
+
+
+def merged(directory: RunDirectory, recipe: Recipe, how: Merge) -> PreTrainedModel:
+    """Return the base with the update in its weights. Raises ModelError when backend or adapter cannot do that."""
+    import torch
+
+    base = load_base(recipe)
+    if not how.in_place:
+        with blaming(recipe.quantization, "dequantize"):
+            base = recipe.quantization.dequantize(base)
+        if how.dtype is not None:
+            base = base.to({"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[how.dtype])
+    with blaming(recipe.adapter, "merge"):
+        model = recipe.adapter.merge(with_adapter(base, directory.path))
+    _refuse_rest(recipe, model)
+    return model
+
+
+def _refuse_rest(recipe: Recipe, model: PreTrainedModel) -> None:
+    """Raise ModelError when some of the adapter still stands beside the weights."""
+    from peft import PeftModel
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    rest = [name for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)]
+    if isinstance(model, PeftModel) or rest:
+        where = f", at {rest[0]} for one" if rest else ""
+        raise ModelError(f"'{recipe.adapter.type}' is not part of the weights after merging{where}.")
+
+
+def _save(directory: RunDirectory, model: PreTrainedModel, folder: Path) -> None:
+    """Write the model and what inference needs beside it: tokenizer, chat template, generation configuration."""
+    model.save_pretrained(str(folder))
+    load_tuned_tokenizer(directory).save_pretrained(str(folder))
+    shutil.copyfile(directory.path / "generation_config.json", folder / "generation_config.json")
+
+
+def _reloaded(recipe: Recipe, folder: Path, how: Merge) -> PreTrainedModel:
+    """Return the merged model from the disk, as whoever gets it will load it."""
+    from transformers import AutoModelForCausalLM
+
+    options: dict[str, Any] = {"trust_remote_code": recipe.model.trust_remote_code}
+    if recipe.model.attn_implementation:
+        options["attn_implementation"] = recipe.model.attn_implementation
+    model = AutoModelForCausalLM.from_pretrained(str(folder), dtype="auto", **options)
+    if how.in_place:
+        with blaming(recipe.quantization, "prepare_model"):
+            recipe.quantization.prepare_model(model)
+    return placed(model)
+
+
+def _refuse_difference(apart: Difference, how: Merge) -> None:
+    if math.isfinite(apart.relative) and apart.relative <= how.tolerance:
+        return
+    remedy = (
+        "Leave out --in-place, which rounds the update away" if how.in_place else "Keep the adapter beside its base"
+    )
+    raise ModelError(
+        f"the merged model does not say what the adapter says: its logits differ by {apart.relative:.2%} of their "
+        f"standard deviation on average ({apart.mean:.3g}, at most {apart.max:.3g}; the same most likely token at "
+        f"{apart.same_top:.1%} of {apart.positions} positions), and {how.tolerance:.2%} is allowed. Nothing was kept. "
+        f"{remedy}, or allow more with --tolerance."
+    )
+
+
+@contextmanager
+def _beside(output: Path) -> Iterator[Path]:
+    """Yield a new folder that becomes `output` if all goes well, and goes if not. Raises RunError if that cannot be."""
+    refuse_taken(output)
+    folder = None
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+        yield folder
+        folder.chmod(0o755)  # mkdtemp lets nobody else in
+        folder.replace(output)
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{output} cannot be written: {error}") from error
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def refuse_taken(output: Path) -> None:
+    """Raise RunError when something is at `output` already."""
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise RunError(f"{output} is not an empty folder. Choose another --output.")

@@ -1,0 +1,71 @@
+"""The model that a run has trained, loaded again as the run had it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sftplug.errors import ModelError, RunError
+from sftplug.models import load_base
+from sftplug.run import RunDirectory
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from sftplug.recipe import Recipe
+
+ADAPTER = "adapter_config.json"
+"""The file that tells an adapter from a whole model."""
+
+
+def open_finished(path: Path) -> RunDirectory:
+    """Return the folder of a finished run. Raises RunError when `path` is none, or the run has no model yet."""
+    directory = RunDirectory.open(path)
+    state = directory.state()
+    if state.state != "finished":
+        reason = f": {state.reason}" if state.reason else ""
+        raise RunError(
+            f"the run in {path} is not finished, it is {state.state}{reason}. `sftplug train` goes on with it."
+        )
+    return directory
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether `folder` holds an adapter rather than a whole model."""
+    return (folder / ADAPTER).is_file()
+
+
+def load_tuned(directory: RunDirectory, recipe: Recipe) -> PreTrainedModel:
+    """Return the model as the run trained it, in evaluation mode: the adapter on its base, or the whole model."""
+    if not is_adapter(directory.path):
+        model = load_base(recipe, directory.path)
+    else:
+        model = with_adapter(load_base(recipe), directory.path)
+    return placed(model)
+
+
+def with_adapter(base: PreTrainedModel, folder: Path) -> Any:
+    """Return `base` with the adapter that `folder` holds. Raises ModelError when PEFT cannot load it."""
+    from peft import PeftModel
+
+    try:
+        return PeftModel.from_pretrained(base, str(folder)).eval()
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(f"the adapter in {folder} cannot be loaded: {error}") from error
+
+
+def placed(model: PreTrainedModel) -> PreTrainedModel:
+    """Return the model in evaluation mode, on the accelerator if there is one; quantized weights are where they are."""
+    import torch
+
+    if torch.accelerator.is_available() and not getattr(model, "is_quantized", False):
+        model = model.to(torch.accelerator.current_accelerator())
+    return model.eval()
+
+
+def load_tuned_tokenizer(directory: RunDirectory) -> PreTrainedTokenizerBase:
+    """Return the tokenizer that the run saved, with its chat template."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(str(directory.path))
