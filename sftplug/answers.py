@@ -100,6 +100,14 @@ def peft_config(adapter: Adapter) -> PeftConfig | None:
     return _checked(adapter, "peft_config", answer, PeftConfig, "a peft.PeftConfig or None")
 
 
+def train_options(callback: Callback, recipe: Recipe) -> dict[str, Any]:
+    """Return the trainer's options that go with a callback. Raises PluginError for anything but a dict."""
+    with blaming(callback, "train_options"):
+        answer: object = callback.train_options(recipe)
+    options: dict[str, Any] = _checked(callback, "train_options", answer, dict, "a dict of options of `train`")
+    return options
+
+
 def trainer_callback(callback: Callback) -> TrainerCallback:
     """Return the callback for the trainer. Raises PluginError for anything else."""
     from transformers import TrainerCallback

@@ -277,6 +277,13 @@ class Adapter(Component):
 class Callback(Component):
     """Watches the training loop."""
 
+    reads_provenance: ClassVar[bool] = False
+    """Whether it asks which source, role and part each token of the loss is of."""
+
+    def train_options(self, recipe: Recipe) -> Mapping[str, Any]:
+        """Return options of the ``train`` section that go with it; what the recipe says itself comes first."""
+        return {}
+
     @abstractmethod
     def trainer_callback(self) -> TrainerCallback:
         """Return the transformers callback that the trainer calls."""

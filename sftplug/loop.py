@@ -170,7 +170,8 @@ class Flow(TrainerCallback):  # type: ignore[misc]
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Take no step after the last one."""
+        """Take no step after the last one, and none if the run had been stopped early at the checkpoint."""
+        self._over |= control.should_training_stop
         self._epoch_ended = False
         control.should_training_stop |= self._over
 

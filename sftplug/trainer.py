@@ -119,7 +119,7 @@ class SftplugTrainer(SFTTrainer):  # type: ignore[misc]
 
         None after the last step: a run that goes on from its last checkpoint has nothing left to do.
         """
-        if 0 < self.state.max_steps <= self.state.global_step:
+        if 0 < self.state.max_steps <= self.state.global_step or self.control.should_training_stop:
             return [], None
         self._micro_batch = 0
         batches, count = super().get_batch_samples(*args, **kwargs)

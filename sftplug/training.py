@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sftplug.answers import load_kwargs, peft_config, trainer_callback
+from sftplug.answers import load_kwargs, peft_config, train_options, trainer_callback
+from sftplug.blame import fault
 from sftplug.errors import PluginError, TrainingError
 from sftplug.models import load_model
 from sftplug.probe import check_isolation
 from sftplug.quiet import quiet_libraries
-from sftplug.recipe.train_options import train_fields
+from sftplug.recipe.train_options import problems_in_train, train_fields
 from sftplug.run import Attempt, begin
 from sftplug.run.failure import explaining
 from sftplug.size import Size, measure
@@ -173,6 +174,7 @@ def training_arguments(recipe: Recipe) -> SFTConfig:
         "bf16": not on_cpu and dtype == torch.bfloat16,
         "fp16": not on_cpu and dtype == torch.float16,
         **_sampling(recipe),
+        **_for_callbacks(recipe),
     }
     owned = {
         "output_dir": recipe.output,
@@ -185,6 +187,17 @@ def training_arguments(recipe: Recipe) -> SFTConfig:
     # Old checkpoints go when the new one is sealed, see `SftplugTrainer.keep`.
     given = {name: value for name, value in recipe.train.items() if name not in (*_CHECKPOINTING, "save_total_limit")}
     return SFTConfig(**{**defaults, **_checkpointing(recipe.train, on_cpu), **given, **owned})
+
+
+def _for_callbacks(recipe: Recipe) -> dict[str, Any]:
+    """Return the trainer's options that go with the callbacks."""
+    found: dict[str, Any] = {}
+    for callback in recipe.callbacks:
+        options = train_options(callback, recipe)
+        for name, problem in problems_in_train(options):
+            raise fault(callback, "train_options", f"must return options of `train`, but `{name}` {problem}")
+        found |= options
+    return found
 
 
 def _sampling(recipe: Recipe) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def job(tmp_path_factory):
         "quantization": "nf4",
         "callbacks": [
             {"type": "killer", "folder": str(folder)},
-            {"type": "samples", "prompts": ["Question 3: red or blue?"], "max_new_tokens": 3},
+            {"type": "samples", "prompts": ["Question 3: red or blue?"], "every": "3 steps", "max_new_tokens": 3},
         ],
         "train": {
             "num_train_epochs": 2,
@@ -60,7 +60,7 @@ def job(tmp_path_factory):
     assert train(folder / "undisturbed")[0] == 0
     metrics, samples, *_ = outcome(folder / "undisturbed")
     assert [entry["step"] for entry in metrics] == [3, 4, 6, 8]
-    assert [sample["step"] for sample in samples] == [0, 8]
+    assert [sample["step"] for sample in samples] == [0, 3, 6, 8]
     return folder, train
 
 

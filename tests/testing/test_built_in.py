@@ -64,7 +64,7 @@ OPTIONS = {
     "roles": {"roles": ["user", "tool", "assistant"]},
     "regex": {"pattern": "[0-9]+"},
     "freeze": {"train": ["*.self_attn.*"]},
-    "samples": {"prompts": ["One?"], "max_new_tokens": 2},
+    "samples": {"prompts": ["One?"], "every": "2 steps", "max_new_tokens": 2},
 }
 """Component -> the options that it cannot do without."""
 OFFERS = [
