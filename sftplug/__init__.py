@@ -40,6 +40,7 @@ from sftplug.library_options import LibrarySource, set_options
 from sftplug.recipe import InputPath, Recipe
 from sftplug.run import RunDirectory
 from sftplug.size import Size, measure
+from sftplug.text import read_text
 from sftplug.tokens import PARTS, ROLE_CODES, LongRow, TokenBatch
 
 __version__ = "0.1.0"
@@ -87,6 +88,7 @@ __all__ = [
     "did_you_mean",
     "hookimpl",
     "measure",
+    "read_text",
     "require",
     "set_options",
 ]

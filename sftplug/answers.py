@@ -89,6 +89,13 @@ def load_kwargs(quantization: Quantization) -> dict[str, Any]:
     return arguments
 
 
+def adaptable(quantization: Quantization) -> bool:
+    """Return whether an adapter can be trained on the weights. Raises PluginError for anything but true or false."""
+    with blaming(quantization, "adaptable"):
+        answer: object = quantization.adaptable
+    return bool(_checked(quantization, "adaptable", answer, bool, "True or False"))
+
+
 def peft_config(adapter: Adapter) -> PeftConfig | None:
     """Return the PEFT configuration of an adapter. Raises PluginError for anything else."""
     with blaming(adapter, "peft_config"):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sftplug import RecipeError
+from sftplug import PluginError, RecipeError
 from sftplug.recipe import load_recipe
 
 
@@ -67,6 +67,48 @@ def test_components_say_what_does_not_go_together(recipe_file):
     assert "'qlora' needs a 4-bit base, and the recipe's is bf16." in found[0]
     found = problems(recipe_file(adapter={"type": "lora", "init": "pissa"}, quantization="int8"))
     assert "`init: pissa` computes with the weights, which are int8. Use `default`." in found[0]
+
+
+STRANGER = """
+from typing import Any, Literal
+from sftplug import Adapter, Quantization, hookimpl
+
+class Sealed(Quantization):
+    type: Literal["sealed"] = "sealed"
+    bits = 8
+    @property
+    def adaptable(self): return {adaptable}
+    def load_kwargs(self) -> Any: return {{}}
+
+class Tail(Adapter):
+    type: Literal["tail"] = "tail"
+    trains_base = True
+    def peft_config(self) -> None: pass
+
+@hookimpl
+def sftplug_quantizations(): return [Sealed]
+
+@hookimpl
+def sftplug_adapters(): return [Tail]
+"""
+
+
+def test_a_stranger_s_weights_are_trained_as_they_say(recipe_file, tmp_path):
+    """What a backend and an adapter say of themselves is enough: neither needs a `check` of its own."""
+    (tmp_path / "stranger.py").write_text(STRANGER.format(adaptable=False))
+    file = recipe_file(adapter="lora", quantization="sealed", plugins=["stranger.py"])
+    assert problems(file) == [
+        "quantization (recipe.yaml:13): no adapter can be trained on sealed weights, and 'lora' is one. "
+        "Choose another quantization, such as `nf4` or `bf16`."
+    ]
+    (found,) = problems(recipe_file(adapter="tail", quantization="nf4", plugins=["stranger.py"]))
+    assert "'tail' trains the base weights, which cannot be trained as nf4. Choose `quantization: bf16`" in found
+    # Where the component says why, that is enough.
+    (found,) = problems(recipe_file(adapter="lora", quantization="higgs"))
+    assert found.endswith("nothing can be trained on higgs weights, not even an adapter.")
+    (tmp_path / "stranger.py").write_text(STRANGER.format(adaptable="'no'"))
+    with pytest.raises(PluginError, match=r"'sealed' of plugin stranger .*adaptable\(\) must return True or False"):
+        load_recipe(str(recipe_file(adapter="lora", quantization="sealed", plugins=["stranger.py"])))
 
 
 @pytest.mark.parametrize(

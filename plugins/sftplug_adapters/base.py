@@ -13,17 +13,6 @@ from sftplug import Adapter, Field, did_you_mean
 if TYPE_CHECKING:
     from torch import nn
 
-    from sftplug import Recipe
-
-
-def refuse_frozen_base(adapter: str, recipe: Recipe) -> Iterable[str]:
-    """Yield a sentence when the recipe's quantization gives weights that cannot be trained."""
-    if not recipe.quantization.trainable:
-        yield (
-            f"'{adapter}' trains the base weights, which cannot be trained as {recipe.quantization.type}. "
-            "Choose `quantization: bf16` or `fp32`, or an adapter such as `lora`."
-        )
-
 
 class Full(Adapter):
     """Train every parameter of the model."""
@@ -31,10 +20,6 @@ class Full(Adapter):
     type: Literal["full"] = "full"
     trains_base = True
     default_quantization = "fp32"  # in 16 bits, updates much smaller than a weight are rounded away
-
-    def check(self, recipe: Recipe) -> Iterable[str]:
-        """Say so when the base weights cannot be trained."""
-        return refuse_frozen_base(self.type, recipe)
 
     def peft_config(self) -> None:
         """Return None: the model's own parameters are trained."""
@@ -48,10 +33,6 @@ class Freeze(Adapter):
     default_quantization = "fp32"  # in 16 bits, updates much smaller than a weight are rounded away
     train: list[str] = Field(min_length=1)
     """Patterns of parameter names, with ``*`` and ``?``: ``model.layers.1?.*``, ``*.norm.weight``."""
-
-    def check(self, recipe: Recipe) -> Iterable[str]:
-        """Say so when the base weights cannot be trained."""
-        return refuse_frozen_base(self.type, recipe)
 
     def check_model(self, model: nn.Module) -> Iterable[str]:
         """Say so when a pattern matches no parameter."""

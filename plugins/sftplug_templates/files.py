@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from sftplug import ChatTemplate, Field, InputPath, ModelError
+from sftplug import ChatTemplate, Field, InputPath, ModelError, read_text
 
 if TYPE_CHECKING:
     from sftplug import Recipe
@@ -84,5 +84,5 @@ class File(ChatTemplate):
             yield f"the file {self.path} does not exist."
 
     def source(self, tokenizer: Any) -> str:
-        """Return the text of the file."""
-        return Path(self.path).read_text(encoding="utf-8")
+        """Return the text of the file. Raises DataError when it cannot be read."""
+        return read_text(self.path)

@@ -50,7 +50,7 @@ class LibraryQuantization(Quantization):
     def check(self, recipe: Recipe) -> Iterable[str]:
         """Say so when the model cannot be had in this form, or nothing can be trained on it."""
         version = transformers_version()
-        if self.untrainable and not self._dense:
+        if not self.adaptable:
             yield f"transformers {version}: nothing can be trained on {self.type} weights, not even an adapter."
         elif self.calibrated and self._not_quantized(recipe):
             yield (
@@ -59,6 +59,11 @@ class LibraryQuantization(Quantization):
             )
         else:
             yield from refusals(self.type)
+
+    @property
+    def adaptable(self) -> bool:
+        """Whether an adapter can be trained on the weights."""
+        return self._dense or not self.untrainable
 
     @property
     def _dense(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sftplug.answers import complaints
+from sftplug.answers import adaptable, complaints
 from sftplug.blame import place_of, reason
 from sftplug.components import Adapter, DatasetSource
 from sftplug.errors import PluginError, Problem, RecipeError, did_you_mean
@@ -275,6 +275,7 @@ def _check_core(recipe: Recipe) -> Iterator[tuple[str, str]]:
             if source.masking is not None:
                 yield from _check_masking(f"data.{split}[{index}].masking", source.masking)
     yield from _check_evaluation(recipe)
+    yield from _check_weights(recipe)
 
 
 def _check_masking(where: str, masking: MaskingList) -> Iterator[tuple[str, str]]:
@@ -286,6 +287,23 @@ def _check_masking(where: str, masking: MaskingList) -> Iterator[tuple[str, str]
     for union in masking:
         if len(union) > 1 and (other := next((part.type for part in union if not part.selects), None)):
             yield where, f"`+` unites strategies that select tokens, and `{other}` weighs them: list it beside them."
+
+
+def _check_weights(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Something must be trainable: the weights, or an adapter on them. A component's own words come first."""
+    quantization, adapter = recipe.quantization, recipe.adapter
+    if not (adapter.trains_base or adaptable(quantization) or complaints(quantization, recipe)):
+        yield (
+            "quantization",
+            f"no adapter can be trained on {quantization.type} weights, and '{adapter.type}' is one. Choose another "
+            "quantization, such as `nf4` or `bf16`.",
+        )
+    if adapter.trains_base and not (quantization.trainable or complaints(adapter, recipe)):
+        yield (
+            "adapter",
+            f"'{adapter.type}' trains the base weights, which cannot be trained as {quantization.type}. Choose "
+            "`quantization: bf16` or `fp32`, or an adapter such as `lora`.",
+        )
 
 
 def _check_evaluation(recipe: Recipe) -> Iterator[tuple[str, str]]:

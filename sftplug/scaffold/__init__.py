@@ -48,7 +48,7 @@ KINDS: Mapping[str, Kind] = {
     "masking": Kind(Masking, "masking: {type: $component, weight: 3.0}"),
     "quantization": Kind(Quantization, "quantization: {type: $component, keep: [self_attn, lm_head]}"),
     "adapter": Kind(Adapter, "adapter: {type: $component, targets: [k_proj, v_proj]}"),
-    "callback": Kind(Callback, "callbacks: [{type: $component, minutes: 30}]"),
+    "callback": Kind(Callback, "callbacks: [{type: $component, loss: 0.1}]"),
     "source": Kind(
         DatasetSource,
         "data:\n  train: {source: $component, folder: notes, format: text}",
