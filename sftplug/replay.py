@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from sftplug.data.prepare import Prepared
+    from sftplug.recipe import Recipe
 
 
 def replay(directory: RunDirectory, progress: Progress = no_progress) -> Prepared:
@@ -26,12 +28,27 @@ def replay(directory: RunDirectory, progress: Progress = no_progress) -> Prepare
     """
     from sftplug.data.prepare import prepare
 
+    found = kept(directory)
+    prepared = prepare(found.recipe, found.tokenizer, progress, found.end_tokens)
+    check_rows(directory, describe_rows(prepared))
+    return prepared
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a run kept of all that makes its rows."""
+
+    recipe: Recipe
+    tokenizer: PreTrainedTokenizerBase
+    end_tokens: frozenset[str]
+
+
+def kept(directory: RunDirectory) -> Kept:
+    """Return what makes a run's rows, from its folder. Raises RunError naming the sources that have changed since."""
     loaded = directory.load_recipe(*_kept_here(directory.path))
     check_sources(directory, loaded.recipe)
     tokenizer = _tokenizer(directory.path, code=loaded.recipe.model.trust_remote_code)
-    prepared = prepare(loaded.recipe, tokenizer, progress, frozenset(directory.data()["end_tokens"]))
-    check_rows(directory, describe_rows(prepared))
-    return prepared
+    return Kept(loaded.recipe, tokenizer, frozenset(directory.data()["end_tokens"]))
 
 
 def _kept_here(folder: Path) -> list[str]:

@@ -17,6 +17,7 @@ from sftplug.cli.prepare import prepare
 from sftplug.cli.preview import preview
 from sftplug.cli.recipes import recipes
 from sftplug.cli.replay import replay
+from sftplug.cli.report import report
 from sftplug.cli.schema import schema
 from sftplug.cli.train import train
 from sftplug.errors import MaskError, SftplugError
@@ -36,6 +37,7 @@ app.command()(explain)
 app.command()(plan)
 app.command()(replay)
 app.command()(merge)
+app.command()(report)
 app.add_typer(recipes, name="recipes")
 app.add_typer(plugins, name="plugins")
 

@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
+from sftplug import page
 from sftplug.preview.collect import PreviewRow, PreviewToken
 
-_STYLE = """
-:root { color-scheme: light dark; --page: #fff; --ink: #1c2024; --pale: #5f6b76; --line: #d8dce0; --card: #fafbfc;
-  --trained: #c3ecce; --on-trained: #0b3d1a; --part: #f7e3a1; --on-part: #4d3b00; --turn: #1f5fb4; --stop: #b3261e;
-  --note: #8a5a00; }
-@media (prefers-color-scheme: dark) { :root { --page: #14171a; --ink: #e6e9ec; --pale: #97a3ae; --line: #343b42;
-  --card: #1b1f23; --trained: #1d4d2c; --on-trained: #c9f2d5; --part: #5a4a12; --on-part: #fbe9a9; --turn: #7fb2f5;
-  --stop: #f28b82; --note: #e0b050; } }
-* { box-sizing: border-box; }
-body { font: 15px/1.6 system-ui, sans-serif; margin: 2.5rem auto; max-width: 72rem; padding: 0 1.2rem;
-  color: var(--ink); background: var(--page); }
-h1 { font-size: 1.5rem; margin: 0 0 1rem; overflow-wrap: anywhere; }
-table { border-collapse: collapse; } th, td { padding: .1rem 1.2rem .1rem 0; text-align: left; vertical-align: top; }
-th { font-weight: 500; color: var(--pale); } td { font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
+STYLE = """
 .legend { margin: 1.2rem 0; color: var(--pale); font-size: .9rem; } .legend span { margin-right: 1rem; }
 .row { border: 1px solid var(--line); background: var(--card); border-radius: 8px; margin: 1.2rem 0;
   padding: .8rem 1.1rem 1rem; }
@@ -54,23 +42,18 @@ _LEGEND = (
 
 def to_html(title: str, rows: Sequence[PreviewRow], facts: Sequence[tuple[str, str]]) -> str:
     """Return a page with `facts` as a table, and the rows with each token's id, part and weight on hover."""
-    table = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in facts)
-    legend = "".join(f'<span class="{kind}">{escape(name)}</span>' for kind, name in _LEGEND)
-    body = "\n".join(_row(row) for row in rows)
-    # The policy makes sure of what the escaping already does: nothing in the page runs or is fetched.
-    policy = "default-src 'none'; style-src 'unsafe-inline'"
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head>\n"
-        f"<body><h1>{escape(title)}</h1><table>{table}</table>"
-        f'<p class="legend">{legend} hover over a token for its id, part, weight and message</p>\n'
-        f"{body}\n</body></html>\n"
-    )
+    body = "\n".join(row_html(row) for row in rows)
+    return page.page(title, f"{page.facts_table(facts)}{legend()}\n{body}\n", STYLE)
 
 
-def _row(row: PreviewRow) -> str:
+def legend() -> str:
+    """Return what the colours of tokens mean."""
+    names = "".join(f'<span class="{kind}">{page.text(name)}</span>' for kind, name in _LEGEND)
+    return f'<p class="legend">{names} hover over a token for its id, part, weight and message</p>'
+
+
+def row_html(row: PreviewRow) -> str:
+    """Return one row, its tokens coloured by what is trained; `STYLE` says how."""
     pieces: list[str] = []
     message: Any = None
     for index, token in enumerate(row.tokens):
@@ -79,26 +62,20 @@ def _row(row: PreviewRow) -> str:
         if index in row.borders:
             pieces.append('<span class="border">next document</span>\n')
         if token.message != message and token.message >= 0:
-            pieces.append(f'<span class="turn">{token.message} {escape(token.role)}</span>')
+            pieces.append(f'<span class="turn">{token.message} {page.text(token.role)}</span>')
         message = token.message
         pieces.append(_token(token))
     if row.cut:
         pieces.append(f'<span class="limit">cut: {row.cut:,} more characters</span>')
-    notes = "".join(f'<p class="note">{escape(note)}</p>' for note in row.notes)
+    notes = "".join(f'<p class="note">{page.text(note)}</p>' for note in row.notes)
     what = f"row {row.index}" if row.limit is None else "dropped"
     share = f"{len(row.tokens):,} tokens, {row.trained:,} trained"
-    head = f"{what}<span>{escape(row.origin)}</span><span>{share}</span>"
+    head = f"{what}<span>{page.text(row.origin)}</span><span>{share}</span>"
     return f'<section class="row"><h2>{head}</h2><div class="tokens">{"".join(pieces)}</div>{notes}</section>'
 
 
 def _token(token: PreviewToken) -> str:
     kind = "t" if token.weight == 0 else "t w" if token.weight == 1 else "t f"
     about = f"id {token.id} · {token.role} · {token.part} · weight {token.weight:g} · message {token.message}"
-    text = escape(_visible(token.text)) or "·"  # goes on with the character before
-    return f'<span class="{kind} {token.part}" data-about="{escape(about)}">{text}</span>'
-
-
-def _visible(text: str) -> str:
-    """Show line ends, and control characters that HTML cannot hold."""
-    shown = text.replace("\n", "⏎\n")
-    return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in shown)
+    text = page.text(token.text.replace("\n", "⏎\n")) or "·"  # goes on with the character before
+    return f'<span class="{kind} {token.part}" data-about="{page.text(about)}">{text}</span>'

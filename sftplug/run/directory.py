@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -57,7 +57,10 @@ class RunDirectory:
         directory = cls(Path(path))
         if not directory.exists():
             raise RunError(f"{path} is no folder of a run: it has no {STATE}.")
-        version = directory._json(STATE).get("format")
+        known = directory._json(STATE)
+        if not isinstance(known, dict) or "state" not in known:
+            raise RunError(f"{path} is no folder of a run: its {STATE} is not one that sftplug writes.")
+        version = known.get("format")
         if not isinstance(version, int) or version > FORMAT:
             raise RunError(f"{path} was written by a newer sftplug (format {version}, known up to {FORMAT}).")
         return directory
@@ -75,8 +78,7 @@ class RunDirectory:
 
     def recipe(self) -> dict[str, Any]:
         """Return the resolved recipe as plain data, every default filled in."""
-        recipe: dict[str, Any] = yaml.safe_load((self.path / "recipe.yaml").read_text(encoding="utf-8"))
-        return recipe
+        return dict(self._parsed("recipe.yaml", yaml.safe_load))
 
     def load_recipe(self, *overrides: str) -> LoadedRecipe:
         """Return the resolved recipe as the run used it, with the plugin files kept in the folder, and `overrides`."""
@@ -117,11 +119,14 @@ class RunDirectory:
         return list(checkpoints.whole(self.path))
 
     def _json(self, name: str) -> Any:
+        return self._parsed(name, json.loads)
+
+    def _parsed(self, name: str, parse: Callable[[str], Any]) -> Any:
         try:
-            return json.loads((self.path / name).read_text(encoding="utf-8"))
+            return parse((self.path / name).read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise RunError(f"{self.path} has no {name}: the run did not come so far.") from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, yaml.YAMLError) as error:
             raise RunError(f"{self.path / name} cannot be read: {error}") from error
 
     # --- write --------------------------------------------------------------------------------------------------------

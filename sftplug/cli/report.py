@@ -1,0 +1,127 @@
+"""``sftplug report``"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sftplug.cli.display import say, show
+from sftplug.cli.options import Verbose, be_verbose
+
+if TYPE_CHECKING:
+    from sftplug.report import Report
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Folders of runs.")],
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page of HTML.")] = None,
+    rows: Annotated[
+        int, typer.Option("-n", "--rows", min=0, help="How many training rows the page shows; 0 prepares none.")
+    ] = 3,
+    verbose: Verbose = False,
+) -> None:
+    """Show what came of runs: curves, memory, rows, recipe, answers; several runs laid over each other.
+
+    The page needs no network. It draws rows as they were trained from the sources, if these are still as they were.
+    """
+    be_verbose(verbose)
+    if html is not None and not html.absolute().parent.is_dir():
+        raise typer.BadParameter(f"--html: there is no folder {html.absolute().parent}.")
+    from sftplug.report import collect
+
+    found = collect(runs)
+    if html is None:
+        _show(found)
+        return
+    from sftplug.report import to_html
+    from sftplug.report.rows import with_rows
+
+    drawn = [with_rows(item, rows) if rows and item.ledger else item for item in found]
+    title = "sftplug report: " + ", ".join(item.name for item in drawn)
+    html.write_text(to_html(title, drawn), encoding="utf-8")
+    typer.echo(f"wrote {html}")
+
+
+def _show(reports: Sequence[Report]) -> None:
+    _show_summary(reports)
+    for item in reports:
+        _show_rows(item, named=len(reports) > 1)
+    _show_differences(reports)
+    _show_answers(reports)
+
+
+def _show_summary(reports: Sequence[Report]) -> None:
+    from rich.table import Column, Table
+    from rich.text import Text
+
+    from sftplug.preview.terminal import visible
+    from sftplug.report.collect import NOTHING
+    from sftplug.report.facts import summary
+
+    facts = [dict(summary(item)) for item in reports]
+    for known, item in zip(facts, reports, strict=True):
+        if losses := [value for _, value in item.points("loss")]:
+            known["loss"] = sparkline(losses)
+    table = Table("", *(Column(Text(visible(item.name))) for item in reports))
+    for name in dict.fromkeys(name for known in facts for name in known):
+        table.add_row(name, *(Text(visible(known.get(name, NOTHING))) for known in facts))
+    show(table)
+    for item in reports:
+        for sentence in item.missing:
+            say(visible(sentence), "yellow")
+
+
+def _show_rows(item: Report, *, named: bool) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from sftplug.preview.terminal import visible
+    from sftplug.report.facts import LEDGER, ledger_rows
+
+    if not item.ledger:
+        return
+    say(f"\nrows{f' of {visible(item.name)}' if named else ''}", "bold")
+    table = Table(*LEDGER)
+    for line in ledger_rows(item.ledger):
+        table.add_row(*(Text(visible(cell)) for cell in line))
+    show(table)
+
+
+def _show_differences(reports: Sequence[Report]) -> None:
+    from rich.table import Column, Table
+    from rich.text import Text
+
+    from sftplug.preview.terminal import visible
+    from sftplug.report.collect import differing
+
+    if len(reports) < 2:
+        return
+    say("\nwhat differs between the recipes", "bold")
+    table = Table("", *(Column(Text(visible(item.name))) for item in reports))
+    for path, values in differing(reports):
+        table.add_row(*(Text(visible(cell)) for cell in (path, *values)))
+    show(table) if table.row_count else say("nothing but the output folder")
+
+
+def _show_answers(reports: Sequence[Report]) -> None:
+    from sftplug.preview.terminal import visible
+    from sftplug.report.facts import answers
+
+    for prompt, found in answers(reports).items():
+        say(f"\n{visible(prompt)}", "bold")
+        for run, step, answer in sorted(found, key=lambda item: (item[1], item[0])):
+            whose = f"{reports[run].name}, " if len(reports) > 1 else ""
+            say(f"  {visible(whose)}step {step:,}: {visible(answer) or '(empty)'}")
+
+
+def sparkline(values: Sequence[float], width: int = 40) -> str:
+    """Return a curve of at most `width` characters, with its first and last value."""
+    bars = "▁▂▃▄▅▆▇█"
+    picked = [values[round(at * (len(values) - 1) / (width - 1))] for at in range(width)]
+    picked = list(values) if len(values) <= width else picked
+    low, span = min(picked), (max(picked) - min(picked)) or 1.0
+    drawn = "".join(bars[round((value - low) / span * (len(bars) - 1))] for value in picked)
+    return f"{values[0]:.3f} {drawn} {values[-1]:.3f}"

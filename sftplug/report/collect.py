@@ -1,0 +1,140 @@
+"""Read the folder of a run for a report; what it does not hold yet is left out, and why is said."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
+
+from sftplug.errors import RunError
+from sftplug.run import RunDirectory, RunState
+
+if TYPE_CHECKING:
+    from sftplug.preview import PreviewRow
+
+NOTHING = "—"
+"""Stands where there is nothing."""
+Points = list[tuple[float, float]]
+"""(step, value), in the order of the steps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What is known of one run."""
+
+    name: str
+    path: Path
+    state: RunState
+    metrics: tuple[dict[str, Any], ...]
+    samples: tuple[dict[str, Any], ...]
+    recipe: dict[str, Any]
+    origins: dict[str, str]
+    plugins: list[dict[str, Any]]
+    ledger: dict[str, Any]
+    data: dict[str, Any]
+    environment: dict[str, Any]
+    missing: tuple[str, ...]
+    """A sentence for each file that the folder does not hold."""
+    rows: tuple[PreviewRow, ...] = field(default=())
+    """Training rows, drawn as they were trained."""
+    rows_note: str = ""
+    """Why there are no rows."""
+
+    def points(self, name: str) -> Points:
+        """Return the finite values of one measurement."""
+        found = ((entry.get("step"), entry.get(name)) for entry in self.metrics)
+        return [(float(step), float(value)) for step, value in found if is_number(step) and is_number(value)]
+
+    def speed(self) -> Points:
+        """Return tokens a second between two logs; evaluations, which log their own end, are left out."""
+        points: Points = []
+        seconds = tokens = 0.0
+        for entry in self.metrics:
+            now, count, step = entry.get("seconds"), entry.get("num_tokens"), entry.get("step")
+            if is_number(now) and is_number(count) and is_number(step) and count > tokens and now > seconds:
+                points.append((float(step), (count - tokens) / (now - seconds)))
+            seconds = float(now) if is_number(now) else seconds
+            tokens = max(tokens, float(count)) if is_number(count) else tokens
+        return points
+
+    def last(self, name: str) -> float | None:
+        """Return the last value of a measurement."""
+        points = self.points(name)
+        return points[-1][1] if points else None
+
+
+def collect(paths: Sequence[Path]) -> list[Report]:
+    """Return what the folders hold of their runs. Raises RunError naming a folder that holds none."""
+    return [_collect(path, name) for path, name in zip(paths, _names(paths), strict=True)]
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """Return the folders' names; where two have the same name, or one is listed twice, the paths as given."""
+    short = [path.resolve().name for path in paths]
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise RunError("a run is listed twice.")
+    return [name if short.count(name) == 1 else str(path) for path, name in zip(paths, short, strict=True)]
+
+
+def _collect(path: Path, name: str) -> Report:
+    directory, missing = RunDirectory.open(path), list[str]()
+
+    def have(read: Callable[[], Kind], empty: Kind) -> Kind:
+        try:
+            return read()
+        except RunError as error:
+            missing.append(str(error))
+            return empty
+
+    return Report(
+        name,
+        path,
+        directory.state(),
+        tuple(_lines(directory.metrics(), path / "metrics.jsonl")),
+        tuple(_lines(directory.samples(), path / "samples.jsonl")),
+        have(directory.recipe, {}),
+        have(directory.origins, {}),
+        have(directory.plugins, []),
+        have(directory.ledger, {}),
+        have(directory.data, {}),
+        have(directory.environment, {}),
+        tuple(missing),
+    )
+
+
+Kind = TypeVar("Kind")
+
+
+def _lines(entries: Iterable[dict[str, Any]], file: Path) -> list[dict[str, Any]]:
+    """Return the entries of a file of JSON lines. Raises RunError when it is damaged."""
+    try:
+        found = list(entries)
+    except (OSError, ValueError) as error:
+        raise RunError(f"{file} cannot be read: {error}") from error
+    if not all(isinstance(entry, dict) for entry in found):
+        raise RunError(f"{file} cannot be read: a line is no JSON object.")
+    return found
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether `value` is a number that can be drawn."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def flat(recipe: Mapping[str, Any]) -> dict[str, str]:
+    """Return dotted path -> value as JSON, of everything that a recorded recipe says."""
+    from sftplug.recipe.problems import dotted
+    from sftplug.run.record import leaves
+
+    return {dotted(path): json.dumps(value, ensure_ascii=False, default=str) for path, value in leaves(recipe)}
+
+
+def differing(reports: Sequence[Report]) -> list[tuple[str, list[str]]]:
+    """Return path and value in each run (`NOTHING` for none) of every recipe value that is not the same in all runs."""
+    recipes = [flat(report.recipe) for report in reports]
+    paths = [path for path in dict.fromkeys(path for recipe in recipes for path in recipe) if path != "output"]
+    rows = [(path, [recipe.get(path, NOTHING) for recipe in recipes]) for path in paths]
+    return [(path, values) for path, values in rows if len(set(values)) > 1]

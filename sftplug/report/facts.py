@@ -1,0 +1,93 @@
+"""What there is to say of a run in a line each: the same for the page and for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from sftplug.report.collect import NOTHING, Report, is_number
+
+STATES = {
+    "running": "running, or killed",
+    "finished": "finished",
+    "failed": "failed",
+    "interrupted": "interrupted",
+}
+
+
+def summary(report: Report) -> Iterator[tuple[str, str]]:
+    """Yield name and text of what the run came to."""
+    state = report.state
+    yield "state", STATES.get(state.state, str(state.state))
+    if state.reason:
+        yield "because", str(state.reason)
+    yield "steps", _steps(report)
+    if (loss := state.loss if is_number(state.loss) else None) is not None:
+        yield "mean loss", f"{loss:.4f}"
+    if (last := report.last("loss")) is not None:
+        yield "last loss", f"{last:.4f}"
+    if evaluations := report.points("eval_loss"):
+        step, best = min(evaluations, key=lambda point: point[1])
+        yield "eval loss", f"{evaluations[-1][1]:.4f}, lowest {best:.4f} at step {step:g}"
+    seconds = state.seconds or report.last("seconds") or 0.0
+    tokens = state.tokens or report.last("num_tokens") or 0.0
+    yield "tokens", f"{tokens:,.0f}"
+    yield "time in the loop", duration(seconds)
+    yield "tokens/s", f"{tokens / seconds:,.0f}" if seconds else NOTHING
+    if peak := max((value for _, value in report.points("peak_bytes")), default=0.0):
+        yield "peak memory", f"{peak / 1e6:,.0f} MB ({'accelerator' if on_accelerator(report) else 'process'})"
+    if len(state.attempts) > 1:
+        starts = ", ".join(str(attempt.get("from_step", "?")) for attempt in state.attempts)
+        yield "attempts", f"{len(state.attempts)}, from steps {starts}"
+
+
+def _steps(report: Report) -> str:
+    state = report.state
+    done = state.steps or int(report.last("step") or 0)
+    return f"{done:,}" if state.max_steps in (None, done) else f"{done:,} of {state.max_steps:,}"
+
+
+def on_accelerator(report: Report) -> bool:
+    """Whether memory was that of an accelerator."""
+    return bool(report.environment.get("accelerators"))
+
+
+def duration(seconds: float) -> str:
+    """Return ``1 h 02 min``, ``3 min 07 s`` or ``4.1 s``."""
+    if seconds >= 3600:
+        return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60):02d} min"
+    return f"{int(seconds // 60)} min {int(seconds % 60):02d} s" if seconds >= 60 else f"{seconds:.1f} s"
+
+
+LEDGER = ("split", "source", "read", "kept", "added", "dropped", "noted", "tokens", "trained", "lost")
+
+
+def ledger_rows(ledger: Mapping[str, Any]) -> Iterator[Sequence[str]]:
+    """Yield a line of `LEDGER` for each source."""
+    for split, accounts in ledger.get("splits", {}).items():
+        for account in accounts:
+            tokens, trained, lost = (account.get(name, 0) for name in ("tokens", "trained", "lost"))
+            yield (
+                split,
+                str(account.get("source", "")),
+                *(f"{account.get(name, 0):,}" for name in ("read", "kept", "added")),
+                *(counts(account.get(name, {})) for name in ("dropped", "noted")),
+                f"{tokens:,}",
+                f"{trained:,.0f} ({trained / tokens:.1%})" if tokens else "0",
+                f"{lost:,.0f}",
+            )
+
+
+def counts(found: Mapping[str, int]) -> str:
+    """Return ``3 too long, 1 empty``; — for nothing."""
+    return ", ".join(f"{number:,} {name}" for name, number in found.items()) or NOTHING
+
+
+def answers(reports: Sequence[Report]) -> dict[str, list[tuple[int, int, str]]]:
+    """Return prompt -> (number of the run, step, answer) of every answer that was kept."""
+    found: dict[str, list[tuple[int, int, str]]] = {}
+    for run, report in enumerate(reports):
+        for sample in report.samples:
+            answer = run, int(sample.get("step", 0)), str(sample.get("answer", ""))
+            found.setdefault(str(sample.get("prompt", "")), []).append(answer)
+    return found

@@ -1,0 +1,66 @@
+"""Draw rows of a run as they were trained: prepared again from its folder, with the template and tokenizer it kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from sftplug.errors import SftplugError
+from sftplug.replay import Kept, kept, replay
+from sftplug.run import RunDirectory
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from sftplug.data.gate import TextRow
+    from sftplug.preview import Collector, PreviewRow
+    from sftplug.report.collect import Report
+    from sftplug.tokens import TokenBatch
+
+
+def with_rows(report: Report, count: int) -> Report:
+    """Return `report` with the first `count` training rows, or with the reason why they cannot be had."""
+    try:
+        return replace(report, rows=tuple(_draw(RunDirectory.open(report.path), count)))
+    except SftplugError as error:
+        return replace(report, rows_note=f"They cannot be drawn: {error}")
+
+
+class _Enough(Exception):
+    """All rows that are wanted have been seen."""
+
+
+def _draw(directory: RunDirectory, count: int) -> list[PreviewRow]:
+    from sftplug.preview import Collector
+
+    found, wanted = kept(directory), range(count)
+    recipe = found.recipe
+    packed = recipe.data.packing == "rows"
+    if not packed and all(source.share is None and source.epochs == 1 for source in recipe.data.train):
+        collector = Collector(wanted)
+        _watch(found, collector, count)
+        return collector.rows
+    # Which rows share a packed row is known only when all have been prepared.
+    order = replay(directory).order or ()
+    documents = {number for row in order[:count] for number in row}
+    collector = Collector(documents)
+    _watch(found, collector, max(documents, default=-1) + 1)
+    return collector.arranged(order, wanted, packed=packed)
+
+
+def _watch(found: Kept, collector: Collector, enough: int) -> None:
+    """Prepare rows until `collector` has seen `enough` of them."""
+    from sftplug.data.prepare import prepare
+
+    def watch(
+        texts: Sequence[TextRow], tokens: TokenBatch, weights: NDArray[np.float32], kept: NDArray[np.bool_]
+    ) -> None:
+        collector(texts, tokens, weights, kept)
+        if collector.seen >= enough:
+            raise _Enough
+
+    with suppress(_Enough):
+        prepare(found.recipe, found.tokenizer, end_tokens=found.end_tokens, watch=watch)
