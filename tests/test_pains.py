@@ -54,10 +54,16 @@ def test_pain_05_what_a_plugin_returns_is_trained_and_columns_nobody_reads_are_n
     # A column called `messages` is the plugin's to read, whatever others make of that name.
     data = [{"messages": "abc", "extra": "row-level", "labels": [1, 2], "lang": "en"}]
     file = recipe_file(data=data, plugins=["./mine.py"])
-    ready = prepared(file, "data.train.format=mine")
+    with pytest.raises(
+        DataError, match=r"columns that its format does not read: labels, lang\. .* `ignore: \[labels, lang\]`"
+    ):
+        prepared(file, "data.train.format=mine")
+    ignored = prepared(file, "data.train.format=mine", "data.train.ignore=[labels, lang]")
+    assert ignored.ledger.splits["train"][0].unread == ()
+    ready = prepared(file, "data.train.format=mine", "data.on_unread_column=report")
     assert decoded(ready) == "<|im_start|>user\ncba<|im_end|>\n<|im_start|>assistant\nrow-level<|im_end|>\n"
     assert decoded(ready, trained=True) == "row-level<|im_end|>"
-    assert ready.ledger.splits["train"][0].unused == ("labels", "lang")
+    assert ready.ledger.splits["train"][0].unread == ("labels", "lang")
 
 
 def test_pain_10_rows_of_any_schema_come_out_as_they_were_written(recipe_file, prepared):

@@ -59,8 +59,8 @@ def show_ledger(ledger: Any) -> None:
 def _show_notes(account: Any) -> None:
     """Show what the user should know about rows that go on, and about what is lost."""
     console = rich.get_console()
-    if account.unused:
-        columns = escape(", ".join(account.unused))
+    if account.unread:
+        columns = escape(", ".join(account.unread))
         console.print(f"note: {escape(account.source)}: not read by its format: {columns}", highlight=False)
     if account.lost:
         share = account.lost / (account.lost + account.trained)

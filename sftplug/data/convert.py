@@ -37,14 +37,13 @@ def convert(
     `row_weight` is the column that holds the loss weight of a row, `template_kwargs` what the source adds to the
     arguments of the chat template.
     """
-    unread: dict[str, None] = {}
-    read: set[str] = set()
+    given: dict[str, None] = {}
+    read = {row_weight} if row_weight is not None else set()
     for row in rows:
         account.read += 1
         data = row.data
         if account.read <= WATCHED:
             data = _Watched(row.data, read)
-            unread.update(dict.fromkeys(map(str, row.data)))
         try:
             conversation = _checked(_converted(format_, data, row.origin), format_)
             if row_weight is not None:
@@ -53,13 +52,13 @@ def convert(
                 conversation = replace(
                     conversation, template_kwargs={**template_kwargs, **conversation.template_kwargs}
                 )
-            yield Example(conversation, row.origin)
         except RowError as error:
             account.drop("bad", row.origin, str(error))
-        if account.read == WATCHED:
-            account.unused = tuple(name for name in unread if name not in (*read, row_weight))
-    if account.read < WATCHED:
-        account.unused = tuple(name for name in unread if name not in (*read, row_weight))
+            continue
+        if account.read <= WATCHED:
+            given.update(dict.fromkeys(str(name) for name, value in row.data.items() if value is not None))
+            account.unread = tuple(name for name in given if name not in read)
+        yield Example(conversation, row.origin)
 
 
 def _converted(format_: DatasetFormat, data: Mapping[str, Any], origin: str) -> object:

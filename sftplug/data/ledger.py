@@ -39,8 +39,8 @@ class Account:
     """Stage -> rows: ``bad``, ``unsafe``, ``empty``, ``too long``."""
     noted: Counter[str] = field(default_factory=Counter)
     """Kind of finding -> rows that were kept with it, such as ``divergent_header``."""
-    unused: tuple[str, ...] = ()
-    """Columns that the format did not read in any of the first rows."""
+    unread: tuple[str, ...] = ()
+    """Columns that the format did not read in any of the first rows, though they hold something."""
     picture: tuple[tuple[str, str], ...] = ()
     """The first unsafe row as (text, style) pieces."""
     reasons: dict[str, list[str]] = field(default_factory=dict)
@@ -93,7 +93,7 @@ class Account:
             "lost": self.lost,
             "trained_share": self.trained / self.tokens if self.tokens else 0.0,
             "length_quantiles": length_quantiles(self.lengths),
-            "unused_columns": list(self.unused),
+            "unread_columns": list(self.unread),
             "reasons": self.reasons,
         }
 
@@ -165,7 +165,7 @@ def _state(account: Account) -> dict[str, Any]:
 
 def _account(state: dict[str, Any]) -> Account:
     counters = {name: Counter(state[name]) for name in ("dropped", "noted")}
-    texts = {"unused": tuple(state["unused"]), "picture": ()}
+    texts = {"unread": tuple(state["unread"]), "picture": ()}
     return Account(**{**state, **counters, **texts, "lengths": _numbered(state["lengths"])})
 
 

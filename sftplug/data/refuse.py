@@ -25,6 +25,8 @@ def refuse(ledger: Ledger, data: DataSection) -> None:
     fatal += ["too long"] if data.too_long.refuses else []
     accounts = [account for _, account in ledger.accounts()]
     letters = [letter for account in accounts for letter in _letters(account, fatal)]
+    if data.on_unread_column == "error":
+        letters += [letter for account in accounts for letter in _unread(account)]
     letters += [letter for account in accounts for letter in (*_losses(account, data), *_drops(account, data))]
     letters = letters or list(_nothing_left(ledger, data))
     if letters:
@@ -43,6 +45,16 @@ def _letters(account: Account, fatal: Sequence[str]) -> Iterator[str]:
             more = [f"  … and {count - len(shown)} more"] if count > len(shown) else []
             head = f"{count} of {account.read} rows of {account.source} {what}:"
             yield "\n".join([head, *(f"  {line}" for line in shown), *more, remedy])
+
+
+def _unread(account: Account) -> Iterator[str]:
+    """Yield a paragraph when rows have columns that nothing reads."""
+    if account.unread:
+        names = ", ".join(account.unread)
+        yield (
+            f"{account.source} has columns that its format does not read: {names}. If that is meant, say so beside its "
+            f"`format` with `ignore: [{names}]`, or for all data with `data.on_unread_column: report`."
+        )
 
 
 def _losses(account: Account, data: DataSection) -> Iterator[str]:

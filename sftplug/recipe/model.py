@@ -146,6 +146,8 @@ class SourceSection(Section):
     """More arguments of the chat template for these rows, such as ``enable_thinking``."""
     row_weight: str | None = None
     """Column that holds the loss weight of each row; the masking `message_weights` reads it."""
+    ignore: tuple[str, ...] = ()
+    """Columns that the rows have and the run does not use, such as ``id``."""
 
     @model_validator(mode="before")
     @classmethod
@@ -208,6 +210,9 @@ class DataSection(Section):
     FlashAttention and pads batches of rows of similar length without it."""
     on_bad_row: Literal["error", "skip"] = "error"
     """What happens when rows do not fit their format."""
+    on_unread_column: Literal["error", "report"] = "error"
+    """What happens when rows have a column that their format does not read and their source does not `ignore`: it may
+    be misspelt, or be meant to be trained."""
     on_empty: Literal["error", "drop"] = "error"
     """What happens when a row has no token to train on."""
 
