@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sftplug.answers import load_kwargs, peft_config, train_options, trainer_callback
 from sftplug.blame import fault
+from sftplug.card import write_card
 from sftplug.errors import PluginError, TrainingError
 from sftplug.models import load_model
 from sftplug.probe import check_isolation
@@ -71,6 +72,7 @@ def train(loaded: LoadedRecipe, prepared: Prepared, attempt: Attempt | None = No
         save(loaded, trainer, prepared)
     result = _result(loaded, trainer)
     attempt.finish(trainer.state.global_step, result)
+    write_card(attempt.directory, loaded.recipe, result.output)
     _tell_result(loaded, result)
     return result
 

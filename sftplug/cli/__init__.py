@@ -15,6 +15,7 @@ from sftplug.cli.plan import plan
 from sftplug.cli.plugins import plugins
 from sftplug.cli.prepare import prepare
 from sftplug.cli.preview import preview
+from sftplug.cli.push import push
 from sftplug.cli.recipes import recipes
 from sftplug.cli.replay import replay
 from sftplug.cli.report import report
@@ -38,6 +39,7 @@ app.command()(plan)
 app.command()(replay)
 app.command()(merge)
 app.command()(report)
+app.command()(push)
 app.add_typer(recipes, name="recipes")
 app.add_typer(plugins, name="plugins")
 

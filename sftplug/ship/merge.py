@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 
 from sftplug.answers import merge_complaints
 from sftplug.blame import blaming
+from sftplug.card import public, write_card
 from sftplug.errors import ModelError, RunError
 from sftplug.models import load_base
 from sftplug.quiet import quiet_libraries
@@ -87,7 +88,7 @@ def merge(directory: RunDirectory, recipe: Recipe, rows: Measured, output: Path,
         del model
         apart = difference(before, _logits(_reloaded(recipe, folder, how), wanted))
         record = {
-            "base": recipe.model.name_or_path or f"built: {recipe.model.build.type}",  # type: ignore[union-attr]
+            "base": public(recipe.model.name_or_path) or f"built: {recipe.model.build.type}",  # type: ignore[union-attr]
             "onto": _onto(recipe, how),
             "dtype": dtype,
             "adapter": recipe.adapter.type,
@@ -99,6 +100,7 @@ def merge(directory: RunDirectory, recipe: Recipe, rows: Measured, output: Path,
         }
         _refuse_difference(apart, how)
         (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        write_card(directory, recipe, folder, record)
     return record
 
 

@@ -1,0 +1,31 @@
+"""``sftplug push``"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sftplug.cli.options import Verbose, be_verbose
+from sftplug.cli.runs import Json
+
+
+def push(
+    folder: Annotated[Path, typer.Argument(metavar="RUN|DIR", help="Folder of a finished run, or of a merged model.")],
+    repo: Annotated[str, typer.Argument(metavar="REPO", help="Repository on the Hub: NAME or OWNER/NAME.")],
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Publish the model, tokenizer and card on the Hub, with the token of `hf auth login`.
+
+    Checkpoints and the record of the run, which names paths and quotes rows, stay here.
+    """
+    be_verbose(verbose)
+    from sftplug.ship.push import push as ship
+
+    pushed = ship(folder, repo, private=private)
+    typer.echo(json.dumps(asdict(pushed)) if as_json else f"pushed {', '.join(pushed.files)} to {pushed.url}")
