@@ -88,7 +88,7 @@ def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **_options(recipe))
     except (OSError, ValueError) as error:
-        raise ModelError(f"the tokenizer of {path} cannot be loaded: {error}") from error
+        raise ModelError(f"the tokenizer of {path} cannot be loaded: {error}{_hint_of_folder(recipe)}") from error
     if tokenizer.pad_token is None:
         # Padding is told from text by its position, never by its id, so any token serves.
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
@@ -132,12 +132,36 @@ def model_config(recipe: Recipe) -> Any:
     try:
         return AutoConfig.from_pretrained(path, **_options(recipe))
     except (OSError, ValueError) as error:
-        raise ModelError(f"the configuration of {path} cannot be loaded: {error}") from error
+        raise ModelError(f"the configuration of {path} cannot be loaded: {error}{_hint_of_folder(recipe)}") from error
+
+
+def _hint_of_folder(recipe: Recipe) -> str:
+    """A name without ``./`` is a name on the Hub, which someone who means a folder may not know."""
+    name = recipe.model.name_or_path or ""
+    if not name or name.startswith(("/", ".")):
+        return ""
+    there = "is one of that name" if Path(name).is_dir() else "is none of that name"
+    return f"\n'{name}' is looked for on the Hub. A folder is written `./{name}`; there {there} here."
 
 
 def check_model(recipe: Recipe) -> list[str]:
     """Return a sentence for everything in the recipe that does not fit the model's modules."""
-    return model_complaints(recipe.adapter, skeleton(recipe))
+    attention = recipe.model.attn_implementation
+    try:
+        model = skeleton(recipe, **({"attn_implementation": attention} if attention else {}))
+    except (ValueError, ImportError) as error:  # transformers' own word on what this model and machine can do
+        raise ModelError(f"model.attn_implementation: {attention}: {error}") from error
+    return model_complaints(recipe.adapter, model)
+
+
+def check_positions(recipe: Recipe, longest: int) -> None:
+    """Raise ModelError when the longest document has more tokens than the model has, or knows, positions for."""
+    positions = getattr(model_config(recipe).get_text_config(), "max_position_embeddings", None)
+    if positions is not None and longest > positions:
+        raise ModelError(
+            f"the longest row has {longest:,} tokens, and the model was made for {positions:,} "
+            f"(`max_position_embeddings` of its configuration). Set `data.max_length: {positions}`."
+        )
 
 
 # --- with weights -----------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from sftplug.answers import load_kwargs, peft_config, train_options, trainer_cal
 from sftplug.blame import fault
 from sftplug.card import write_card
 from sftplug.errors import PluginError, TrainingError
-from sftplug.models import load_model
+from sftplug.models import check_positions, load_model
 from sftplug.probe import check_isolation
 from sftplug.quiet import quiet_libraries
 from sftplug.recipe.train_options import problems_in_train, train_fields
@@ -58,6 +58,7 @@ def train(loaded: LoadedRecipe, prepared: Prepared, attempt: Attempt | None = No
             return train(loaded, prepared, attempt)
     quiet_libraries()
     attempt.record_rows(prepared)
+    check_positions(loaded.recipe, prepared.longest)
     # The base model, its weights in the numbers that the quantization says; the adapter says what is trained.
     model = load_model(loaded.recipe)
     trainer = make_trainer(loaded.recipe, model, prepared)

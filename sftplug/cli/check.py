@@ -12,7 +12,6 @@ from sftplug.cli.options import (
     be_verbose,
     open_recipe,
     prepare_rows,
-    problems_before_rows,
 )
 
 
@@ -27,10 +26,12 @@ def check(
     loaded = open_recipe(recipe, overrides, no_plugin)
     loaded.call("sftplug_recipe_loaded")
     from sftplug.errors import ModelError, SftplugError
+    from sftplug.models import check_positions
+    from sftplug.preflight import problems_before_rows
 
-    problems = problems_before_rows(loaded)
+    problems = problems_before_rows(loaded.recipe)
     try:
-        prepare_rows(loaded)
+        check_positions(loaded.recipe, prepare_rows(loaded).longest)
     except SftplugError as error:
         problems.append(str(error))
     if problems:

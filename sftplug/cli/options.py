@@ -45,28 +45,6 @@ def be_verbose(verbose: bool) -> None:
         logging.basicConfig(level=logging.DEBUG, format="%(name)s: %(message)s")
 
 
-def problems_before_rows(loaded: LoadedRecipe) -> list[str]:
-    """Return a sentence for everything that is known to be wrong before the first row is read."""
-    from sftplug.errors import SftplugError
-    from sftplug.models import check_model
-    from sftplug.quiet import quiet_libraries
-    from sftplug.training import training_arguments
-
-    quiet_libraries()
-    problems: list[str] = []
-    try:
-        arguments = training_arguments(loaded.recipe)
-        if arguments.fp16 and arguments.use_cpu:
-            problems.append("train.fp16: CPUs do not train in fp16. Leave it out, or set `train.bf16`.")
-    except (ValueError, ImportError) as error:  # TRL's own last word on its options
-        problems.append(f"train: {error}")
-    try:
-        problems += [f"adapter: {text}" for text in check_model(loaded.recipe)]
-    except SftplugError as error:
-        problems.append(str(error))
-    return problems
-
-
 def prepare_rows(loaded: LoadedRecipe, *, quiet: bool = False) -> Prepared:
     """Turn the recipe's rows into token rows, unless that was done before, and tell the plugins in use."""
     from sftplug.cli.progress import show_progress

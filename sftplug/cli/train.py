@@ -15,12 +15,8 @@ from sftplug.cli.options import (
     be_verbose,
     open_recipe,
     prepare_rows,
-    problems_before_rows,
 )
 from sftplug.errors import ModelError
-
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder; never begin one.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Delete the run in the folder, and begin.")]
 
 
 def train(  # noqa: PLR0913 - an argument is an option of the command
@@ -42,6 +38,7 @@ def train(  # noqa: PLR0913 - an argument is an option of the command
     if resume and overwrite:
         raise typer.BadParameter("--resume goes on with a run, --overwrite deletes it: choose one.")
     loaded = open_recipe(recipe, overrides, no_plugin, output)
+    from sftplug.preflight import problems_before_rows
     from sftplug.run import begin
 
     with begin(loaded, resume=resume, overwrite=overwrite) as attempt:
@@ -51,7 +48,7 @@ def train(  # noqa: PLR0913 - an argument is an option of the command
         if attempt.checkpoint is not None:
             typer.echo(f"resuming from step {attempt.checkpoint.step}", err=True)
         # Preparing many rows takes long: what cannot work anyway is said before.
-        if problems := problems_before_rows(loaded):
+        if problems := problems_before_rows(loaded.recipe):
             raise ModelError("\n".join(problems))
         prepared = prepare_rows(loaded)
         from sftplug.training import train as run

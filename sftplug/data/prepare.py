@@ -34,7 +34,7 @@ from sftplug.data.pack import pack
 from sftplug.data.refuse import refuse
 from sftplug.data.stages import Stages, few_pauses
 from sftplug.data.store import Store, key_of
-from sftplug.data.table import Measures, TokenWriter, open_dataset, rearrange
+from sftplug.data.table import Measures, TokenWriter, longest, open_dataset, rearrange
 from sftplug.data.tokenize import Encoder, encoder
 from sftplug.progress import Progress, no_progress
 from sftplug.tokens import TokenBatch
@@ -74,6 +74,11 @@ class Prepared:
     """The texts of tokens that end a turn which came with the model, beside its tokenizer."""
     _folder: Any = None
     """Keeps a temporary folder as long as the rows are in use."""
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest document of any row."""
+        return max(longest(dataset) for dataset in (self.train, self.eval) if dataset is not None)
 
 
 def prepare(  # noqa: PLR0913 - the edge of the pipeline: what comes in, and who watches

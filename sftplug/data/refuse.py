@@ -90,6 +90,18 @@ def _nothing_left(ledger: Ledger, data: DataSection) -> Iterator[str]:
             continue
         dropped: Counter[str] = sum((account.dropped for account in accounts), Counter())
         lengths: Counter[int] = sum((account.lengths for account in accounts), Counter())
-        why = ", ".join(f"{count} {stage}" for stage, count in dropped.items()) or "no rows were read"
+        why = ", ".join(f"{count} {stage}" for stage, count in dropped.items()) or _why_none(data)
+        first = next((lines[0] for account in accounts for lines in account.reasons.values()), "")
         hint = f" Lengths: {length_quantiles(lengths)}; data.max_length is {data.max_length}."
-        yield f"no row of the split '{split}' is left: {why}.{hint if dropped['too long'] else ''}"
+        yield (
+            f"no row of the split '{split}' is left: {why}.{hint if dropped['too long'] else ''}"
+            f"{f' The first: {first}' if first else ''}"
+        )
+
+
+def _why_none(data: DataSection) -> str:
+    if data.eval_fraction:
+        return (
+            f"`data.eval_fraction: {data.eval_fraction}` of the rows drew none. Raise it, or name rows in `data.eval`"
+        )
+    return "no rows were read"

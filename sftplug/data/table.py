@@ -152,3 +152,14 @@ def open_dataset(file: Path, *, weighted: bool) -> Dataset:
 
     dataset = Dataset.from_file(str(file))
     return dataset if weighted else dataset.remove_columns("weights")
+
+
+def longest(dataset: Dataset) -> int:
+    """Return the tokens of the longest document of any row."""
+    import pyarrow.compute as pc
+
+    if "seq_lengths" in dataset.column_names:
+        lengths = pc.list_flatten(dataset.data.column("seq_lengths"))
+    else:
+        lengths = pc.list_value_length(dataset.data.column("input_ids"))
+    return int(pc.max(lengths).as_py() or 0)

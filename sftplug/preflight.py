@@ -1,0 +1,70 @@
+"""What is known to be wrong before the first row is read: preparing many rows takes long, loading weights longer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from sftplug.errors import SftplugError
+from sftplug.models import check_model
+from sftplug.quiet import quiet_libraries
+from sftplug.training import training_arguments
+
+if TYPE_CHECKING:
+    from trl import SFTConfig
+
+    from sftplug.recipe import Recipe
+
+AT_LEAST = {
+    "per_device_train_batch_size": 1,
+    "per_device_eval_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "logging_steps": 0,
+    "save_steps": 0,
+    "eval_steps": 0,
+    "learning_rate": 0,
+    "weight_decay": 0,
+}
+"""Options of the trainer that the libraries take below these values, and fail with later, or never end."""
+
+
+def problems_before_rows(recipe: Recipe) -> list[str]:
+    """Return a sentence for everything in `recipe` that cannot work whatever the rows are."""
+    quiet_libraries()
+    problems = [f"train.{name}: must be at least {least}, not {value}." for name, least, value in _too_small(recipe)]
+    try:
+        problems += _problems_of_trainer(training_arguments(recipe))
+    except (ValueError, ImportError) as error:  # TRL's own last word on its options
+        problems.append(f"train: {error}")
+    try:
+        problems += [f"adapter: {text}" for text in check_model(recipe)]
+    except SftplugError as error:
+        problems.append(str(error))
+    return problems
+
+
+def _too_small(recipe: Recipe) -> Iterator[tuple[str, int, float]]:
+    for name, least in AT_LEAST.items():
+        value = recipe.train.get(name)
+        if isinstance(value, int | float) and value < least:
+            yield name, least, value
+
+
+def _problems_of_trainer(arguments: SFTConfig) -> Iterator[str]:
+    """Yield what the trainer would say after rows are prepared and weights are loaded."""
+    from transformers import Trainer
+    from transformers.integrations import get_reporting_integration_callbacks
+
+    if arguments.fp16 and arguments.use_cpu:
+        yield "train.fp16: CPUs do not train in fp16. Leave it out, or set `train.bf16`."
+    try:
+        Trainer.get_optimizer_cls_and_kwargs(arguments)
+    except ImportError as error:
+        yield f"train.optim: {error}"
+    except ValueError:
+        return  # some optimizers look at the model, which is not there yet
+    try:
+        for tracker in get_reporting_integration_callbacks(arguments.report_to):
+            tracker()
+    except (RuntimeError, ImportError, ValueError) as error:
+        yield f"train.report_to: {error}"
