@@ -63,5 +63,5 @@ def test_a_folder_written_without_its_dot_is_explained(recipe_file, monkeypatch,
 def test_a_held_out_fraction_that_draws_no_row_says_so(recipe_file, prepared):
     from sftplug import DataError
 
-    with pytest.raises(DataError, match=r"split 'eval' is left: `data\.eval_fraction: 1e-06` of the rows drew none\. Raise it"):
+    with pytest.raises(DataError, match=r"split 'eval' is left: `data\.eval_fraction: 1e-06` of the rows drew none"):
         prepared(recipe_file(), "data.eval_fraction=0.000001")
