@@ -3,6 +3,8 @@
 This is the public API: everything that a plugin may import, and nothing else. Importing it loads no heavy library.
 """
 
+import typing as _typing
+
 from pydantic import Field
 
 from sftplug.components import (
@@ -44,6 +46,14 @@ from sftplug.text import read_text
 from sftplug.tokens import PARTS, ROLE_CODES, LongRow, TokenBatch
 
 __version__ = "0.1.0"
+
+if not _typing.TYPE_CHECKING:  # else a type checker would take any name for one of this package
+
+    def __getattr__(name):
+        """Return what a name that will be removed stands for, with a warning."""
+        from sftplug.deprecated import old_name
+
+        return old_name(__name__, name)
 
 
 __all__ = [

@@ -43,10 +43,12 @@ class Option:
 def options_of(component: type[Component]) -> list[Option]:
     """Return the options of `component` in the order of its class, in the words of a recipe."""
     fields = [(field.alias or name, field) for name, field in component.model_fields.items() if name != "type"]
-    return [
-        Option(name, _type_of(field), _default_of(field), " ".join(str(field.description or "").split()))
-        for name, field in fields
-    ]
+    return [Option(name, _type_of(field), _default_of(field), _description_of(field)) for name, field in fields]
+
+
+def _description_of(field: FieldInfo) -> str:
+    words = f"{field.description or ''} {field.deprecation_message or ''}"
+    return " ".join(words.split())
 
 
 def _type_of(field: FieldInfo) -> str:

@@ -46,8 +46,10 @@ class LoadedRecipe:
                 raise PluginError(f"plugin {plugin}: {hook}() {text} ({place_of(function)})")
 
     def warnings(self) -> list[str]:
-        """Return a sentence for everything wrong with what is installed that this recipe does not need."""
-        return self.registry.warnings()
+        """Return a sentence for what is wrong with what is installed that this recipe does not need, and for every
+        option that it sets and that will be removed.
+        """
+        return [*self.registry.warnings(), *map(str, _deprecated(self.recipe, self.tree))]
 
     def provenance(self) -> list[dict[str, str]]:
         """Return name, distribution, version, source and hash of every plugin in use, for the record of the run."""
@@ -248,6 +250,14 @@ def _check_components(recipe: Recipe, tree: Tree, *, rows: bool) -> Iterator[Pro
             yield from (_problem(tree, where, text) for text in complaints(component, recipe))
     for where, text in _check_core(recipe):
         yield _problem(tree, where, text)
+
+
+def _deprecated(recipe: Recipe, tree: Tree) -> Iterator[Problem]:
+    """Yield what the plugin's author says of every option that is set and marked with ``Field(deprecated=…)``."""
+    for where, component in recipe.components():
+        for name in sorted(component.model_fields_set):
+            if text := type(component).model_fields[name].deprecation_message:
+                yield _problem(tree, f"{where}.{name}", text)
 
 
 def _problem(tree: Tree, where: str, text: str) -> Problem:

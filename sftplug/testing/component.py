@@ -85,7 +85,8 @@ def survives_pickling(component: Component) -> None:
 
 
 def _given(component: Component) -> dict[str, Any]:
-    return {name: getattr(component, name) for name in component.model_fields_set | {"type"}}
+    # Of the dictionary, for to read a deprecated option as an attribute warns.
+    return {name: vars(component)[name] for name in component.model_fields_set | {"type"}}
 
 
 LAWS = (is_named, is_described, is_frozen, refuses_unknown_options, survives_yaml, survives_pickling)
