@@ -43,7 +43,7 @@ from sftplug.recipe import InputPath, Recipe
 from sftplug.run import RunDirectory
 from sftplug.size import Size, measure
 from sftplug.text import read_text
-from sftplug.tokens import PARTS, ROLE_CODES, LongRow, TokenBatch
+from sftplug.tokens import PARTS, ROLE_CODES, LongRow, LossSums, TokenBatch
 
 __version__ = "0.1.0"
 
@@ -74,6 +74,7 @@ __all__ = [
     "LengthPolicy",
     "LibrarySource",
     "LongRow",
+    "LossSums",
     "MaskError",
     "Masking",
     "Message",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from sftplug.components import Adapter, Callback, ChatTemplate, Component, DatasetSource, Quantization
     from sftplug.recipe import Recipe
+    from sftplug.tokens import LossSums
 
 OWNED_LOAD_KWARGS: Mapping[str, str] = {
     "revision": "model.revision",
@@ -113,6 +114,19 @@ def train_options(callback: Callback, recipe: Recipe) -> dict[str, Any]:
         answer: object = callback.train_options(recipe)
     options: dict[str, Any] = _checked(callback, "train_options", answer, dict, "a dict of options of `train`")
     return options
+
+
+def loss_metrics(callback: Callback, sums: LossSums) -> dict[str, float]:
+    """Return what a callback logs beside the loss. Raises PluginError for anything but numbers by name."""
+    with blaming(callback, "loss_metrics"):
+        answer: object = callback.loss_metrics(sums)
+    metrics: dict[str, float] = _checked(callback, "loss_metrics", answer, dict, "a dict of numbers")
+    for name, value in metrics.items():
+        if not isinstance(value, int | float) or name == "loss":
+            raise fault(
+                callback, "loss_metrics", f"must return numbers under names of its own, not {name!r}: {value!r}"
+            )
+    return metrics
 
 
 def trainer_callback(callback: Callback) -> TrainerCallback:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from sftplug.conversation import Conversation, Row
     from sftplug.recipe import Recipe
-    from sftplug.tokens import LongRow, TokenBatch
+    from sftplug.tokens import LongRow, LossSums, TokenBatch
 
 
 class Component(BaseModel, ABC):
@@ -278,10 +278,17 @@ class Callback(Component):
     """Watches the training loop."""
 
     reads_provenance: ClassVar[bool] = False
-    """Whether it asks which source, role and part each token of the loss is of."""
+    """Whether it asks of which source, role and part the tokens of the loss are: then `loss_metrics` is called."""
 
     def train_options(self, recipe: Recipe) -> Mapping[str, Any]:
         """Return options of the ``train`` section that go with it; what the recipe says itself comes first."""
+        return {}
+
+    def loss_metrics(self, sums: LossSums) -> Mapping[str, float]:
+        """Return what is logged beside the loss of the last steps, and as ``eval_…`` beside that of held-out rows.
+
+        Called on every process, with the sums over all of them, if `reads_provenance` says so.
+        """
         return {}
 
     @abstractmethod

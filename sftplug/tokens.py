@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,6 +18,10 @@ PARTS = ("scaffold", "header", "content", "reasoning", "tool_call", "end_of_turn
 
 ROLE_CODES = ("none", "system", "developer", "user", "assistant", "tool", "document")
 """Who wrote a token; arrays hold the index. ``none`` is text of the template's own."""
+
+
+MOST_SOURCES = 1023
+"""How many sources can be told apart in `TokenBatch.provenance`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,16 @@ class TokenBatch:
         arrays = ("ids", "row", "message", "role", "part", "item", "trainable", "start", "end")
         return replace(self, **{name: getattr(self, name)[chosen] for name in arrays})
 
+    def provenance(self, source: int) -> NDArray[np.uint16]:
+        """Return (N,) one number for what a token's loss is told apart by: the source's index, role and part.
+
+        Sources from `MOST_SOURCES` on have the same number.
+        """
+        import numpy as np
+
+        code = min(source, MOST_SOURCES) << 6 | self.role.astype(np.uint16) << 3 | self.part.astype(np.uint16)
+        return code.astype(np.uint16)
+
     def per_row(self, value: Callable[[Conversation], float]) -> NDArray[np.float64]:
         """Return (N,) what `value` says of each token's conversation."""
         import numpy as np
@@ -94,6 +108,31 @@ class TokenBatch:
     def part_code(name: str) -> int:
         """Return the code of a part's name. Raises ValueError for a name that `PARTS` lacks."""
         return PARTS.index(name)
+
+
+@dataclass(frozen=True, slots=True)
+class LossSums:
+    """What the loss is made of, over S sources, the roles in `ROLE_CODES` and the parts in `PARTS`.
+
+    In training the loss of a step is ``sum(w * nll) / sum(w)`` over its tokens, and what is logged is the mean over the
+    steps since the last log. So here each step is divided by its own ``sum(w)``, and the steps are averaged:
+    ``loss.sum()`` is the logged loss, to rounding, and ``weight.sum()`` is 1. An evaluation counts as one step.
+    """
+
+    loss: NDArray[np.float64]
+    """(S, R, P) sums of w * nll of the tokens of each source, role and part."""
+    weight: NDArray[np.float64]
+    """(S, R, P) sums of w: the share of the loss's weight."""
+    sources: tuple[str, ...]
+    """Short names of the sources, no two alike."""
+
+    def by(self, what: Literal["source", "role", "part"]) -> dict[str, tuple[float, float]]:
+        """Return name -> (mean loss, share of the weight) of all that has any weight."""
+        axis = ("source", "role", "part").index(what)
+        names = (self.sources, ROLE_CODES, PARTS)[axis]
+        others = tuple({0, 1, 2} - {axis})
+        loss, weight = self.loss.sum(others).tolist(), self.weight.sum(others).tolist()
+        return {name: (a / b, b) for name, a, b in zip(names, loss, weight, strict=True) if b > 0}
 
 
 @dataclass(frozen=True, slots=True)

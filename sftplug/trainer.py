@@ -1,10 +1,9 @@
-"""The one subclass of TRL's trainer, and the collator that feeds it."""
+"""The one subclass of TRL's trainer."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,75 +14,18 @@ from torch.utils.data import Sampler
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTTrainer
 
+from sftplug.collate import IGNORED
 from sftplug.errors import TrainingError
 from sftplug.loop import Clock
 from sftplug.run import checkpoints
 from sftplug.run.failure import explaining
+from sftplug.tally import Reader, Tally, by_code
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from sftplug.data.origins import Origins
-
-IGNORED = -100
-
-
-@dataclass(frozen=True, slots=True)
-class Collator:
-    """Makes one batch of rows: padded on the right, or laid end to end.
-
-    Padding is marked by position, so a padding token may be any token.
-    """
-
-    pad_token_id: int
-    pad_to_multiple_of: int = 1
-    flat: bool = False
-    """Lay the rows end to end, as FlashAttention takes them: position ids tell it where each begins."""
-
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """Return a batch of shape (B, L), or (1, sum of the lengths) for a flat one.
-
-        ``input_ids``, ``labels``, ``weights`` if rows have them, and ``attention_mask``; for rows of several documents
-        in place of the mask ``position_ids`` that start anew with each document and with the padding.
-        ``real_tokens``: (B,) how many tokens of each row are no padding.
-        """
-        if self.flat:
-            rows = [_end_to_end(rows)]
-        longest = max(len(row["input_ids"]) for row in rows)
-        length = -(-longest // self.pad_to_multiple_of) * self.pad_to_multiple_of
-        batch = {
-            "input_ids": self._padded(rows, "input_ids", length, self.pad_token_id),
-            "labels": self._padded(rows, "labels", length, IGNORED),
-            "real_tokens": torch.tensor([len(row["input_ids"]) for row in rows]),
-        }
-        if "weights" in rows[0]:
-            batch["weights"] = self._padded(rows, "weights", length, 0.0)
-        if "seq_lengths" in rows[0]:
-            # A mask beside them, even of ones, would switch off the block-diagonal mask that they stand for.
-            batch["position_ids"] = torch.stack([_positions(row["seq_lengths"], length) for row in rows])
-        else:
-            batch["attention_mask"] = (torch.arange(length) < batch["real_tokens"][:, None]).long()
-        return batch
-
-    @staticmethod
-    def _padded(rows: Sequence[Mapping[str, Any]], key: str, length: int, filler: float) -> Tensor:
-        return torch.tensor([[*row[key], *[filler] * (length - len(row[key]))] for row in rows])
-
-
-def _end_to_end(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Return one row of all; the first token of each is no label, for it would be predicted from the row before."""
-    fillers = {"labels": IGNORED, "weights": 0.0}
-    joined: dict[str, list[Any]] = {"seq_lengths": [len(row["input_ids"]) for row in rows]}
-    for key in ("input_ids", "labels", "weights"):
-        if key in rows[0]:
-            joined[key] = [item for row in rows for item in [fillers.get(key, row[key][0]), *row[key][1:]]]
-    return joined
-
-
-def _positions(lengths: Sequence[int], length: int) -> Tensor:
-    """Return (length,) positions that start anew with each document; the padding is a document of its own."""
-    padding = length - sum(lengths)
-    return torch.cat([torch.arange(part) for part in (*lengths, padding)])
+    from sftplug.tokens import LossSums
 
 
 class SftplugTrainer(SFTTrainer):  # type: ignore[misc]
@@ -103,8 +45,15 @@ class SftplugTrainer(SFTTrainer):  # type: ignore[misc]
     """How many checkpoints are kept; the trainer itself would delete an old one before the new one is whole."""
     origins: Origins | None = None
     """Where the training rows came from, for the message of a run that is stopped."""
+    readers: Sequence[Reader] = ()
+    """What splits the loss: each makes of the sums what is logged beside it, in training and in evaluation."""
     _micro_batch = 0
     """How many micro-batches of the step under way are done."""
+
+    def __init__(self, *args: Any, sources: Mapping[str, Sequence[str]] | None = None, **kwargs: Any) -> None:
+        """Make the trainer; `sources` are the short names of those of the rows, for ``train`` and ``eval``."""
+        super().__init__(*args, **kwargs)
+        self.tallies = {mode: Tally((sources or {}).get(mode, ())) for mode in ("train", "eval")}
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
         """Return the trainer's sampler; the one that groups by length draws anew each epoch, from seed and epoch only.
@@ -123,9 +72,11 @@ class SftplugTrainer(SFTTrainer):  # type: ignore[misc]
             return [], None
         self._micro_batch = 0
         batches, count = super().get_batch_samples(*args, **kwargs)
+        self.tallies["train"].steps += 1
         if batches and "weights" in batches[0]:
-            total = torch.stack([batch["weights"][:, 1:].sum() for batch in batches]).sum()
-            count = self.accelerator.gather(total.to(self.args.device)).sum()
+            count = torch.stack([batch["weights"][:, 1:].sum() for batch in batches]).sum().to(self.args.device)
+            if self.args.average_tokens_across_devices:
+                count = self.accelerator.gather(count).sum()
         return batches, count
 
     def compute_loss(
@@ -136,60 +87,142 @@ class SftplugTrainer(SFTTrainer):  # type: ignore[misc]
         num_items_in_batch: Any = None,
     ) -> Any:
         """Return the loss of a micro-batch. Raises TrainingError when it is not finite."""
-        weights, real = inputs.pop("weights", None), inputs.pop("real_tokens", None)
+        ours = {name: inputs.pop(name, None) for name in ("weights", "provenance", "real_tokens")}
         seen, on_cpu = self._total_train_tokens, inputs["input_ids"].device.type == "cpu"
-        if return_outputs or self.aux_loss_enabled or (weights is None and not on_cpu):
+        if self.model.training and ours["weights"] is None and ours["provenance"] is None and not on_cpu:
             result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             self._total_train_tokens = seen
         else:
-            result = self._weighted_loss(model, inputs, weights, num_items_in_batch)
+            loss = self._weighted_loss(model, inputs, ours, num_items_in_batch)
+            result = (loss, self._with_logits(model, inputs)) if return_outputs else loss
         self._refuse_infinite(result[0] if return_outputs else result)
-        if real is not None:
-            self._count_tokens(real)
+        if ours["real_tokens"] is not None:
+            self._count_tokens(ours["real_tokens"])
         if self.model.training:
             self._micro_batch += 1
         return result
 
-    def _weighted_loss(self, model: nn.Module, inputs: dict[str, Any], weights: Tensor | None, items: Any) -> Tensor:
-        """Return ``sum(w * nll)`` over the micro-batch, divided by the sum of the weights of the whole step."""
-        labels = inputs["labels"]
-        weights = (labels != IGNORED).float() if weights is None else weights
-        nll, shifted = self._token_losses(model, inputs, labels), weights[:, 1:]
-        total = shifted.sum() if items is None else items
-        loss: Tensor = (nll * shifted).sum() / torch.as_tensor(total).clamp(min=1e-8)
-        if self.args.average_tokens_across_devices and items is not None:
-            loss = loss * self.accelerator.num_processes
+    def _weighted_loss(
+        self, model: nn.Module, inputs: dict[str, Any], ours: Mapping[str, Tensor | None], items: Any
+    ) -> Tensor:
+        """Return ``sum(w * nll)`` over the micro-batch, divided by the sum of the weights of the whole step.
+
+        A mixture of experts with an auxiliary loss adds its coefficient times that, the mean over the micro-batches.
+        """
+        labels, given = inputs["labels"], ours["weights"]
+        weights = ((labels != IGNORED).float() if given is None else given)[:, 1:]
+        nll, outputs = self._token_losses(model, inputs, labels)
+        total = torch.as_tensor(weights.sum() if items is None else items).clamp(min=1e-8)
+        scale = self.accelerator.num_processes if self.args.average_tokens_across_devices and items is not None else 1
+        loss: Tensor = (nll * weights).sum() / total * scale
+        self._tally(ours["provenance"], nll * weights, weights, total / scale if self.model.training else None)
+        self._note(outputs)
+        if self.aux_loss_enabled:
+            # Without a count of the step's items, the trainer itself divides by the number of micro-batches.
+            batches = 1 if items is None else self.current_gradient_accumulation_steps
+            loss = loss + self._coefficient() * outputs.aux_loss / batches
         return loss
 
-    def _token_losses(self, model: nn.Module, inputs: dict[str, Any], labels: Tensor) -> Tensor:
-        """Return (B, L-1) the negative log-likelihood of each token but the first; 0 where the label is ignored."""
+    def _with_logits(self, model: nn.Module, inputs: Mapping[str, Any]) -> Any:
+        """Return the model's own outputs: nothing of ours asks for them, but a caller may."""
+        with torch.no_grad():
+            return model(**{name: value for name, value in inputs.items() if name != "labels"})
+
+    def _token_losses(self, model: nn.Module, inputs: dict[str, Any], labels: Tensor) -> tuple[Tensor, Any]:
+        """Return (B, L-1) the negative log-likelihood of each token but the first, and the model's outputs.
+
+        It is 0 where the label is ignored.
+        """
+        if self.aux_loss_enabled:  # only then do the outputs hold it
+            inputs = {**inputs, "output_router_logits": True}
         if labels.device.type != "cpu":
-            log_probs: Tensor = model(**inputs, fused_lm_head=True).log_probs
-            return -log_probs[:, -(labels.shape[1] - 1) :]  # prompt tuning puts tokens of its own before the row
+            outputs = model(**inputs, use_cache=False, fused_lm_head=True)
+            return -outputs.log_probs[:, -(labels.shape[1] - 1) :], outputs  # prompt tuning puts tokens before the row
         targets = labels[:, 1:]
         needed = (targets != IGNORED).any(dim=0).nonzero().flatten()
         given = {key: value for key, value in inputs.items() if key != "labels"}
         # Counted from the end: prompt tuning puts tokens of its own before the row.
-        logits = self._logits_at(model, given, needed - labels.shape[1])
+        logits, outputs = self._logits_at(model, given, needed - labels.shape[1])
         losses = functional.cross_entropy(
             logits.float().flatten(0, 1), targets[:, needed].flatten(), ignore_index=IGNORED, reduction="none"
         )
         nll = logits.new_zeros(targets.shape, dtype=torch.float32)
-        return nll.index_add(1, needed, losses.view(targets.shape[0], -1))
+        return nll.index_add(1, needed, losses.view(targets.shape[0], -1)), outputs
 
     @staticmethod
-    def _logits_at(model: nn.Module, inputs: dict[str, Any], positions: Tensor) -> Tensor:
-        """Return (B, P, V) the logits at `positions`, without computing the others where the model can do so.
+    def _logits_at(model: nn.Module, inputs: dict[str, Any], positions: Tensor) -> tuple[Tensor, Any]:
+        """Return (B, P, V) the logits at `positions`, the others not computed where the model can do so; its outputs.
 
         `positions`: (P,) negative, counted from the end.
         """
         unwrap = getattr(model, "get_base_model", None)
         base = unwrap() if callable(unwrap) else model
         if "logits_to_keep" in inspect.signature(type(base).forward).parameters:
-            logits: Tensor = model(**inputs, use_cache=False, logits_to_keep=positions).logits
-            return logits
-        everything: Tensor = model(**inputs, use_cache=False).logits
-        return everything[:, positions]
+            outputs = model(**inputs, use_cache=False, logits_to_keep=positions)
+            return outputs.logits, outputs
+        outputs = model(**inputs, use_cache=False)
+        return outputs.logits[:, positions], outputs
+
+    # --- what is logged -----------------------------------------------------------------------------------------------
+
+    def _tally(self, codes: Tensor | None, loss: Tensor, weights: Tensor, total: Tensor | None) -> None:
+        """Add up what the loss of a micro-batch is made of: (B, L-1) w * nll and w of each token, over `total`.
+
+        Held-out rows (no `total`) are always added up, for their loss is that of all their tokens.
+        """
+        mode = "eval" if total is None else "train"
+        tally = self.tallies[mode]
+        if codes is not None:
+            codes = codes[:, 1:]
+        if total is None:
+            # Not those that were added for the processes to have as many each.
+            tally.add(self.accelerator.gather_for_metrics(by_code(codes, loss, weights, len(tally.sources))))
+        elif codes is not None:
+            sums = by_code(codes, loss, weights, len(tally.sources))
+            tally.add(sums / total.to(sums.dtype))
+
+    def _note(self, outputs: Any) -> None:
+        """Note what TRL's own loss notes: the auxiliary loss; entropy and accuracy where the fused head tells them."""
+        noted = self._metrics["train" if self.model.training else "eval"]
+        if self.aux_loss_enabled:
+            noted["aux_loss"].append(self.accelerator.gather(outputs.aux_loss.detach()).mean().item())
+        mask, entropy = getattr(outputs, "label_mask", None), getattr(outputs, "entropy", None)
+        if mask is not None and entropy is not None:
+            here = torch.stack([entropy.detach().sum().float(), outputs.is_top1.sum().float(), mask.sum().float()])
+            entropy_sum, right, count = self.accelerator.gather(here[None]).sum(dim=0).tolist()
+            noted["entropy"].append(entropy_sum / max(count, 1))
+            noted["mean_token_accuracy"].append(right / max(count, 1))
+
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
+        """Evaluate. The loss is ``sum(w * nll) / sum(w)`` over all held-out tokens, not a mean of means of batches."""
+        tally = self.tallies["eval"]
+        tally.clear()
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        if tally.sums is not None:
+            measured = self._held_out(tally)
+            output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in measured.items()})
+        return output
+
+    def _held_out(self, tally: Tally) -> dict[str, float]:
+        assert tally.sums is not None
+        loss, weight = tally.sums.sum(dim=0).tolist()
+        whole, tally.steps = max(weight, 1e-8), 1
+        tally.sums /= whole
+        auxiliary = self._metrics["eval"].get("aux_loss", [])
+        added = self._coefficient() * sum(auxiliary) / len(auxiliary) if auxiliary else 0.0
+        return {"loss": loss / whole + added, **(self._split(tally.take()) if self.readers else {})}
+
+    def _split(self, sums: LossSums | None) -> dict[str, float]:
+        return {name: value for reader in self.readers for name, value in reader(sums).items()} if sums else {}
+
+    def _coefficient(self) -> float:
+        return float(self.model.config.get_text_config().router_aux_loss_coef)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log, and beside the training loss what it is made of."""
+        if "loss" in logs and self.readers:
+            logs.update(self._split(self.tallies["train"].take(lambda sums: self.accelerator.reduce(sums, "mean"))))
+        super().log(logs, start_time)
 
     # --- no harm ------------------------------------------------------------------------------------------------------
 
@@ -269,6 +302,7 @@ class SftplugTrainer(SFTTrainer):  # type: ignore[misc]
             "loss_total": self._total_loss_scalar,
             "logged_at": self._globalstep_last_logged,
             "metrics": {name: [float(value) for value in values] for name, values in self._metrics["train"].items()},
+            "tally": self.tallies["train"].to_state(),
         }
 
     def go_on(self, progress: Mapping[str, Any]) -> None:
@@ -278,6 +312,7 @@ class SftplugTrainer(SFTTrainer):  # type: ignore[misc]
         self._total_loss_scalar = progress["loss_total"]
         self._globalstep_last_logged = progress["logged_at"]
         self._initial_global_step = 0  # the mean loss is that of all steps
+        self.tallies["train"].from_state(progress["tally"], self.args.device)
         self._metrics["train"].update({name: list(values) for name, values in progress["metrics"].items()})
 
     def mean_loss(self) -> float:

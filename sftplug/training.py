@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sftplug.answers import load_kwargs, peft_config, train_options, trainer_callback
+from sftplug.answers import label, load_kwargs, loss_metrics, peft_config, train_options, trainer_callback
 from sftplug.blame import fault
 from sftplug.card import write_card
 from sftplug.errors import PluginError, TrainingError
@@ -101,8 +102,9 @@ def make_trainer(recipe: Recipe, model: PreTrainedModel, prepared: Prepared) -> 
     """Return the trainer for `model` with the recipe's adapter, callbacks and rows."""
     from transformers import PrinterCallback
 
+    from sftplug.collate import Collator
     from sftplug.loop import Guard
-    from sftplug.trainer import Collator, SftplugTrainer
+    from sftplug.trainer import SftplugTrainer
 
     arguments = training_arguments(recipe)
     adapter = peft_config(recipe.adapter)
@@ -118,12 +120,23 @@ def make_trainer(recipe: Recipe, model: PreTrainedModel, prepared: Prepared) -> 
         data_collator=Collator(pad, multiple, flat=layout(recipe) == "flat"),
         peft_config=adapter,
         callbacks=[Guard(), *map(trainer_callback, recipe.callbacks)],
+        sources=_source_names(recipe),
     )
+    trainer.readers = [partial(loss_metrics, callback) for callback in recipe.callbacks if callback.reads_provenance]
     trainer.remove_callback(PrinterCallback)  # prints dictionaries; what is shown is the plugins' business
     trainer.origins, trainer.keep = prepared.origins, recipe.train.get("save_total_limit")
     if adapter is not None:
         keep_adapter_in_fp32(trainer.model)
     return trainer
+
+
+def _source_names(recipe: Recipe) -> dict[str, list[str]]:
+    """Return the names by which the sources of each split are told apart in the log."""
+    from sftplug.tally import short_names
+
+    train = [label(source.source) for source in recipe.data.train]
+    held_out = [label(source.source) for source in recipe.data.eval]
+    return {"train": short_names(train), "eval": short_names(held_out or train)}
 
 
 @contextmanager
@@ -186,6 +199,8 @@ def training_arguments(recipe: Recipe) -> SFTConfig:
         "packing": False,
         "dataset_kwargs": {"skip_prepare_dataset": True},
         "remove_unused_columns": False,
+        # Logits of held-out rows are never gathered: what is measured of them is what callbacks make of the loss.
+        "prediction_loss_only": True,
     }
     # Old checkpoints go when the new one is sealed, see `SftplugTrainer.keep`.
     given = {name: value for name, value in recipe.train.items() if name not in (*_CHECKPOINTING, "save_total_limit")}

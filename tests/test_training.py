@@ -261,7 +261,7 @@ def test_a_missing_library_is_named_only_when_its_component_is_used(recipe_file)
 
 
 def test_a_flat_batch_lays_rows_end_to_end_and_trains_no_first_token():
-    from sftplug.trainer import Collator
+    from sftplug.collate import Collator
 
     rows = [
         {"input_ids": [1, 2, 3], "labels": [1, 2, 3], "weights": [1.0, 0.5, 1.0]},

@@ -4,13 +4,14 @@ from typing import Any
 
 import sftplug
 from sftplug_callbacks.early_stopping import EarlyStopping
+from sftplug_callbacks.loss_by import LossBy
 from sftplug_callbacks.samples import Samples
 
 
 @sftplug.hookimpl
 def sftplug_callbacks() -> list[type[sftplug.Callback]]:
     """Offer the built-in callbacks."""
-    return [EarlyStopping, Samples]
+    return [EarlyStopping, LossBy, Samples]
 
 
 @sftplug.hookimpl

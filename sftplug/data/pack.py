@@ -19,6 +19,8 @@ from sftplug.data.table import IGNORED, TOKENS, Rows, TableWriter, batched, list
 
 PACKED = pa.schema([*TOKENS, ("seq_lengths", pa.list_(pa.int32()))])
 _BATCH = 500
+_UNPREDICTED = {"labels": IGNORED, "weights": 0}
+"""What stands at the first token of a document, which nothing predicts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +81,8 @@ def _columns(have: Rows, documents: Sequence[Sequence[int]], lengths: NDArray[np
     counts = [int(lengths[list(row)].sum()) for row in documents]
     for name in TOKENS.names:
         values = np.concatenate(have.take(name, flat))
-        if name != "input_ids":
-            values[first] = IGNORED if name == "labels" else 0
+        if name in _UNPREDICTED:
+            values[first] = _UNPREDICTED[name]
         yield lists(values, counts)
 
 

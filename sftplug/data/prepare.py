@@ -34,10 +34,11 @@ from sftplug.data.pack import pack
 from sftplug.data.refuse import refuse
 from sftplug.data.stages import Stages, few_pauses
 from sftplug.data.store import Store, key_of
-from sftplug.data.table import Measures, TokenWriter, longest, open_dataset, rearrange
+from sftplug.data.table import Columns, Measures, TokenWriter, longest, open_dataset, rearrange
 from sftplug.data.tokenize import Encoder, encoder
+from sftplug.errors import DataError
 from sftplug.progress import Progress, no_progress
-from sftplug.tokens import TokenBatch
+from sftplug.tokens import MOST_SOURCES, TokenBatch
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -60,8 +61,8 @@ class Prepared:
     """What the trainer gets."""
 
     train: Dataset
-    """Columns ``input_ids`` and ``labels``; ``weights`` too when some weight is neither 0 nor 1; packed rows have
-    ``seq_lengths``, the lengths of their documents."""
+    """Columns ``input_ids`` and ``labels``; ``weights`` too when some weight is neither 0 nor 1; ``provenance`` where a
+    callback asks for it; packed rows have ``seq_lengths``, the lengths of their documents."""
     eval: Dataset | None
     tokenizer: PreTrainedTokenizerBase
     """The tokenizer, with the chat template that was used."""
@@ -105,16 +106,17 @@ def prepare(  # noqa: PLR0913 - the edge of the pipeline: what comes in, and who
     ledger = Ledger() if ledger is None else ledger
     work = _Work(recipe, gate, tokenizer, ledger, progress, watch, store.proofs if store is not None else None)
     key = key_of(recipe, tokenizer, end_tokens, store.code) if store is not None and watch is None else None
+    opened = _Opening(tokenizer, end_tokens, _asks_provenance(recipe))
     if store is None or key is None:
         temporary = _Temporary()
         work.fill(temporary.folder)
-        return _open(temporary.folder, tokenizer, ledger, end_tokens, keep=temporary)
+        return opened(temporary.folder, ledger, temporary)
     waiting = partial(progress, "waiting for another process that prepares the same rows", 0, None)
     place, cached = store.get(key, work.fill, waiting)
     if cached:
         ledger = Ledger.from_state(json.loads((place / "ledger.json").read_text()))
         ledger.reused = True
-    return _open(place, tokenizer, ledger, end_tokens)
+    return opened(place, ledger)
 
 
 class _Temporary:
@@ -125,15 +127,33 @@ class _Temporary:
         weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
 
 
-def _open(
-    folder: Path, tokenizer: PreTrainedTokenizerBase, ledger: Ledger, ends: frozenset[str], *, keep: Any = None
-) -> Prepared:
-    facts = json.loads((folder / "facts.json").read_text())
-    datasets = {name: open_dataset(folder / f"{name}.arrow", weighted=weighted) for name, weighted in facts.items()}
-    order = folder / "order.npy"
-    rows = _by_row(np.load(order)) if order.is_file() else None
-    origins = Origins(folder / "train.origins", rows)
-    return Prepared(datasets["train"], datasets.get("eval"), tokenizer, ledger, rows, origins, ends, keep)
+def _asks_provenance(recipe: Recipe) -> bool:
+    """Whether a callback splits the loss. Raises DataError for more sources than can be told apart."""
+    asks = any(callback.reads_provenance for callback in recipe.callbacks)
+    if asks and (most := max(len(recipe.data.train), len(recipe.data.eval))) > MOST_SOURCES:
+        raise DataError(f"the loss can be split by {MOST_SOURCES} sources, and the recipe names {most}.")
+    return asks
+
+
+@dataclass(frozen=True, slots=True)
+class _Opening:
+    """Opens prepared rows as the trainer gets them."""
+
+    tokenizer: PreTrainedTokenizerBase
+    end_tokens: frozenset[str]
+    provenance: bool
+
+    def __call__(self, folder: Path, ledger: Ledger, keep: Any = None) -> Prepared:
+        facts = json.loads((folder / "facts.json").read_text())
+        datasets = {
+            name: open_dataset(folder / f"{name}.arrow", weighted=weighted, provenance=self.provenance)
+            for name, weighted in facts.items()
+        }
+        order = folder / "order.npy"
+        rows = _by_row(np.load(order)) if order.is_file() else None
+        origins = Origins(folder / "train.origins", rows)
+        held_out = datasets.get("eval")
+        return Prepared(datasets["train"], held_out, self.tokenizer, ledger, rows, origins, self.end_tokens, keep)
 
 
 def _by_row(placed: NDArray[np.int64]) -> tuple[tuple[int, ...], ...]:
@@ -177,14 +197,15 @@ class _Work:
         """Write the rows of one split, source by source."""
         writer, bounds = TokenWriter(folder / f"{name}.rows"), [0]
         origins = OriginWriter(folder / f"{name}.origins")
-        for source, rows in sources:
+        for index, (source, rows) in enumerate(sources):
             account = self.ledger.open(name, label(source.source))
             stages = Stages(self.gate, encode, source.masking or self.recipe.masking, self.recipe, account)
             for batch in stages.batches(source, rows):
                 self.ledger.stop_ids.update(stops(batch))
                 if self.watch is not None and name == "train":
                     self.watch(batch.texts, batch.tokens, batch.weights, batch.kept)
-                writer.write(batch.tokens.ids, batch.weights, batch.lengths, batch.kept)
+                columns = Columns(batch.tokens.ids, batch.weights, batch.tokens.provenance(index))
+                writer.write(columns, batch.lengths, batch.kept)
                 origins.write(text.origin for text, kept in zip(batch.texts, batch.kept.tolist(), strict=True) if kept)
                 self.progress(f"preparing {name}", account.read, None)
             bounds.append(writer.rows)

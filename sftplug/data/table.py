@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,7 @@ TOKENS = pa.schema(
         ("input_ids", pa.list_(pa.int32())),
         ("labels", pa.list_(pa.int32())),
         ("weights", pa.list_(pa.float32())),
+        ("provenance", pa.list_(pa.uint16())),
     ]
 )
 _BATCH = 1000
@@ -59,6 +60,19 @@ def row_sums(flat: NDArray[Any], lengths: NDArray[np.int64]) -> NDArray[np.float
     return np.diff(running[np.concatenate([[0], np.cumsum(lengths)])])
 
 
+class Columns(NamedTuple):
+    """The tokens of R rows, end to end: N in all."""
+
+    ids: NDArray[np.int32]
+    weights: NDArray[np.float32]
+    provenance: NDArray[np.uint16]
+    """Source, role and part of each; see `TokenBatch.provenance`."""
+
+    def where(self, chosen: NDArray[np.bool_]) -> Columns:
+        """Return only the tokens that `chosen`, of shape (N,), is true for."""
+        return Columns(self.ids[chosen], self.weights[chosen], self.provenance[chosen])
+
+
 @dataclass(frozen=True, slots=True)
 class Measures:
     """What there is to know of R rows without reading them."""
@@ -82,15 +96,14 @@ class TokenWriter:
         self._weighted = False
         self.rows = 0
 
-    def write(
-        self, ids: NDArray[np.int32], weights: NDArray[np.float32], lengths: NDArray[np.int64], kept: NDArray[np.bool_]
-    ) -> None:
-        """Append those of R rows that are `kept`; `ids` and `weights` hold the tokens of all of them."""
+    def write(self, columns: Columns, lengths: NDArray[np.int64], kept: NDArray[np.bool_]) -> None:
+        """Append those of R rows that are `kept`; `columns` hold the tokens of all of them."""
         if not kept.all():
             chosen = np.repeat(kept, lengths)
-            ids, weights, lengths = ids[chosen], weights[chosen], lengths[kept]
+            columns, lengths = columns.where(chosen), lengths[kept]
+        ids, weights, provenance = columns
         labels = np.where(weights > 0, ids, np.int32(IGNORED))
-        self._table.write([lists(flat, lengths) for flat in (ids, labels, weights)])
+        self._table.write([lists(flat, lengths) for flat in (ids, labels, weights, provenance)])
         self._lengths.append(lengths)
         self._trained.append(row_sums(weights, lengths))
         self._weighted |= bool(np.any((weights != 0) & (weights != 1)))
@@ -146,12 +159,16 @@ def batched(items: Sequence[Any] | NDArray[Any], size: int) -> Iterator[Any]:
     return (items[low:high] for low, high in itertools.pairwise([*range(0, len(items), size), len(items)]))
 
 
-def open_dataset(file: Path, *, weighted: bool) -> Dataset:
-    """Return a written file as the trainer gets it: without ``weights`` if the labels say it all."""
+def open_dataset(file: Path, *, weighted: bool, provenance: bool = False) -> Dataset:
+    """Return a written file as the trainer gets it: without ``weights`` if the labels say it all.
+
+    ``provenance`` is there only for those who split the loss by it.
+    """
     from datasets import Dataset
 
     dataset = Dataset.from_file(str(file))
-    return dataset if weighted else dataset.remove_columns("weights")
+    unused = {"weights": not weighted, "provenance": not provenance}
+    return dataset.remove_columns([name for name, is_unused in unused.items() if is_unused])
 
 
 def longest(dataset: Dataset) -> int:

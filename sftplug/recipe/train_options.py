@@ -39,6 +39,10 @@ OWNED: Mapping[str, str] = {
     "loss_type": "masking",
     "use_liger_kernel": "masking",
     "label_smoothing_factor": "masking",
+    "prediction_loss_only": "callbacks",
+    "include_for_metrics": "callbacks",
+    "batch_eval_metrics": "callbacks",
+    "eval_do_concat_batches": "callbacks",
 }
 """Fields that sftplug sets itself, and the section of the recipe that decides them."""
 

@@ -149,7 +149,7 @@ class Run:
         """Return the loss of `model` over a batch of rows."""
         import torch
 
-        from sftplug.trainer import Collator
+        from sftplug.collate import Collator
 
         rows = _prepared_rows(_tiny(self.adapter_name)).train
         batch = Collator(0)([rows[index] for index in range(8)])

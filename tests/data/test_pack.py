@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from sftplug import ModelError, RecipeError
 from sftplug.data.pack import best_fit_decreasing, pack
-from sftplug.data.table import TokenWriter, open_dataset
+from sftplug.data.table import Columns, TokenWriter, open_dataset
 from sftplug.probe import check_isolation
 
 LENGTHS = st.lists(st.integers(1, 64), max_size=60)
@@ -33,9 +33,8 @@ def test_a_document_longer_than_a_row_is_refused():
 def write(file, documents, weights):
     writer = TokenWriter(file)
     flat = np.array([token for document in documents for token in document], dtype=np.int32)
-    writer.write(
-        flat, np.array(weights, np.float32), np.array([len(d) for d in documents]), np.ones(len(documents), bool)
-    )
+    columns = Columns(flat, np.array(weights, np.float32), flat.astype(np.uint16))  # told by its id, for the test
+    writer.write(columns, np.array([len(d) for d in documents]), np.ones(len(documents), bool))
     return writer.close()
 
 
@@ -47,11 +46,12 @@ def test_packed_rows_hold_the_same_ids_labels_and_weights(tmp_path, lengths, ran
     measures = write(tmp_path / "rows", documents, [1.0] * sum(lengths))
     order = random.choices(range(len(lengths)), k=len(lengths) + 3)  # a mix may repeat a document, or leave one out
     placed, packing = pack(tmp_path / "rows", tmp_path / "packed", np.array(order), measures.lengths, 64)
-    packed = open_dataset(tmp_path / "packed", weighted=True)
+    packed = open_dataset(tmp_path / "packed", weighted=True, provenance=True)
     assert (packing.documents, packing.rows) == (len(order), len(packed))
     where = iter(placed.tolist())
     for row in packed:
         at = 0
+        assert row["provenance"] == row["input_ids"]
         assert sum(row["seq_lengths"]) == len(row["input_ids"]) == len(row["labels"]) == len(row["weights"])
         for length in row["seq_lengths"]:
             document = documents[next(where)]

@@ -1,14 +1,16 @@
 """Callbacks, driven as a user drives them: from the command line, read back from the folder of the run."""
 
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import rows, write_rows
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from sftplug import RecipeError, RunDirectory, TrainingError
+from sftplug import PARTS, ROLE_CODES, RecipeError, RunDirectory, TrainingError
 from sftplug.cli import app
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -26,6 +28,8 @@ def train(recipe_file, tmp_path):
             raise result.exception
         go.said = result.output
         return RunDirectory.open(tmp_path / output)
+
+    go.file = recipe_file
 
     return go
 
@@ -212,3 +216,252 @@ def test_early_stopping_says_what_it_needs(train, held_out, options, overrides, 
 def test_a_metric_that_is_not_measured_stops_the_run_and_says_what_is(train, held_out):
     with pytest.raises(TrainingError, match=r"watches `eval_rouge`, which evaluations do not measure\. They do: loss"):
         train(held_out, *STEPS, **stopping(metric="rouge"))
+
+
+# --- loss by role, part and source ------------------------------------------------------------------------------------
+
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if m.reasoning_content %}<think>{{ m.reasoning_content }}</think>{% endif %}{{ m.content or '' }}"
+    "{% for c in m.tool_calls or [] %}"
+    "<call>{{ c.function.name }} {{ c.function.arguments | tojson }}</call>{% endfor %}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture
+def two_sources(tmp_path):
+    """Return overrides: chats with reasoning, calls of a tool, another template, and masks with weights."""
+    call = {"type": "function", "function": {"name": "look", "arguments": {"at": "sky"}}}
+    thought, called = rows(6), rows(5, 1)
+    for index, row in enumerate(thought):
+        row["messages"][1] |= {"reasoning_content": f"Let me think of {index}.", "weight": 0.5 + index % 3}
+    for row in called:
+        row["messages"][1] = {"role": "assistant", "content": None, "tool_calls": [call]}
+    (tmp_path / "t.jinja").write_text(TEMPLATE)
+    names = [write_rows(tmp_path / f"{name}.jsonl", made) for name, made in (("think", thought), ("call", called))]
+    sources = ", ".join(f"{{path: {name}, format: messages}}" for name in names)
+    return [
+        f"data.train=[{sources}]",
+        f"data.eval=[{sources}]",
+        f"chat_template={{file: {tmp_path / 't.jinja'}}}",
+        "masking=[{roles: [user, assistant]}, message_weights]",
+        "data.max_length=160",
+    ]
+
+
+LOSS_BY = {"callbacks": [{"type": "loss_by", "shares": True}]}
+
+
+def by_hand(prepared, file, overrides):
+    """Return name -> (sum of w * nll, sum of w) over all rows in float64, each document alone; `` `` is all of them."""
+    from sftplug.models import load_model
+    from sftplug.recipe import load_recipe
+
+    model = load_model(load_recipe(str(file)).recipe).double()
+    sums = {}
+    for row in prepared(file, *overrides, "data.packing=none").train:
+        ids = torch.tensor([row["input_ids"]])
+        with torch.no_grad():
+            nll = -model(ids).logits.log_softmax(-1)[0, :-1].gather(1, ids[0, 1:, None])[:, 0]
+        weights = row.get("weights") or [float(label >= 0) for label in row["labels"]]
+        for code, weight, loss in zip(row["provenance"][1:], weights[1:], nll.tolist(), strict=True):
+            source = ["think.jsonl", "call.jsonl"][code >> 6]
+            for name in ("", source, ROLE_CODES[code >> 3 & 7], PARTS[code & 7]):
+                before = sums.get(name, (0.0, 0.0))
+                sums[name] = (before[0] + weight * loss, before[1] + weight)
+    return {name: pair for name, pair in sums.items() if pair[1]}
+
+
+def test_provenance_says_what_each_token_is_of(recipe_file, prepared, two_sources):
+    from sftplug.models import load_tokenizer
+    from sftplug.recipe import load_recipe
+
+    file = recipe_file(**LOSS_BY)
+    tokenizer = load_tokenizer(load_recipe(str(file)).recipe)
+    ready = prepared(file, *two_sources)
+    texts = {}
+    for row in (ready.train[0], ready.train[6]):
+        codes, ids = np.array(row["provenance"]), np.array(row["input_ids"])
+        for code in np.unique(codes).tolist():
+            kind = (code >> 6, ROLE_CODES[code >> 3 & 7], PARTS[code & 7])
+            texts[kind] = tokenizer.decode(ids[codes == code])
+    assert "Let me think of 0." in texts[0, "assistant", "reasoning"]
+    assert texts[0, "assistant", "content"] == "It is red."
+    assert texts[0, "assistant", "end_of_turn"].strip() == "<|im_end|>"
+    assert texts[0, "user", "content"].startswith("Question 0: ")
+    assert '"sky"' in texts[1, "assistant", "tool_call"]
+    assert (1, "assistant", "content") not in texts
+    assert prepared(recipe_file(), *two_sources).train.column_names == ["input_ids", "labels", "weights"]
+
+
+@pytest.mark.parametrize("packing", ["none", "rows", "flat"])
+def test_each_part_is_what_it_is_by_hand_however_rows_are_batched(train, prepared, two_sources, monkeypatch, packing):
+    file = train.file(**LOSS_BY)
+    expected = by_hand(prepared, file, two_sources)
+    assert {"", "think.jsonl", "call.jsonl", "user", "assistant", "content", "reasoning", "tool_call"} < {*expected}
+    if packing == "flat":  # demands FlashAttention of a recipe; sdpa keeps the documents of one batch apart as well
+        monkeypatch.setattr("sftplug.training.layout", lambda recipe: "flat")
+    layout = [] if packing == "flat" else [f"data.packing={packing}"]
+    count = len(prepared(file, *two_sources, *layout).train)
+    for batch, accumulation in [(count, 1), (2, -(-count // 2))]:
+        split = f"train.per_device_train_batch_size={batch}", f"train.gradient_accumulation_steps={accumulation}"
+        once = ["train.max_steps=1", "train.learning_rate=0", f"train.per_device_eval_batch_size={batch}"]
+        run = train(*two_sources, *layout, *split, *once, **LOSS_BY)
+        logged = {name: value for entry in run.metrics() for name, value in entry.items()}
+        whole, weight = expected[""]
+        for prefix in ("", "eval_"):
+            assert logged[f"{prefix}loss"] == pytest.approx(whole / weight, abs=1e-5)
+            parts = {name for name in logged if name.startswith(f"{prefix}loss/")}
+            assert parts == {f"{prefix}loss/{name}" for name in expected if name}
+            for name, (loss, share) in expected.items():
+                if name:
+                    assert logged[f"{prefix}loss/{name}"] == pytest.approx(loss / share, abs=1e-5), name
+                    assert logged[f"{prefix}share/{name}"] == pytest.approx(share / weight, abs=1e-6), name
+
+
+def test_the_parts_add_up_to_the_logged_loss_and_change_nothing(train, two_sources, tensorboard):
+    """Over several steps of several micro-batches, with dropout, on a 4-bit base; in training and in evaluation."""
+    settings = {"quantization": "nf4", "adapter": {"type": "lora", "dropout": 0.2}}
+    steps = ["train.max_steps=6", "train.logging_steps=3", "train.gradient_accumulation_steps=2",
+             "train.per_device_train_batch_size=2", "train.eval_strategy=steps", "train.eval_steps=3"]  # fmt: skip
+    alone = train(*two_sources, *steps, output="alone", **settings)
+    losses = measured(alone, "loss", "grad_norm"), measured(alone, "eval_loss")
+    run = train(*two_sources, *steps, "train.report_to=tensorboard", **settings, **LOSS_BY)
+    assert (measured(run, "loss", "grad_norm"), measured(run, "eval_loss")) == losses
+    logged = [entry for entry in run.metrics() if "loss" in entry or "eval_loss" in entry]
+    assert len(logged) == 4
+    for entry in logged:
+        prefix = "eval_" if "eval_loss" in entry else ""
+        for names in (ROLE_CODES, PARTS, ("think.jsonl", "call.jsonl")):
+            here = [name for name in names if f"{prefix}loss/{name}" in entry]
+            assert len(here) >= 2
+            total = sum(entry[f"{prefix}share/{name}"] * entry[f"{prefix}loss/{name}"] for name in here)
+            assert total == pytest.approx(entry[f"{prefix}loss"], abs=1e-6)
+            assert sum(entry[f"{prefix}share/{name}"] for name in here) == pytest.approx(1, abs=1e-6)
+    first = logged[0]
+    assert f"step 3/6  loss of  user {first['loss/user']:.4f}  assistant {first['loss/assistant']:.4f}" in train.said
+    assert "step 3/6  eval loss of  user " in train.said
+    told = {(tag, step): value for tag, value, step in tensorboard}
+    assert told["train/loss/reasoning", 3] == first["loss/reasoning"]
+    assert told["eval/loss/call.jsonl", 6] == logged[-1]["eval_loss/call.jsonl"]
+
+
+def test_a_plugin_splits_the_loss_by_whatever_it_likes_and_training_stops_by_that(train, two_sources):
+    plugin = str(Path(__file__).parent / "thought.py")
+    stop = {"type": "early_stopping", "metric": "loss/thought/think.jsonl", "patience": 1, "threshold": 100}
+    run = train(*two_sources, *STEPS, plugins=[plugin], callbacks=["thought_by_source", "loss_by", stop])
+    found = measured(run, "eval_loss/thought/think.jsonl", "eval_loss/reasoning", "step")
+    assert [step for *_, step in found] == [2, 4]
+    assert all(thought == pytest.approx(reasoning, abs=1e-12) for thought, reasoning, _ in found)
+
+
+def test_names_of_sources_are_as_short_as_they_can_be():
+    from sftplug.tally import short_names
+
+    assert short_names(["/x/a.jsonl", "/x/b.jsonl"]) == ["a.jsonl", "b.jsonl"]
+    assert short_names(["/x/a.jsonl", "/y/a.jsonl", "org/a"]) == ["x/a.jsonl", "y/a.jsonl", "a"]
+    assert short_names(["/x/a.jsonl", "b", "/x/a.jsonl"]) == ["a.jsonl#1", "b", "a.jsonl#2"]
+    assert short_names(["a", "x/a"]) == ["a", "x/a"]
+
+
+def test_a_source_with_the_name_of_a_part_is_told_apart_from_it():
+    from sftplug import LossSums
+    from sftplug_callbacks.loss_by import LossBy
+
+    sums = LossSums(np.ones((2, 7, 6)) / 84, np.ones((2, 7, 6)) / 84, ("content", "chats"))
+    assert {"loss/content", "loss/source/content", "loss/chats"} < {*LossBy().loss_metrics(sums)}
+
+
+def test_rows_of_too_many_sources_are_refused(train, tmp_path, monkeypatch):
+    from sftplug import DataError
+
+    monkeypatch.setattr("sftplug.data.prepare.MOST_SOURCES", 1)
+    source = f"{{path: {tmp_path / 'rows.jsonl'}, format: messages}}"
+    with pytest.raises(DataError, match="the loss can be split by 1 sources, and the recipe names 2"):
+        train(f"data.train=[{source}, {source}]", **LOSS_BY)
+
+
+# --- evaluation -------------------------------------------------------------------------------------------------------
+
+
+def test_the_loss_of_held_out_rows_is_that_of_all_their_tokens(train, two_sources):
+    """Whatever the batches; with the weights of the masks."""
+    once = ["train.max_steps=1", "train.learning_rate=0", "train.eval_strategy=steps", "train.eval_steps=1"]
+    found = [
+        measured(train(*two_sources, *once, f"train.per_device_eval_batch_size={size}", *more), "eval_loss")[0][0]
+        for size, more in [
+            (1, ()),
+            (4, ()),
+            (11, ()),
+            (4, ["data.packing=rows"]),
+            (3, ["train.eval_accumulation_steps=1"]),
+        ]
+    ]
+    assert found == pytest.approx([found[0]] * 5, abs=1e-6)
+    unweighted = train(*two_sources, *once, "masking=assistant")
+    assert abs(measured(unweighted, "eval_loss")[0][0] - found[0]) > 1e-3
+
+
+@pytest.mark.parametrize(
+    "option", ["prediction_loss_only=false", "include_for_metrics=[inputs]", "batch_eval_metrics=true"]
+)
+def test_options_that_would_gather_what_nobody_reads_are_refused(train, option):
+    with pytest.raises(RecipeError, match=rf"train\.{option.partition('=')[0]}.*is set by sftplug: use the recipe's"):
+        train(f"train.{option}")
+
+
+# --- mixtures of experts ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def experts(recipe_file, tmp_path):
+    """Return a folder with a mixture of experts that has an auxiliary loss, with the tiny model's tokenizer."""
+    from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM, set_seed
+
+    from sftplug.models import load_tokenizer
+    from sftplug.recipe import load_recipe
+
+    tokenizer = load_tokenizer(load_recipe(str(recipe_file())).recipe)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "moe_intermediate_size": 32, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 16, "num_experts": 4}
+    config = Qwen3MoeConfig(**sizes, **heads, num_experts_per_tok=2, vocab_size=len(tokenizer),
+                            router_aux_loss_coef=0.5, pad_token_id=tokenizer.pad_token_id)  # fmt: skip
+    set_seed(0)
+    Qwen3MoeForCausalLM(config).save_pretrained(tmp_path / "experts")
+    tokenizer.save_pretrained(tmp_path / "experts")
+    return tmp_path / "experts"
+
+
+@pytest.mark.parametrize("weighted", [True, False])
+def test_an_auxiliary_loss_is_added_to_the_weighted_one(train, prepared, two_sources, experts, weighted):
+    """By hand: sum(w * nll) / sum(w) over the step, and the coefficient times the mean of the micro-batches' own."""
+    from transformers import AutoModelForCausalLM
+
+    from sftplug.collate import Collator
+
+    masking = [] if weighted else ["masking=assistant"]
+    settings = [*two_sources, f"model={experts}", "data.packing=none", *masking]
+    rows_of = prepared(train.file(**LOSS_BY), *settings).train
+    assert ("weights" in rows_of.column_names) == weighted
+    model = AutoModelForCausalLM.from_pretrained(experts, output_router_logits=True, dtype=torch.float32)
+    loss, weight, auxiliary = 0.0, 0.0, []
+    for first in (0, 4, 8):
+        batch = Collator(model.config.pad_token_id)(list(rows_of.select(range(first, min(first + 4, 11)))))
+        with torch.no_grad():
+            outputs = model(batch["input_ids"], attention_mask=batch["attention_mask"])
+        nll = -outputs.logits.log_softmax(-1)[:, :-1].gather(2, batch["input_ids"][:, 1:, None])[..., 0]
+        weights = batch.get("weights", (batch["labels"] >= 0).float())[:, 1:]
+        loss, weight = loss + float((nll * weights).sum()), weight + float(weights.sum())
+        auxiliary.append(float(outputs.aux_loss))
+    once = ["train.max_steps=1", "train.learning_rate=0", "train.gradient_accumulation_steps=3"]
+    sizes = ["train.per_device_train_batch_size=4", "train.per_device_eval_batch_size=4"]
+    order = ["train.train_sampling_strategy=sequential"]
+    run = train(*settings, *once, *sizes, *order, **LOSS_BY)
+    logged = {name: value for entry in run.metrics() for name, value in entry.items()}
+    for prefix in ("", "eval_"):
+        assert logged[f"{prefix}aux_loss"] == pytest.approx(sum(auxiliary) / 3, abs=1e-5)
+        assert logged[f"{prefix}loss"] == pytest.approx(loss / weight + 0.5 * sum(auxiliary) / 3, abs=1e-5)
+        parts = [name for name in PARTS if f"{prefix}loss/{name}" in logged]
+        total = sum(logged[f"{prefix}share/{name}"] * logged[f"{prefix}loss/{name}"] for name in parts)
+        assert total == pytest.approx(loss / weight, abs=1e-5)

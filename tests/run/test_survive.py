@@ -38,6 +38,7 @@ def job(tmp_path_factory):
         "callbacks": [
             {"type": "killer", "folder": str(folder)},
             {"type": "samples", "prompts": ["Question 3: red or blue?"], "every": "3 steps", "max_new_tokens": 3},
+            {"type": "loss_by", "shares": True},
         ],
         "train": {
             "num_train_epochs": 2,

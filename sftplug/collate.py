@@ -1,0 +1,74 @@
+"""Rows -> batches, as the trainer takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+IGNORED = -100
+
+
+@dataclass(frozen=True, slots=True)
+class Collator:
+    """Makes one batch of rows: padded on the right, or laid end to end.
+
+    Padding is marked by position, so a padding token may be any token.
+    """
+
+    pad_token_id: int
+    pad_to_multiple_of: int = 1
+    flat: bool = False
+    """Lay the rows end to end, as FlashAttention takes them: position ids tell it where each begins."""
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """Return a batch of shape (B, L), or (1, sum of the lengths) for a flat one.
+
+        ``input_ids``, ``labels``, ``weights`` and ``provenance`` if rows have them, and ``attention_mask``; for rows of
+        several documents in place of the mask ``position_ids`` that start anew with each document and with the padding.
+        ``real_tokens``: (B,) how many tokens of each row are no padding.
+        """
+        if self.flat:
+            rows = [_end_to_end(rows)]
+        longest = max(len(row["input_ids"]) for row in rows)
+        length = -(-longest // self.pad_to_multiple_of) * self.pad_to_multiple_of
+        batch = {
+            "input_ids": self._padded(rows, "input_ids", length, self.pad_token_id),
+            "labels": self._padded(rows, "labels", length, IGNORED),
+            "real_tokens": torch.tensor([len(row["input_ids"]) for row in rows]),
+        }
+        if "weights" in rows[0]:
+            batch["weights"] = self._padded(rows, "weights", length, 0.0)
+        if "provenance" in rows[0]:
+            batch["provenance"] = self._padded(rows, "provenance", length, 0)
+        if "seq_lengths" in rows[0]:
+            # A mask beside them, even of ones, would switch off the block-diagonal mask that they stand for.
+            batch["position_ids"] = torch.stack([_positions(row["seq_lengths"], length) for row in rows])
+        else:
+            batch["attention_mask"] = (torch.arange(length) < batch["real_tokens"][:, None]).long()
+        return batch
+
+    @staticmethod
+    def _padded(rows: Sequence[Mapping[str, Any]], key: str, length: int, filler: float) -> Tensor:
+        return torch.tensor([[*row[key], *[filler] * (length - len(row[key]))] for row in rows])
+
+
+def _end_to_end(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Return one row of all; the first token of each is no label, for it would be predicted from the row before."""
+    fillers = {"labels": IGNORED, "weights": 0.0}
+    joined: dict[str, list[Any]] = {"seq_lengths": [len(row["input_ids"]) for row in rows]}
+    for key in ("input_ids", "labels", "weights", "provenance"):
+        if key in rows[0]:
+            joined[key] = [item for row in rows for item in [fillers.get(key, row[key][0]), *row[key][1:]]]
+    return joined
+
+
+def _positions(lengths: Sequence[int], length: int) -> Tensor:
+    """Return (length,) positions that start anew with each document; the padding is a document of its own."""
+    padding = length - sum(lengths)
+    return torch.cat([torch.arange(part) for part in (*lengths, padding)])
