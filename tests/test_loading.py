@@ -1,6 +1,7 @@
 """Broken plugins, installed as pip leaves them: who needs one is told all about it, who does not is told once."""
 
 import json
+import re
 
 import pytest
 from strangers import GOOD, Site
@@ -152,7 +153,7 @@ def test_a_component_that_two_plugins_offer_is_refused_naming_both(site, recipe_
         result.stderr
     )
     assert f"class Mine in {mine}:4 and masking (sftplug 0.1.0), class Assistant in " in result.stderr
-    assert "select.py:28. Leave one out with --no-plugin acme or --no-plugin masking, or rename one " in result.stderr
+    assert re.search(r"select\.py:\d+\. Leave one out with --no-plugin acme or --no-plugin masking, or", result.stderr)
     goes_on(site, recipe_file(), "--no-plugin", "acme")
     goes_on(site, recipe_file(masking="completion"))
 

@@ -50,7 +50,7 @@ def prove(python, folder):
     assert (adapter["peft_type"], set(adapter["target_modules"])) == ("IA3", {"q_proj", "v_proj"})
     assert (folder / "run" / "adapter_model.safetensors").stat().st_size > 500
     # The backend held attention in 8 bits and left the feed-forward layers alone: fewer bytes than 2 a weight.
-    assert "ia3 on int8_attention" in said
+    assert "acme_ia3 on int8_attention" in said
     used = {plugin["name"]: plugin for plugin in json.loads((folder / "run" / "plugins.json").read_text())}
     assert {"acme_format", "acme_masking", "acme_quantization", "acme_adapter"} <= set(used)
     return used
