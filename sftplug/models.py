@@ -16,6 +16,7 @@ from sftplug.answers import load_kwargs, model_complaints
 from sftplug.blame import blaming
 from sftplug.errors import ModelError
 from sftplug.quiet import quiet_libraries, quiet_progress_bars
+from sftplug.vocabulary import add_tokens, grow
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -89,6 +90,7 @@ def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(path, **_options(recipe))
     except (OSError, ValueError) as error:
         raise ModelError(f"the tokenizer of {path} cannot be loaded: {error}{_hint_of_folder(recipe)}") from error
+    add_tokens(tokenizer, recipe.model.add_tokens)
     if tokenizer.pad_token is None:
         # Padding is told from text by its position, never by its id, so any token serves.
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
@@ -200,6 +202,14 @@ def load_base(recipe: Recipe, folder: Path | None = None) -> PreTrainedModel:
         model = AutoModelForCausalLM.from_pretrained(path, **options, use_safetensors=True, **arguments)
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         raise ModelError(f"the model {path} cannot be loaded as {recipe.quantization.type}: {error}") from error
+    if recipe.model.add_tokens and folder is None:
+        grow(model, new_ids(recipe))
     with blaming(recipe.quantization, "prepare_model"):
         recipe.quantization.prepare_model(model)
     return model
+
+
+def new_ids(recipe: Recipe) -> list[int]:
+    """Return the ids of the tokens that the recipe adds."""
+    ids: list[int] = load_tokenizer(recipe).convert_tokens_to_ids(list(recipe.model.add_tokens))
+    return ids

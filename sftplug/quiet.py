@@ -19,6 +19,10 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
     # TRL sets this field by its own default.
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*", category=FutureWarning)
+    # With new tokens the whole table is saved beside the adapter: so it should be.
+    warnings.filterwarnings(
+        "ignore", message="Setting `save_embedding_layers` to `True` as the embedding layer has been"
+    )
     # Said by `sftplug merge` itself, with how much it is.
     warnings.filterwarnings("ignore", message="Merge lora module to .*-bit linear")
     # In which numbers a base was made floats: `sftplug merge` says it.

@@ -13,13 +13,14 @@ from sftplug.answers import label, load_kwargs, loss_metrics, peft_config, train
 from sftplug.blame import fault
 from sftplug.card import write_card
 from sftplug.errors import PluginError, TrainingError
-from sftplug.models import check_positions, load_model
+from sftplug.models import check_positions, load_model, new_ids
 from sftplug.probe import check_isolation
 from sftplug.quiet import quiet_libraries
 from sftplug.recipe.train_options import problems_in_train, train_fields
 from sftplug.run import Attempt, begin
 from sftplug.run.failure import explaining
 from sftplug.size import Size, measure
+from sftplug.vocabulary import refuse_untrained, train_rows
 
 if TYPE_CHECKING:
     from torch import nn
@@ -108,6 +109,9 @@ def make_trainer(recipe: Recipe, model: PreTrainedModel, prepared: Prepared) -> 
 
     arguments = training_arguments(recipe)
     adapter = peft_config(recipe.adapter)
+    ids = new_ids(recipe) if recipe.model.add_tokens else []
+    if adapter is not None and ids:
+        train_rows(adapter, model, ids)
     pad, multiple = int(prepared.tokenizer.pad_token_id), int(arguments.pad_to_multiple_of or 1)
     # Else the trainer does so itself, and warns of it.
     model.config.pad_token_id = model.generation_config.pad_token_id = pad
@@ -127,6 +131,8 @@ def make_trainer(recipe: Recipe, model: PreTrainedModel, prepared: Prepared) -> 
     trainer.origins, trainer.keep = prepared.origins, recipe.train.get("save_total_limit")
     if adapter is not None:
         keep_adapter_in_fp32(trainer.model)
+    if ids:
+        refuse_untrained(recipe.adapter.type, trainer.model)
     return trainer
 
 

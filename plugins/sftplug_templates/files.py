@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -43,7 +44,8 @@ class _Shipped(ChatTemplate):
         if lacking:
             raise ModelError(
                 f"the chat template '{self.type}' writes {', '.join(lacking)}, which the model's tokenizer would cut "
-                "into pieces. Choose `chat_template: plain`, or a model that has these tokens."
+                "into pieces. Choose `chat_template: plain`, or a model that has these tokens, or add them: "
+                f"`model.add_tokens: {json.dumps(lacking)}`."
             )
         if not tokenizer.eos_token:
             raise ModelError(f"the chat template '{self.type}' needs an EOS token, and the model's tokenizer has none.")

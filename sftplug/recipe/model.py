@@ -108,6 +108,9 @@ class ModelSection(Section):
     """Run Python code that comes with the model. Demands a pinned `revision`."""
     attn_implementation: str | None = None
     """Attention kernel: ``sdpa``, ``eager``, ``flash_attention_2`` …; null leaves the choice to transformers."""
+    add_tokens: tuple[str, ...] = ()
+    """New special tokens, such as the control tokens of a chat template that the tokenizer lacks. Their rows in the
+    embeddings and the head start as the mean of the others, and are trained."""
 
 
 def as_share(value: Any) -> Any:

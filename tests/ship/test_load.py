@@ -6,6 +6,8 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from conftest import TINY, rows, train_run, write_rows
 
 BLOCKER = """
 import sys
@@ -28,7 +30,7 @@ for row in trained:
     prompt = tokenizer.apply_chat_template(row["messages"][:1], add_generation_prompt=True)["input_ids"]
     assert prompt == row["input_ids"][: len(prompt)]
     assert row["labels"][len(prompt) - 1] == -100 != row["labels"][len(prompt)]
-    assert row["input_ids"][-2] in model.generation_config.eos_token_id
+    assert [label for label in row["labels"] if label != -100][-1] in model.generation_config.eos_token_id
 assert model.generation_config.pad_token_id == tokenizer.pad_token_id is not None
 with torch.no_grad():
     logits = model.eval()(torch.tensor([trained[0]["input_ids"]])).logits.float()
@@ -65,8 +67,6 @@ def code_of_card(folder):
 
 def load_elsewhere(folder, run, tmp_path, more=""):
     """Run the code of the card in a process that cannot import sftplug, and check what it loads; return its logits."""
-    import torch
-
     script = tmp_path / "load.py"
     code = code_of_card(folder)
     if more:  # training goes on: PEFT loads an adapter frozen unless it is told otherwise
@@ -100,8 +100,6 @@ def trained_rows(run, count=4):
 
 def in_memory(run):
     """Return the logits of the model as sftplug loads it."""
-    import torch
-
     from sftplug.recipe import load_recipe
     from sftplug.run import RunDirectory
     from sftplug.ship.tuned import load_tuned
@@ -114,20 +112,86 @@ def in_memory(run):
 @pytest.mark.parametrize("name", ["lora_run", "full_run"])
 def test_the_card_s_code_loads_a_run_without_sftplug_and_a_dpo_step_follows(name, request, tmp_path):
     run = request.getfixturevalue(name)
-    logits, printed = load_elsewhere(run, run, tmp_path, DPO)
-    assert float((logits - in_memory(run)).abs().max()) < 1e-5
+    loaded, printed = load_elsewhere(run, run, tmp_path, DPO)
+    assert float((loaded - in_memory(run)).abs().max()) < 1e-5
     assert "dpo 0.69" in printed
 
 
 def test_the_card_s_code_puts_a_qlora_on_the_weights_that_it_was_trained_on(qlora_run, tmp_path):
-    logits, _ = load_elsewhere(qlora_run, qlora_run, tmp_path)
+    loaded, _ = load_elsewhere(qlora_run, qlora_run, tmp_path)
     assert "BitsAndBytesConfig(" in code_of_card(qlora_run)
     # Some CPUs have a kernel for inference that rounds otherwise than the one that training used.
-    assert float((logits - in_memory(qlora_run)).abs().max()) < 0.02
+    assert float((loaded - in_memory(qlora_run)).abs().max()) < 0.02
 
 
 def test_the_card_s_code_loads_a_merged_model(lora_run, tmp_path, command):
     assert command("merge", lora_run, "--output", tmp_path / "merged").exit_code == 0
-    logits, _ = load_elsewhere(tmp_path / "merged", lora_run, tmp_path)
+    loaded, _ = load_elsewhere(tmp_path / "merged", lora_run, tmp_path)
     assert "peft" not in code_of_card(tmp_path / "merged")
-    assert float((logits - in_memory(lora_run)).abs().max()) < 1e-4
+    assert float((loaded - in_memory(lora_run)).abs().max()) < 1e-4
+
+
+# --- new tokens -------------------------------------------------------------------------------------------------------
+
+NEW = ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
+
+
+@pytest.fixture(scope="session")
+def untied(tmp_path_factory):
+    """A model whose head has weights of its own."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from sftplug.models import base_model_path
+    from sftplug.recipe import load_recipe
+
+    folder = tmp_path_factory.mktemp("untied")
+    write_rows(folder / "rows.jsonl", rows(2))
+    recipe = {"model": {"build": TINY}, "data": {"train": {"path": "rows.jsonl", "format": "messages"}}}
+    (folder / "r.yaml").write_text(json.dumps(recipe))
+    tied = base_model_path(load_recipe(str(folder / "r.yaml")).recipe)
+    config = AutoModelForCausalLM.from_pretrained(tied).config
+    config.tie_word_embeddings = False
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder / "model")
+    AutoTokenizer.from_pretrained(tied).save_pretrained(folder / "model")
+    return folder / "model"
+
+
+@pytest.mark.parametrize("head", ["tied", "untied"])
+@pytest.mark.parametrize("numbers", [("lora", "fp32"), ("qlora", "nf4"), ("full", "fp32")], ids="-".join)
+def test_new_tokens_are_trained_saved_and_reloaded_exactly(head, numbers, untied, tmp_path, monkeypatch):
+    adapter, quantization = numbers
+    base = {"build": TINY} if head == "tied" else {"name_or_path": str(untied)}
+    sections = {"chat_template": "llama3", "adapter": adapter, "quantization": quantization}
+    run = train_run(tmp_path, "new", model={**base, "add_tokens": NEW}, **sections)
+    monkeypatch.chdir(run)
+    exec(code_of_card(run), found := {})
+    table = found["model"].get_input_embeddings()
+    before, after = grown_base(run), table(torch.arange(len(found["tokenizer"]))).detach().float()
+    assert len(found["tokenizer"]) == len(before) == len(after) == 1027
+    assert not torch.equal(before[-3:], after[-3:])
+    assert torch.allclose(before[-1], before[:-3].mean(0), atol=1e-2)
+    assert torch.equal(before[:-3], after[:-3]) == (adapter != "full")
+    ids = torch.tensor([trained_rows(run)[0]["input_ids"]])
+    with torch.no_grad():
+        logits = found["model"].eval()(ids).logits.float()
+    # Some CPUs have a kernel for inference on 4 bits that rounds otherwise than the one that training used.
+    assert float((logits - in_memory(run)).abs().max()) < (1e-5 if quantization == "fp32" else 0.02)
+
+
+def grown_base(run):
+    """Return the embeddings as training found them."""
+    from sftplug.models import load_base
+    from sftplug.recipe import load_recipe
+
+    return load_base(load_recipe(str(run / "recipe.yaml")).recipe).get_input_embeddings().weight.detach().float()
+
+
+def test_new_tokens_that_nothing_would_train_are_refused(recipe_file, command):
+    model = {"build": TINY, "add_tokens": NEW}
+    error = command("train", recipe_file(model=model, adapter={"type": "freeze", "train": ["*.norm.weight"]})).exception
+    assert "the adapter 'freeze' does not train the rows of the new tokens" in str(error)
+    error = command("train", recipe_file(model={**model, "add_tokens": ["<|im_end|>"]}), "--overwrite").exception
+    assert "model.add_tokens: the tokenizer has '<|im_end|>' already, with the id 3." in str(error)
+    error = command("check", recipe_file(chat_template="llama3")).exception
+    assert 'or add them: `model.add_tokens: ["<|start_header_id|>", "<|end_header_id|>"' in str(error)
