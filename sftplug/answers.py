@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sftplug.blame import blaming, fault
+from sftplug.redact import redact
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -56,11 +57,11 @@ def _sentences(component: Component, method: str, said: Iterable[str]) -> list[s
 
 
 def label(source: DatasetSource) -> str:
-    """Return the name of a source. Raises PluginError for anything but text."""
+    """Return the name of a source, without secrets. Raises PluginError for anything but text."""
     with blaming(source, "label"):
         answer: object = source.label()
     text: str = _checked(source, "label", answer, str, "text")
-    return text
+    return redact(text)
 
 
 def fingerprint(source: DatasetSource) -> str | None:

@@ -184,6 +184,19 @@ def load_model(recipe: Recipe) -> PreTrainedModel:
     return model
 
 
+_PICKLED = (
+    " Only safetensors are loaded: pickled weights can run code. If you trust where they are from, "
+    "`model.use_safetensors: false` takes them all the same."
+)
+
+
+def _lacks_safetensors(path: str | Path, error: Exception) -> bool:
+    """Whether loading failed because the model's weights are pickled."""
+    if Path(path).is_dir():
+        return any(Path(path).glob("*.bin")) and not any(Path(path).glob("*.safetensors"))
+    return isinstance(error, OSError) and ".safetensors" in str(error)
+
+
 def load_base(recipe: Recipe, folder: Path | None = None) -> PreTrainedModel:
     """Return the model in the numbers that the recipe's quantization says: the base, or what a run saved in `folder`.
 
@@ -197,11 +210,13 @@ def load_base(recipe: Recipe, folder: Path | None = None) -> PreTrainedModel:
     options = _options(recipe) if folder is None else remote
     if recipe.model.attn_implementation:
         options["attn_implementation"] = recipe.model.attn_implementation
+    only = recipe.model.use_safetensors
     path, arguments = folder or base_model_path(recipe), load_kwargs(recipe.quantization)
     try:
-        model = AutoModelForCausalLM.from_pretrained(path, **options, use_safetensors=True, **arguments)
+        model = AutoModelForCausalLM.from_pretrained(path, **options, use_safetensors=only or None, **arguments)
     except (OSError, ValueError, ImportError, RuntimeError) as error:
-        raise ModelError(f"the model {path} cannot be loaded as {recipe.quantization.type}: {error}") from error
+        hint = _PICKLED if only and _lacks_safetensors(path, error) else ""
+        raise ModelError(f"the model {path} cannot be loaded as {recipe.quantization.type}: {error}{hint}") from error
     if recipe.model.add_tokens and folder is None:
         grow(model, new_ids(recipe))
     with blaming(recipe.quantization, "prepare_model"):

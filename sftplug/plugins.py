@@ -31,6 +31,7 @@ DISTRIBUTION = "sftplug"
 DISABLE_VARIABLE = "SFTPLUG_DISABLE_PLUGINS"
 
 _log = logging.getLogger("sftplug.hooks")
+_files_log = logging.getLogger("sftplug.plugins")
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,11 @@ class Plugin:
         Taken once, so that the record of a run tells what ran and not what stands there when it ends.
         """
         folder = _package_folder(self.source)
-        files = [self.source] if folder is None else _files_of_package(folder)
+        if folder is None:
+            return hashlib.sha256(self.source.read_bytes()).hexdigest()
         digest = hashlib.sha256()
-        for file in files:
-            name = file.name if folder is None else file.relative_to(folder).as_posix()
-            digest.update(name.encode() + b"\0" + file.read_bytes())
+        for file in _files_of_package(folder):
+            digest.update(file.relative_to(folder).as_posix().encode() + b"\0" + file.read_bytes())
         return digest.hexdigest()
 
     def __str__(self) -> str:
@@ -287,8 +288,17 @@ def _import_file(file: Path) -> ModuleType:
         raise PluginError(f"{file} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
-    spec.loader.exec_module(module)
+    # The very bytes that are shown are run, whatever happens to the file meanwhile.
+    source = file.read_bytes()
+    _announce(file, hashlib.sha256(source).hexdigest())
+    exec(compile(source, str(file), "exec"), module.__dict__)  # what the recipe asks for by naming the file
     return module
+
+
+@cache
+def _announce(file: Path, sha256: str) -> None:
+    """Show, before it is run, which file is; once for each content. Without any set-up, logging goes to stderr."""
+    _files_log.warning("running the plugin file %s (sha256 %s)", file, sha256)
 
 
 def _register(plugins: Plugins, plugin: Plugin) -> None:

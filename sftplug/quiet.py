@@ -10,7 +10,10 @@ import warnings
 def quiet_libraries() -> None:
     """Silence, one by one, the messages that every normal run would show; call before the libraries are imported."""
     # Usage pings of the libraries are off unless the user turned them on.
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    for switch in ("HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK"):
+        os.environ.setdefault(switch, "1")
+    # transformers would ask a service on the Hub, in the background, to convert weights that are no safetensors.
+    os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
     # bitsandbytes offers a kernel for faster 4-bit inference on some CPUs; training does not use it.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     # One line a layer and forward pass on INT8: "inputs will be cast".

@@ -152,7 +152,9 @@ def test_something_must_say_what_is_trained(recipe_file, where):
 
 def test_the_core_says_what_does_not_go_together(recipe_file):
     found = problems(recipe_file(model={"name_or_path": "org/name", "trust_remote_code": True}))
-    assert found[0].endswith("runs code that comes with the model: pin `model.revision` to a commit.")
+    assert found[0].endswith(
+        "runs code that comes with the model: pin `model.revision` to a commit, 40 hexadecimal digits."
+    )
     found = problems(recipe_file(model={"name_or_path": "org/name", "build": "tiny"}))
     assert found[0].endswith("needs exactly one of `name_or_path` and `build`.")
     found = problems(recipe_file(), "data.train.path=/gone/rows.jsonl")

@@ -22,6 +22,7 @@ from sftplug.cli.report import report
 from sftplug.cli.schema import schema
 from sftplug.cli.train import train
 from sftplug.errors import MaskError, SftplugError
+from sftplug.redact import redact
 
 app = typer.Typer(
     help="Supervised fine-tuning in which every step is a plugin.",
@@ -68,7 +69,7 @@ def main() -> None:
         if verbose:
             raise
         name = type(error).__name__
-        said = "\n".join([f"sftplug failed: {name}: {error}", *getattr(error, "__notes__", ())])
+        said = redact("\n".join([f"sftplug failed: {name}: {error}", *getattr(error, "__notes__", ())]))
         typer.echo(f"{said}\nRun the command again with -v for the traceback.", err=True)
         sys.exit(1)
 
@@ -77,9 +78,10 @@ def _show(error: SftplugError, verbose: bool) -> None:
     if verbose:
         import traceback
 
-        traceback.print_exception(error)  # ends with the error's own text and notes
+        # Ends with the error's own text and notes.
+        typer.echo(redact("".join(traceback.format_exception(error))), err=True, nl=False)
     else:
-        typer.echo("\n".join([str(error), *getattr(error, "__notes__", ())]), err=True)
+        typer.echo(redact("\n".join([str(error), *getattr(error, "__notes__", ())])), err=True)
     if isinstance(error, MaskError) and error.picture:
         _show_picture(error.picture)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from sftplug.errors import PluginError, Problem, RecipeError, did_you_mean
 from sftplug.plugins import DISABLE_VARIABLE, Plugins, load_plugins
 from sftplug.recipe.choices import expand, recipe_class
 from sftplug.recipe.merge import merge, read_override
-from sftplug.recipe.model import DataSection, MaskingList, Recipe, resolve_path
+from sftplug.recipe.model import DataSection, MaskingList, ModelSection, Recipe, resolve_path
 from sftplug.recipe.problems import dotted, problem_at, problems_from
 from sftplug.recipe.train_options import problems_in_train
 from sftplug.recipe.yaml import Tree, read_yaml
@@ -273,8 +274,7 @@ def _check_core(recipe: Recipe) -> Iterator[tuple[str, str]]:
     model = recipe.model
     if (model.name_or_path is None) == (model.build is None):
         yield "model", "needs exactly one of `name_or_path` and `build`."
-    if model.trust_remote_code and model.revision is None:
-        yield "model.trust_remote_code", "runs code that comes with the model: pin `model.revision` to a commit."
+    yield from _check_remote_code(model)
     name = model.name_or_path
     if name and Path(name).is_absolute() and not Path(name).is_dir():
         yield "model.name_or_path", f"the folder {name} does not exist."
@@ -286,6 +286,18 @@ def _check_core(recipe: Recipe) -> Iterator[tuple[str, str]]:
                 yield from _check_masking(f"data.{split}[{index}].masking", source.masking)
     yield from _check_evaluation(recipe)
     yield from _check_weights(recipe)
+
+
+def _check_remote_code(model: ModelSection) -> Iterator[tuple[str, str]]:
+    """Code from the Hub must be what its reader has read; that in a folder is what stands there."""
+    if not model.trust_remote_code or model.name_or_path is None or Path(model.name_or_path).is_dir():
+        return
+    if re.fullmatch(r"[0-9a-f]{40}", model.revision or "") is None:
+        found = "" if model.revision is None else f" '{model.revision}' is none: branches and tags can be moved."
+        yield (
+            "model.trust_remote_code",
+            f"runs code that comes with the model: pin `model.revision` to a commit, 40 hexadecimal digits.{found}",
+        )
 
 
 def _check_masking(where: str, masking: MaskingList) -> Iterator[tuple[str, str]]:

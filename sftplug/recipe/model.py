@@ -105,7 +105,9 @@ class ModelSection(Section):
     revision: str | None = None
     """Commit, tag or branch on the Hub. A commit makes a run repeatable."""
     trust_remote_code: bool = False
-    """Run Python code that comes with the model. Demands a pinned `revision`."""
+    """Run Python code that comes with the model. A model on the Hub must be pinned to a commit with `revision`."""
+    use_safetensors: bool = True
+    """Load weights from safetensors only; false takes pickled ones (``pytorch_model.bin``) if there are no others."""
     attn_implementation: str | None = None
     """Attention kernel: ``sdpa``, ``eager``, ``flash_attention_2`` …; null leaves the choice to transformers."""
     add_tokens: tuple[str, ...] = ()

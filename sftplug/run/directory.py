@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from sftplug.errors import RunError
+from sftplug.redact import without_secrets
 from sftplug.run import checkpoints
 from sftplug.run.checkpoints import Checkpoint
 from sftplug.run.files import append_json, read_json_lines, write_json, write_whole
@@ -147,8 +148,8 @@ class RunDirectory:
                 write_whole(self.path / name, "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in kept))
 
     def write(self, name: str, data: Any) -> None:
-        """Write one of the folder's JSON files, whole or not at all."""
-        write_json(self.path / name, data)
+        """Write one of the folder's JSON files, whole or not at all; secrets are left out."""
+        write_json(self.path / name, without_secrets(data))
 
     def write_state(self, state: RunState) -> None:
         """Write ``run.json``."""

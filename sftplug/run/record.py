@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,16 +12,13 @@ import yaml
 from sftplug.recipe import Recipe
 from sftplug.recipe.load import is_plugin_file
 from sftplug.recipe.problems import dotted
+from sftplug.redact import without_secrets
 from sftplug.run.directory import RunDirectory
 from sftplug.run.files import write_whole
 
 if TYPE_CHECKING:
     from sftplug.recipe import LoadedRecipe
 
-HIDDEN = "(not kept)"
-# Not every token is one: `pad_token` and its like are text.
-_SECRET = re.compile(r"^token$|(hub|access|auth|api)_(token|key)$|password$|secret$")
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 _COPIES = "plugins"
 
 
@@ -43,21 +39,11 @@ def record_recipe(directory: RunDirectory, loaded: LoadedRecipe) -> None:
 
 def recorded(recipe: Recipe) -> dict[str, Any]:
     """Return the resolved recipe as it is kept: plain data, plugin files as their copies, secrets left out."""
-    data: dict[str, Any] = _without_secrets(recipe.model_dump(mode="json"))
+    data: dict[str, Any] = without_secrets(recipe.model_dump(mode="json"))
     data["plugins"] = [
         f"./{_COPIES}/{Path(name).name}" if is_plugin_file(name) else name for name in map(str, data["plugins"])
     ]
     return data
-
-
-def _without_secrets(value: Any, key: str = "") -> Any:
-    if isinstance(value, dict):
-        return {name: _without_secrets(item, name) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_without_secrets(item) for item in value]
-    if isinstance(value, str):
-        return HIDDEN if _SECRET.search(key) else _CREDENTIALS.sub("", value)
-    return value
 
 
 def leaves(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:
