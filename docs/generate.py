@@ -6,18 +6,22 @@ import inspect
 import sys
 from pathlib import Path
 
+from kinds import kinds_page
 from measured import adapters_page, quantizations_page
+from packages import package_files
 
 from sftplug import hookspecs
+from sftplug.components import Component
 from sftplug.plugins import load_plugins
-from sftplug.registry import HOOKS, build_registry
+from sftplug.recipe.describe import options_of
+from sftplug.registry import HOOKS, Registry, build_registry
 
 FOLDER = Path(__file__).parent
 
 
 def hooks_page() -> str:
     """Return the page of hooks, in call order, each with its exact signature."""
-    lines = ["# Hooks", "", str(inspect.getdoc(hookspecs)), ""]
+    lines = ["# Hooks", "", str(inspect.getdoc(hookspecs)), "", _MORE, ""]
     for name, spec in vars(hookspecs).items():
         if name.startswith("sftplug_"):
             signature = str(inspect.signature(spec)).replace("'", "")
@@ -25,9 +29,15 @@ def hooks_page() -> str:
     return "\n".join(lines)
 
 
-def components_page() -> str:
+_MORE = (
+    "When each of them is called, and what a plugin does in between, is told in [how a run goes](how-a-run-goes.md); "
+    "the classes that are offered are in [the kinds](kinds.md). An implementation may leave out arguments that it does "
+    "not need."
+)
+
+
+def components_page(registry: Registry) -> str:
     """Return the page of built-in components, each with its options."""
-    registry = build_registry(load_plugins())
     lines = ["# Components", "", _INTRODUCTION, ""]
     for hook, kind in HOOKS.items():
         lines += [f"## {kind.__name__} (`{hook}`)", "", str(inspect.getdoc(kind)), ""]
@@ -44,32 +54,54 @@ _INTRODUCTION = (
 )
 
 
-def _options(component) -> list[str]:
-    fields = {name: field for name, field in component.model_fields.items() if name != "type"}
-    if not fields:
+def _options(component: type[Component]) -> list[str]:
+    options = options_of(component)
+    if not options:
         return []
-    rows = ["| option | default | |", "|---|---|---|"]
-    for name, field in fields.items():
-        default = "required" if field.is_required() else f"`{field.default!r}`"
-        rows.append(f"| `{name}` | {default} | {' '.join(str(field.description).split())} |")
+    rows = ["| option | type | default | |", "|---|---|---|---|"]
+    rows += [f"| `{o.name}` | {_cell(o.type)} | {_default(o.default)} | {_cell(o.description)} |" for o in options]
     return [*rows, ""]
 
 
-PAGES = {
-    "hooks.md": hooks_page,
-    "components.md": components_page,
-    "adapters.md": adapters_page,
-    "quantizations.md": quantizations_page,
-}
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _default(text: str) -> str:
+    return text if text == "required" else f"`{_cell(text)}`"
+
+
+def files() -> dict[str, str]:
+    """Return path below this folder -> text of everything that is generated."""
+    registry = build_registry(load_plugins())
+    return {
+        "hooks.md": hooks_page(),
+        "kinds.md": kinds_page(),
+        "components.md": components_page(registry),
+        "adapters.md": adapters_page(),
+        "quantizations.md": quantizations_page(),
+        **package_files(registry),
+    }
 
 
 def main() -> None:
-    """Write the pages, or check them."""
-    stale = [name for name, page in PAGES.items() if _is_stale(FOLDER / name, page())]
-    if "--check" in sys.argv and stale:
-        sys.exit(f"stale: {', '.join(stale)}. Run python docs/generate.py")
+    """Write the files, or check them."""
+    wanted = files()
+    stale = [name for name, text in wanted.items() if _is_stale(FOLDER / name, text)]
+    left = [file for file in _package_files_here() if file not in wanted]
+    if "--check" in sys.argv and stale + left:
+        sys.exit(f"stale: {', '.join(stale + left)}. Run python docs/generate.py")
+    for name in left:
+        (FOLDER / name).unlink()
     for name in stale:
-        (FOLDER / name).write_text(PAGES[name](), encoding="utf-8")
+        (FOLDER / name).parent.mkdir(parents=True, exist_ok=True)
+        (FOLDER / name).write_text(wanted[name], encoding="utf-8")
+
+
+def _package_files_here() -> list[str]:
+    """Return the files of the tutorial's packages that are here, without what Python and pip leave beside them."""
+    files = (file.relative_to(FOLDER) for file in sorted((FOLDER / "tutorial").rglob("*")) if file.is_file())
+    return [file.as_posix() for file in files if not any(part.startswith((".", "__", "run")) for part in file.parts)]
 
 
 def _is_stale(file: Path, text: str) -> bool:
