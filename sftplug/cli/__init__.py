@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from sftplug.cli.chat import chat
 from sftplug.cli.check import check
 from sftplug.cli.explain import explain
 from sftplug.cli.merge import merge
@@ -39,6 +40,7 @@ app.command()(explain)
 app.command()(plan)
 app.command()(replay)
 app.command()(merge)
+app.command()(chat)
 app.command()(report)
 app.command()(push)
 app.add_typer(recipes, name="recipes")

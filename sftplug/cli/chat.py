@@ -1,0 +1,89 @@
+"""``sftplug chat``"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sftplug.cli.options import Verbose, be_verbose
+from sftplug.cli.runs import Json, Run, open_run
+
+if TYPE_CHECKING:
+    from sftplug.ship.chat import Conversation
+
+RESET, QUIT = "/reset", "/quit"
+
+
+def chat(  # noqa: PLR0913 - an argument is an option of the command
+    run: Run,
+    prompt: Annotated[str | None, typer.Option("--prompt", metavar="TEXT", help="Answer this, and end.")] = None,
+    compare_base: Annotated[bool, typer.Option("--compare-base", help="Show the base model's answer beside.")] = False,
+    system: Annotated[str | None, typer.Option("--system", metavar="TEXT", help="System prompt.")] = None,
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer.")] = 256,
+    temperature: Annotated[
+        float, typer.Option("--temperature", min=0.0, help="0 takes the most likely token each time.")
+    ] = 0.0,
+    top_p: Annotated[float, typer.Option("--top-p", min=0.0, max=1.0, help="Draw from this share only.")] = 1.0,
+    top_k: Annotated[int, typer.Option("--top-k", min=1, help="Draw from so many tokens only.")] = 50,
+    seed: Annotated[int | None, typer.Option("--seed", help="Draw the same answer each time.")] = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Talk to the model that RUN has trained, with the template that it was trained with.
+
+    Each line is a message; /reset begins a new conversation, /quit or the end of the input ends. In a pipe, messages
+    come from the input, a line each, and the output holds the answers alone.
+    """
+    be_verbose(verbose)
+    directory, loaded = open_run(run)
+    from sftplug.ship.chat import Sampling, open_chat
+
+    sampling = Sampling(max_new_tokens, temperature, top_p, top_k, seed)
+    tuned, base = open_chat(directory, loaded.recipe, sampling, system, compare=compare_base)
+    for line in [prompt] if prompt is not None else _lines():
+        if line == RESET:
+            for conversation in filter(None, (tuned, base)):
+                conversation.reset()
+        elif as_json:
+            _answer_as_json(line, tuned, base)
+        else:
+            _answer(line, tuned, base)
+
+
+def _lines() -> Iterator[str]:
+    """Yield what the user says, until there is no more."""
+    interactive = sys.stdin.isatty()
+    if interactive:
+        typer.echo(f"{RESET} begins anew, {QUIT} ends.", err=True)
+    while True:
+        if interactive:
+            typer.echo("> ", nl=False, err=True)
+        line = sys.stdin.readline()
+        if not line or line.strip() == QUIT:
+            return
+        if line.strip():
+            yield line.strip()
+
+
+def _answer(line: str, tuned: Conversation, base: Conversation | None) -> None:
+    if base is None:
+        tuned.ask(line, lambda text: typer.echo(text, nl=False))
+        typer.echo()
+        return
+    from rich.markup import escape
+    from rich.table import Table
+
+    from sftplug.cli.display import show
+
+    table = Table("base", "tuned")
+    table.add_row(escape(base.ask(line)), escape(tuned.ask(line)))
+    show(table)
+
+
+def _answer_as_json(line: str, tuned: Conversation, base: Conversation | None) -> None:
+    before = {"base": base.ask(line)} if base is not None else {}
+    typer.echo(json.dumps({"prompt": line, **before, "answer": tuned.ask(line)}, ensure_ascii=False))

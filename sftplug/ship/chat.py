@@ -1,0 +1,125 @@
+"""Talk to what a run has trained, with the template that it was trained with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sftplug.models import load_base
+from sftplug.ship.tuned import is_adapter, load_tuned, load_tuned_tokenizer, placed
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from sftplug.recipe import Recipe
+    from sftplug.run import RunDirectory
+
+Tell = Callable[[str], object]
+"""Takes the next piece of an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How answers are drawn."""
+
+    max_new_tokens: int = 256
+    temperature: float = 0.0
+    """0 takes the most likely token each time."""
+    top_p: float = 1.0
+    top_k: int = 50
+    seed: int | None = None
+
+    def options(self) -> dict[str, Any]:
+        """Return the options of generation."""
+        if not self.temperature:
+            return {"max_new_tokens": self.max_new_tokens, "do_sample": False}
+        drawn = {"temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k}
+        return {"max_new_tokens": self.max_new_tokens, "do_sample": True, **drawn}
+
+
+@dataclass(slots=True)
+class Conversation:
+    """One model in conversation: it remembers what was said."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    generation: Any
+    """The run's generation configuration: the tokens that end an answer, the padding token."""
+    sampling: Sampling
+    system: str | None = None
+    base: bool = False
+    """Whether the adapter is left out."""
+    messages: list[dict[str, str]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin."""
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything but the system prompt."""
+        self.messages = [{"role": "system", "content": self.system}] if self.system is not None else []
+
+    def ask(self, text: str, tell: Tell = lambda _: None) -> str:
+        """Return the answer to `text`; `tell` gets it piece by piece."""
+        import torch
+
+        prompt = self._prompt(text)
+        inputs = self.tokenizer(prompt, return_tensors="pt", add_special_tokens=not self.tokenizer.chat_template)
+        if self.sampling.seed is not None:
+            torch.manual_seed(self.sampling.seed)
+        with _without_adapter(self.model) if self.base else nullcontext(), torch.inference_mode():
+            out = self.model.generate(
+                **inputs.to(self.model.device),
+                streamer=_streamer(self.tokenizer, tell),
+                eos_token_id=self.generation.eos_token_id,
+                pad_token_id=self.generation.pad_token_id,
+                **self.sampling.options(),
+            )
+        reply = out[0, inputs["input_ids"].shape[1] :]
+        answer = str(self.tokenizer.decode(reply, skip_special_tokens=True)).strip()
+        self.messages.append({"role": "assistant", "content": answer})
+        return answer
+
+    def _prompt(self, text: str) -> str:
+        """Return what the model continues: the conversation in the template of training, or the text itself."""
+        self.messages.append({"role": "user", "content": text})
+        if not self.tokenizer.chat_template:
+            return text
+        return str(self.tokenizer.apply_chat_template(self.messages, tokenize=False, add_generation_prompt=True))
+
+
+def _streamer(tokenizer: PreTrainedTokenizerBase, tell: Tell) -> Any:
+    """Return transformers' streamer, which hands over whole words, with `tell` in the place of print."""
+    from transformers import TextStreamer
+
+    class Streamer(TextStreamer):  # type: ignore[misc]
+        def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+            tell(text)
+
+    return Streamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
+
+
+@contextmanager
+def _without_adapter(model: Any) -> Iterator[None]:
+    if hasattr(model, "disable_adapter"):
+        with model.disable_adapter():
+            yield
+    else:
+        yield
+
+
+def open_chat(
+    directory: RunDirectory, recipe: Recipe, sampling: Sampling, system: str | None, *, compare: bool
+) -> tuple[Conversation, Conversation | None]:
+    """Return a conversation with the trained model, and one with its base if they are to be compared."""
+    from transformers import GenerationConfig
+
+    model, tokenizer = load_tuned(directory, recipe), load_tuned_tokenizer(directory)
+    generation = GenerationConfig.from_pretrained(str(directory.path))
+    tuned = Conversation(model, tokenizer, generation, sampling, system)
+    if not compare:
+        return tuned, None
+    base = model if is_adapter(directory.path) else placed(load_base(recipe))
+    return tuned, Conversation(base, tokenizer, generation, sampling, system, base=True)

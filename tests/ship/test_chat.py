@@ -1,0 +1,63 @@
+"""Talking to a trained model, in a pipe and with its base beside it."""
+
+import json
+
+import torch
+
+QUESTION = "Question 3: red or gold?"
+
+
+def greedy(run, *, base=False):
+    """Return the answer that plain transformers and peft give."""
+    from peft import AutoPeftModelForCausalLM
+    from transformers import AutoTokenizer, GenerationConfig
+
+    tokenizer = AutoTokenizer.from_pretrained(run)
+    model = AutoPeftModelForCausalLM.from_pretrained(run, dtype=torch.float32)
+    model = model.unload() if base else model
+    prompt = tokenizer.apply_chat_template(
+        [{"role": "user", "content": QUESTION}], add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    config = GenerationConfig.from_pretrained(run)
+    out = model.generate(**prompt, max_new_tokens=12, do_sample=False, eos_token_id=config.eos_token_id)
+    return tokenizer.decode(out[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+
+
+def test_a_prompt_is_answered_as_transformers_answers_it_with_the_base_beside(lora_run, command):
+    result = command("chat", lora_run, "--prompt", QUESTION, "--max-new-tokens", 12, "--compare-base", "--json")
+    assert result.exit_code == 0, result.exception
+    told = json.loads(result.output)
+    assert told == {"prompt": QUESTION, "base": greedy(lora_run, base=True), "answer": greedy(lora_run)}
+    assert told["base"] != told["answer"]
+    result = command("chat", lora_run, "--prompt", QUESTION, "--max-new-tokens", 12, "--compare-base")
+    assert result.output.split()[:2] == ["base", "tuned"]
+    assert told["answer"] in result.output
+
+
+def test_in_a_pipe_the_output_is_the_answers_alone(lora_run, command):
+    lines = f"{QUESTION}\n\n/reset\n{QUESTION}\n/quit\nnever asked\n"
+    result = command("chat", lora_run, "--max-new-tokens", 12, input=lines)
+    assert result.exit_code == 0, result.exception
+    answer = command("chat", lora_run, "--max-new-tokens", 12, "--prompt", QUESTION).output.strip()
+    assert answer == greedy(lora_run)
+    assert [line.strip() for line in result.output.splitlines() if line.strip()] == answer.splitlines() * 2
+
+
+def test_what_was_said_and_the_system_prompt_are_remembered_until_reset(full_run):
+    from sftplug.recipe import load_recipe
+    from sftplug.run import RunDirectory
+    from sftplug.ship.chat import Sampling, open_chat
+
+    directory = RunDirectory(full_run)
+    recipe = load_recipe(str(full_run / "recipe.yaml")).recipe
+    sampling = Sampling(max_new_tokens=4, temperature=1.5, seed=3)
+    tuned, base = open_chat(directory, recipe, sampling, "Be brief.", compare=True)
+    pieces = []
+    first = tuned.ask("a", pieces.append)
+    assert "".join(pieces).strip() == first
+    tuned.ask("b")
+    assert [message["role"] for message in tuned.messages] == ["system", "user", "assistant", "user", "assistant"]
+    tuned.reset()
+    assert tuned.messages == [{"role": "system", "content": "Be brief."}]
+    assert tuned.ask("a") == first  # drawn, but with the same seed
+    assert base.model is not tuned.model
