@@ -88,8 +88,8 @@ class SftplugTrainer(SFTTrainer):  # type: ignore[misc]
     ) -> Any:
         """Return the loss of a micro-batch. Raises TrainingError when it is not finite."""
         ours = {name: inputs.pop(name, None) for name in ("weights", "provenance", "real_tokens")}
-        seen, on_cpu = self._total_train_tokens, inputs["input_ids"].device.type == "cpu"
-        if self.model.training and ours["weights"] is None and ours["provenance"] is None and not on_cpu:
+        seen, plain = self._total_train_tokens, ours["weights"] is None and ours["provenance"] is None
+        if plain and self.model.training and self._fused():
             result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             self._total_train_tokens = seen
         else:
@@ -128,6 +128,10 @@ class SftplugTrainer(SFTTrainer):  # type: ignore[misc]
         with torch.no_grad():
             return model(**{name: value for name, value in inputs.items() if name != "labels"})
 
+    def _fused(self) -> bool:
+        """Whether TRL's fused head is the fast way: it is where there is an accelerator."""
+        return bool(self.args.device.type != "cpu")
+
     def _token_losses(self, model: nn.Module, inputs: dict[str, Any], labels: Tensor) -> tuple[Tensor, Any]:
         """Return (B, L-1) the negative log-likelihood of each token but the first, and the model's outputs.
 
@@ -135,7 +139,7 @@ class SftplugTrainer(SFTTrainer):  # type: ignore[misc]
         """
         if self.aux_loss_enabled:  # only then do the outputs hold it
             inputs = {**inputs, "output_router_logits": True}
-        if labels.device.type != "cpu":
+        if self._fused():
             outputs = model(**inputs, use_cache=False, fused_lm_head=True)
             return -outputs.log_probs[:, -(labels.shape[1] - 1) :], outputs  # prompt tuning puts tokens before the row
         targets = labels[:, 1:]
@@ -312,7 +316,8 @@ class SftplugTrainer(SFTTrainer):  # type: ignore[misc]
         self._total_loss_scalar = progress["loss_total"]
         self._globalstep_last_logged = progress["logged_at"]
         self._initial_global_step = 0  # the mean loss is that of all steps
-        self.tallies["train"].from_state(progress["tally"], self.args.device)
+        if "tally" in progress:  # not in checkpoints of older versions
+            self.tallies["train"].from_state(progress["tally"], self.args.device)
         self._metrics["train"].update({name: list(values) for name, values in progress["metrics"].items()})
 
     def mean_loss(self) -> float:

@@ -356,6 +356,32 @@ def test_a_plugin_splits_the_loss_by_whatever_it_likes_and_training_stops_by_tha
     assert all(thought == pytest.approx(reasoning, abs=1e-12) for thought, reasoning, _ in found)
 
 
+@pytest.mark.parametrize("weighted", [True, False])
+def test_the_fused_head_of_accelerators_gives_the_same_numbers(train, two_sources, monkeypatch, weighted):
+    """It runs on CPUs too, only slower: the losses are the same, and TRL's own metrics are logged beside them."""
+    from sftplug.trainer import SftplugTrainer
+
+    masking = [] if weighted else ["masking=assistant"]
+    steps = [*two_sources, *masking, "train.max_steps=4", "train.gradient_accumulation_steps=2"]
+    plain = train(*steps, output="plain", **LOSS_BY)
+    monkeypatch.setattr(SftplugTrainer, "_fused", lambda self: True)
+    fused = train(*steps, output="fused", **LOSS_BY)
+    trl = train(*steps, output="trl")
+    names = [name for entry in plain.metrics() for name in entry if "loss" in name]
+    assert len(names) > 20
+    for name in dict.fromkeys(names):
+        assert np.array(measured(fused, name)) == pytest.approx(np.array(measured(plain, name)), abs=1e-4), name
+    noted = ("loss", "entropy", "mean_token_accuracy")
+    assert np.array(measured(fused, *noted)) == pytest.approx(np.array(measured(trl, *noted)), abs=1e-6)
+
+
+def test_rows_prepared_without_a_split_are_not_prepared_again_for_one(train, two_sources):
+    train(*two_sources, "train.max_steps=1", output="without", **samples())
+    assert "nothing was tokenized" not in train.said
+    train(*two_sources, "train.max_steps=1", **LOSS_BY)
+    assert "nothing was tokenized" in train.said
+
+
 def test_names_of_sources_are_as_short_as_they_can_be():
     from sftplug.tally import short_names
 
