@@ -109,6 +109,8 @@ class SftplugTrainer(SFTTrainer):  # type: ignore[misc]
 
         A mixture of experts with an auxiliary loss adds its coefficient times that, the mean over the micro-batches.
         """
+        if self.model.training:
+            self._refuse_cut_rows()
         labels, given = inputs["labels"], ours["weights"]
         weights = ((labels != IGNORED).float() if given is None else given)[:, 1:]
         nll, outputs = self._token_losses(model, inputs, labels)
@@ -122,6 +124,15 @@ class SftplugTrainer(SFTTrainer):  # type: ignore[misc]
             batches = 1 if items is None else self.current_gradient_accumulation_steps
             loss = loss + self._coefficient() * outputs.aux_loss / batches
         return loss
+
+    def _refuse_cut_rows(self) -> None:
+        """Raise TrainingError where each device has a piece of every row: weights are not cut with it."""
+        parallel = self.accelerator.parallelism_config
+        if parallel is not None and (parallel.cp_enabled or parallel.sp_enabled):
+            raise TrainingError(
+                "context and sequence parallelism cut rows into pieces, and loss weights other than 0 and 1, and "
+                "callbacks that split the loss, need them whole. Leave out one or the other."
+            )
 
     def _with_logits(self, model: nn.Module, inputs: Mapping[str, Any]) -> Any:
         """Return the model's own outputs: nothing of ours asks for them, but a caller may."""

@@ -1,7 +1,11 @@
 """Callbacks, driven as a user drives them: from the command line, read back from the folder of the run."""
 
+import json
+import os
+import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +18,7 @@ from sftplug import PARTS, ROLE_CODES, RecipeError, RunDirectory, TrainingError
 from sftplug.cli import app
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+QUIET = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 PROMPTS = ["Question 3: red or blue?", "Question 4: north or south?"]
 
 
@@ -373,6 +378,42 @@ def test_the_fused_head_of_accelerators_gives_the_same_numbers(train, two_source
         assert np.array(measured(fused, name)) == pytest.approx(np.array(measured(plain, name)), abs=1e-4), name
     noted = ("loss", "entropy", "mean_token_accuracy")
     assert np.array(measured(fused, *noted)) == pytest.approx(np.array(measured(trl, *noted)), abs=1e-6)
+
+
+def test_rows_that_are_cut_over_devices_are_refused(train, prepared, two_sources, monkeypatch):
+    from sftplug.models import load_model
+    from sftplug.recipe import load_recipe
+    from sftplug.training import make_trainer
+
+    file = train.file(**LOSS_BY)
+    recipe = load_recipe(str(file), two_sources).recipe
+    trainer = make_trainer(recipe, load_model(recipe), prepared(file, *two_sources))
+    batch = next(iter(trainer.get_train_dataloader()))
+    cut = SimpleNamespace(cp_enabled=True, sp_enabled=False, sp_backend=None)
+    monkeypatch.setattr(type(trainer.accelerator), "parallelism_config", property(lambda self: cut))
+    with pytest.raises(TrainingError, match="sequence parallelism cut rows into pieces, and loss weights"):
+        trainer.compute_loss(trainer.model, batch)
+
+
+@pytest.mark.slow
+def test_two_processes_log_what_one_does(train, two_sources):
+    """Sums are those over both; of 11 held-out rows in batches of 2 each, the one seen twice counts once."""
+    script, file = Path(__file__).parent / "two_processes.py", train.file(**LOSS_BY)
+    steps = ["train.max_steps=2", "train.save_strategy=no", "train.use_cpu=true", "train.eval_strategy=steps",
+             "train.eval_steps=2", "train.train_sampling_strategy=sequential"]  # fmt: skip
+    found = []
+    for command, size in [([], 4), (["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"], 2)]:
+        sizes = [f"train.per_device_{mode}_batch_size={size}" for mode in ("train", "eval")]
+        arguments = [sys.executable, *command, script, file, *two_sources, *steps, *sizes]
+        result = subprocess.run(arguments, capture_output=True, text=True, check=False, env={**os.environ, **QUIET})
+        assert result.returncode == 0, result.stderr
+        found.append(json.loads(result.stdout.strip().splitlines()[-1]))
+    one, two = found
+    assert [entry["step"] for entry in one] == [1, 2, 2]
+    for alone, both in zip(one, two, strict=True):
+        names = [name for name in alone if "loss" in name or "share/" in name]
+        assert len(names) > 10
+        assert [both[name] for name in names] == pytest.approx([alone[name] for name in names], abs=1e-5)
 
 
 def test_rows_prepared_without_a_split_are_not_prepared_again_for_one(train, two_sources):
