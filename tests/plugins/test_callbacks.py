@@ -389,6 +389,7 @@ def test_rows_that_are_cut_over_devices_are_refused(train, prepared, two_sources
     recipe = load_recipe(str(file), two_sources).recipe
     trainer = make_trainer(recipe, load_model(recipe), prepared(file, *two_sources))
     batch = next(iter(trainer.get_train_dataloader()))
+    trainer.model.train()
     cut = SimpleNamespace(cp_enabled=True, sp_enabled=False, sp_backend=None)
     monkeypatch.setattr(type(trainer.accelerator), "parallelism_config", property(lambda self: cut))
     with pytest.raises(TrainingError, match="sequence parallelism cut rows into pieces, and loss weights"):
