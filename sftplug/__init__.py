@@ -23,6 +23,7 @@ from sftplug.conversation import ROLES, Conversation, Message, Row, ToolCall
 from sftplug.errors import (
     DataError,
     Interrupted,
+    LaunchError,
     MaskError,
     MissingLibraryError,
     ModelError,
@@ -71,6 +72,7 @@ __all__ = [
     "Field",
     "InputPath",
     "Interrupted",
+    "LaunchError",
     "LengthPolicy",
     "LibrarySource",
     "LongRow",

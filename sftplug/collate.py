@@ -72,3 +72,17 @@ def _positions(lengths: Sequence[int], length: int) -> Tensor:
     """Return (length,) positions that start anew with each document; the padding is a document of its own."""
     padding = length - sum(lengths)
     return torch.cat([torch.arange(part) for part in (*lengths, padding)])
+
+
+def blank_rows(batch: dict[str, Tensor], first: int, rows: int) -> None:
+    """Take the rows from the `first` on out of a batch of `rows`, in place: no label, no weight, no token counts."""
+    where: tuple[slice, ...] = (slice(first, None),)
+    if len(batch["labels"]) < rows:  # laid end to end: each row begins at position 0, and so does the padding
+        starts = [*(batch["position_ids"][0] == 0).nonzero().flatten().tolist(), batch["labels"].shape[1]]
+        where = (slice(None), slice(starts[min(first, len(starts) - 1)], None))
+        batch["real_tokens"].clamp_(max=int(where[1].start))
+    else:
+        batch["real_tokens"][first:] = 0
+    batch["labels"][where] = IGNORED
+    if "weights" in batch:
+        batch["weights"][where] = 0.0

@@ -11,6 +11,7 @@ SftplugError
 ├── ModelError             the model, its tokenizer or its modules do not fit the recipe
 ├── RunError               a run's folder that cannot be used: taken, unwritable, of another recipe, damaged
 ├── TrainingError          training was stopped before it could do harm
+├── LaunchError            one of several processes failed; names its rank
 └── Interrupted            a signal ended the run, after a checkpoint
 """
 
@@ -100,6 +101,14 @@ class TrainingError(SftplugError):
 
 class RunError(SftplugError):
     """A run's folder cannot be used: another run has it, it cannot be written, or it is not what was asked for."""
+
+
+class LaunchError(SftplugError):
+    """One of several processes failed, and the others were ended; the text names its rank and its own last words."""
+
+    def __init__(self, text: str, exit_code: int = 1) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code
 
 
 class Interrupted(SftplugError):

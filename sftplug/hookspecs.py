@@ -3,6 +3,9 @@
 There are two sorts. *Offer hooks* are collecting: each plugin returns a list of component classes, from which a
 recipe chooses by name. *Moment hooks* observe the boundaries of a run; they return nothing and change nothing. What
 must transform what another plugin made is not a hook but a component, listed in order in the recipe.
+
+Of several processes that train together, the main one tells the plugins of these moments; of `sftplug_trainer_created`,
+which is where callbacks are added, each of them does.
 """
 
 from __future__ import annotations

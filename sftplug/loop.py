@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from sftplug.errors import Interrupted, TrainingError
+from sftplug.errors import Interrupted, RunError, TrainingError
+from sftplug.processes import is_main, most, world_size
 from sftplug.run.checkpoints import read_progress
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Guard(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Once, before the first update: every trainable parameter must have got a gradient."""
-        if self._checked:
+        if self._checked or args.deepspeed_plugin is not None:  # DeepSpeed keeps gradients to itself
             return
         self._checked = True
         parameters = dict(kwargs["model"].named_parameters())
@@ -110,6 +111,13 @@ class Stop:
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        """As agreed upon: what several processes do next, all of them do."""
+        self._seen: int | None = None
+
+    def agree(self) -> bool:
+        """Whether a signal has come to any of the processes; all of them ask at the same points."""
+        self.signal = most(self._seen or 0) or None
+        return self.signal is not None
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -127,11 +135,28 @@ class Stop:
                 signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.signal = number
+        self._seen = number
+        name = signal.Signals(number).name
+        if world_size() > 1:  # a launcher may repeat a signal, and kills those that take too long
+            if is_main():
+                sys.stderr.write(f"{name}: the step ends, then a checkpoint is saved.\n")
+            return
         for other in (signal.SIGINT, signal.SIGTERM):
             signal.signal(other, signal.SIG_DFL)
-        name = signal.Signals(number).name
         sys.stderr.write(f"{name}: the step ends, then a checkpoint is saved; a second signal ends the run at once.\n")
+
+
+class Begin(TrainerCallback):  # type: ignore[misc]
+    """Looks at what is about to be trained, when all is in place and before the first step."""
+
+    def __init__(self, look: Callable[[], None]) -> None:
+        self._look = look
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Look."""
+        self._look()
 
 
 class GoOn(TrainerCallback):  # type: ignore[misc]
@@ -145,6 +170,12 @@ class GoOn(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Set the counts, which the trainer has just set to zero."""
+        before, now = self._checkpoint.progress.get("processes", 1), world_size()
+        if before != now:
+            raise RunError(
+                f"{self._checkpoint.path} was written by {before} processes, and {now} would go on: with other batches "
+                "and other random numbers, it would be another run."
+            )
         self._trainer.go_on(read_progress(self._checkpoint.path, args.process_index))
 
 
@@ -177,7 +208,7 @@ class Flow(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Save when a signal asked for it; wait for the end of the epoch if that comes next."""
-        control.should_save |= self._stop.signal is not None
+        control.should_save |= self._stop.agree()
         if is_last_of_epoch(state):
             self._due, control.should_save = control.should_save, False
 
@@ -186,14 +217,14 @@ class Flow(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         """Save what has waited."""
         self._epoch_ended = True
-        control.should_save |= self._due or self._stop.signal is not None
+        control.should_save |= self._stop.agree() or self._due
         self._due = False
         if self._over:
             control.should_save = control.should_evaluate = control.should_log = False
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """A signal that came during an evaluation is met after it."""
-        if self._stop.signal is not None and (self._epoch_ended or not is_last_of_epoch(state)):
+        if self._stop.agree() and (self._epoch_ended or not is_last_of_epoch(state)):
             control.should_save = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

@@ -45,21 +45,26 @@ def cache_folder() -> Path:
 def _built(builder: ModelBuilder) -> Path:
     folder = cache_folder() / "models" / f"{builder.type}-{_fingerprint(builder)}"
     if not folder.is_dir():
+        from filelock import FileLock
+
         quiet_libraries()
         quiet_progress_bars()
         folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
-            with blaming(builder, "build"):
-                builder.build(unfinished)
-            # A folder with the final name is always whole, however the run ends.
-            unfinished.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # else another process was faster, with the same result
-                raise
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+        with FileLock(f"{folder}.lock"):  # of several processes, one builds it
+            if not folder.is_dir():
+                _build(builder, folder)
     return folder
+
+
+def _build(builder: ModelBuilder, folder: Path) -> None:
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        with blaming(builder, "build"):
+            builder.build(unfinished)
+        # A folder with the final name is always whole, however the run ends.
+        unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _fingerprint(builder: ModelBuilder) -> str:
@@ -169,16 +174,17 @@ def check_positions(recipe: Recipe, longest: int) -> None:
 # --- with weights -----------------------------------------------------------------------------------------------------
 
 
-def load_model(recipe: Recipe) -> PreTrainedModel:
+def load_model(recipe: Recipe, **sharding: Any) -> PreTrainedModel:
     """Return the base model in the numbers that the recipe's quantization says, ready for the adapter.
 
+    `sharding` are more arguments of ``from_pretrained``, which split it between processes.
     Raises ModelError when the weights cannot be had, or when the adapter does not fit the model.
     """
     quiet_libraries()
     problems = check_model(recipe)
     if problems:
         raise ModelError("the adapter does not fit the model:\n" + "\n".join(f"  {text}" for text in problems))
-    model = load_base(recipe)
+    model = load_base(recipe, **sharding)
     with blaming(recipe.adapter, "prepare_model"):
         recipe.adapter.prepare_model(model)
     return model
@@ -197,7 +203,7 @@ def _lacks_safetensors(path: str | Path, error: Exception) -> bool:
     return isinstance(error, OSError) and ".safetensors" in str(error)
 
 
-def load_base(recipe: Recipe, folder: Path | None = None) -> PreTrainedModel:
+def load_base(recipe: Recipe, folder: Path | None = None, **sharding: Any) -> PreTrainedModel:
     """Return the model in the numbers that the recipe's quantization says: the base, or what a run saved in `folder`.
 
     Raises ModelError when the weights cannot be had.
@@ -211,7 +217,7 @@ def load_base(recipe: Recipe, folder: Path | None = None) -> PreTrainedModel:
     if recipe.model.attn_implementation:
         options["attn_implementation"] = recipe.model.attn_implementation
     only = recipe.model.use_safetensors
-    path, arguments = folder or base_model_path(recipe), load_kwargs(recipe.quantization)
+    path, arguments = folder or base_model_path(recipe), {**load_kwargs(recipe.quantization), **sharding}
     try:
         model = AutoModelForCausalLM.from_pretrained(path, **options, use_safetensors=only or None, **arguments)
     except (OSError, ValueError, ImportError, RuntimeError) as error:

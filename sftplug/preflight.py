@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from sftplug.errors import SftplugError
+from sftplug.launch import launch_problems
 from sftplug.models import check_model
 from sftplug.quiet import quiet_libraries
 from sftplug.training import training_arguments
@@ -32,6 +33,7 @@ def problems_before_rows(recipe: Recipe) -> list[str]:
     """Return a sentence for everything in `recipe` that cannot work whatever the rows are."""
     quiet_libraries()
     problems = [f"train.{name}: must be at least {least}, not {value}." for name, least, value in _too_small(recipe)]
+    problems += launch_problems(recipe)
     try:
         problems += _problems_of_trainer(training_arguments(recipe))
     except (ValueError, ImportError) as error:  # TRL's own last word on its options

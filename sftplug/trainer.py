@@ -14,7 +14,7 @@ from torch.utils.data import Sampler
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTTrainer
 
-from sftplug.collate import IGNORED
+from sftplug.collate import IGNORED, blank_rows
 from sftplug.errors import TrainingError
 from sftplug.loop import Clock
 from sftplug.run import checkpoints
@@ -41,6 +41,8 @@ class SftplugTrainer(SFTTrainer):  # type: ignore[misc]
     _total_loss_scalar: float
     clock: Clock = Clock()
     """Runs while the trainer trains; a checkpoint holds what it says."""
+    in_force = ""
+    """How the work is shared by processes, as found in the model when training begins."""
     keep: int | None = None
     """How many checkpoints are kept; the trainer itself would delete an old one before the new one is whole."""
     origins: Origins | None = None
@@ -61,7 +63,11 @@ class SftplugTrainer(SFTTrainer):  # type: ignore[misc]
         By itself it draws from the global random state, which is another one when a run goes on in its second epoch.
         """
         sampler = super()._get_train_sampler(*args, **kwargs)
-        return SeededByEpoch(sampler, self.args) if isinstance(sampler, LengthGroupedSampler) else sampler
+        if not isinstance(sampler, LengthGroupedSampler):
+            return sampler
+        # Batches go to the processes in turn: group for all of them, so that each step has the rows of one process's.
+        sampler.batch_size *= self.args.world_size
+        return SeededByEpoch(sampler, self.args)
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
         """Return the micro-batches of a step and what their loss is divided by: the sum of the weights.
@@ -73,11 +79,29 @@ class SftplugTrainer(SFTTrainer):  # type: ignore[misc]
         self._micro_batch = 0
         batches, count = super().get_batch_samples(*args, **kwargs)
         self.tallies["train"].steps += 1
+        if batches and count is not None and self.accelerator.num_processes > 1:
+            repeated = torch.tensor([self._without_repeated_rows(batches[-1], len(batches))], device=self.args.device)
+            count = count - self.accelerator.gather(repeated).sum()
         if batches and "weights" in batches[0]:
             count = torch.stack([batch["weights"][:, 1:].sum() for batch in batches]).sum().to(self.args.device)
             if self.args.average_tokens_across_devices:
                 count = self.accelerator.gather(count).sum()
         return batches, count
+
+    def _without_repeated_rows(self, batch: dict[str, Tensor], count: int) -> int:
+        """Take rows out of the loss that only fill up the last batches of an epoch; return how many labels that were.
+
+        All processes take as many steps, so the last of them get rows of the epoch's beginning beside their own.
+        `batch` is the last of `count` micro-batches.
+        """
+        size, processes = self._train_batch_size, self.accelerator.num_processes
+        rest = len(self.train_dataset) % (size * processes)
+        if not rest or self.args.dataloader_drop_last or self._epoch_so_far()[1] + count < self._batches_in_epoch():
+            return 0
+        own = min(max(rest - self.args.process_index * size, 0), size)
+        before = int((batch["labels"][:, 1:] != IGNORED).sum())
+        blank_rows(batch, own, size)
+        return before - int((batch["labels"][:, 1:] != IGNORED).sum())
 
     def compute_loss(
         self,
@@ -164,14 +188,14 @@ class SftplugTrainer(SFTTrainer):  # type: ignore[misc]
         nll = logits.new_zeros(targets.shape, dtype=torch.float32)
         return nll.index_add(1, needed, losses.view(targets.shape[0], -1)), outputs
 
-    @staticmethod
-    def _logits_at(model: nn.Module, inputs: dict[str, Any], positions: Tensor) -> tuple[Tensor, Any]:
+    def _logits_at(self, model: nn.Module, inputs: dict[str, Any], positions: Tensor) -> tuple[Tensor, Any]:
         """Return (B, P, V) the logits at `positions`, the others not computed where the model can do so; its outputs.
 
         `positions`: (P,) negative, counted from the end.
         """
-        unwrap = getattr(model, "get_base_model", None)
-        base = unwrap() if callable(unwrap) else model
+        own = self.accelerator.unwrap_model(model)
+        unwrap = getattr(own, "get_base_model", None)
+        base = unwrap() if callable(unwrap) else own
         if "logits_to_keep" in inspect.signature(type(base).forward).parameters:
             outputs = model(**inputs, use_cache=False, logits_to_keep=positions)
             return outputs.logits, outputs
@@ -270,16 +294,25 @@ class SftplugTrainer(SFTTrainer):  # type: ignore[misc]
 
     def rows_of_step(self, first: int, count: int) -> list[int]:
         """Return the training rows in `count` micro-batches of the step under way, drawn once more from the sampler."""
-        loader, progress = self.callback_handler.train_dataloader, float(self.state.epoch or 0)
-        seen = round((progress - int(progress)) * len(loader)) + first
-        loader.set_epoch(int(progress))
-        return [int(row) for batch in islice(iter(loader.batch_sampler), seen, seen + count) for row in batch]
+        epoch, seen = self._epoch_so_far()
+        loader = self.callback_handler.train_dataloader
+        loader.set_epoch(epoch)
+        batches = islice(iter(loader.batch_sampler), seen + first, seen + first + count)
+        return [int(row) for batch in batches for row in batch]
+
+    def _epoch_so_far(self) -> tuple[int, int]:
+        """Return the epoch, from 0, and how many of its micro-batches belong to steps that are done."""
+        progress = float(self.state.epoch or 0)
+        return int(progress), round((progress - int(progress)) * self._batches_in_epoch())
+
+    def _batches_in_epoch(self) -> int:
+        return len(self.callback_handler.train_dataloader)
 
     def _count_tokens(self, real: Tensor) -> None:
         """Count the tokens that are no padding, as TRL's own loss would log them."""
         mode = "train" if self.model.training else "eval"
         if mode == "train":
-            self._total_train_tokens += int(self.accelerator.gather_for_metrics(real).sum())
+            self._total_train_tokens += int(self.accelerator.gather(real.to(self.args.device)).sum())
         self._metrics[mode]["num_tokens"] = [self._total_train_tokens]
 
     # --- checkpoints --------------------------------------------------------------------------------------------------
@@ -297,6 +330,8 @@ class SftplugTrainer(SFTTrainer):  # type: ignore[misc]
                 self.accelerator.wait_for_everyone()
                 if self.args.should_save:
                     self._seal(folder)
+                # A launcher ends the others when one process is gone: none goes on before the checkpoint is whole.
+                self.accelerator.wait_for_everyone()
             except Exception:
                 checkpoints.discard(folder)  # makes room again
                 raise
@@ -311,6 +346,7 @@ class SftplugTrainer(SFTTrainer):  # type: ignore[misc]
     def _progress(self) -> dict[str, Any]:
         """Return what the trainer counts and sums up between two logs, and does not save itself."""
         return {
+            "processes": self.accelerator.num_processes,
             "seconds": self.clock.seconds,
             "tokens": self._total_train_tokens,
             "loss": float(self._tr_loss),
@@ -332,10 +368,11 @@ class SftplugTrainer(SFTTrainer):  # type: ignore[misc]
         self._metrics["train"].update({name: list(values) for name, values in progress["metrics"].items()})
 
     def mean_loss(self) -> float:
-        """Return the mean loss over all steps so far."""
-        total: float = self._total_loss_scalar
+        """Return the mean loss over all steps so far; every process must ask, for each knows a part of it."""
+        total = torch.tensor([self._total_loss_scalar], device=self.args.device)
+        mean = float(self.accelerator.gather(total).mean())
         steps: int = self.state.global_step
-        return total / max(steps, 1)
+        return mean / max(steps, 1)
 
 
 _SHOWN = 20

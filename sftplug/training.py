@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from sftplug.answers import label, load_kwargs, loss_metrics, peft_config, train_options, trainer_callback
 from sftplug.blame import fault
 from sftplug.card import write_card
-from sftplug.errors import PluginError, TrainingError
-from sftplug.models import check_positions, load_model, new_ids
+from sftplug.errors import ModelError, PluginError, TrainingError
+from sftplug.launch import InForce, sharding, strategy_fields, write_config
+from sftplug.models import base_model_path, check_positions, load_model, new_ids
 from sftplug.probe import check_isolation
+from sftplug.processes import is_launched, is_main
 from sftplug.quiet import quiet_libraries
 from sftplug.recipe.train_options import problems_in_train, train_fields
 from sftplug.run import Attempt, begin
@@ -61,31 +63,51 @@ def train(loaded: LoadedRecipe, prepared: Prepared, attempt: Attempt | None = No
     quiet_libraries()
     attempt.record_rows(prepared)
     check_positions(loaded.recipe, prepared.longest)
+    if loaded.recipe.launch is not None and attempt.writes:
+        write_config(loaded.recipe, loaded.recipe.launch, attempt.directory.path)
     # The base model, its weights in the numbers that the quantization says; the adapter says what is trained.
-    model = load_model(loaded.recipe)
+    model = load_model(loaded.recipe, **sharding(loaded.recipe))
     trainer = make_trainer(loaded.recipe, model, prepared)
+    size = measure(trainer.model)  # while it is whole: several processes may split it
     if layout(loaded.recipe) in ("rows", "flat"):
         check_isolation(trainer.model)
     # From here on a signal ends the run after a checkpoint, and a run begun before goes on from its last one.
-    with watched(trainer, attempt):
+    with watched(loaded.recipe, trainer, attempt):
         loaded.call("sftplug_trainer_created", trainer=trainer)
         # The loop: batches of rows, the loss over their trained tokens, an update of the trained parameters.
         trainer.train(resume_from_checkpoint=attempt.resume_from)
         # What inference needs: weights, tokenizer with the chat template, the tokens that end a turn.
         save(loaded, trainer, prepared)
-    result = _result(loaded, trainer)
+    result = _result(loaded, trainer, size)
     attempt.finish(trainer.state.global_step, result)
-    write_card(attempt.directory, loaded.recipe, result.output)
-    _tell_result(loaded, result)
+    if is_main():
+        write_card(attempt.directory, loaded.recipe, result.output)
+        _tell_result(loaded, result)
     return result
 
 
-def _result(loaded: LoadedRecipe, trainer: SftplugTrainer) -> RunResult:
+def join(recipe: Recipe) -> None:
+    """Meet the other processes, if a launcher has started this one. Raises ModelError for options that are no good."""
+    if not is_launched():
+        return
+    quiet_libraries()
+    base_model_path(recipe)  # builds the model if need be; among several, only the main process would save it
+    try:
+        training_arguments(recipe)  # the trainer's options decide what the processes talk through
+    except (ValueError, ImportError) as error:
+        raise ModelError(f"train: {error}") from error
+    if not is_main():
+        from transformers.utils import logging
+
+        logging.set_verbosity_error()  # the main process says it
+
+
+def _result(loaded: LoadedRecipe, trainer: SftplugTrainer, size: Size) -> RunResult:
     return RunResult(
         output=Path(loaded.recipe.output),
         log=tuple(trainer.state.log_history),
         loss=trainer.mean_loss(),
-        size=measure(trainer.model),
+        size=size,
         seconds=trainer.clock.seconds,
         tokens=int(trainer._total_train_tokens),
     )
@@ -146,11 +168,15 @@ def _source_names(recipe: Recipe) -> dict[str, list[str]]:
 
 
 @contextmanager
-def watched(trainer: SftplugTrainer, attempt: Attempt) -> Iterator[None]:
+def watched(recipe: Recipe, trainer: SftplugTrainer, attempt: Attempt) -> Iterator[None]:
     """Record the loop, make it stop at a signal, and let it go on where `attempt` does."""
-    from sftplug.loop import Clock, Flow, GoOn, Recorder, Stop
+    from sftplug.loop import Begin, Clock, Flow, GoOn, Recorder, Stop
+
+    def look() -> None:
+        trainer.in_force = InForce(recipe, trainer).check()
 
     stop = Stop()
+    trainer.add_callback(Begin(look))
     trainer.clock = Clock(attempt.state.seconds)
     if attempt.checkpoint is not None:
         trainer.add_callback(GoOn(trainer, attempt.checkpoint))
@@ -207,6 +233,7 @@ def training_arguments(recipe: Recipe) -> SFTConfig:
         "remove_unused_columns": False,
         # Logits of held-out rows are never gathered: what is measured of them is what callbacks make of the loss.
         "prediction_loss_only": True,
+        **strategy_fields(recipe),
     }
     # Old checkpoints go when the new one is sealed, see `SftplugTrainer.keep`.
     given = {name: value for name, value in recipe.train.items() if name not in (*_CHECKPOINTING, "save_total_limit")}
@@ -250,6 +277,8 @@ def save(loaded: LoadedRecipe, trainer: SftplugTrainer, prepared: Prepared) -> N
     output = Path(loaded.recipe.output)
     with explaining("the trained model cannot be saved", output):
         trainer.save_model(str(output))
+        if not is_main():
+            return
         (output / "training_args.bin").unlink(missing_ok=True)  # a pickle, of what recipe.yaml says
         _generation_config(trainer.model, prepared).save_pretrained(str(output))
 

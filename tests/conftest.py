@@ -64,23 +64,25 @@ def recipe_file(tmp_path):
     return write
 
 
-@pytest.fixture
-def run():
-    """Return a function that trains a recipe file and returns what came of it."""
+def train_file(file, *overrides, overwrite=True, **how):
+    """Train a recipe file in this process and return what came of it."""
     from sftplug.data.prepare import prepare
     from sftplug.models import end_tokens, load_tokenizer
     from sftplug.recipe import load_recipe
     from sftplug.run import begin
     from sftplug.training import train
 
-    def go(file, *overrides, overwrite=True, **how):
-        loaded = load_recipe(str(file), overrides)
-        with begin(loaded, overwrite=overwrite, **how) as attempt:
-            tokenizer = load_tokenizer(loaded.recipe)
-            prepared = prepare(loaded.recipe, tokenizer, end_tokens=end_tokens(loaded.recipe, tokenizer))
-            return train(loaded, prepared, attempt)
+    loaded = load_recipe(str(file), overrides)
+    with begin(loaded, overwrite=overwrite, **how) as attempt:
+        tokenizer = load_tokenizer(loaded.recipe)
+        prepared = prepare(loaded.recipe, tokenizer, end_tokens=end_tokens(loaded.recipe, tokenizer))
+        return train(loaded, prepared, attempt)
 
-    return go
+
+@pytest.fixture
+def run():
+    """Return a function that trains a recipe file and returns what came of it."""
+    return train_file
 
 
 @pytest.fixture

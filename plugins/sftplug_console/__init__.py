@@ -28,12 +28,14 @@ def sftplug_dataset_prepared(ledger: Any) -> None:
 
 @sftplug.hookimpl
 def sftplug_trainer_created(recipe: Recipe, trainer: Any) -> None:
-    """Show what is trained, and how far it is from now on."""
+    """Show what is trained, and how far it is from now on; of several processes, the main one."""
     from sftplug_console.progress import TrainingProgress
     from sftplug_console.tables import show_size
 
+    if not trainer.is_world_process_zero():
+        return
     show_size(recipe, sftplug.measure(trainer.model))
-    trainer.add_callback(TrainingProgress())
+    trainer.add_callback(TrainingProgress(trainer))
 
 
 @sftplug.hookimpl

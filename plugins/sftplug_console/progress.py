@@ -13,7 +13,8 @@ from transformers import TrainerCallback  # noqa: TID253 - loaded only when a tr
 class TrainingProgress(TrainerCallback):  # type: ignore[misc]
     """A bar on a terminal; a line now and then elsewhere."""
 
-    def __init__(self) -> None:
+    def __init__(self, trainer: Any) -> None:
+        self._trainer = trainer
         self._console = rich.get_console()
         columns = (
             TextColumn("training"),
@@ -25,6 +26,10 @@ class TrainingProgress(TrainerCallback):  # type: ignore[misc]
         self._bars = Progress(*columns, console=self._console, transient=True)
         self._started = 0.0
         self._said = ""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Show in how many processes it runs, and how they share the work."""
+        self._console.print(self._trainer.in_force, highlight=False)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Start the bar at the first step: what callbacks do before is not training."""

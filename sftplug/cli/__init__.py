@@ -23,6 +23,7 @@ from sftplug.cli.report import report
 from sftplug.cli.schema import schema
 from sftplug.cli.train import train
 from sftplug.errors import MaskError, SftplugError
+from sftplug.processes import is_main, report_failure, world_size
 from sftplug.redact import redact
 
 app = typer.Typer(
@@ -62,17 +63,22 @@ def main() -> None:
     try:
         app()
     except SftplugError as error:
-        _show(error, verbose)
+        report_failure(error, error.exit_code, refusal=True)
+        if is_main():
+            _show(error, verbose)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
         sys.exit(130)
     except Exception as error:
+        report_failure(error, 1, refusal=False)
         if verbose:
             raise
-        name = type(error).__name__
-        said = redact("\n".join([f"sftplug failed: {name}: {error}", *getattr(error, "__notes__", ())]))
-        typer.echo(f"{said}\nRun the command again with -v for the traceback.", err=True)
+        # Of several processes, the launcher says which one failed, and why.
+        if world_size() == 1:
+            name = type(error).__name__
+            said = redact("\n".join([f"sftplug failed: {name}: {error}", *getattr(error, "__notes__", ())]))
+            typer.echo(f"{said}\nRun the command again with -v for the traceback.", err=True)
         sys.exit(1)
 
 
@@ -82,8 +88,8 @@ def _show(error: SftplugError, verbose: bool) -> None:
 
         # Ends with the error's own text and notes.
         typer.echo(redact("".join(traceback.format_exception(error))), err=True, nl=False)
-    else:
-        typer.echo(redact("\n".join([str(error), *getattr(error, "__notes__", ())])), err=True)
+    elif said := redact("\n".join([str(error), *getattr(error, "__notes__", ())])):
+        typer.echo(said, err=True)
     if isinstance(error, MaskError) and error.picture:
         _show_picture(error.picture)
 

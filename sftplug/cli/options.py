@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sftplug.processes import is_main
 from sftplug.recipe import LoadedRecipe, load_recipe
 
 if TYPE_CHECKING:
@@ -27,10 +28,22 @@ def open_recipe(
     recipe: str, overrides: list[str] | None, no_plugin: list[str] | None, output: Path | None = None
 ) -> LoadedRecipe:
     """Load the recipe with what the command line adds; the console plugin shows what happens, unless it is blocked."""
+    return shown(read_recipe(recipe, overrides, no_plugin, output))
+
+
+def read_recipe(
+    recipe: str, overrides: list[str] | None, no_plugin: list[str] | None, output: Path | None = None
+) -> LoadedRecipe:
+    """Load the recipe with what the command line adds, and show nothing."""
     given = [*(overrides or []), *([f"output={output}"] if output is not None else [])]
-    loaded = load_recipe(recipe, given, no_plugin or []).using("console")
-    warn(loaded.warnings())
-    return loaded
+    return load_recipe(recipe, given, no_plugin or [])
+
+
+def shown(loaded: LoadedRecipe) -> LoadedRecipe:
+    """Return the recipe with the console plugin in use; of several processes, the main one shows what is wrong."""
+    if is_main():
+        warn(loaded.warnings())
+    return loaded.using("console")
 
 
 def warn(sentences: Iterable[str]) -> None:

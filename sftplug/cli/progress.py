@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import rich
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from sftplug.processes import is_main
 from sftplug.progress import Progress as Callback
 from sftplug.progress import no_progress
 
@@ -16,7 +17,7 @@ from sftplug.progress import no_progress
 def show_progress() -> Iterator[Callback]:
     """Yield a callable that shows the progress of each stage it is told about."""
     console = rich.get_console()
-    if not console.is_terminal:
+    if not (console.is_terminal and is_main()):
         yield no_progress
         return
     columns = (

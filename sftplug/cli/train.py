@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -13,10 +14,13 @@ from sftplug.cli.options import (
     RecipeName,
     Verbose,
     be_verbose,
-    open_recipe,
     prepare_rows,
+    read_recipe,
+    shown,
 )
 from sftplug.errors import ModelError
+from sftplug.processes import is_launched, is_main, leave
+from sftplug.recipe import LoadedRecipe
 
 
 def train(  # noqa: PLR0913 - an argument is an option of the command
@@ -27,6 +31,10 @@ def train(  # noqa: PLR0913 - an argument is an option of the command
         bool, typer.Option("--resume", help="Go on with the run in the folder; never begin one.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete the run in the folder, and begin.")] = False,
+    launch: Annotated[
+        str | None,
+        typer.Option("--launch", metavar="STRATEGY,KEY=VALUE…", help="Several processes, as in: ddp,processes=2."),
+    ] = None,
     no_plugin: NoPlugin = None,
     verbose: Verbose = False,
 ) -> None:
@@ -37,20 +45,39 @@ def train(  # noqa: PLR0913 - an argument is an option of the command
     be_verbose(verbose)
     if resume and overwrite:
         raise typer.BadParameter("--resume goes on with a run, --overwrite deletes it: choose one.")
-    loaded = open_recipe(recipe, overrides, no_plugin, output)
+    loaded = read_recipe(recipe, [*(overrides or []), *launch_overrides(launch)], no_plugin, output)
+    if loaded.recipe.launch is not None and not is_launched():
+        from sftplug.launch import start
+
+        start(loaded.recipe, loaded.recipe.launch, sys.argv[1:])
+        return
+    _train(shown(loaded), resume=resume, overwrite=overwrite)
+
+
+def launch_overrides(launch: str | None) -> list[str]:
+    """Return ``ddp,processes=2`` as overrides of the recipe's ``launch`` section."""
+    parts = [part.strip() for part in launch.split(",")] if launch else []
+    return [f"launch.{part if '=' in part else f'strategy={part}'}" for part in parts]
+
+
+def _train(loaded: LoadedRecipe, *, resume: bool, overwrite: bool) -> None:
+    """Train in this process, which may be one of several."""
     from sftplug.preflight import problems_before_rows
     from sftplug.run import begin
+    from sftplug.training import join
+    from sftplug.training import train as run
 
+    join(loaded.recipe)
     with begin(loaded, resume=resume, overwrite=overwrite) as attempt:
-        loaded.call("sftplug_recipe_loaded")
+        if is_main():
+            loaded.call("sftplug_recipe_loaded")
         for note in attempt.notes:
             typer.echo(note, err=True)
-        if attempt.checkpoint is not None:
+        if attempt.checkpoint is not None and is_main():
             typer.echo(f"resuming from step {attempt.checkpoint.step}", err=True)
         # Preparing many rows takes long: what cannot work anyway is said before.
         if problems := problems_before_rows(loaded.recipe):
             raise ModelError("\n".join(problems))
-        prepared = prepare_rows(loaded)
-        from sftplug.training import train as run
-
+        prepared = prepare_rows(loaded, quiet=not is_main())
         run(loaded, prepared, attempt)
+    leave()

@@ -235,6 +235,26 @@ class SpansSection(Section):
     """A token that straddles the edge of a trained span: tokenize both sides apart, as inference does."""
 
 
+class LaunchSection(Section):
+    """Several processes, and how they share the work. A bare string is the strategy."""
+
+    shorthand = "strategy"
+
+    strategy: Literal["ddp", "fsdp2", "zero2", "zero3"] = "ddp"
+    """``ddp`` gives every process the whole model; ``fsdp2`` and ``zero3`` (DeepSpeed) split weights, gradients and
+    optimizer between them, ``zero2`` gradients and optimizer."""
+    processes: int | None = Field(None, gt=0)
+    """How many, over all nodes; null is one for each accelerator."""
+    nodes: int = Field(1, gt=0)
+    """How many machines. The command is run on each of them."""
+    node_rank: int | None = Field(None, ge=0)
+    """Which of them this is; 0 is the main one. Null asks SLURM."""
+    main_process_ip: str | None = None
+    """Address of the main one, as the others reach it."""
+    main_process_port: int = Field(29500, ge=0, le=65535)
+    """Port there. On one node another is taken if it is in use."""
+
+
 class Recipe(Section):
     """Everything a run needs to know."""
 
@@ -255,6 +275,8 @@ class Recipe(Section):
     """What watches the training loop, in this order."""
     train: dict[str, Any] = Field(default_factory=dict)
     """Options of the trainer: the fields of ``trl.SFTConfig``."""
+    launch: LaunchSection | None = None
+    """Train in several processes; null is one, unless a launcher has started more."""
     output: str = "runs/{name}"
     """Folder for the result; ``{name}`` is the recipe's name. Relative to the working folder."""
 

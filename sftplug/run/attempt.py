@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sftplug.errors import Interrupted, PluginError, RunError
+from sftplug.processes import is_main, share
 from sftplug.run import checkpoints
 from sftplug.run.checkpoints import Checkpoint
 from sftplug.run.directory import RunDirectory, RunState, State
@@ -38,6 +39,8 @@ class Attempt:
     """Where the run goes on; None where it begins."""
     notes: tuple[str, ...] = ()
     """What the user should know: checkpoints that are not whole, libraries that have changed."""
+    writes: bool = True
+    """Whether this process keeps the record; of several, the main one does."""
 
     @property
     def resume_from(self) -> str | None:
@@ -46,6 +49,8 @@ class Attempt:
 
     def record_rows(self, prepared: Prepared) -> None:
         """Write what the rows are. Raises RunError when a run that goes on would get other rows than it began with."""
+        if not self.writes:
+            return
         now = describe_rows(prepared)
         if self.checkpoint is not None:
             check_rows(self.directory, now)
@@ -63,6 +68,8 @@ class Attempt:
 
     def end(self, state: State, reason: str | None = None) -> None:
         """Write how the attempt ended."""
+        if not self.writes:
+            return
         self.state.state, self.state.reason = state, reason
         self.state.attempts[-1].update(ended=_now(), state=state, reason=reason)
         self.directory.write_state(self.state)
@@ -77,11 +84,17 @@ def begin(loaded: LoadedRecipe, *, resume: bool = False, overwrite: bool = False
     must not touch: a finished run, or one of another recipe. `overwrite` deletes either.
 
     An error inside is told to the plugins with ``sftplug_run_failed``, written down, and raised again.
+
+    Of several processes, the main one does all this; the others go on from the checkpoint that it found.
     """
     directory = RunDirectory(Path(loaded.recipe.output))
+    if not is_main():
+        yield Attempt(loaded, directory, RunState("running"), share(None), writes=False)
+        return
     claim(directory.path)
     with locked(directory.path):
         attempt = _open(loaded, directory, resume=resume, overwrite=overwrite)
+        share(attempt.checkpoint)
         try:
             yield attempt
         except BaseException as raised:

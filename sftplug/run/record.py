@@ -82,10 +82,21 @@ def _spellings(path: tuple[str | int, ...]) -> Iterator[tuple[str | int, ...]]:
         yield tuple(part for part in shape if not isinstance(part, int))
 
 
+_PLACES = (
+    "output",
+    # How many processes go on is compared with the checkpoint.
+    "launch.processes",
+    "launch.nodes",
+    "launch.node_rank",
+    "launch.main_process_ip",
+    "launch.main_process_port",
+)
+
+
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return a line for each value that differs between two recorded recipes; the output folder may differ."""
+    """Return a line for each value that differs between two recorded recipes; what says where it runs may differ."""
     old, new = ({dotted(path): value for path, value in leaves(recipe)} for recipe in (before, now))
-    paths = [path for path in dict.fromkeys([*old, *new]) if path != "output"]
+    paths = [path for path in dict.fromkeys([*old, *new]) if path not in _PLACES]
     return [
         f"{path}: {_shown(old, path)} -> {_shown(new, path)}"
         for path in paths

@@ -1,0 +1,8 @@
+#!/bin/sh
+# Train a recipe with accelerate: launch/accelerate.sh CONFIG RECIPE [SECTION.KEY=VALUE…]
+#
+# CONFIG is a file that `accelerate config` has written, or the accelerate.yaml of an earlier run.
+set -eu
+config=$1
+shift
+exec accelerate launch --config_file "$config" --module sftplug train "$@"

@@ -1,0 +1,102 @@
+"""What of a recipe's ``launch`` section cannot work here."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+
+from sftplug.launch.config import accelerators, node_rank, on_cpu, processes
+from sftplug.processes import is_launched, world_size
+from sftplug.recipe.model import LaunchSection, Recipe
+
+
+def launch_problems(recipe: Recipe) -> list[str]:
+    """Return a sentence for everything that is known to be wrong before a process is started."""
+    launch = recipe.launch
+    if launch is None:
+        return []
+    return [f"launch.{text}" for check in _CHECKS for text in check(recipe, launch)]
+
+
+def _count(recipe: Recipe, launch: LaunchSection) -> Iterator[str]:
+    if is_launched():
+        if launch.processes is not None and launch.processes != world_size():
+            yield f"processes: the recipe says {launch.processes}, and the launcher has started {world_size()}."
+        return
+    if launch.processes is None and on_cpu(recipe):
+        yield "processes: there is no accelerator to count here: say how many processes are to run on the CPU."
+        return
+    wanted, here = processes(recipe, launch), accelerators()
+    if wanted % launch.nodes:
+        yield f"processes: {wanted} processes cannot be shared evenly by {launch.nodes} nodes."
+    elif not on_cpu(recipe) and wanted // launch.nodes > here:
+        yield (
+            f"processes: {wanted // launch.nodes} on this node, which has {here} accelerator{'s' * (here != 1)}. "
+            "Ask for fewer, or set `train.use_cpu`."
+        )
+
+
+def _nodes(recipe: Recipe, launch: LaunchSection) -> Iterator[str]:
+    if launch.nodes == 1 or is_launched():
+        return
+    number = node_rank(launch)
+    if launch.main_process_ip is None:
+        yield "main_process_ip: with several nodes, give the address of the main one: all meet there."
+    if launch.main_process_port == 0:
+        yield "main_process_port: with several nodes, all must know the same port: give one."
+    if number is None:
+        yield "node_rank: with several nodes, say which this is, from 0; SLURM is not here to say so."
+    elif number >= launch.nodes:
+        yield f"node_rank: {number} of {launch.nodes} nodes; the first is 0 and the last {launch.nodes - 1}."
+
+
+def _owned(recipe: Recipe, launch: LaunchSection) -> Iterator[str]:
+    for name in ("deepspeed", "fsdp", "fsdp_config", "parallelism_config"):
+        if recipe.train.get(name):
+            yield f"strategy: `train.{name}` decides the same: leave one of the two out."
+
+
+def _fsdp(recipe: Recipe, launch: LaunchSection) -> Iterator[str]:
+    if launch.strategy != "fsdp2":
+        return
+    name = recipe.quantization.type
+    if recipe.quantization.bits == 4:
+        yield (
+            f"strategy: fsdp2 splits {name} weights only if quantization.storage_dtype equals "
+            "quantization.compute_dtype, and the adapter is held in that type too; adapters are held in 32 bits here, "
+            "so that a resumed run goes on exactly. Use ddp or zero2."
+        )
+    elif recipe.quantization.bits < 16:
+        yield f"strategy: fsdp2 cannot split {name} weights, whose scales lie beside them. Use ddp or zero2."
+    elif on_cpu(recipe):
+        yield from _fsdp_on_cpu(recipe)
+
+
+def _fsdp_on_cpu(recipe: Recipe) -> Iterator[str]:
+    if not recipe.adapter.trains_base:
+        yield (
+            "strategy: on CPUs, fsdp2 splits the weights when they are loaded, and an adapter that is added later is "
+            "in no group: each process would train one of its own. Use ddp."
+        )
+    if recipe.model.add_tokens:
+        yield "strategy: on CPUs, fsdp2 splits the weights when they are loaded, and no tokens can be added. Use ddp."
+    if recipe.train.get("save_strategy", "epoch") != "no" and not recipe.train.get("save_only_model"):
+        yield (
+            "strategy: on CPUs, fsdp2 cannot keep the optimizer in a checkpoint, so no run could be resumed. "
+            "Set `train.save_only_model: true` or `train.save_strategy: no`."
+        )
+
+
+def _deepspeed(recipe: Recipe, launch: LaunchSection) -> Iterator[str]:
+    if not launch.strategy.startswith("zero"):
+        return
+    if importlib.util.find_spec("deepspeed") is None:
+        yield f"strategy: {launch.strategy} needs DeepSpeed, which is not installed: pip install 'sftplug[deepspeed]'."
+    if launch.strategy == "zero3" and recipe.quantization.bits < 16:
+        yield (
+            f"strategy: zero3 splits weights between processes, and {recipe.quantization.type} weights are packed, "
+            "with scales beside them that it does not split. Use zero2 or ddp."
+        )
+
+
+_CHECKS = (_count, _nodes, _owned, _fsdp, _deepspeed)
