@@ -25,9 +25,15 @@ class PeftAdapter(Adapter):
     """PEFT's own name of the type."""
     config: ClassVar[Callable[[], Any]]
     """Imports and returns PEFT's configuration class."""
+    remake: ClassVar[Callable[[dict[str, Any], dict[str, Any]], PeftAdapter]]
+    """Returns an adapter of this type, with options and what the model decided."""
 
     _chosen: dict[str, Any] = PrivateAttr(default_factory=dict)
     """Options that the model at hand decides."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what was set: the class is made, and so it cannot be imported where the copy is read."""
+        return type(self).remake, (self.model_dump(by_alias=True, exclude_unset=True), self._chosen)
 
     def check(self, recipe: Recipe) -> Iterable[str]:
         """Say so when this type is known not to train on the recipe's quantization."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ast
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal
 
 from pydantic import create_model
 
-from sftplug import Adapter, Deferred, LibrarySource
+from sftplug import Deferred, LibrarySource
 from sftplug_peft.adapter import PeftAdapter
 
 REGISTRATIONS = LibrarySource("peft/tuners/*/__init__.py")
@@ -40,7 +40,8 @@ def component_name(peft_type: str) -> str:
     return f"peft_{peft_type}" if peft_type in _OWN_NAMES else peft_type
 
 
-def make_component(peft_type: str, config: str) -> type[Adapter]:
+@cache
+def make_component(peft_type: str, config: str) -> type[PeftAdapter]:
     """Return the component class of one type: a field for each option of its configuration class."""
     name: Any = component_name(peft_type)
     fields: dict[str, Any] = CONFIGS.model_fields(
@@ -53,4 +54,11 @@ def make_component(peft_type: str, config: str) -> type[Adapter]:
     )
     component.peft_type = peft_type
     component.config = partial(CONFIGS.import_class, config)
+    component.remake = partial(_remade, peft_type, config)
     return component
+
+
+def _remade(peft_type: str, config: str, options: dict[str, Any], chosen: dict[str, Any]) -> PeftAdapter:
+    adapter = make_component(peft_type, config)(**options)
+    adapter._chosen.update(chosen)
+    return adapter

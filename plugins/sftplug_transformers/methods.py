@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ast
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal
 
 from pydantic import create_model
 
-from sftplug import Deferred, LibrarySource, Quantization
+from sftplug import Deferred, LibrarySource
 from sftplug_transformers.quantization import LibraryQuantization
 
 REGISTRY = LibrarySource("transformers/quantizers/auto.py")
@@ -42,7 +42,8 @@ def _mapping(name: str) -> dict[str, str]:
     return {}
 
 
-def make_component(method: str, config: str, shared: bool) -> type[Quantization]:
+@cache
+def make_component(method: str, config: str, shared: bool) -> type[LibraryQuantization]:
     """Return the component class of one method: a field for each option of its configuration class.
 
     `shared`: several methods have that class.
@@ -58,10 +59,15 @@ def make_component(method: str, config: str, shared: bool) -> type[Quantization]
     )
     component.fixed = _fixed(method, config, shared)
     component.config = partial(CONFIGS.import_class, config)
+    component.remake = partial(_remade, method, config, shared)
     component.calibrated, component.untrainable = _about(method)
     required = [field.alias or name for name, field in component.model_fields.items() if field.is_required()]
     component.shorthand = required[0] if len(required) == 1 else None
     return component
+
+
+def _remade(method: str, config: str, shared: bool, options: dict[str, Any]) -> LibraryQuantization:
+    return make_component(method, config, shared)(**options)
 
 
 def _fixed(method: str, config: str, shared: bool) -> dict[str, Any]:

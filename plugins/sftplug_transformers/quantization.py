@@ -25,6 +25,8 @@ class LibraryQuantization(Quantization):
 
     config: ClassVar[Callable[[], Any]]
     """Imports and returns transformers' configuration class."""
+    remake: ClassVar[Callable[[dict[str, Any]], LibraryQuantization]]
+    """Returns a method of this name, with options."""
     fixed: ClassVar[Mapping[str, Any]] = {}
     """Arguments of that class that the method's name stands for."""
     calibrated: ClassVar[bool] = False
@@ -34,6 +36,10 @@ class LibraryQuantization(Quantization):
 
     compute_dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     """Type of what is not quantized."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what was set: the class is made, and so it cannot be imported where the copy is read."""
+        return type(self).remake, (self.model_dump(by_alias=True, exclude_unset=True),)
 
     @property
     def bits(self) -> int:  # type: ignore[override]

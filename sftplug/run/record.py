@@ -39,7 +39,7 @@ def record_recipe(directory: RunDirectory, loaded: LoadedRecipe) -> None:
 
 def recorded(recipe: Recipe) -> dict[str, Any]:
     """Return the resolved recipe as it is kept: plain data, plugin files as their copies, secrets left out."""
-    data: dict[str, Any] = without_secrets(recipe.model_dump(mode="json"))
+    data: dict[str, Any] = without_secrets(recipe.model_dump(mode="json", by_alias=True))
     data["plugins"] = [
         f"./{_COPIES}/{Path(name).name}" if is_plugin_file(name) else name for name in map(str, data["plugins"])
     ]

@@ -65,7 +65,7 @@ def refuses_unknown_options(component: Component) -> None:
 
 def survives_yaml(component: Component) -> None:
     """Written to YAML and read again, the options are the same: the run directory holds them so."""
-    text = yaml.safe_dump(component.model_dump(mode="json"))
+    text = yaml.safe_dump(component.model_dump(mode="json", by_alias=True))
     again = type(component).model_validate(yaml.safe_load(text))
     demand(
         again == component,

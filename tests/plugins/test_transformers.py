@@ -143,3 +143,14 @@ def test_bitsandbytes_by_its_library_name_trains(recipe_file, run):
     result = run(recipe_file(adapter="lora", quantization=quantization))
     losses = [entry["loss"] for entry in result.log if "loss" in entry]
     assert losses[-1] < losses[0]
+
+
+def test_a_run_s_record_names_options_as_recipes_do(recipe_file, offers):
+    """`bits` of gptq is the field `bits_`, because backends have `bits`: what is written must be read again."""
+    from sftplug.run.record import recorded
+
+    gptq = offers["gptq"].component
+    recipe = load_recipe(str(recipe_file())).recipe.model_copy(update={"quantization": gptq(bits=4)})
+    written = recorded(recipe)["quantization"]
+    assert written["bits"] == 4
+    assert gptq.model_validate(written) == gptq(bits=4)

@@ -1,6 +1,7 @@
 """Every component that a plugin's author wrote keeps the laws of its kind.
 
-Those that are read from a library (`offer.library`) are not all able to: their tables say which are.
+Those that are read from a library (`offer.library`) keep the laws of every component; which of them can be trained,
+their tables say.
 """
 
 import json
@@ -67,6 +68,7 @@ OPTIONS = {
     "samples": {"prompts": ["One?"], "every": "2 steps", "max_new_tokens": 2},
 }
 """Component -> the options that it cannot do without."""
+LIBRARY_OPTIONS = {"gptq": {"bits": 4}, "torchao": {"quant_type": "Int8WeightOnlyConfig"}, "peft_lora": {"r": 4}}
 OFFERS = [
     pytest.param(kind, name, offer.component, id=f"{kind.__name__}-{name}")
     for kind, offers in build_registry(load_plugins()).offers.items()
@@ -97,6 +99,21 @@ def test_it_keeps_the_laws_of_its_kind(kind, name, component, tmp_path):
         check_template(component, with_template() if name == "tokenizer" else None, **options)
     else:
         CHECKS[kind](component, **options)
+
+
+READ = [
+    (kind, name, offer)
+    for kind, offers in build_registry(load_plugins()).offers.items()
+    for name, offer in offers.items()
+    if offer.library is not None
+]
+
+
+def test_what_is_read_from_a_library_keeps_the_laws_of_every_component():
+    assert {kind for kind, _, _ in READ} == {Adapter, Quantization}
+    assert len(READ) > 60
+    for _, name, offer in READ:
+        check_component(offer.component, **LIBRARY_OPTIONS.get(name, {}))
 
 
 def with_template():
