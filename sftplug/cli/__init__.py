@@ -10,6 +10,7 @@ import typer
 
 from sftplug.cli.chat import chat
 from sftplug.cli.check import check
+from sftplug.cli.evaluate import evaluate
 from sftplug.cli.explain import explain
 from sftplug.cli.merge import merge
 from sftplug.cli.plan import plan
@@ -42,6 +43,7 @@ app.command()(plan)
 app.command()(replay)
 app.command()(merge)
 app.command()(chat)
+app.command("eval")(evaluate)
 app.command()(report)
 app.command()(push)
 app.add_typer(recipes, name="recipes")

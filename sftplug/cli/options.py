@@ -58,8 +58,11 @@ def be_verbose(verbose: bool) -> None:
         logging.basicConfig(level=logging.DEBUG, format="%(name)s: %(message)s")
 
 
-def prepare_rows(loaded: LoadedRecipe, *, quiet: bool = False) -> Prepared:
-    """Turn the recipe's rows into token rows, unless that was done before, and tell the plugins in use."""
+def prepare_rows(loaded: LoadedRecipe, *, quiet: bool = False, provenance: bool = False) -> Prepared:
+    """Turn the recipe's rows into token rows, unless that was done before, and tell the plugins in use.
+
+    With `provenance` the rows say what each token is of, whether or not the recipe asks for it.
+    """
     from sftplug.cli.progress import show_progress
     from sftplug.data.prepare import prepare
     from sftplug.data.store import Store
@@ -69,7 +72,7 @@ def prepare_rows(loaded: LoadedRecipe, *, quiet: bool = False) -> Prepared:
     store = Store(cache_folder() / "prepared", loaded.provenance())
     with show_progress() as progress:
         ends = end_tokens(loaded.recipe, tokenizer)
-        prepared = prepare(loaded.recipe, tokenizer, progress, ends, store=store)
+        prepared = prepare(loaded.recipe, tokenizer, progress, ends, store=store, provenance=provenance)
     if not quiet:
         loaded.call("sftplug_dataset_prepared", ledger=prepared.ledger)
     return prepared

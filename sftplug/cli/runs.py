@@ -60,9 +60,10 @@ def _format(text: str | None) -> object:
     return yaml.safe_load(text or "")
 
 
-def prepare_selected(loaded: LoadedRecipe, selection: Selection, remedy: str) -> Measured:
+def prepare_selected(loaded: LoadedRecipe, selection: Selection, remedy: str, *, provenance: bool = False) -> Measured:
     """Return the selected rows as tokens; where they cannot be had any more, the error says the `remedy`."""
     try:
-        return selection.of(prepare_rows(replace(loaded, recipe=selection.recipe), quiet=True))
+        chosen = replace(loaded, recipe=selection.recipe)
+        return selection.of(prepare_rows(chosen, quiet=True, provenance=provenance))
     except DataError as error:
         raise DataError(f"{error}\n{remedy}") from error

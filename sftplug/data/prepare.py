@@ -90,8 +90,9 @@ def prepare(  # noqa: PLR0913 - the edge of the pipeline: what comes in, and who
     watch: Watch | None = None,
     ledger: Ledger | None = None,
     store: Store | None = None,
+    provenance: bool = False,
 ) -> Prepared:
-    """Turn the recipe's rows into token rows with labels.
+    """Turn the recipe's rows into token rows with labels, and on demand with what each token is of.
 
     `tokenizer` gets the recipe's chat template; `end_tokens` are the texts of the tokens that end a turn besides its
     EOS, from the model's generation configuration; `watch` sees each batch of training rows, and `ledger` is filled
@@ -106,7 +107,7 @@ def prepare(  # noqa: PLR0913 - the edge of the pipeline: what comes in, and who
     ledger = Ledger() if ledger is None else ledger
     work = _Work(recipe, gate, tokenizer, ledger, progress, watch, store.proofs if store is not None else None)
     key = key_of(recipe, tokenizer, end_tokens, store.code) if store is not None and watch is None else None
-    opened = _Opening(tokenizer, end_tokens, _asks_provenance(recipe))
+    opened = _Opening(tokenizer, end_tokens, _asks_provenance(recipe, provenance))
     if store is None or key is None:
         temporary = _Temporary()
         work.fill(temporary.folder)
@@ -127,9 +128,9 @@ class _Temporary:
         weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
 
 
-def _asks_provenance(recipe: Recipe) -> bool:
-    """Whether a callback splits the loss. Raises DataError for more sources than can be told apart."""
-    asks = any(callback.reads_provenance for callback in recipe.callbacks)
+def _asks_provenance(recipe: Recipe, asks: bool) -> bool:
+    """Whether the caller or a callback splits the loss. Raises DataError for more sources than can be told apart."""
+    asks = asks or any(callback.reads_provenance for callback in recipe.callbacks)
     if asks and (most := max(len(recipe.data.train), len(recipe.data.eval))) > MOST_SOURCES:
         raise DataError(f"the loss can be split by {MOST_SOURCES} sources, and the recipe names {most}.")
     return asks
