@@ -1,4 +1,4 @@
-"""Rows -> batches, as the trainer takes them."""
+"""Rows -> batches, as the trainer takes them, and the order of the rows."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.utils.data import Sampler
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers.trainer_pt_utils import LengthGroupedSampler
 
 IGNORED = -100
 
@@ -86,3 +88,24 @@ def blank_rows(batch: dict[str, Tensor], first: int, rows: int) -> None:
     batch["labels"][where] = IGNORED
     if "weights" in batch:
         batch["weights"][where] = 0.0
+
+
+class SeededByEpoch(Sampler[int]):
+    """A sampler whose order depends on the seed and the epoch, and on nothing that happened before."""
+
+    def __init__(self, sampler: LengthGroupedSampler, args: Any) -> None:
+        """Give `sampler` a generator of its own."""
+        self._sampler = sampler
+        self._seed = args.data_seed if args.data_seed is not None else args.seed
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw the order of this epoch next."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._sampler)
+
+    def __iter__(self) -> Any:
+        self._sampler.generator = torch.Generator().manual_seed(self._seed + self._epoch)
+        return iter(self._sampler)

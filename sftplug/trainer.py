@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional
-from torch.utils.data import Sampler
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTTrainer
 
-from sftplug.collate import IGNORED, blank_rows
+from sftplug.collate import IGNORED, SeededByEpoch, blank_rows
 from sftplug.errors import TrainingError
 from sftplug.loop import Clock
 from sftplug.run import checkpoints
@@ -377,24 +376,3 @@ class SftplugTrainer(SFTTrainer):  # type: ignore[misc]
 
 _SHOWN = 20
 """How many rows of a batch are named."""
-
-
-class SeededByEpoch(Sampler[int]):
-    """A sampler whose order depends on the seed and the epoch, and on nothing that happened before."""
-
-    def __init__(self, sampler: LengthGroupedSampler, args: Any) -> None:
-        """Give `sampler` a generator of its own."""
-        self._sampler = sampler
-        self._seed = args.data_seed if args.data_seed is not None else args.seed
-        self._epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Draw the order of this epoch next."""
-        self._epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self._sampler)
-
-    def __iter__(self) -> Any:
-        self._sampler.generator = torch.Generator().manual_seed(self._seed + self._epoch)
-        return iter(self._sampler)
