@@ -245,6 +245,7 @@ def test_with_sockets_blocked_everything_on_local_paths_works(recipe_file, model
         ["plan", str(file)],
         ["train", str(file), held_out],
         ["train", str(file), held_out, "--resume"],
+        ["eval", out],
         ["report", out, "--html", str(tmp_path / "page.html")],
     ]
     online = {

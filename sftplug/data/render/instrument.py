@@ -17,10 +17,10 @@ import jinja2
 from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import _PassArg
 from markupsafe import Markup
 
+from sftplug.data.render.bounds import BoundedEnvironment, impure
 from sftplug.data.render.provenance import (
     MENTIONED,
     Active,
@@ -48,7 +48,7 @@ _TOJSON = {"ensure_ascii": False, "indent": None, "separators": None, "sort_keys
 """Arguments of transformers' `tojson`, in their order, with their defaults."""
 
 
-class TracedEnvironment(ImmutableSandboxedEnvironment):
+class TracedEnvironment(BoundedEnvironment):
     """The environment of chat templates, keeping track of who wrote what."""
 
     def __init__(self, like: jinja2.Environment) -> None:
@@ -58,11 +58,14 @@ class TracedEnvironment(ImmutableSandboxedEnvironment):
         self.owners: dict[int, int] = {}
         """id() of a message, or of anything within one -> index of the message."""
         self.concat = lambda parts: concat(parts, self.active)  # type: ignore[method-assign]
-        self.finalize = lambda value: value if isinstance(value, str) else shown(value, self.active)
+        self.finalize = lambda value: self.budget.printed(
+            value if isinstance(value, str) else shown(value, self.active)
+        )
         known = {name: self._following(name, function) for name, function in like.filters.items()}
         self.filters.update({**known, **_filters(self)})
         self.tests.update(like.tests)
         self.globals.update(like.globals)
+        self.bound_filters()
 
     def new_active(self) -> Active:
         """Return the record of what a render is working on."""
@@ -138,6 +141,18 @@ class TracedEnvironment(ImmutableSandboxedEnvironment):
         return None
 
 
+class PlainEnvironment(BoundedEnvironment):
+    """The environment of chat templates as transformers has it, with bounds."""
+
+    def __init__(self, like: jinja2.Environment) -> None:
+        """Copy the filters, tests and globals of `like`, transformers' own environment."""
+        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
+        self.filters.update(like.filters)
+        self.tests.update(like.tests)
+        self.globals.update(like.globals)
+        self.bound_filters()
+
+
 class _Generation(Extension):
     """``{% generation %}`` passes its body through; where it stands says nothing that the check relies on."""
 
@@ -152,7 +167,7 @@ class _Generation(Extension):
 
 
 def _filters(environment: TracedEnvironment) -> dict[str, Callable[..., Any]]:
-    return {name: _impure(function) for name, function in {**_marks(environment), **_operations(environment)}.items()}
+    return {name: impure(function) for name, function in {**_marks(environment), **_operations(environment)}.items()}
 
 
 def _marks(environment: TracedEnvironment) -> dict[str, Callable[..., Any]]:
@@ -223,16 +238,6 @@ def _operations(environment: TracedEnvironment) -> dict[str, Callable[..., Any]]
 
 def _is_mentioned(run: Run) -> bool:
     return run.field.startswith(MENTIONED)
-
-
-def _impure(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Keep Jinja's optimizer from calling `function` once at compile time."""
-
-    @jinja2.pass_context
-    def filter_(_context: Any, *args: Any, **kwargs: Any) -> Any:
-        return function(*args, **kwargs)
-
-    return filter_
 
 
 def _attribute(environment: jinja2.Environment, attribute: Any) -> Callable[[Any], Any]:

@@ -12,6 +12,7 @@ import jinja2
 from jinja2 import nodes
 from jinja2.visitor import NodeTransformer
 
+from sftplug.data.render.bounds import compiled
 from sftplug.data.render.instrument import TracedEnvironment
 
 
@@ -160,11 +161,4 @@ Compiled = tuple[TracedEnvironment, jinja2.Template]
 
 def compile_traced(source: str, environment: TracedEnvironment, marks: Marks) -> Compiled:
     """Return `source` compiled with `marks`, and the environment whose `active` and `owners` belong to it."""
-    tree = marks.visit(environment.parse(source))
-    for node in tree.find_all(nodes.Node):
-        node.set_environment(environment)
-        if node.lineno is None:
-            node.set_lineno(tree.lineno)
-    return environment, jinja2.Template.from_code(
-        environment, environment.compile(tree), environment.make_globals(None), None
-    )
+    return environment, compiled(environment, marks.visit(environment.parse(source)))

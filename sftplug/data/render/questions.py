@@ -173,7 +173,7 @@ _PASSING = frozenset(
 )
 """Filters that hand on what they get, or ask by the methods that a `Probe` has."""
 _MARKING = frozenset({"sftplug_mark", "sftplug_mark_item", "sftplug_mark_argument", "sftplug_push", "sftplug_pop"})
-_KEEPING = _MARKING | {"sftplug_own", "sftplug_own_here", "sftplug_concat"}
+_KEEPING = _MARKING | {"sftplug_own", "sftplug_own_here", "sftplug_concat", "sftplug_sized", "sftplug_tick"}
 _FUNCTIONS = ("namespace", "dict", "range", "cycler", "joiner", "raise_exception")
 """Globals of templates that keep what they get, or stop the render."""
 _OF_JINJA = ("_loop_vars", "_block_vars")

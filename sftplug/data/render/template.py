@@ -10,40 +10,26 @@ from typing import Any
 
 import jinja2
 
+from sftplug.data.render.bounds import TooMuch, compiled, refuse_constants, stopping
 from sftplug.data.render.call import PROBE, Call, Messages, Tools, assistants_in, make_call, tools_in, users_in
 from sftplug.data.render.check import (
     Finding,
     check_interruptions,
     check_iterations,
-    check_order,
     check_questions,
     check_spans,
     missing_texts,
     quote,
 )
-from sftplug.data.render.instrument import TracedEnvironment
+from sftplug.data.render.instrument import PlainEnvironment, TracedEnvironment
 from sftplug.data.render.marks import Compiled, Marks, compile_traced
 from sftplug.data.render.pieces import REASONING, Layout, lay_out
 from sftplug.data.render.questions import Asking, AskingEnvironment, AskingMarks, Field
-from sftplug.data.render.rendered import Rendered, Span, continue_prompt, cut_after, lost_stop, to_row
+from sftplug.data.render.rendered import Rendered, continue_prompt, cut_after, lost_stop, to_row
 from sftplug.data.render.shape import Shape, Shapes, learn, texts_of
 from sftplug.data.render.spans import Habit, Place, Start, common_start, find_opening, find_start, find_stop, places
+from sftplug.data.render.turns import Turn, all_findings, divergence, spans_of
 from sftplug.errors import TemplateError
-
-
-@dataclass(slots=True)
-class Turn:
-    """An assistant turn as found so far."""
-
-    message: int
-    spans: list[tuple[int, int]]
-    start: Start
-    findings: list[Finding]
-
-    @property
-    def divergent(self) -> bool:
-        """Whether inference would render the turn, or what comes before it, differently."""
-        return any(finding.kind.startswith("divergent") for finding in self.findings)
 
 
 @dataclass(slots=True)
@@ -54,7 +40,7 @@ class Template:
     name: str
     _lock: Lock = field(default_factory=Lock)
     _habits: dict[str, Habit | None] = field(default_factory=dict)
-    _compiled: Any = None
+    _plain: Any = None
     _traced: Any = None
     _asking: Compiled | None = None
     _shapes: Shapes = field(default_factory=Shapes)
@@ -64,8 +50,12 @@ class Template:
         from transformers.utils.chat_template_utils import _compile_jinja_template
 
         try:
-            self._compiled = _compile_jinja_template(self.source)
-            self._traced = compile_traced(self.source, TracedEnvironment(self._compiled.environment), Marks())
+            # The template itself is compiled by transformers only once it has proven to keep within bounds.
+            environment = PlainEnvironment(_compile_jinja_template("").environment)
+            with stopping(self.name):
+                refuse_constants(environment.parse(self.source), environment)
+            self._plain = environment, compiled(environment, environment.parse(self.source))
+            self._traced = compile_traced(self.source, TracedEnvironment(environment), Marks())
         except jinja2.TemplateSyntaxError as error:
             raise TemplateError(f"chat template '{self.name}', line {error.lineno}: {error.message}") from error
 
@@ -89,7 +79,8 @@ class Template:
         rendered = self.analyse(messages, tools, end_tokens=end_tokens, **kwargs)
         key = _key(roles, texts, arguments)
         if not rendered.findings and self._shapes.worth_learning(key):
-            shape = self._learn(texts, rendered, make_call(messages, tools, kwargs, end_tokens))
+            with stopping(self.name):
+                shape = self._learn(texts, rendered, make_call(messages, tools, kwargs, end_tokens))
             if shape is not None:
                 self._shapes.add(key, shape)
         return rendered
@@ -106,10 +97,13 @@ class Template:
         self, messages: Messages, tools: Tools = None, *, end_tokens: frozenset[str] = frozenset(), **kwargs: Any
     ) -> Rendered:
         """Render as `render` does, from nothing: every piece traced, the prompt of every turn rendered."""
-        call = make_call(messages, tools, kwargs, end_tokens)
+        with stopping(self.name):
+            return self._analyse(make_call(messages, tools, kwargs, end_tokens), messages)
+
+    def _analyse(self, call: Call, messages: Messages) -> Rendered:
         layout = self._layout(call)
         turns = [self._turn(layout, call, index) for index in assistants_in(messages)]
-        return to_row(layout, _spans(turns), [*self._missing(layout, call), *_all_findings(turns)])
+        return to_row(layout, spans_of(turns), [*self._missing(layout, call), *all_findings(turns)])
 
     def render_plain(
         self, messages: Messages, tools: Tools = None, *, add_generation_prompt: bool = False, **kwargs: Any
@@ -159,7 +153,7 @@ class Template:
         start = self._start(layout, call, message, where[0])
         if isinstance(start, Finding):
             return Turn(message, [], Start(0, "", "", ""), [start])
-        turn = Turn(message, [], start, list(_divergence(start, message)))
+        turn = Turn(message, [], start, list(divergence(start, message)))
         habit = self._habit(call)
         for number, stretch in enumerate(where):
             begin = start.at if number == 0 else stretch.first
@@ -267,7 +261,7 @@ class Template:
         if any(finding.severity == "error" for finding in turn.findings) or not turn.spans:
             return continue_prompt(prompt, rendered, message)
         end = turn.spans[-1][1]
-        row = to_row(layout, _spans([turn]))
+        row = to_row(layout, spans_of([turn]))
         return cut_after(row, end, lost_stop(row.text[row.spans[-1].start : end], text))
 
     # --- the whole --------------------------------------------------------------------------------------------------
@@ -325,8 +319,13 @@ class Template:
     def _text(self, call: Call, *, add_generation_prompt: bool = False) -> str:
         """Return transformers' text of a call whose data is already as transformers gives it to templates."""
         variables = {"documents": None, "add_generation_prompt": add_generation_prompt, **call.kwargs}
+        environment, template = self._plain
         try:
-            return str(self._compiled.render(messages=call.messages, tools=call.tools, **variables))
+            with self._lock:
+                environment.budget.begin()
+                return str(template.render(messages=call.messages, tools=call.tools, **variables))
+        except TooMuch:
+            raise
         except Exception as error:
             # A template is a program of its author's: whatever it raises is its way of refusing.
             raise TemplateError(self._refusal(error, call.messages)) from error
@@ -334,7 +333,7 @@ class Template:
     def _learn(self, texts: Mapping[Field, str], rendered: Rendered, call: Call) -> Shape | None:
         """Return the shape of a row, learned by rendering it and its prompts with texts that note what is asked."""
         if self._asking is None:
-            environment = AskingEnvironment(self._compiled.environment)
+            environment = AskingEnvironment(self._plain[0])
             self._asking = compile_traced(self.source, environment, AskingMarks())
         asking = self._asking[0].active
         assert isinstance(asking, Asking)
@@ -356,6 +355,8 @@ class Template:
             try:
                 everything = {"tools": call.tools, "documents": None, **variables}
                 return lay_out(template, environment, call.messages, everything)
+            except TooMuch:  # and transformers would not stop it
+                raise
             except Exception as error:
                 self.render_plain(call.messages, call.tools, **variables)  # raises in the template's own words
                 raise TemplateError(self._refusal(error, call.messages)) from error
@@ -373,22 +374,3 @@ def compile_template(source: str, name: str = "template") -> Template:
 
 def _key(roles: Sequence[str], texts: Mapping[Field, str], arguments: Hashable) -> Hashable:
     return tuple(roles), tuple(texts), arguments
-
-
-def _divergence(start: Start, message: int) -> Iterator[Finding]:
-    if start.diverges == "header":
-        text = f"message {message}: its header is {quote(start.header)}; inference prompts with {quote(start.prompt)}."
-        yield Finding("divergent_header", "policy", message, text, start.at, start.at)
-    if start.diverges == "context":
-        text = f"message {message}: what stands before it is not what inference shows the model."
-        yield Finding("divergent_context", "policy", message, text, start.at, start.at)
-
-
-def _spans(turns: Sequence[Turn]) -> list[Span]:
-    return [Span(start, end, turn.message) for turn in turns for start, end in turn.spans]
-
-
-def _all_findings(turns: Sequence[Turn]) -> Iterator[Finding]:
-    for turn in turns:
-        yield from turn.findings
-    yield from check_order([(*span, turn.message) for turn in turns for span in turn.spans])
