@@ -12,11 +12,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sftplug.answers import load_kwargs, model_complaints
+from sftplug.answers import load_kwargs, model_complaints, peft_config
 from sftplug.blame import blaming
 from sftplug.errors import ModelError
 from sftplug.quiet import quiet_libraries, quiet_progress_bars
-from sftplug.vocabulary import add_tokens, grow
+from sftplug.vocabulary import add_tokens, grow, refuse_untrained, train_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -158,7 +158,24 @@ def check_model(recipe: Recipe) -> list[str]:
         model = skeleton(recipe, **({"attn_implementation": attention} if attention else {}))
     except (ValueError, ImportError) as error:  # transformers' own word on what this model and machine can do
         raise ModelError(f"model.attn_implementation: {attention}: {error}") from error
-    return model_complaints(recipe.adapter, model)
+    return [*model_complaints(recipe.adapter, model), *_untrained_tokens(recipe)]
+
+
+def _untrained_tokens(recipe: Recipe) -> list[str]:
+    """Return a sentence when the recipe adds tokens and the adapter would not train their rows."""
+    if not recipe.model.add_tokens:
+        return []
+    model, config = skeleton(recipe), peft_config(recipe.adapter)
+    try:
+        if config is not None:
+            train_rows(config, model, [0])
+        else:
+            with blaming(recipe.adapter, "prepare_model"):
+                recipe.adapter.prepare_model(model)
+            refuse_untrained(recipe.adapter.type, model)
+    except ModelError as error:
+        return [str(error)]
+    return []
 
 
 def check_positions(recipe: Recipe, longest: int) -> None:

@@ -189,9 +189,9 @@ def grown_base(run):
 
 def test_new_tokens_that_nothing_would_train_are_refused(recipe_file, command):
     model = {"build": TINY, "add_tokens": NEW}
-    error = command("train", recipe_file(model=model, adapter={"type": "freeze", "train": ["*.norm.weight"]})).exception
+    error = command("check", recipe_file(model=model, adapter={"type": "freeze", "train": ["*.norm.weight"]})).exception
     assert "the adapter 'freeze' does not train the rows of the new tokens" in str(error)
-    error = command("train", recipe_file(model={**model, "add_tokens": ["<|im_end|>"]}), "--overwrite").exception
+    error = command("train", recipe_file(model={**model, "add_tokens": ["<|im_end|>"]})).exception
     assert "model.add_tokens: the tokenizer has '<|im_end|>' already, with the id 3." in str(error)
     error = command("check", recipe_file(chat_template="llama3")).exception
     assert 'or add them: `model.add_tokens: ["<|start_header_id|>", "<|end_header_id|>"' in str(error)
