@@ -24,6 +24,7 @@ import pluggy
 from sftplug import hookspecs
 from sftplug.blame import reason
 from sftplug.errors import PluginError, did_you_mean
+from sftplug.processes import is_main
 from sftplug.verify import explain_import_error, refuse_other_versions, verify_hooks
 
 GROUP = "sftplug"
@@ -298,7 +299,8 @@ def _import_file(file: Path) -> ModuleType:
 @cache
 def _announce(file: Path, sha256: str) -> None:
     """Show, before it is run, which file is; once for each content. Without any set-up, logging goes to stderr."""
-    _files_log.warning("running the plugin file %s (sha256 %s)", file, sha256)
+    if is_main():  # of several processes, one says it
+        _files_log.warning("running the plugin file %s (sha256 %s)", file, sha256)
 
 
 def _register(plugins: Plugins, plugin: Plugin) -> None:
