@@ -4,7 +4,8 @@
     python benchmarks/memory.py --cuda [--size 1b|8b]
 
 On a CPU: the most resident memory (VmHWM) of the update loop, less what the process had after its imports. Measured
-with an allocator that hands freed memory back, and with glibc's default, which keeps much of it. The model has random
+with an allocator that hands freed memory back, and with glibc's default, which keeps much of it; for that the last
+column, the whole range of the plan. The model has random
 weights, and all rows are as long as the recipe allows. `off`: beyond the nearer end of the planned range. With
 ``--cuda``: `torch.cuda.max_memory_allocated`, Llamas of 1 or 8 billion weights.
 """
@@ -12,18 +13,28 @@ weights, and all rows are as long as the recipe allows. `off`: beyond the nearer
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import platform
-import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-HAND_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536"}
-"""Makes glibc hand freed blocks back to the system at once, so that resident memory is what tensors take."""
+import bitsandbytes  # noqa: F401
+import torch
+
+import sftplug.trainer  # noqa: F401
+from sftplug.data.prepare import prepare
+from sftplug.models import load_model, load_tokenizer
+from sftplug.recipe import load_recipe
+from sftplug.training import make_trainer, training_arguments  # noqa: F401
+
+_THRESHOLD, _MMAP_THRESHOLD = 65536, -3
+"""``mallopt(M_MMAP_THRESHOLD, 65536)``, as MALLOC_MMAP_THRESHOLD_=65536 does: glibc hands freed blocks back at once."""
 CASES = [
     *(("fp32", adapter, checkpointing) for adapter in ("full", "lora") for checkpointing in (False, True)),
     *(("bf16", adapter, checkpointing) for adapter in ("full", "lora") for checkpointing in (False, True)),
@@ -48,8 +59,11 @@ def main() -> None:
     names = ("torch", "transformers", "trl", "peft", "bitsandbytes")
     libraries = ", ".join(f"{name} {version(name)}" for name in names)
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {libraries}\n")
-    print("| quantization | adapter | checkpointing | planned MB | measured MB | off | by default MB |")
-    print("|---|---|---|---|---|---|---|")
+    print(
+        "| quantization | adapter | checkpointing | planned MB | measured MB | off | by default MB "
+        "| planned with allocator MB |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         build(folder / "model", options)
@@ -60,7 +74,6 @@ def main() -> None:
 
 def build(folder: Path, options: argparse.Namespace) -> None:
     """Write a Llama with random weights, in bf16 as models come, and its tokenizer."""
-    import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from sftplug_tiny.builder import build_tokenizer
@@ -89,27 +102,45 @@ def build(folder: Path, options: argparse.Namespace) -> None:
 
 def report(folder: Path, case: tuple[str, str, bool], options: argparse.Namespace) -> None:
     """Plan and run one case, and print its line."""
-    recipe = write(folder, case, options)
-    planned = json.loads(start(["-m", "sftplug", "plan", str(recipe), "--json"], HAND_BACK))["memory"]
-    low, high = (end - held for end, held in zip(planned["total"], planned["overhead"], strict=True))
-    ran = ["-W", "ignore", __file__, "--child", str(recipe)]
-    measured = int(start(ran, HAND_BACK).split()[-1])
-    default = "" if options.cuda else f"{int(start(ran, {}).split()[-1]) / 1e6:,.0f}"
+    recipe = str(write(folder, case, options))
+    memory = forked(plan, recipe, False)
+    low, high = (end - held for end, held in zip(memory["total"], memory["overhead"], strict=True))
+    measured = forked(train, recipe, not options.cuda)
+    default = "" if options.cuda else f"{forked(train, recipe, False) / 1e6:,.0f}"
     off = measured / min(max(measured, low), high) - 1
     print(
         f"| {case[0]} | {case[1]} | {'on' if case[2] else 'off'} | {low / 1e6:,.0f} to {high / 1e6:,.0f} "
-        f"| {measured / 1e6:,.0f} | {off:+.1%} | {default} |",
+        f"| {measured / 1e6:,.0f} | {off:+.1%} | {default} | {(low + memory['overhead'][0]) / 1e6:,.0f} to "
+        f"{memory['total'][1] / 1e6:,.0f} |",
         flush=True,
     )
 
 
-def start(arguments: list[str], environment: dict[str, str]) -> str:
-    """Run Python, and return what it prints."""
-    environment = {**os.environ, **environment}
-    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment, check=False)
-    if done.returncode:
-        sys.exit(done.stderr)
-    return done.stdout
+def forked(work: Callable[[str], Any], recipe: str, hand_back: bool) -> Any:
+    """Return what `work` returns in a process of its own, which has everything imported."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        if hand_back:
+            ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _THRESHOLD)
+        os.write(writer, json.dumps(work(recipe)).encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as answer:
+        text = answer.read()
+    os.waitpid(child, 0)
+    if not text:
+        sys.exit(f"the run of {recipe} failed")
+    return json.loads(text)
+
+
+def plan(file: str) -> Any:
+    """Return the plan's memory."""
+    from sftplug.plan import find_device, make_plan, rows_of
+
+    loaded = load_recipe(file)
+    prepared = prepare(loaded.recipe, load_tokenizer(loaded.recipe))
+    return make_plan(loaded.recipe, find_device(None), rows_of(prepared)).to_dict()["memory"]
 
 
 def write(folder: Path, case: tuple[str, str, bool], options: argparse.Namespace) -> Path:
@@ -143,21 +174,10 @@ def write(folder: Path, case: tuple[str, str, bool], options: argparse.Namespace
     return file
 
 
-def child(file: str) -> None:
-    """Train, and print by how much memory grew since everything was imported."""
-    import bitsandbytes  # noqa: F401
-    import torch
-
-    from sftplug.data.prepare import prepare
-    from sftplug.models import load_model, load_tokenizer
-    from sftplug.recipe import load_recipe
-    from sftplug.training import make_trainer, training_arguments
-
+def train(file: str) -> int:
+    """Train, and return by how much memory grew since everything was imported."""
     loaded = load_recipe(file)
     prepared = prepare(loaded.recipe, load_tokenizer(loaded.recipe))
-    training_arguments(loaded.recipe)
-    import sftplug.trainer  # noqa: F401
-
     torch.ones(64, 64).mm(torch.ones(64, 64))
     before = resident("VmRSS")
     trainer = make_trainer(loaded.recipe, load_model(loaded.recipe), prepared)
@@ -165,8 +185,7 @@ def child(file: str) -> None:
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     trainer.train()
-    peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else resident("VmHWM") - before
-    print(peak)
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else resident("VmHWM") - before
 
 
 def resident(name: str) -> int:
@@ -176,4 +195,4 @@ def resident(name: str) -> int:
 
 
 if __name__ == "__main__":
-    child(sys.argv[2]) if sys.argv[1:2] == ["--child"] else main()
+    main()

@@ -49,7 +49,6 @@ def prove(python, folder):
     adapter = json.loads((folder / "run" / "adapter_config.json").read_text())
     assert (adapter["peft_type"], set(adapter["target_modules"])) == ("IA3", {"q_proj", "v_proj"})
     assert (folder / "run" / "adapter_model.safetensors").stat().st_size > 500
-    # The backend held attention in 8 bits and left the feed-forward layers alone: fewer bytes than 2 a weight.
     assert "acme_ia3 on int8_attention" in said
     used = {plugin["name"]: plugin for plugin in json.loads((folder / "run" / "plugins.json").read_text())}
     assert {"acme_format", "acme_masking", "acme_quantization", "acme_adapter"} <= set(used)

@@ -144,7 +144,7 @@ def _show_memory(plan: Plan) -> None:
 
 def _lines(memory: Memory) -> list[tuple[str, str]]:
     return [
-        ("base weights", _size(memory.base)),
+        ("base weights", _span(memory.base)),
         ("adapter", _size(memory.adapter)),
         ("gradients", _size(memory.gradients)),
         ("optimizer state", _span(memory.optimizer)),
@@ -168,7 +168,9 @@ def _show_work(plan: Plan, why: str | None) -> None:
     in_all = f", {work.flops:.3g} in all" if work.flops else ""
     lines.append(f"operations: {work.flops_per_token:.3g} a token{in_all}")
     if work.seconds is not None:
-        lines.append(f"time: {_time(work.seconds[0])} to {_time(work.seconds[1])}, from assumed efficiencies")
+        counted = work.tokens is not None and work.tokens.exact
+        span = f"{_time(work.seconds[0])} to" if counted else "at most"
+        lines.append(f"time: {span} {_time(work.seconds[1])}, from assumed efficiencies")
     for line in lines:
         rich.get_console().print(line, highlight=False, markup=False)
 

@@ -40,16 +40,17 @@ def trials(load: Load, study: Study, memory: int) -> Iterator[Trial]:
     A change that the recipe refuses, or that saves nothing, is left out; it is not made.
     """
     made: list[str] = []
-    before = study.plan().memory.total
+    last = study
     for overrides, change in _changes(load([]), study):
         try:
-            trial = Study(load([*made, *overrides]).recipe, study.device, _shortened(study.rows, overrides))
+            recipe = load([*made, *overrides]).recipe
+            trial = Study(recipe, study.device, _shortened(last.rows, overrides), like=last)
+            total = trial.plan().memory.total
         except SftplugError:
             continue
-        total = trial.plan().memory.total
-        if total.high >= before.high:
+        if total.high >= last.plan().memory.total.high:
             continue
-        made, before = _joined(made, overrides), total
+        made, last = _joined(made, overrides), trial
         yield Trial(tuple(made), change, total, total.high <= memory)
         if total.high <= memory:
             return
@@ -85,8 +86,9 @@ def _changes(loaded: LoadedRecipe, study: Study) -> Iterator[tuple[list[str], st
 def _lighter_weights(loaded: LoadedRecipe, study: Study) -> Iterator[tuple[list[str], str]]:
     """Yield quantizations that adapters ask for, and where the base is trained the adapters themselves."""
     recipe = study.recipe
-    adapters = [offer.component for _, offer in sorted(loaded.registry.offers[Adapter].items())]
-    light: list[Any] = [adapter for adapter in adapters if not getattr(adapter, "trains_base", True)]
+    # Not those that are read from a library: dozens, which differ in what they can do more than in what they take.
+    offers = [offer for _, offer in sorted(loaded.registry.offers[Adapter].items()) if offer.library is None]
+    light: list[Any] = [offer.component for offer in offers if not getattr(offer.component, "trains_base", True)]
     if recipe.adapter.trains_base:
         for adapter in light:
             name, quantization = adapter.model_fields["type"].default, adapter.default_quantization

@@ -17,6 +17,7 @@ from sftplug.plan.work import Rows, work_of
 
 if TYPE_CHECKING:
     from sftplug.plan.devices import Device
+    from sftplug.plan.rehearse import Rehearsal, Stage
     from sftplug.recipe import Recipe
 
 MARGIN = 0.10
@@ -47,14 +48,20 @@ class Step:
 class Study:
     """A recipe's model without weights, on which batches of any size can be tried."""
 
-    def __init__(self, recipe: Recipe, device: Device, rows: Rows | None) -> None:
+    def __init__(self, recipe: Recipe, device: Device, rows: Rows | None, like: Study | None = None) -> None:
+        """Plan `recipe`. Of a study `like` this one, what their recipes have in common is taken over."""
         self.recipe, self.device, self.rows = recipe, device, rows
         self.settings: Settings = settings_of(recipe, on_cpu=device.on_cpu)
         self.length = _length(recipe, rows)
-        self._model: Any
-        self._model, self.weights = count_weights(recipe, self.settings)
+        self._model: Any = None
+        self._stages: dict[Any, Any] = {}
+        self.weights: Weights
+        if like is not None and _same_model(like, self):
+            self.weights, self._stages = like.weights, like._stages
+        else:
+            self._model, self.weights = count_weights(recipe, self.settings)
         self.optimizer, self._known = optimizer_bytes(self.settings.optimizer, self.weights.trained)
-        self._rehearsed: str | None = None
+        self._by_formula: str | None = None
         self.step = cache(self._step)
 
     def plan(self, batch: int | None = None) -> Plan:
@@ -75,14 +82,19 @@ class Study:
 
     def largest_batch(self, memory: int) -> int:
         """Return the most rows of a batch that certainly fit into `memory`; 0 if not even one does."""
-        one, two = self._most(1), self._most(2)
+        one = self._most(1)
         if one > memory:
             return 0
-        # What a row takes is nearly the same for each; the guess is put right row by row.
-        guess = max(1, 1 + (memory - one) // max(two - one, 1))
-        while guess > 1 and self._most(guess) > memory:
-            guess = max(1, int(guess * 0.97)) if guess > 32 else guess - 1
-        return int(guess)
+        # What a row takes is nearly the same for each: a line through two sizes says where to look next.
+        fits, size, too_many, most = 1, 2, 0, self._most(2)
+        for _ in range(8):
+            fits, too_many = (max(fits, size), too_many) if most <= memory else (fits, size)
+            guess = 1 + (memory - one) * (size - 1) // max(most - one, 1)
+            size = min(guess, too_many - 1) if too_many else guess
+            if size <= fits:
+                break
+            most = self._most(size)
+        return int(fits)
 
     def _most(self, batch: int) -> int:
         return self._memory(self.step(batch)).total.high
@@ -91,18 +103,26 @@ class Study:
         weights: Weights = self.weights
         overhead = _overhead(step) if self.device.on_cpu else _GPU_OVERHEAD
         return Memory(
-            weights.base, weights.adapter, weights.gradients, self.optimizer, step.activations, step.logits, overhead
+            Range(weights.base, weights.base + weights.constants),
+            weights.adapter,
+            weights.gradients,
+            self.optimizer,
+            step.activations,
+            step.logits,
+            overhead,
         )
 
     def _step(self, batch: int) -> Step:
         """Rehearse a batch; by formula where the model's code does not run without numbers."""
         most = self.length - 1
         least = round(most * (self.rows.trained if self.rows and self.rows.trained is not None else 0.0))
-        if self._rehearsed is None:
+        if self._by_formula is None:
             try:
                 return self._rehearse(batch, least, most)
-            except (RuntimeError, NotImplementedError, TypeError, AttributeError) as error:
-                self._rehearsed = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            except ModelError:
+                raise
+            except Exception as error:  # noqa: BLE001 - it is the model's own code, and fails in its own ways
+                self._by_formula = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         config = self._config()
         logits = closed_form.logits(config, self.settings, batch, most)
         return Step(
@@ -112,8 +132,10 @@ class Study:
         )
 
     def _rehearse(self, batch: int, least: int, most: int) -> Step:
-        stage = self._stage()
-        none, some, every = (stage.rehearse(batch, self.length, scored) for scored in (1, max(least, 1), most))
+        try:
+            none, some, every = self._rehearsals(self._stage(whole=False), batch, (1, max(least, 1), most))
+        except Exception:  # noqa: BLE001 - the same fails again, unless leaving layers out was to blame
+            none, some, every = self._rehearsals(self._stage(whole=True), batch, (1, max(least, 1), most))
         gradients, unpacked = self.weights.gradients, self.weights.unpacked
         low = max(none.peak - gradients, 0) + unpacked
         logits = Range(some.peak - none.peak, every.peak - none.peak)
@@ -123,12 +145,21 @@ class Study:
             every.flops,
         )
 
-    def _stage(self) -> Any:
+    def _rehearsals(self, stage: Stage, batch: int, scored: tuple[int, int, int]) -> list[Rehearsal]:
+        again = self.settings.accumulation > 1
+        return [stage.rehearse(batch, self.length, positions, accumulate=again) for positions in scored]
+
+    def _stage(self, *, whole: bool) -> Stage:
         from sftplug.plan.rehearse import Stage
 
-        if not isinstance(self._model, Stage):
-            self._model = Stage(self._model, self.settings)
-        return self._model
+        key = (self.settings.checkpointing, self.settings.autocast, whole)
+        if key not in self._stages:
+            model, self._model = self._model, None
+            # A model that was on stage is changed.
+            model = count_weights(self.recipe, self.settings)[0] if model is None else model
+            self._stages[key] = Stage(model, self.settings, whole=whole)
+        stage: Stage = self._stages[key]
+        return stage
 
     def _config(self) -> Any:
         from sftplug.models import model_config
@@ -136,21 +167,41 @@ class Study:
         return model_config(self.recipe)
 
     def _notes(self) -> list[str]:
-        notes = []
+        notes, kind = [], self.recipe.quantization.type
         if not self._known:
             notes.append(
                 f"unknown optimizer state: `train.optim: {self.settings.optimizer}` is not in the table, so the widest "
                 f"range is given. Known: {', '.join(KNOWN)}."
             )
-        if self._rehearsed is not None:
+        if self._by_formula is not None:
             notes.append(
-                f"activations are by formula, because the model's code does not run without numbers ({self._rehearsed})"
+                "activations are by formula, because the model's code does not run without numbers "
+                f"({self._by_formula})"
             )
         if self.recipe.quantization.bits < 16 and not self.weights.unpacked:
-            notes.append(f"quantization {self.recipe.quantization.type} names no module that it quantizes")
+            notes.append(
+                f"quantization {kind} names no module that it quantizes on this machine, so all weights are counted in "
+                f"{str(self.settings.dtype).removeprefix('torch.')}: less if it does quantize where it trains"
+            )
+        if self.weights.constants:
+            notes.append(
+                f"quantization {kind} says {self.recipe.quantization.bits} bits a weight and nothing of its scales; up "
+                "to 1 bit more is assumed"
+            )
+        if self.recipe.launch is not None:
+            notes.append(
+                f"`launch: {self.recipe.launch.strategy}` is not planned: memory, updates and time are those of one "
+                "process"
+            )
         if self.rows is None:
             notes.append("rows were not read: every one is taken to be as long as `data.max_length` allows")
         return notes
+
+
+def _same_model(one: Study, other: Study) -> bool:
+    """Whether two recipes hold the same model in memory."""
+    parts = [(s.recipe.model, s.recipe.quantization, s.recipe.adapter, s.settings.dtype) for s in (one, other)]
+    return parts[0] == parts[1] and one.settings.on_cpu == other.settings.on_cpu
 
 
 def _length(recipe: Recipe, rows: Rows | None) -> int:
@@ -186,6 +237,3 @@ def _shown(recipe: Recipe, settings: Settings, length: int) -> dict[str, Any]:
         "autocast": str(settings.autocast).removeprefix("torch.") if settings.autocast else None,
         "attention": recipe.model.attn_implementation or "sdpa",
     }
-
-
-Model = "nn.Module"

@@ -7,21 +7,20 @@ derive the same sum by hand for GPT; `closed_form` has their formula for models 
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
 from sftplug.errors import ModelError
+from sftplug.plan.layers import Layers, find_layers
+from sftplug.plan.live import Live, Section, highest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,61 +46,91 @@ class Rehearsal:
 class Stage:
     """A model on which batches can be rehearsed."""
 
-    def __init__(self, model: nn.Module, settings: Settings) -> None:
-        """Give the weights of `model`, which are on the meta device, shapes without numbers on a CPU."""
+    def __init__(self, model: nn.Module, settings: Settings, *, whole: bool = False) -> None:
+        """Give the weights of `model`, which are on the meta device, shapes without numbers on a CPU.
+
+        Of decoder layers that are built alike one is run for all, unless the model is to be run as a `whole`.
+        """
         self.settings = settings
         self._fake = FakeTensorMode()
         self._model: Any = model
+        self.rehearse = cache(self._rehearse)
+        unwrap: Any = getattr(model, "get_base_model", None)
+        base: Any = unwrap() if callable(unwrap) else model
+        self._base = base
+        count = int(base.config.get_text_config().num_hidden_layers)
+        self._layers: Layers | None = None if whole else find_layers(model, count)
+        skipped = [part for layer in self._layers.skipped for part in layer.modules()] if self._layers else []
         with self._fake:
-            _materialize(model)
+            _materialize(model, frozenset(map(id, skipped)))
         model.train()
-        unwrap = getattr(model, "get_base_model", None)
-        self._base: Any = unwrap() if callable(unwrap) else model
+        self._gradients = sum(_bytes(parameter) for parameter in model.parameters() if parameter.requires_grad)
         if settings.checkpointing:
             self._checkpoint()
 
     def _checkpoint(self) -> None:
-        # The other kind leaves cycles of tensors here, which would be counted until they are collected.
         self._base.enable_input_require_grads()
         try:
-            self._base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": True})
+            self._base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         except ValueError as error:
             raise ModelError(f"the model cannot recompute its activations: {error}") from error
 
-    def rehearse(self, batch: int, length: int, scored: int) -> Rehearsal:
+    def _rehearse(self, batch: int, length: int, scored: int, *, accumulate: bool = False) -> Rehearsal:
         """Run `batch` rows of `length` tokens, of which `scored` positions a row have logits.
 
+        A mask is counted, as a batch with padding has one. Where batches `accumulate`, gradients are there before.
         Raises what the model's code raises when it cannot run without numbers.
         """
-        live, flops = _Live(), FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION)
-        accumulate = self.settings.accumulation > 1
+        live = Live()
         with self._fake:
             for parameter in self._model.parameters():
                 # In later batches of an update the gradients are there from the start.
-                parameter.grad = torch.empty_like(parameter) if accumulate and parameter.requires_grad else None
+                there = accumulate and parameter.requires_grad and not parameter.is_meta
+                parameter.grad = torch.empty_like(parameter) if there else None
             ids = torch.zeros(batch, length, dtype=torch.long)
             inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False}
-            with flops, live, _autocast(self.settings):
-                loss, kept, head = self._forward(inputs, scored, live)
-                at_head = live.bytes + head
-                torch.autograd.backward(loss)
-        there = sum(_bytes(p) for p in self._model.parameters() if p.requires_grad) if accumulate else 0
-        return Rehearsal(max(live.peak, at_head) + there, kept, float(flops.get_total_flops()))
+            with live, _autocast(self.settings):
+                torch.autograd.backward(self._forward(inputs, scored, live))
+                live.cut("end")
+        return self._result(live.sections, self._gradients if accumulate else 0)
 
-    def _forward(self, inputs: Mapping[str, Any], scored: int, live: _Live) -> tuple[Tensor, int, int]:
-        """Return the loss, what was kept before the logits, and what a fused head needs beside that."""
+    @property
+    def whole(self) -> bool:
+        """Whether every layer is run."""
+        return self._layers is None
+
+    def _result(self, sections: list[Section], there: int) -> Rehearsal:
+        every = sections if self._layers is None else self._layers.everything(sections)
+        kept = sum(section.grown for section in every[: [section.name for section in every].index("norm") + 1])
+        return Rehearsal(highest(every) + there, kept, sum(section.flops for section in every))
+
+    def _forward(self, inputs: Mapping[str, Any], scored: int, live: Live) -> Tensor:
+        """Return the loss."""
         batch, positions = inputs["input_ids"].shape[0], max(scored, 1)
-        if not self.settings.on_cpu:
-            hidden = self._hidden(inputs, 1)
-            return hidden.float().sum(), live.bytes, self._fused_head(batch * positions)
-        marks: list[int] = []
-        head = self._base.get_output_embeddings()
-        handle = head.register_forward_pre_hook(lambda *_: marks.append(live.bytes))
-        logits = self._hidden(inputs, positions)
-        handle.remove()
+        on_cpu = self.settings.on_cpu
+        handle = self._base.get_output_embeddings().register_forward_pre_hook(lambda *_: live.cut("norm"))
+        try:
+            with self._watched(live):
+                logits = self._hidden(inputs, positions if on_cpu else 1)
+        finally:
+            handle.remove()
+        if not on_cpu:
+            live.spike(self._fused_head(batch * positions))
+            return logits.float().sum()
         targets = torch.zeros(logits.shape[:-1], dtype=torch.long)
         losses = functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
-        return losses.sum(), marks[0] if marks else live.bytes, 0
+        return losses.sum()
+
+    @contextmanager
+    def _watched(self, live: Live) -> Iterator[None]:
+        """Cut the forward pass into sections; layers that are run again in the backward pass are not its."""
+        if self._layers is not None:
+            self._layers.watch(live)
+        try:
+            yield
+        finally:
+            if self._layers is not None:
+                self._layers.watch(None)
 
     def _hidden(self, inputs: Mapping[str, Any], positions: int) -> Tensor:
         """Return (B, P, V) the logits of the last `positions`, where the model can leave out the others."""
@@ -123,43 +152,12 @@ class Stage:
         return int(tokens * (width * (size + 4) + 7 * 4) + tile + trained)
 
 
-class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch types no such classes
-    """Counts the bytes of all tensors that are alive."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.bytes = 0
-        self.peak = 0
-        self._known: dict[int, int] = {}
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = function(*args, **(kwargs or {}))
-        given = {
-            leaf.untyped_storage()._cdata for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)
-        }
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, torch.Tensor):
-                self._count(leaf, given)
-        return result
-
-    def _count(self, tensor: Tensor, given: set[int]) -> None:
-        storage = tensor.untyped_storage()
-        key = storage._cdata
-        if key in self._known or key in given:
-            return
-        self._known[key] = storage.nbytes()
-        self.bytes += self._known[key]
-        self.peak = max(self.peak, self.bytes)
-        weakref.finalize(storage, self._forget, key)
-
-    def _forget(self, key: int) -> None:
-        self.bytes -= self._known.pop(key)
-
-
-def _materialize(model: nn.Module) -> None:
+def _materialize(model: nn.Module, skipped: frozenset[int]) -> None:
     """Put every parameter and buffer on the CPU, without numbers; shared ones stay shared."""
     made: dict[int, Any] = {}
     for module in model.modules():
+        if id(module) in skipped:
+            continue
         for name, parameter in module._parameters.items():
             if parameter is not None:
                 if id(parameter) not in made:
@@ -177,21 +175,3 @@ def _autocast(settings: Settings) -> AbstractContextManager[Any]:
 
 def _bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
-
-
-def _attention_flops(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
-    """Two products, of queries with keys and of weights with values."""
-    batch, heads, length, width = query
-    return int(2 * batch * heads * length * key[2] * (width + value[3]))
-
-
-def _attention_backward_flops(grad: Any, query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
-    """Five products: the weights again, and a gradient for each of the two that went into each product."""
-    batch, heads, length, width = query
-    return int(2 * batch * heads * length * key[2] * (3 * width + 2 * value[3]))
-
-
-_CPU_ATTENTION = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
-}

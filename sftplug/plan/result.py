@@ -26,8 +26,8 @@ class Range:
 class Memory:
     """What lies in memory at the most crowded moment of an update, in bytes."""
 
-    base: int
-    """Weights of the base model, quantization constants and buffers; exact."""
+    base: Range
+    """Weights of the base model, quantization constants and buffers; exact where the backend counts its constants."""
     adapter: int
     """Weights that the adapter adds; exact."""
     gradients: int
@@ -44,8 +44,8 @@ class Memory:
     @property
     def total(self) -> Range:
         """Return the sum."""
-        known = self.base + self.adapter + self.gradients
-        return Range(known, known) + self.optimizer + self.activations + self.logits + self.overhead
+        known = self.adapter + self.gradients
+        return self.base + Range(known, known) + self.optimizer + self.activations + self.logits + self.overhead
 
 
 @dataclass(frozen=True, slots=True)

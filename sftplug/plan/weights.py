@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sftplug.errors import ModelError
-from sftplug.models import skeleton
+from sftplug.answers import peft_config
+from sftplug.blame import blaming
+from sftplug.components import Quantization
+from sftplug.errors import ModelError, SftplugError
+from sftplug.models import check_model, skeleton
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -28,7 +32,7 @@ class Trained:
     @property
     def count(self) -> int:
         """Return how many numbers it holds."""
-        return _product(self.shape)
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,8 @@ class Weights:
 
     base: int
     """Bytes of the base model: weights, quantization constants, buffers; a tied head counts once."""
+    constants: int
+    """The most bytes of quantization constants that the backend does not count itself; 0 when it does."""
     adapter: int
     """Bytes of what the adapter adds."""
     total: int
@@ -61,12 +67,13 @@ def count_weights(recipe: Recipe, settings: Settings) -> tuple[nn.Module, Weight
 
     Raises ModelError when the adapter does not fit the model, or cannot be put into one without weights.
     """
-    model = _skeleton(recipe, settings)
-    problems = list(recipe.adapter.check_model(model))
+    problems = check_model(recipe)
     if problems:
         raise ModelError("the adapter does not fit the model:\n" + "\n".join(f"  {text}" for text in problems))
+    model = _skeleton(recipe, settings)
     quantized = _quantized(recipe, settings, model)
     base = {id(parameter): quantized.get(name) for name, parameter in model.named_parameters()}
+    constants = _constants(recipe, model, quantized)
     _keep_in_fp32(model, settings)
     adapted = _with_adapter(recipe, model)
     sizes = {id(parameter): base.get(id(parameter)) or _bytes(parameter) for parameter in adapted.parameters()}
@@ -75,6 +82,7 @@ def count_weights(recipe: Recipe, settings: Settings) -> tuple[nn.Module, Weight
     tables = {id(weight) for weight in _embeddings(adapted)}
     return adapted, Weights(
         base=in_base + sum(buffers.values()),
+        constants=constants,
         adapter=sum(sizes.values()) - in_base,
         total=sum(parameter.numel() for parameter in adapted.parameters()),
         trained=tuple(
@@ -95,13 +103,34 @@ def _skeleton(recipe: Recipe, settings: Settings) -> Any:
 
 def _quantized(recipe: Recipe, settings: Settings, model: nn.Module) -> dict[str, int]:
     """Return the name of each quantized parameter -> its bytes."""
-    names = recipe.quantization.quantized(_skeleton(recipe, settings))
+    kind = recipe.quantization.type
+    try:
+        names = recipe.quantization.quantized(_skeleton(recipe, settings))
+    except SftplugError:
+        raise
+    except Exception as error:  # quantizers fail in ways of their own where a library or a device is missing
+        text = f"quantization {kind} cannot say what it quantizes without loading the model: {_first_line(error)}"
+        raise ModelError(text) from error
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     unknown = sorted(names - shapes.keys())
     if unknown:
-        kind = recipe.quantization.type
         raise ModelError(f"quantization {kind} says that it quantizes {unknown[0]}, which the model does not have")
     return {name: recipe.quantization.weight_bytes(shapes[name]) for name in names}
+
+
+_CONSTANTS = 0.125
+"""Bytes a weight that scales and zero points take at most: one of each in 32 bits for every 64 weights; assumed."""
+
+
+def _constants(recipe: Recipe, model: nn.Module, quantized: Mapping[str, int]) -> int:
+    """Return how many bytes the backend may leave out that says nothing but `bits`."""
+    backend = type(recipe.quantization)
+    if backend.weight_bytes is not Quantization.weight_bytes:
+        return 0
+    if vars(Quantization)["bytes_per_parameter"] is not getattr(backend, "bytes_per_parameter", None):
+        return 0
+    count = sum(parameter.numel() for name, parameter in model.named_parameters() if name in quantized)
+    return math.ceil(_CONSTANTS * count)
 
 
 def _keep_in_fp32(model: Any, settings: Settings) -> None:
@@ -120,9 +149,10 @@ def _with_adapter(recipe: Recipe, model: Any) -> nn.Module:
     """Put the adapter into the model, and hold what it trains in the type that training holds it in."""
     from sftplug.training import keep_adapter_in_fp32
 
-    config = recipe.adapter.peft_config()
-    if config is None:
+    with blaming(recipe.adapter, "prepare_model"):
         recipe.adapter.prepare_model(model)
+    config = peft_config(recipe.adapter)
+    if config is None:
         trained: nn.Module = model
         return trained
     import torch
@@ -131,12 +161,17 @@ def _with_adapter(recipe: Recipe, model: Any) -> nn.Module:
     try:
         with torch.device("meta"):
             adapted: nn.Module = get_peft_model(model, config)
-    except (NotImplementedError, RuntimeError) as error:
-        kind = recipe.adapter.type
-        text = f"adapter {kind}: cannot be counted, because it computes with weights when it is made: {error}"
-        raise ModelError(text) from error
+    except Exception as error:  # PEFT's types fail on weights without numbers in ways of their own
+        raise ModelError(
+            f"adapter {recipe.adapter.type} cannot be counted without the model's weights: {_first_line(error)}"
+        ) from error
     keep_adapter_in_fp32(adapted)
     return adapted
+
+
+def _first_line(error: Exception) -> str:
+    """Return what went wrong in a line."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def _embeddings(model: nn.Module) -> Iterator[Tensor]:
@@ -149,10 +184,3 @@ def _embeddings(model: nn.Module) -> Iterator[Tensor]:
 
 def _bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
-
-
-def _product(shape: tuple[int, ...]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count

@@ -7,7 +7,7 @@ class Int8Attention(Quantization):
 
     def load_kwargs(self):
         config = require("transformers", needed_by=self.type).BitsAndBytesConfig
-        return {"quantization_config": config(load_in_8bit=True, llm_int8_skip_modules=["mlp", "lm_head"])}
+        return {"quantization_config": config(load_in_8bit=True, llm_int8_skip_modules=[".*mlp", "lm_head"])}
 
 
 @hookimpl

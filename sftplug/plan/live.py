@@ -1,0 +1,105 @@
+"""Count the bytes of all tensors that are alive while a model's code runs, in sections."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A stretch of a forward or backward pass; bytes are counted from where it begins."""
+
+    name: str
+    grown: int
+    """How many more bytes there are at its end."""
+    peak: int
+    """How many more there are at its most crowded moment."""
+    flops: float
+    """Operations of matrix products."""
+
+
+def highest(sections: Iterable[Section]) -> int:
+    """Return the most bytes that are alive when the sections follow each other."""
+    level = most = 0
+    for section in sections:
+        most = max(most, level + section.peak)
+        level += section.grown
+    return most
+
+
+class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch types no such classes
+    """Counts the bytes of all tensors that are made while it is entered."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.bytes = 0
+        self.sections: list[Section] = []
+        self._begin, self._most, self._flops = 0, 0, 0.0
+        self._known: dict[int, int] = {}
+
+    def cut(self, name: str) -> None:
+        """End a section here, and call it so."""
+        self.sections.append(Section(name, self.bytes - self._begin, self._most - self._begin, self._flops))
+        self._begin, self._most, self._flops = self.bytes, self.bytes, 0.0
+
+    def spike(self, size: int) -> None:
+        """Count `size` bytes that are there for this moment only."""
+        self._most = max(self._most, self.bytes + size)
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        # Torch's own mode for this holds on to the activations that checkpointing computes again.
+        formula = _FORMULAS.get(function._overloadpacket)
+        if formula is not None:
+            self._flops += formula(*args, **(kwargs or {}), out_val=result)
+        given = {
+            leaf.untyped_storage()._cdata for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)
+        }
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, torch.Tensor):
+                self._count(leaf, given)
+        return result
+
+    def _count(self, tensor: Tensor, given: set[int]) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self._known or key in given:
+            return
+        self._known[key] = storage.nbytes()
+        self.bytes += self._known[key]
+        self.spike(0)
+        weakref.finalize(storage, self._forget, key)
+
+    def _forget(self, key: int) -> None:
+        self.bytes -= self._known.pop(key)
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> int:
+    """Two products, of queries with keys and of weights with values."""
+    batch, heads, length, width = query.shape
+    return 2 * batch * heads * length * key.shape[2] * (width + value.shape[3])
+
+
+def _attention_backward(grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> int:
+    """Five products: the weights again, and a gradient for each of the two that went into each product."""
+    batch, heads, length, width = query.shape
+    return 2 * batch * heads * length * key.shape[2] * (3 * width + 2 * value.shape[3])
+
+
+_FORMULAS: dict[Any, Any] = {
+    **flop_registry,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+}
+"""Operations of matrix products: torch's table, and its attention on CPUs, which that leaves out."""
