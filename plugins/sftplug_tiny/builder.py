@@ -61,7 +61,7 @@ class Tiny(ModelBuilder):
             num_attention_heads=heads,
             num_key_value_heads=heads,
             head_dim=32,
-            max_position_embeddings=1024,
+            max_position_embeddings=8192,  # rotary: longer rows cost no parameter
             tie_word_embeddings=True,
             bos_token_id=None,
             eos_token_id=tokenizer.eos_token_id,

@@ -40,8 +40,8 @@ def test_a_row_longer_than_the_model_s_positions_is_refused_and_names_the_length
     longest = prepared(recipe_file()).longest
     assert 20 < longest < 256
     check_positions(recipe, longest)
-    with pytest.raises(ModelError, match=r"the longest row has 1,025 tokens, .* made for 1,024 .*max_length: 1024`"):
-        check_positions(recipe, 1025)
+    with pytest.raises(ModelError, match=r"the longest row has 8,193 tokens, .* made for 8,192 .*max_length: 8192`"):
+        check_positions(recipe, 8193)
 
 
 def test_the_longest_document_of_packed_rows_counts(recipe_file, prepared):
