@@ -52,7 +52,7 @@ def adapted(recipe):
     return model
 
 
-def check(recipe):
+def check_exact(recipe):
     weights, model = planned(recipe), adapted(recipe)
     assert weights.base + weights.adapter == held(model)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -90,7 +90,7 @@ CASES = [
 
 @pytest.mark.parametrize(("quantization", "adapter"), CASES, ids=str)
 def test_weights_are_exact_to_the_byte(recipe_file, quantization, adapter):
-    check(load_recipe(str(recipe_file(quantization=quantization, adapter=adapter))).recipe)
+    check_exact(load_recipe(str(recipe_file(quantization=quantization, adapter=adapter))).recipe)
 
 
 THIRD_PARTY = Path(__file__).parent / "third_party"
@@ -119,7 +119,7 @@ def test_third_parties_are_exact_to_the_byte(recipe_file, tmp_path):
     (tmp_path / "rowwise.py").write_text(ROWWISE)
     file = recipe_file(plugins=["./acme_adapter.py", "./rowwise.py"], quantization="rowwise", adapter="acme_ia3")
     recipe = load_recipe(str(file)).recipe
-    weights = check(recipe)
+    weights = check_exact(recipe)
     assert weights.constants == 0
     size, known = optimizer_bytes("adamw_torch", weights.trained)
     assert known
@@ -155,14 +155,14 @@ def test_an_untied_head_counts_and_a_tied_one_does_not(recipe_file, tmp_path):
     for tied in (True, False):
         folder = llama_folder(tmp_path / f"model-{tied}", tied)
         recipe = load_recipe(str(recipe_file(model=folder, quantization="nf4", adapter="lora"))).recipe
-        sizes[tied] = check(recipe).base
+        sizes[tied] = check_exact(recipe).base
     assert sizes[False] - sizes[True] == 500 * 64 * 2
 
 
 def test_dora_with_a_head_that_is_trained_whole_is_exact_to_the_byte(recipe_file, tmp_path):
     dora = {"type": "lora", "dora": True, "modules_to_save": ["lm_head"]}
     file = recipe_file(model=llama_folder(tmp_path / "model", tied=False), quantization="nf4", adapter=dora)
-    weights = check(load_recipe(str(file)).recipe)
+    weights = check_exact(load_recipe(str(file)).recipe)
     assert any(tensor.shape == (500, 64) and tensor.bytes == 500 * 64 * 4 for tensor in weights.trained)
 
 

@@ -4,23 +4,11 @@ import importlib
 import textwrap
 
 import pytest
+from strangers import GOOD
 
 from sftplug import PluginError, RecipeError
 from sftplug.plugins import load_plugins
 from sftplug.recipe import load_recipe
-
-GOOD = """
-    import sftplug
-
-    class Mine(sftplug.Masking):
-        type: str = "mine"
-        def weights(self, tokens):
-            return tokens.trainable
-
-    @sftplug.hookimpl
-    def sftplug_maskings():
-        return [Mine]
-"""
 
 
 @pytest.fixture
