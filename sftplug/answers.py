@@ -5,6 +5,7 @@ Methods that are called for each row or batch are checked by the module of `sftp
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +90,18 @@ def load_kwargs(quantization: Quantization) -> dict[str, Any]:
             section = OWNED_LOAD_KWARGS[name]
             raise fault(quantization, "load_kwargs", f"must not return {name!r}: the recipe's `{section}` decides it")
     return arguments
+
+
+def loading_code(quantization: Quantization) -> str:
+    """Return the Python of a quantization for the model card. Raises PluginError for anything but Python."""
+    with blaming(quantization, "loading_code"):
+        answer: object = quantization.loading_code()
+    code: str = _checked(quantization, "loading_code", answer, str, "Python as text")
+    try:
+        ast.parse(code)
+    except SyntaxError as error:
+        raise fault(quantization, "loading_code", f"must return Python: {error.msg}, line {error.lineno}") from error
+    return code
 
 
 def adaptable(quantization: Quantization) -> bool:

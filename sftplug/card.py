@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from sftplug.answers import load_kwargs
+from sftplug.answers import load_kwargs, loading_code
 from sftplug.run.files import write_whole
 from sftplug.run.record import recorded
 
@@ -40,7 +40,7 @@ def card(directory: RunDirectory, recipe: Recipe, merge: Mapping[str, Any] | Non
         f"{directory.environment()['libraries'].get('sftplug', '')}: adapter `{recipe.adapter.type}`, "
         f"base weights in `{recipe.quantization.type}`.",
         "## How to load it",
-        f"```python\n{snippet(recipe, adapter=adapter, merged=merge is not None, chat=_has_template(directory))}```",
+        f"```python\n{snippet(recipe, merge, adapter=adapter, chat=_has_template(directory))}```",
         *(_merge(merge) if merge is not None else ()),
         "## Metrics",
         _table(("", ""), _metrics(directory)),
@@ -84,12 +84,13 @@ def _base(recipe: Recipe) -> str:
 # --- how to load it ---------------------------------------------------------------------------------------------------
 
 
-def snippet(recipe: Recipe, *, adapter: bool, merged: bool = False, chat: bool = True) -> str:
+def snippet(recipe: Recipe, merge: Mapping[str, Any] | None = None, *, adapter: bool, chat: bool = True) -> str:
     """Return Python that loads the result with transformers, and PEFT for an adapter, and answers a question.
 
-    An adapter is put on weights in the numbers on which it was trained.
+    An adapter is put on weights in the numbers on which it was trained, computed with as they were in training.
     """
-    arguments = {"dtype": "auto"} if merged else _arguments(recipe)
+    arguments = {"dtype": "auto"} if merge is not None else _arguments(recipe)
+    quantized = merge is None or merge["in_place"]
     config = arguments.pop("quantization_config", None)
     options = "".join(f", {name}={value!r}" for name, value in arguments.items())
     options += f",\n    quantization_config={_expression(config)}" if config is not None else ""
@@ -104,6 +105,7 @@ def snippet(recipe: Recipe, *, adapter: bool, merged: bool = False, chat: bool =
         "tokenizer = AutoTokenizer.from_pretrained(folder)",
         f"model = {kind}.from_pretrained(folder{options})",
         "model.generation_config = GenerationConfig.from_pretrained(folder)  # where an answer ends",
+        *(loading_code(recipe.quantization).splitlines() if quantized else ()),
         *(_CHAT if chat else _TEXT),
         "answer = model.generate(**inputs, max_new_tokens=64)[0, inputs.input_ids.shape[1] :]",
         "print(tokenizer.decode(answer, skip_special_tokens=True))",

@@ -212,6 +212,13 @@ class Quantization(Component):
     def prepare_model(self, model: nn.Module) -> None:
         """Change the loaded model in place where the backend needs it; nothing by default."""
 
+    def loading_code(self) -> str:
+        """Return Python that does to a loaded ``model`` what `prepare_model` does; empty by default.
+
+        It stands in the code of the model card, which loads a run's result where there is no sftplug.
+        """
+        return ""
+
     def dequantize(self, model: PreTrainedModel) -> PreTrainedModel:
         """Return `model` with its weights as floats: the very numbers that an adapter was trained on.
 

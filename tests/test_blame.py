@@ -149,6 +149,8 @@ WRONG = [
         "must not return 'revision': the recipe's `model.revision` decides it",
         "check",
     ),
+    ("sftplug_quantizations", "loading_code", "return None", "must return Python as text, not NoneType", "train"),
+    ("sftplug_quantizations", "loading_code", "return 'for'", "must return Python: invalid syntax, line 1", "train"),
     ("sftplug_quantizations", "prepare_model", "model.nothing()", "failed: AttributeError: ", "train"),
     (
         "sftplug_adapters",

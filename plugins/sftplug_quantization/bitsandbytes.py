@@ -102,6 +102,19 @@ class _FourBit(Quantization):
             if isinstance(module, bitsandbytes.nn.Linear4bit):
                 module.support_avx512bf16_for_cpu = False
 
+    def loading_code(self) -> str:
+        """The same in plain Python: that kernel also rounds otherwise than training did, by 0.01 of a logit."""
+        return _LOADING_CODE
+
+
+_LOADING_CODE = """
+from bitsandbytes.nn import Linear4bit
+
+for module in model.modules():
+    if isinstance(module, Linear4bit):  # some CPUs have a kernel for inference alone, which rounds otherwise
+        module.support_avx512bf16_for_cpu = False
+"""
+
 
 class NF4(_FourBit):
     """4-bit NormalFloat: levels at the quantiles of a normal distribution (arXiv:2305.14314, section 3)."""

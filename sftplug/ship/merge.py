@@ -90,6 +90,7 @@ def merge(directory: RunDirectory, recipe: Recipe, rows: Measured, output: Path,
         record = {
             "base": public(recipe.model.name_or_path) or f"built: {recipe.model.build.type}",  # type: ignore[union-attr]
             "onto": _onto(recipe, how),
+            "in_place": how.in_place,
             "dtype": dtype,
             "adapter": recipe.adapter.type,
             "quantization": recipe.quantization.type,
