@@ -39,8 +39,11 @@ package, on tied embeddings or on the learning rate. `adamss` was run with sciki
 ADAPTER_NOTES = """
 ## What trains otherwise than its paper says
 
-* `adalora`: nobody calls `update_and_allocate` in the training loop, in TRL or here, so ranks are not reallocated; and
-  its orthogonality loss is not added, for TRL computes the loss from log-probabilities.
+* `adalora`: ranks are shared out anew after each update, by PEFT's `update_and_allocate` (so too with any adapter type
+  that has this method: `adamss` with `use_asa`); `total_step` must be the run's number of steps, and such a run does
+  not go on from a checkpoint, which holds nothing of what has been seen of the gradients. Where a module is left with
+  no rank at all, PEFT warns when it saves. The orthogonality loss is not added, for TRL computes the loss from
+  log-probabilities.
 * `shadow`: its auxiliary loss is not added for the same reason, and the parameters that only that loss trains get no
   gradient, which stops the run.
 * `poly` and `multitask_prompt_tuning` need a task id with every row.

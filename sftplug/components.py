@@ -288,7 +288,11 @@ class Callback(Component):
     """Whether it asks of which source, role and part the tokens of the loss are: then `loss_metrics` is called."""
 
     def train_options(self, recipe: Recipe) -> Mapping[str, Any]:
-        """Return options of the ``train`` section that go with it; what the recipe says itself comes first."""
+        """Return options of the ``train`` section that go with it; what the recipe says itself comes first.
+
+        Called with `check`, before anything is loaded. Two callbacks of a recipe that mean two values of one option
+        are refused.
+        """
         return {}
 
     def loss_metrics(self, sums: LossSums) -> Mapping[str, float]:

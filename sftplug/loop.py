@@ -159,6 +159,51 @@ class Begin(TrainerCallback):  # type: ignore[misc]
         self._look()
 
 
+class Allocate(TrainerCallback):  # type: ignore[misc]
+    """Lets an adapter share out its ranks anew after each update of the weights, while their gradients are there.
+
+    For the adapter types of PEFT that ask for it with a method ``update_and_allocate``, such as AdaLoRA (Zhang et al.
+    2023, arXiv:2303.10512); nobody else calls it. Steps are counted from 1, as in the paper, so that AdaLoRA's last one
+    leaves the ranks that are saved.
+    """
+
+    def __init__(self, name: str, tuner: Any) -> None:
+        self._name = name
+        self._tuner = tuner
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Refuse a schedule for another number of steps, and to go on without what it has seen of the gradients."""
+        planned = [getattr(config, "total_step", None) for config in self._tuner.peft_config.values()]
+        wrong = next((steps for steps in planned if steps not in (None, state.max_steps)), None)
+        if wrong is not None:
+            raise TrainingError(
+                f"adapter {self._name}: `total_step` is {wrong}, and the run takes {state.max_steps} steps: the ranks "
+                f"would not be those that `target_r` asks for. Set `adapter.total_step: {state.max_steps}`."
+            )
+        if state.global_step > 0:
+            raise RunError(
+                f"adapter {self._name} shares out its ranks by what it has seen of the gradients, which no checkpoint "
+                "holds, so the run cannot go on as it would have. Begin it again with --overwrite."
+            )
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Share out."""
+        self._tuner.update_and_allocate(state.global_step + 1)
+
+
+def allocating(model: Any) -> Any | None:
+    """Return the part of `model`, adapter and all, that shares out its ranks; None if nothing does."""
+    tuner: Any = getattr(model, "base_model", None)
+    if not callable(getattr(tuner, "update_and_allocate", None)):
+        return None
+    switched_on = [getattr(config, "use_asa", True) for config in tuner.peft_config.values()]  # an option of AdaMSS
+    return tuner if any(switched_on) else None
+
+
 class GoOn(TrainerCallback):  # type: ignore[misc]
     """Gives the trainer back what it had counted when the checkpoint was saved."""
 

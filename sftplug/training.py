@@ -126,7 +126,7 @@ def make_trainer(recipe: Recipe, model: PreTrainedModel, prepared: Prepared) -> 
     from transformers import PrinterCallback
 
     from sftplug.collate import Collator
-    from sftplug.loop import Guard
+    from sftplug.loop import Allocate, Guard, allocating
     from sftplug.trainer import SftplugTrainer
 
     arguments = training_arguments(recipe)
@@ -153,6 +153,8 @@ def make_trainer(recipe: Recipe, model: PreTrainedModel, prepared: Prepared) -> 
     trainer.origins, trainer.keep = prepared.origins, recipe.train.get("save_total_limit")
     if adapter is not None:
         keep_adapter_in_fp32(trainer.model)
+        if (tuner := allocating(trainer.model)) is not None:
+            trainer.add_callback(Allocate(f"'{recipe.adapter.type}'", tuner))
     if ids:
         refuse_untrained(recipe.adapter.type, trainer.model)
     return trainer

@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sftplug.answers import adaptable, complaints
-from sftplug.blame import place_of, reason
+from sftplug.answers import adaptable, complaints, train_options
+from sftplug.blame import describe, place_of, reason
 from sftplug.components import Adapter, DatasetSource
 from sftplug.errors import PluginError, Problem, RecipeError, did_you_mean
 from sftplug.plugins import DISABLE_VARIABLE, Plugins, load_plugins
@@ -286,6 +286,7 @@ def _check_core(recipe: Recipe) -> Iterator[tuple[str, str]]:
                 yield from _check_masking(f"data.{split}[{index}].masking", source.masking)
     yield from _check_evaluation(recipe)
     yield from _check_weights(recipe)
+    yield from _check_callbacks(recipe)
 
 
 def _check_remote_code(model: ModelSection) -> Iterator[tuple[str, str]]:
@@ -326,6 +327,20 @@ def _check_weights(recipe: Recipe) -> Iterator[tuple[str, str]]:
             f"'{adapter.type}' trains the base weights, which cannot be trained as {quantization.type}. Choose "
             "`quantization: bf16` or `fp32`, or an adapter such as `lora`.",
         )
+
+
+def _check_callbacks(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Two callbacks must not mean two values of one option of the trainer, unless the recipe itself says a value."""
+    meant: dict[str, tuple[str, Any]] = {}
+    for index, callback in enumerate(recipe.callbacks):
+        for name, value in train_options(callback, recipe).items():
+            first, other = meant.setdefault(name, (f"callbacks[{index}] ({describe(callback)})", value))
+            if other != value and name not in recipe.train:
+                yield (
+                    f"callbacks[{index}]",
+                    f"{describe(callback)} means `train.{name}: {value!r}`, and {first} means {other!r}. Leave out one "
+                    f"of them, or say in the recipe what `train.{name}` is.",
+                )
 
 
 def _check_evaluation(recipe: Recipe) -> Iterator[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 
 from sftplug import PARTS, ROLE_CODES, RecipeError, RunDirectory, TrainingError
 from sftplug.cli import app
+from sftplug.recipe import load_recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 QUIET = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
@@ -216,6 +218,46 @@ def test_early_stopping_says_what_it_needs(train, held_out, options, overrides, 
     with pytest.raises(RecipeError) as error:
         train(held_out, *overrides, **stopping(**options))
     assert text in str(error.value)
+
+
+OPINION = """
+from typing import Literal
+from sftplug import Callback, hookimpl
+from transformers import TrainerCallback
+
+class Opinion(Callback):
+    type: Literal["opinion"] = "opinion"
+    seed: int = 1
+
+    def train_options(self, recipe):
+        return {"seed": self.seed, "logging_steps": 2}
+
+    def trainer_callback(self):
+        return TrainerCallback()
+
+@hookimpl
+def sftplug_callbacks():
+    return [Opinion]
+"""
+
+
+def test_two_callbacks_that_mean_two_values_of_one_trainer_option_are_refused(recipe_file, tmp_path):
+    (tmp_path / "opinion.py").write_text(OPINION)
+
+    def load(first, second, *overrides):
+        callbacks = [{"type": "opinion", "seed": seed} for seed in (first, second)]
+        return load_recipe(str(recipe_file(plugins="./opinion.py", callbacks=callbacks)), overrides)
+
+    with pytest.raises(RecipeError) as error:
+        load(1, 2)
+    assert len(error.value.problems) == 1
+    who = "callback 'opinion' of plugin opinion (file)"
+    assert (
+        f"callbacks[1] (recipe.yaml:34): {who} means `train.seed: 2`, and callbacks[0] ({who}) means 1. Leave out one "
+        "of them, or say in the recipe what `train.seed` is."
+    ) in re.sub(r"yaml:\d+", "yaml:34", str(error.value))
+    load(2, 2)
+    load(1, 2, "train.seed=3")
 
 
 def test_a_metric_that_is_not_measured_stops_the_run_and_says_what_is(train, held_out):

@@ -10,7 +10,7 @@ import yaml
 from conftest import TINY, rows, write_rows
 
 from sftplug.components import Adapter
-from sftplug.errors import RecipeError
+from sftplug.errors import RecipeError, RunError, TrainingError
 from sftplug.plugins import load_plugins
 from sftplug.recipe import load_recipe
 from sftplug.registry import build_registry
@@ -271,3 +271,65 @@ def test_prompt_tokens_before_the_row_do_not_shift_its_labels(recipe_file, prepa
     with torch.no_grad():
         expected = trainer.model(**plain).loss  # transformers' own loss, PEFT shifts the labels
         assert torch.allclose(trainer.compute_loss(trainer.model, dict(batch)), expected, atol=1e-5)
+
+
+def adalora(recipe_file, **options):
+    adapter = {"type": "adalora", "init_r": 6, "target_r": 4, "tinit": 2, "deltaT": 2, "total_step": 12, **options}
+    train = {"max_steps": 12, "per_device_train_batch_size": 4, "learning_rate": 0.05, "save_strategy": "no"}
+    return recipe_file(adapter=adapter, train=train)
+
+
+@pytest.mark.filterwarnings("ignore:The following rank_pattern keys:RuntimeWarning")  # PEFT's, over its own pattern
+@pytest.mark.filterwarnings("ignore:Adapter 'default':UserWarning")  # likewise, over a module without a rank
+@pytest.mark.parametrize("tfinal", [0, 3])
+def test_adalora_shares_out_its_ranks_and_reloads_to_what_it_said(tfinal, recipe_file, run, monkeypatch, tmp_path):
+    import torch
+    from peft import AutoPeftModelForCausalLM
+
+    from sftplug import training
+
+    kept, ids = {}, torch.arange(5, 25)[None]
+    plain_save = training.save
+
+    def save(loaded, trainer, prepared):
+        plain_save(loaded, trainer, prepared)
+        with torch.no_grad():
+            kept["logits"] = trainer.model.eval()(input_ids=ids).logits
+
+    monkeypatch.setattr(training, "save", save)
+    run(adalora(recipe_file, tfinal=tfinal))
+    model = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32).eval()
+    ranks = [len(scales) for name, scales in model.named_parameters() if "lora_E" in name]
+    assert len(set(ranks)) > 1  # each module has a rank of its own
+    assert sum(ranks) == 4 * len(ranks)  # and on average they have `target_r`
+    with torch.no_grad():
+        assert torch.allclose(model(input_ids=ids).logits, kept["logits"], atol=1e-5)
+
+
+def test_adalora_is_refused_a_schedule_for_other_steps_and_a_resume_without_its_memory(recipe_file, run):
+    with pytest.raises(TrainingError) as caught:
+        run(adalora(recipe_file, total_step=30))
+    assert "adapter 'adalora': `total_step` is 30, and the run takes 12 steps" in str(caught.value)
+    assert str(caught.value).endswith("Set `adapter.total_step: 12`.")
+
+    from types import SimpleNamespace
+
+    from sftplug.loop import Allocate
+
+    tuner = SimpleNamespace(peft_config={"default": SimpleNamespace(total_step=12)})
+    with pytest.raises(RunError, match=r"which no checkpoint holds, .* Begin it again with --overwrite\."):
+        Allocate("'adalora'", tuner).on_train_begin(None, SimpleNamespace(global_step=4, max_steps=12), None)
+
+
+def test_adapters_whose_ranks_are_fixed_are_left_alone():
+    from types import SimpleNamespace
+
+    from sftplug.loop import allocating
+
+    def tuner(**options):
+        return SimpleNamespace(update_and_allocate=print, peft_config={"default": SimpleNamespace(**options)})
+
+    assert allocating(SimpleNamespace(base_model=SimpleNamespace(peft_config={}))) is None
+    assert allocating(SimpleNamespace(base_model=tuner(use_asa=False))) is None
+    assert allocating(SimpleNamespace(base_model=tuner(use_asa=True))) is not None
+    assert allocating(SimpleNamespace(base_model=tuner())) is not None
