@@ -2,9 +2,11 @@
 
 ``python benchmarks/resume.py --kills 20 --seed 0``: LoRA with dropout on an nf4 base, packed rows, shuffled, two data
 workers, gradients accumulated over two batches, three epochs with an evaluation each, a checkpoint every other step.
-A moment is a share of an undisturbed run: the first tenth of them lie before its first step, the others from then on
-until it has ended, however long both take while the machine has other work.
+Two kinds of moment take turns. One is a share of an undisturbed run: the first tenth of them lie before its first step,
+the others from then on until it has ended, however long both take while the machine has other work. The other is a
+share of the writing of one checkpoint: from when its folder appears until its seal is there.
 Compared bit by bit: every loss and gradient norm logged, every evaluation, the token counts and the final weights.
+What the killed run had done is read off its folder before it goes on.
 """
 
 from __future__ import annotations
@@ -18,10 +20,10 @@ import os
 import platform
 import random
 import shutil
-import signal
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -30,8 +32,35 @@ import yaml
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["sftplug.trainer", "sftplug.training", "sftplug.cli.train", "bitsandbytes"])
 EARLY = 0.1
-"""Share of the kills that come before the first step."""
+"""Share of the moments of a run that come before its first step."""
+STEPS, EVERY = 18, 2
+"""Steps of a run, and how many lie between two checkpoints."""
 UNTIMED = ("seconds", "peak_bytes", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
+POLL = 0.0005
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """How long a run takes when nobody disturbs it, in seconds, and what comes of it."""
+
+    to_first_step: float
+    from_there: float
+    writing: float
+    """One checkpoint, from its folder to its seal: the mean of all of them."""
+    outcome: dict
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When a run is killed."""
+
+    share: float
+    """Of the whole run, or of the writing of a checkpoint."""
+    checkpoint: int | None
+    """The step of that checkpoint."""
+
+    def __str__(self) -> str:
+        return f"{self.share:.3f} of {f'writing checkpoint-{self.checkpoint}' if self.checkpoint else 'the run'}"
 
 
 def main() -> None:
@@ -46,54 +75,83 @@ def main() -> None:
         os.environ["SFTPLUG_CACHE"] = f"{folder}/cache"
         recipe = write_recipe(Path(folder))
         run(recipe, Path(folder) / "warm-up").join()  # builds and caches the base model
-        started = time.monotonic()
-        process = run(recipe, Path(folder) / "undisturbed")
-        wait_for_step(process, Path(folder) / "undisturbed")
-        first = time.monotonic()
-        process.join()
-        spans = first - started, time.monotonic() - first
-        wanted = outcome(Path(folder) / "undisturbed")
-        print(f"undisturbed: {spans[0]:.1f} s to the first step, {spans[1]:.1f} s from there to step {wanted['steps']}")
-        print(f"final weights {wanted['weights'][:12]}\n")
-        rng, same = random.Random(options.seed), True
-        print("| kill | moment | killed at | resumed from | losses, norms, evaluations | tokens | weights |")
-        print("|---|---|---|---|---|---|---|")
-        for number in range(1, options.kills + 1):
-            same &= kill_once(recipe, Path(folder) / f"killed-{number}", (rng.random(), spans), wanted)
-    print(f"\n{'all identical' if same else 'NOT identical'}")
+        known = measure(recipe, Path(folder) / "undisturbed")
+        print(
+            f"undisturbed: {known.to_first_step:.1f} s to the first step, {known.from_there:.1f} s from there to step "
+            f"{known.outcome['steps']}, {known.writing:.2f} s to write a checkpoint"
+        )
+        print(f"final weights {known.outcome['weights'][:12]}\n")
+        print("| kill | moment | seconds | killed at | resumed from | losses, norms, evaluations | tokens | weights |")
+        print("|---|---|---|---|---|---|---|---|")
+        rows = [
+            kill_once(recipe, Path(folder) / f"killed-{number}", moment, known)
+            for number, moment in enumerate(moments(options.kills, options.seed), start=1)
+        ]
+    same = all(row[1] for row in rows)
+    print(f"\n{sum(row[0].startswith('while writing') for row in rows)} of {len(rows)} while a checkpoint was written")
+    print("all identical" if same else "NOT identical")
     sys.exit(not same)
 
 
-def wait_for_step(process: multiprocessing.Process, output: Path) -> None:
-    """Wait until the first step is logged."""
-    while process.is_alive() and not (output / "metrics.jsonl").is_file():
-        time.sleep(0.01)
+def moments(kills: int, seed: int) -> list[Moment]:
+    """Draw the moments: every other one within the writing of a checkpoint."""
+    rng = random.Random(seed)
+    saved = range(EVERY, STEPS + 1, EVERY)
+    return [Moment(rng.random(), rng.choice(saved) if number % 2 else None) for number in range(kills)]
 
 
-def kill_once(recipe: Path, output: Path, moment: tuple[float, tuple[float, float]], wanted: dict) -> bool:
-    """Kill a run at a moment, resume it, print a row; return whether it ended as it should."""
-    process, (share, (before, after)) = run(recipe, output), moment
-    if share < EARLY:
-        process.join(share / EARLY * before)
+def measure(recipe: Path, output: Path) -> Undisturbed:
+    """Run undisturbed; return how long it took."""
+    started, process = time.monotonic(), run(recipe, output)
+    wait_for(process, output / "metrics.jsonl")
+    first, writing = time.monotonic(), []
+    for step in range(EVERY, STEPS + 1, EVERY):
+        wait_for(process, output / f"checkpoint-{step}")
+        began = time.monotonic()
+        wait_for(process, output / f"checkpoint-{step}" / "sealed.json")
+        writing.append(time.monotonic() - began)
+    process.join()
+    assert outcome(output)["steps"] == STEPS
+    return Undisturbed(first - started, time.monotonic() - first, sum(writing) / len(writing), outcome(output))
+
+
+def wait_for(process: multiprocessing.Process, path: Path) -> None:
+    """Wait until `path` is there, or the process has ended."""
+    while not path.exists() and process.is_alive():
+        time.sleep(POLL)
+
+
+def wait_until(process: multiprocessing.Process, output: Path, moment: Moment, known: Undisturbed) -> None:
+    """Wait until the moment has come."""
+    if moment.checkpoint is not None:
+        wait_for(process, output / f"checkpoint-{moment.checkpoint}")
+        process.join(moment.share * known.writing)
+    elif moment.share < EARLY:
+        process.join(moment.share / EARLY * known.to_first_step)
     else:
-        wait_for_step(process, output)
-        process.join((share - EARLY) / (1 - EARLY) * after)
-    os.kill(process.pid, signal.SIGKILL)
+        wait_for(process, output / "metrics.jsonl")
+        process.join((moment.share - EARLY) / (1 - EARLY) * known.from_there)
+
+
+def kill_once(recipe: Path, output: Path, moment: Moment, known: Undisturbed) -> tuple[str, bool]:
+    """Kill a run at a moment, resume it, print a row; return where it was killed, and whether it ended as it should."""
+    started, process = time.monotonic(), run(recipe, output)
+    wait_until(process, output, moment, known)
+    process.kill()
+    seconds = time.monotonic() - started
     process.join()
     where = reached(output)
     process = run(recipe, output)
     process.join()
     got = outcome(output)
     attempts = json.loads((output / "run.json").read_text())["attempts"]
-    verdicts = [got[key] == wanted[key] for key in ("metrics", "tokens", "weights")]
+    verdicts = [got[key] == known.outcome[key] for key in ("metrics", "tokens", "weights")]
     shown = ["identical" if verdict else "DIFFERENT" for verdict in verdicts]
     resumed = f"step {attempts[-1]['from_step']}" if len(attempts) > 1 else "the start"
-    print(
-        f"| {output.name.removeprefix('killed-')} | {share:.3f} | {where} | {resumed} | {' | '.join(shown)} |",
-        flush=True,
-    )
+    cells = [output.name.removeprefix("killed-"), str(moment), f"{seconds:.2f}", where, resumed, *shown]
+    print(f"| {' | '.join(cells)} |", flush=True)
     shutil.rmtree(output)
-    return all(verdicts)
+    return where, all(verdicts)
 
 
 def reached(output: Path) -> str:
@@ -102,13 +160,16 @@ def reached(output: Path) -> str:
         return "before the run began"
     if json.loads((output / "run.json").read_text())["state"] == "finished":
         return "after its end"
-    unsealed = [path.name for path in output.glob("checkpoint-*") if not (path / "sealed.json").is_file()]
+    unsealed = [path for path in output.glob("checkpoint-*") if not (path / "sealed.json").is_file()]
     if unsealed:
-        return f"while writing {unsealed[0]}"
+        newest = max(output.glob("checkpoint-*"), key=lambda path: int(path.name.removeprefix("checkpoint-")))
+        there = sum(path.is_file() for path in newest.rglob("*"))
+        doing = f"writing {newest.name}, {there} files" if newest in unsealed else f"deleting {unsealed[0].name}"
+        return f"while {doing}"
     if not (output / "metrics.jsonl").is_file():
         return "before the first step"
     lines = [line for line in (output / "metrics.jsonl").read_text().splitlines(keepends=True) if line.endswith("\n")]
-    return f"step {json.loads(lines[-1])['step']}" if lines else "before the first step"
+    return f"after step {json.loads(lines[-1])['step']} was logged" if lines else "before the first step"
 
 
 def outcome(output: Path) -> dict:
@@ -170,7 +231,7 @@ def write_recipe(folder: Path) -> Path:
             "warmup_steps": 2,
             "logging_steps": 1,
             "save_strategy": "steps",
-            "save_steps": 2,
+            "save_steps": EVERY,
             "save_total_limit": 2,
             "eval_strategy": "epoch",
             "dataloader_num_workers": 2,

@@ -6,20 +6,21 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import ExportableState
 
 from sftplug.errors import Interrupted, RunError, TrainingError
 from sftplug.processes import is_main, most, world_size
 from sftplug.run.checkpoints import read_progress
 
 if TYPE_CHECKING:
-    from sftplug.run import Checkpoint, RunDirectory
+    from sftplug.run import Attempt, Checkpoint
     from sftplug.trainer import SftplugTrainer
 
 _SUMMARY = "train_runtime"
@@ -67,17 +68,18 @@ class Clock:
 
 
 class Recorder(TrainerCallback):  # type: ignore[misc]
-    """Writes what the trainer measures, as it comes."""
+    """Writes what the trainer measures, as it comes, and with every checkpoint how far the run is."""
 
-    def __init__(self, directory: RunDirectory, clock: Clock) -> None:
-        self._directory = directory
-        self._clock = clock
+    def __init__(self, attempt: Attempt, trainer: SftplugTrainer) -> None:
+        self._attempt = attempt
+        self._trainer = trainer
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Start the clock: what comes before is not training."""
-        self._clock.start()
+        """Start the clock: what comes before is not training. Write how many steps there will be."""
+        self._trainer.clock.start()
+        self._note(state)
 
     def on_log(
         self,
@@ -90,8 +92,17 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         """Append one line: step, time and memory, and what was measured."""
         if logs and _SUMMARY not in logs and state.is_world_process_zero:
             measured = {name: value for name, value in logs.items() if isinstance(value, int | float | str)}
-            place = {"step": state.global_step, "seconds": round(self._clock.seconds, 3), "peak_bytes": peak_bytes()}
-            self._directory.add_metrics({**place, **measured})
+            seconds = round(self._trainer.clock.seconds, 3)
+            place = {"step": state.global_step, "seconds": seconds, "peak_bytes": peak_bytes()}
+            self._attempt.directory.add_metrics({**place, **measured})
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Write how far the checkpoint is, now that it is whole."""
+        self._note(state)
+
+    def _note(self, state: TrainerState) -> None:
+        tokens = int(self._trainer._total_train_tokens)
+        self._attempt.go(state.global_step, state.max_steps, self._trainer.clock.seconds, tokens)
 
 
 def peak_bytes() -> int | None:
@@ -113,6 +124,7 @@ class Stop:
         self.signal: int | None = None
         """As agreed upon: what several processes do next, all of them do."""
         self._seen: int | None = None
+        self._writing = False
 
     def agree(self) -> bool:
         """Whether a signal has come to any of the processes; all of them ask at the same points."""
@@ -134,16 +146,39 @@ class Stop:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """While a checkpoint is written, let a second signal wait until it is whole; a third one does not wait."""
+        here = threading.current_thread() is threading.main_thread() and world_size() == 1
+        self._writing = here
+        if here and self._seen is not None:
+            self._handle(self._note)
+        try:
+            yield
+        finally:
+            self._writing = False
+            if here and self._seen is not None:
+                self._handle(signal.SIG_DFL)
+
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self._seen = number
-        name = signal.Signals(number).name
+        name, again, self._seen = signal.Signals(number).name, self._seen is not None, number
         if world_size() > 1:  # a launcher may repeat a signal, and kills those that take too long
             if is_main():
                 sys.stderr.write(f"{name}: the step ends, then a checkpoint is saved.\n")
             return
-        for other in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(other, signal.SIG_DFL)
-        sys.stderr.write(f"{name}: the step ends, then a checkpoint is saved; a second signal ends the run at once.\n")
+        if again or not self._writing:
+            self._handle(signal.SIG_DFL)
+        sys.stderr.write(f"{name}: {_AGAIN if again else _WRITING if self._writing else _FIRST}.\n")
+
+    @staticmethod
+    def _handle(handler: Any) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, handler)
+
+
+_FIRST = "the step ends, then a checkpoint is saved; a second signal ends the run at once"
+_WRITING = "the checkpoint that is being written is finished, then the run ends"
+_AGAIN = f"{_WRITING}; one more ends it at once, without that checkpoint"
 
 
 class Begin(TrainerCallback):  # type: ignore[misc]
@@ -221,7 +256,47 @@ class GoOn(TrainerCallback):  # type: ignore[misc]
                 f"{self._checkpoint.path} was written by {before} processes, and {now} would go on: with other batches "
                 "and other random numbers, it would be another run."
             )
-        self._trainer.go_on(read_progress(self._checkpoint.path, args.process_index))
+        progress = read_progress(self._checkpoint.path, args.process_index)
+        self._trainer.go_on(progress)
+        # Whoever stopped the run there may not say so again.
+        control.should_training_stop |= progress["stopped"]
+
+
+def states_of(callbacks: Sequence[TrainerCallback]) -> list[dict[str, Any]]:
+    """Return class and state of the callbacks that implement transformers' `ExportableState`, in their order."""
+    stateful = [callback for callback in callbacks if isinstance(callback, ExportableState)]
+    return [{"class": type(callback).__name__, **callback.state()} for callback in stateful]
+
+
+def with_states(callbacks: Sequence[TrainerCallback], states: Sequence[Mapping[str, Any]]) -> list[TrainerCallback]:
+    """Return `callbacks`, each in its place, those with a state made anew from what `states_of` has told of them.
+
+    transformers' own way gives the first of several of one class the state of the run's beginning, and moves them
+    behind all others. Raises RunError when the callbacks are not those that the states are of.
+    """
+    stateful = [type(callback).__name__ for callback in callbacks if isinstance(callback, ExportableState)]
+    known = [str(state["class"]) for state in states]
+    if stateful != known:
+        now, then = (", ".join(names) or "none" for names in (stateful, known))
+        raise RunError(f"the checkpoint holds the states of other callbacks: {then} then, {now} now. Begin a new run.")
+    rest = iter(states)
+    return [
+        _anew(callback, next(rest)) if isinstance(callback, ExportableState) else callback for callback in callbacks
+    ]
+
+
+def _anew(callback: TrainerCallback, state: Mapping[str, Any]) -> TrainerCallback:
+    try:
+        made = type(callback)(**state["args"])
+        for name, value in state["attributes"].items():
+            setattr(made, name, value)
+    except (TypeError, KeyError, AttributeError) as error:
+        name = f"{type(callback).__module__}.{type(callback).__qualname__}"
+        raise RunError(
+            f"the callback {name} cannot be given back its state: {type(error).__name__}: {error}. Its `state()` must "
+            "return `args`, with which its class can be made, and `attributes`."
+        ) from error
+    return made
 
 
 class Flow(TrainerCallback):  # type: ignore[misc]
@@ -273,8 +348,8 @@ class Flow(TrainerCallback):  # type: ignore[misc]
             control.should_save = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """End the run where a signal asked for it: the checkpoint is whole now."""
-        if self._stop.signal is not None:
+        """End the run where a signal asked for it, be it while the checkpoint was written: it is whole now."""
+        if self._stop.agree() and self._stop.signal is not None:
             raise interrupted(self._stop.signal, args, state.global_step)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from trl import SFTTrainer
 
 from sftplug.collate import IGNORED, SeededByEpoch, blank_rows
 from sftplug.errors import TrainingError
-from sftplug.loop import Clock
+from sftplug.loop import Clock, states_of, with_states
 from sftplug.run import checkpoints
 from sftplug.run.failure import explaining
 from sftplug.tally import Reader, Tally, by_code
@@ -44,6 +45,10 @@ class SftplugTrainer(SFTTrainer):  # type: ignore[misc]
     """How the work is shared by processes, as found in the model when training begins."""
     keep: int | None = None
     """How many checkpoints are kept; the trainer itself would delete an old one before the new one is whole."""
+    while_saving: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Entered while a checkpoint is written."""
+    goes_on_from: Path | None = None
+    """The checkpoint that the run goes on from."""
     origins: Origins | None = None
     """Where the training rows came from, for the message of a run that is stopped."""
     readers: Sequence[Reader] = ()
@@ -322,7 +327,7 @@ class SftplugTrainer(SFTTrainer):  # type: ignore[misc]
         if self.args.should_save:
             checkpoints.discard(folder)
         self.accelerator.wait_for_everyone()
-        with explaining(f"{folder.name} cannot be written", folder.parent):
+        with self.while_saving(), explaining(f"{folder.name} cannot be written", folder.parent):
             try:
                 super()._save_checkpoint(model, trial)
                 checkpoints.write_progress(folder, self.args.process_index, self._progress())
@@ -353,7 +358,15 @@ class SftplugTrainer(SFTTrainer):  # type: ignore[misc]
             "logged_at": self._globalstep_last_logged,
             "metrics": {name: [float(value) for value in values] for name, values in self._metrics["train"].items()},
             "tally": self.tallies["train"].to_state(),
+            "callbacks": states_of(self.callback_handler.callbacks),
+            "stopped": self.control.should_training_stop,
         }
+
+    def _load_callback_state(self) -> None:
+        """Give the callbacks back the state that they had at the checkpoint; called before they hear of anything."""
+        if self.goes_on_from is not None:
+            states = checkpoints.read_progress(self.goes_on_from, self.args.process_index)["callbacks"]
+            self.callback_handler.callbacks = with_states(self.callback_handler.callbacks, states)
 
     def go_on(self, progress: Mapping[str, Any]) -> None:
         """Take up what `_progress` said; called when the trainer has begun to train, for it sets all this to zero."""
@@ -362,8 +375,7 @@ class SftplugTrainer(SFTTrainer):  # type: ignore[misc]
         self._total_loss_scalar = progress["loss_total"]
         self._globalstep_last_logged = progress["logged_at"]
         self._initial_global_step = 0  # the mean loss is that of all steps
-        if "tally" in progress:  # not in checkpoints of older versions
-            self.tallies["train"].from_state(progress["tally"], self.args.device)
+        self.tallies["train"].from_state(progress["tally"], self.args.device)
         self._metrics["train"].update({name: list(values) for name, values in progress["metrics"].items()})
 
     def mean_loss(self) -> float:

@@ -179,10 +179,11 @@ def watched(recipe: Recipe, trainer: SftplugTrainer, attempt: Attempt) -> Iterat
 
     stop = Stop()
     trainer.add_callback(Begin(look))
-    trainer.clock = Clock(attempt.state.seconds)
+    trainer.clock, trainer.while_saving = Clock(attempt.state.seconds), stop.waiting
     if attempt.checkpoint is not None:
+        trainer.goes_on_from = attempt.checkpoint.path
         trainer.add_callback(GoOn(trainer, attempt.checkpoint))
-    trainer.add_callback(Recorder(attempt.directory, trainer.clock))
+    trainer.add_callback(Recorder(attempt, trainer))
     trainer.add_callback(Flow(stop))
     with stop.listening():
         yield
@@ -219,7 +220,6 @@ def training_arguments(recipe: Recipe) -> SFTConfig:
         "logging_nan_inf_filter": False,
         "disable_tqdm": True,
         "save_strategy": "epoch",
-        "restore_callback_states_from_checkpoint": True,
         "eval_strategy": "epoch" if recipe.data.eval or recipe.data.eval_fraction else "no",
         "bf16": not on_cpu and dtype == torch.bfloat16,
         "fp16": not on_cpu and dtype == torch.float16,

@@ -43,6 +43,7 @@ OWNED: Mapping[str, str] = {
     "include_for_metrics": "callbacks",
     "batch_eval_metrics": "callbacks",
     "eval_do_concat_batches": "callbacks",
+    "restore_callback_states_from_checkpoint": "callbacks",
 }
 """Fields that sftplug sets itself, and the section of the recipe that decides them."""
 

@@ -29,8 +29,9 @@ def summary(report: Report) -> Iterator[tuple[str, str]]:
     if evaluations := report.points("eval_loss"):
         step, best = min(evaluations, key=lambda point: point[1])
         yield "eval loss", f"{evaluations[-1][1]:.4f}, lowest {best:.4f} at step {step:g}"
-    seconds = state.seconds or report.last("seconds") or 0.0
-    tokens = state.tokens or report.last("num_tokens") or 0.0
+    # Between two checkpoints the measurements are ahead of what the run says of itself.
+    seconds = max(state.seconds, report.last("seconds") or 0.0)
+    tokens = max(state.tokens, report.last("num_tokens") or 0.0)
     yield "tokens", f"{tokens:,.0f}"
     yield "time in the loop", duration(seconds)
     yield "tokens/s", f"{tokens / seconds:,.0f}" if seconds else NOTHING
@@ -43,7 +44,7 @@ def summary(report: Report) -> Iterator[tuple[str, str]]:
 
 def _steps(report: Report) -> str:
     state = report.state
-    done = state.steps or int(report.last("step") or 0)
+    done = max(state.steps, int(report.last("step") or 0))
     return f"{done:,}" if state.max_steps in (None, done) else f"{done:,} of {state.max_steps:,}"
 
 

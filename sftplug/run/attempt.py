@@ -60,6 +60,17 @@ class Attempt:
         # Whoever prepares the rows again needs it, whether or not the run comes to its end.
         prepared.tokenizer.save_pretrained(str(self.directory.path))
 
+    def go(self, steps: int, max_steps: int, seconds: float, tokens: int) -> None:
+        """Write how far the run is; between two checkpoints, ``metrics.jsonl`` knows more."""
+        self.state.steps, self.state.max_steps, self.state.seconds, self.state.tokens = (
+            steps,
+            max_steps,
+            seconds,
+            tokens,
+        )
+        if self.writes:
+            self.directory.write_state(self.state)
+
     def finish(self, steps: int, result: RunResult) -> None:
         """Write that the run is finished after `steps` updates, and its sums."""
         self.state.steps = self.state.max_steps = steps
@@ -92,8 +103,9 @@ def begin(loaded: LoadedRecipe, *, resume: bool = False, overwrite: bool = False
         yield Attempt(loaded, directory, RunState("running"), share(None), writes=False)
         return
     claim(directory.path)
-    with locked(directory.path):
+    with locked(directory.path) as note:
         attempt = _open(loaded, directory, resume=resume, overwrite=overwrite)
+        attempt.notes = (*([note] if note else []), *attempt.notes)
         share(attempt.checkpoint)
         try:
             yield attempt

@@ -34,10 +34,11 @@ class RunState:
     reason: str | None = None
     """Why it failed or was interrupted."""
     steps: int = 0
-    """Updates of the weights so far, as of the last checkpoint or the end."""
+    """Updates of the weights so far, as of the last checkpoint or the end; ``metrics.jsonl`` knows of those since."""
     max_steps: int | None = None
+    """How many there will be, once training has begun."""
     seconds: float = 0.0
-    """Time in the training loop so far, over all attempts."""
+    """Time in the training loop so far, over all attempts; as of the last checkpoint or the end, as are `tokens`."""
     tokens: int = 0
     """Tokens that went through the model in training, padding left out."""
     loss: float | None = None

@@ -13,9 +13,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sftplug.errors import RunError
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 LOCK, OWNER = ".lock", ".lock.owner"
 PATIENCE = 30.0
@@ -23,8 +26,11 @@ PATIENCE = 30.0
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of `folder`. Raises RunError naming process and machine if another run holds it."""
+def locked(folder: Path) -> Iterator[str | None]:
+    """Hold the lock of `folder`. Raises RunError naming process and machine if another run holds it.
+
+    Yields a sentence for the user when the last run here was on another machine and has not signed off.
+    """
     from filelock import FileLock, Timeout
 
     lock, deadline = FileLock(folder / LOCK), time.monotonic() + PATIENCE
@@ -36,18 +42,54 @@ def locked(folder: Path) -> Iterator[None]:
             owner = _owner(folder)
             if not _is_dead(owner) or time.monotonic() > deadline:
                 raise RunError(_refusal(folder, owner)) from None
+        except (OSError, NotImplementedError) as error:
+            raise RunError(f"{folder} cannot be locked: {error}. {_NO_LOCKS}") from error
+    _refuse_marker(lock, folder)
+    before = _owner(folder)
     try:
         note = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
         (folder / OWNER).write_text(json.dumps(note), encoding="utf-8")
-        yield
+        yield _taken_over(before)
     finally:
         (folder / OWNER).unlink(missing_ok=True)
         lock.release()
 
 
+_NO_LOCKS = "Two runs could not be kept apart there. Choose an --output on a file system that has locks."
+
+
+def _refuse_marker(lock: BaseFileLock, folder: Path) -> None:
+    """Raise RunError where there are no locks and a mere file stands for one: that of a killed run would not go."""
+    from filelock import SoftFileLock
+
+    if isinstance(lock, SoftFileLock):
+        lock.release()
+        raise RunError(f"{folder} cannot be locked: its file system has no locks. {_NO_LOCKS}")
+
+
 def _refusal(folder: Path, owner: dict[str, Any]) -> str:
-    whose = f"process {owner['pid']} on {owner['host']}, since {owner['since']}" if owner else "another process"
-    return f"another run writes to {folder}: {whose}. Choose another --output, or wait for it to end."
+    text = f"another run writes to {folder}: {_whose(owner)}. Choose another --output, or wait for it to end."
+    if not owner or owner["host"] == socket.gethostname():
+        return text
+    # A file server holds the lock of a machine that is gone until it has noticed.
+    return (
+        f"{text} If that process is gone, its lock goes with it; if the machine itself went down, once the file server "
+        f"notices, or when you delete {folder / LOCK} after making sure that nothing runs there any more."
+    )
+
+
+def _whose(owner: dict[str, Any]) -> str:
+    return f"process {owner['pid']} on {owner['host']}, since {owner['since']}" if owner else "another process"
+
+
+def _taken_over(owner: dict[str, Any]) -> str | None:
+    """Say whose folder it was, if that was on a machine whose processes cannot be looked at from here."""
+    if not owner or owner["host"] == socket.gethostname():
+        return None
+    return (
+        f"the last run here was {_whose(owner)}, and it did not sign off. Its lock is gone, so this run goes on; on a "
+        "file system that carries no locks across machines, make sure that it has ended"
+    )
 
 
 def _owner(folder: Path) -> dict[str, Any]:

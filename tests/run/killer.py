@@ -14,7 +14,7 @@ class Killer(sftplug.Callback):
 
     type: Literal["killer"] = "killer"
     folder: str
-    """Holds `plan`, with the moment, the step and the signal; it is deleted first."""
+    """Holds `plan`, a line a blow: the moment, the step and the signal; a line is deleted before the blow."""
 
     def trainer_callback(self):
         """Return the callback."""
@@ -24,9 +24,10 @@ class Killer(sftplug.Callback):
         plan = Path(self.folder) / "plan"
 
         def strike(moment, step):
-            if plan.exists() and plan.read_text().split()[:2] == [moment, str(step)]:
+            while plan.exists() and plan.read_text().split()[:2] == [moment, str(step)]:
                 what = plan.read_text().split()[2]
-                plan.unlink()
+                rest = plan.read_text().splitlines()[1:]
+                plan.write_text("\n".join(rest)) if rest else plan.unlink()
                 if what == "FULL":  # no file may grow beyond what a disk with so little room would hold
                     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
                 else:

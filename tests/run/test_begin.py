@@ -1,5 +1,6 @@
 """What a run finds in its folder, and what it makes of it; nothing is trained here."""
 
+import errno
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from sftplug import RunDirectory, RunError
 from sftplug.recipe import load_recipe
@@ -166,6 +168,42 @@ def test_two_runs_on_one_folder_and_the_lock_of_a_dead_one(recipe_file, tmp_path
     with begin(loaded(file)) as attempt:
         assert len(attempt.state.attempts) == 2
     assert not (tmp_path / "out" / ".lock.owner").exists()
+
+
+def test_a_run_on_another_machine(recipe_file, tmp_path):
+    """Its processes cannot be looked at: while the lock is held it is named, when it is gone it is mentioned."""
+    file, note = recipe_file(), {"pid": 7, "host": "node-7", "since": "2026-01-02 03:04:05"}
+    leave_unfinished(file)
+    owner = tmp_path / "out" / ".lock.owner"
+    with FileLock(tmp_path / "out" / ".lock"):
+        owner.write_text(json.dumps(note))
+        with pytest.raises(RunError) as caught, begin(loaded(file)):
+            pass
+        assert owner.exists()
+    text = str(caught.value)
+    assert "out: process 7 on node-7, since 2026-01-02 03:04:05. Choose another --output, or wait" in text
+    assert "If that process is gone, its lock goes with it; if the machine itself went down, once the file" in text
+    assert f"or when you delete {tmp_path / 'out' / '.lock'} after making sure that nothing runs there" in text
+    with begin(loaded(file)) as attempt:
+        assert attempt.checkpoint.step == 2
+        assert attempt.notes[0].startswith("the last run here was process 7 on node-7, since 2026-01-02 03:04:05, and")
+        assert "on a file system that carries no locks across machines, make sure that it has ended" in attempt.notes[0]
+    assert not owner.exists()
+
+
+@pytest.mark.filterwarnings("ignore:flock not supported")
+def test_a_file_system_without_locks_is_refused(recipe_file, monkeypatch):
+    import fcntl
+
+    def flock(*_):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    refuse = pytest.raises(
+        RunError, match=r"out cannot be locked: its file system has no locks\. Two runs could not be"
+    )
+    with refuse, begin(loaded(recipe_file())):
+        pass
 
 
 def test_the_record_says_where_every_value_came_from_and_keeps_no_secret(recipe_file, tmp_path):

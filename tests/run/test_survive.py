@@ -12,7 +12,7 @@ import pytest
 from conftest import TINY, rows, write_rows
 from run.children import call
 
-from sftplug import RunDirectory
+from sftplug import RunDirectory, RunError
 
 KILLER = Path(__file__).parent / "killer.py"
 UNTIMED = ("seconds", "peak_bytes", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
@@ -118,6 +118,37 @@ def test_a_signal_ends_a_run_after_a_checkpoint_and_says_how_to_go_on(job, plan,
     assert outcome(output) == outcome(folder / "undisturbed")
 
 
+@pytest.mark.slow
+def test_a_second_signal_while_the_checkpoint_of_the_first_is_written_does_not_lose_it(job):
+    folder, train = job
+    output = folder / "impatient"
+    (folder / "plan").write_text("step 3 SIGTERM\ncheckpoint 3 SIGTERM")
+    code, said = train(output)
+    assert code == 143, said
+    assert (
+        "SIGTERM: the checkpoint that is being written is finished, then the run ends; one more ends it at once, "
+        "without that checkpoint." in said
+    )
+    assert f"interrupted by SIGTERM: checkpoint-3 is saved in {output}." in said
+    state = RunDirectory.open(output).state()
+    assert (state.state, state.steps, state.max_steps, state.tokens > 0) == ("interrupted", 3, 8, True)
+    # A first signal that comes while a checkpoint is written ends the run with that one; the third does not wait.
+    (folder / "plan").write_text("checkpoint 4 SIGINT\ncheckpoint 4 SIGINT\ncheckpoint 4 SIGINT")
+    code, said = train(output)
+    assert code == -signal.SIGINT, said
+    assert "SIGINT: the checkpoint that is being written is finished, then the run ends.\n" in said
+    assert [path.name for path in output.glob("checkpoint-*/sealed.json")] == ["sealed.json"] * 2, said
+    (folder / "plan").write_text("checkpoint 6 SIGINT")
+    code, said = train(output)
+    assert code == 130, said
+    assert "checkpoint-4 was not finished; it is not used" in said
+    assert f"interrupted by SIGINT: checkpoint-6 is saved in {output}." in said
+    code, said = train(output)
+    assert code == 0, said
+    assert "resuming from step 6" in said
+    assert outcome(output) == outcome(folder / "undisturbed")
+
+
 def test_a_damaged_checkpoint_is_not_used_and_a_finished_run_is_not_touched(job):
     folder, train = job
     code, said = train(folder / "undisturbed")
@@ -137,6 +168,83 @@ def test_a_damaged_checkpoint_is_not_used_and_a_finished_run_is_not_touched(job)
     assert "checkpoint-6 has a rng_state.pth that is not what was written; it is not used" in said
     assert "resuming from step 4" in said
     assert outcome(output) == outcome(folder / "undisturbed")
+
+
+TIRED = '''
+from typing import Literal
+import sftplug
+
+class Tired(sftplug.Callback):
+    """End the training after so many logs."""
+    type: Literal["tired"] = "tired"
+    after: int
+
+    def trainer_callback(self):
+        from transformers import TrainerCallback
+        from transformers.trainer_callback import ExportableState
+
+        class Count(TrainerCallback, ExportableState):
+            def __init__(self, after):
+                self.after, self.seen = after, 0
+
+            def state(self):
+                return {"args": {"after": self.after}, "attributes": {"seen": self.seen}}
+
+            def on_log(self, args, state, control, logs, **kwargs):
+                self.seen += "loss" in logs
+                control.should_training_stop |= self.seen >= self.after
+
+        return Count(self.after)
+
+@sftplug.hookimpl
+def sftplug_callbacks():
+    return [Tired]
+'''
+
+
+def test_callbacks_of_a_plugin_go_on_counting(recipe_file, run, tmp_path):
+    """Two of one kind, each with its own count: else the run would go on to another step than it would have."""
+    (tmp_path / "tired.py").write_text(TIRED)
+    tired = [{"type": "tired", "after": after} for after in (9, 5)]
+    saving = {"save_strategy": "steps", "save_steps": 2, "per_device_train_batch_size": 4}
+    train = {"max_steps": 12, "logging_steps": 1, "learning_rate": 5e-3, **saving}
+    file = recipe_file(plugins=["./tired.py"], adapter="lora", callbacks=tired, train=train)
+    output = run(file).output
+    whole = outcome(output)
+    assert whole[-1] == 5
+    shutil.rmtree(output / "checkpoint-4")
+    shutil.rmtree(output / "checkpoint-5", ignore_errors=True)
+    state = json.loads((output / "run.json").read_text())
+    (output / "run.json").write_text(json.dumps({**state, "state": "running"}))  # as a kill leaves it
+    run(file, overwrite=False)
+    assert RunDirectory.open(output).state().attempts[-1]["from_step"] == 2
+    assert outcome(output) == whole
+
+
+def test_states_of_other_callbacks_are_refused():
+    from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
+    from transformers.trainer_callback import ExportableState
+
+    from sftplug.loop import states_of, with_states
+
+    stop = EarlyStoppingCallback(3)
+    stop.early_stopping_patience_counter = 2
+    states = states_of([PrinterCallback(), stop])
+    fresh = [EarlyStoppingCallback(3), PrinterCallback()]
+    first, second = with_states(fresh, states)
+    assert (first.early_stopping_patience_counter, second) == (2, fresh[1])
+    with pytest.raises(RunError, match=r"states of other callbacks: EarlyStoppingCallback then, none now\. Begin a"):
+        with_states([PrinterCallback()], states)
+
+    class Needs(TrainerCallback, ExportableState):
+        def __init__(self, what):
+            self.what = what
+
+        def state(self):
+            return {"args": {}, "attributes": {}}
+
+    with pytest.raises(RunError, match=r"Needs cannot be given back its state: TypeError: .*'what'\. Its `state\(\)`"):
+        with_states([Needs(1)], states_of([Needs(2)]))
 
 
 @pytest.mark.slow
