@@ -117,8 +117,21 @@ def _checked(conversation: object, format_: DatasetFormat) -> Conversation:
         if not isinstance(message, Message):
             text = f"must return a conversation of sftplug.Message, not of {type(message).__name__}"
             raise fault(format_, "to_conversation", text)
-        _check_message(f"messages[{index}]", message)
+        if not _is_plain(message):
+            _check_message(f"messages[{index}]", message)
     return conversation
+
+
+def _is_plain(message: Message) -> bool:
+    """Whether a message is what most are, and nothing can be wrong with: one text without a foreign letter."""
+    content = message.content
+    return (
+        type(content) is str
+        and content.isascii()
+        and message.role in ROLES
+        and message.reasoning_content is None
+        and not message.tool_calls
+    )
 
 
 def _check_message(where: str, message: Message) -> None:

@@ -179,8 +179,8 @@ class _Work:
         """Write the rows of every split, and what is known of them. Raises for what is refused."""
         data = self.recipe.data
         escape = data.special_tokens_in_content == "escape"
-        encode = encoder(self.tokenizer, escape=escape, engine=data.engine, proofs=self.proofs)
         with few_pauses():
+            encode = encoder(self.tokenizer, escape=escape, engine=data.engine, proofs=self.proofs)
             made = {name: self._split(name, sources, encode, folder) for name, sources in _splits(self.recipe).items()}
         self.ledger.engine = encode.engines.name
         names = self.tokenizer.convert_ids_to_tokens(list(self.ledger.stop_ids))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 BATCH = 1000
 """Rows that go through the stages together: enough for the tokenizer's threads, little enough for any memory."""
+AHEAD = 2
+"""So many batches are tokenized at once: while the last texts of one are encoded, a core would have nothing to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,16 +116,20 @@ def _batched(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
 
 
 def _ahead(items: Iterable[Item], work: Callable[[Item], Result]) -> Iterator[tuple[Item, Result]]:
-    """Yield each item with what `work` makes of it, done in another thread while the next item is made."""
-    with ThreadPoolExecutor(1) as thread:
-        before = None
+    """Yield each item with what `work` makes of it, done in other threads while the next ones are made."""
+    coming: deque[tuple[Item, Future[Result]]] = deque()
+    with ThreadPoolExecutor(AHEAD) as threads:
         for item in items:
-            coming = item, thread.submit(work, item)
-            if before is not None:
-                yield before[0], before[1].result()
-            before = coming
-        if before is not None:
-            yield before[0], before[1].result()
+            coming.append((item, threads.submit(work, item)))
+            if len(coming) > AHEAD:
+                yield _first(coming)
+        while coming:
+            yield _first(coming)
+
+
+def _first(coming: deque[tuple[Item, Future[Result]]]) -> tuple[Item, Result]:
+    item, future = coming.popleft()
+    return item, future.result()
 
 
 @contextmanager

@@ -122,22 +122,31 @@ def tokenize(
     does the whole (a prefix space before each piece).
     """
     batch = _Batch.of(rendered)
-    encoded = encode.engines.encode(batch.texts) if encoded is None else encoded
-    found = _look_alikes_in(batch, encoded, encode)
+    placed = batch.place(encode.engines.encode(batch.texts) if encoded is None else encoded)
+    found = _look_alikes_in(batch, placed, encode)
     escaped = found if encode.escape else {}
-    encoded = encoded.with_rows(
-        {index: encode.encode_pieces(batch.texts[index], [], marks) for index, marks in escaped.items()}
+    placed = batch.replace(
+        placed, {index: encode.encode_pieces(batch.texts[index], [], marks) for index, marks in escaped.items()}
     )
-    stuck = _stuck(batch, encoded, encode) & escaped.keys() if escaped else frozenset()
-    apart = _straddled(batch, encoded)
+    stuck = _stuck(batch, placed, encode) & escaped.keys() if escaped else frozenset()
+    apart = _straddled(batch, placed)
     if apart:
         _refuse_prefix_space(encode)
     edges = {index: sorted(_edges(rendered[index])) for index in apart}
-    encoded = encoded.with_rows(
-        {index: encode.encode_pieces(batch.texts[index], edges[index], escaped.get(index, [])) for index in apart}
+    placed = batch.replace(
+        placed,
+        {index: encode.encode_pieces(batch.texts[index], edges[index], escaped.get(index, [])) for index in apart},
     )
     first = {index: rendered[index].text[slice(*marks[0])] for index, marks in found.items() if marks}
-    return Tokenized(_tokens(conversations, batch, encoded), apart, first, stuck)
+    return Tokenized(_tokens(conversations, batch, placed), apart, first, stuck)
+
+
+class _Placed(NamedTuple):
+    """Tokens, and where in the whole batch each of them stands."""
+
+    tokens: Encoded
+    start: NDArray[np.int64]
+    end: NDArray[np.int64]
 
 
 class _Batch(NamedTuple):
@@ -177,24 +186,27 @@ class _Batch(NamedTuple):
         """Return in which row each position lies."""
         return np.searchsorted(self.base, position, side="right") - 1
 
-    def positions(self, encoded: Encoded) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return where each token starts and ends in the whole batch."""
+    def place(self, encoded: Encoded) -> _Placed:
+        """Return the tokens with where each of them starts and ends in the whole batch."""
         shift = np.repeat(self.base, encoded.counts)
-        return encoded.start + shift, encoded.end + shift
+        return _Placed(encoded, encoded.start + shift, encoded.end + shift)
+
+    def replace(self, placed: _Placed, rows: Mapping[int, Encoded]) -> _Placed:
+        """Return the tokens with those of some rows replaced."""
+        return self.place(placed.tokens.with_rows(rows)) if rows else placed
 
 
-def _look_alikes_in(batch: _Batch, encoded: Encoded, encode: Encoder) -> dict[int, list[tuple[int, int]]]:
+def _look_alikes_in(batch: _Batch, placed: _Placed, encode: Encoder) -> dict[int, list[tuple[int, int]]]:
     """Return row -> (start, end) of every control token's text in it that a message wrote, not the template."""
     if encode.control is None:
         return {}
-    rows = np.unique(batch.row_of(_controls_written(batch, encoded, encode))).tolist()
+    rows = np.unique(batch.row_of(_controls_written(batch, placed, encode))).tolist()
     return {row: look_alikes(batch.rendered[row], encode.control) for row in rows}
 
 
-def _controls_written(batch: _Batch, encoded: Encoded, encode: Encoder) -> NDArray[np.int64]:
+def _controls_written(batch: _Batch, placed: _Placed, encode: Encoder) -> NDArray[np.int64]:
     """Return where control tokens stand in text that a message wrote."""
-    start, _ = batch.positions(encoded)
-    at = start[encode.control_ids[encoded.ids]]
+    at = placed.start[encode.control_ids[placed.tokens.ids]]
     return at[batch.joined("own")[batch.run_of(at)]] if len(at) else at
 
 
@@ -208,16 +220,16 @@ def look_alikes(row: Rendered, control: re.Pattern[str]) -> list[tuple[int, int]
     return found
 
 
-def _stuck(batch: _Batch, encoded: Encoded, encode: Encoder) -> frozenset[int]:
+def _stuck(batch: _Batch, placed: _Placed, encode: Encoder) -> frozenset[int]:
     """Return the rows in which text that was to be escaped is a control token still, or has got a space."""
     if encode.puts_space_before_pieces():
         return frozenset(range(len(batch.texts)))
-    return frozenset(batch.row_of(_controls_written(batch, encoded, encode)).tolist())
+    return frozenset(batch.row_of(_controls_written(batch, placed, encode)).tolist())
 
 
-def _straddled(batch: _Batch, encoded: Encoded) -> tuple[int, ...]:
+def _straddled(batch: _Batch, placed: _Placed) -> tuple[int, ...]:
     """Return the rows in which the edge of a trained span lies inside a token."""
-    start, end = batch.positions(encoded)
+    _, start, end = placed
     edges = np.unique(batch.spans[:, :2])
     before = np.searchsorted(start, edges, side="left") - 1
     inside = (before >= 0) & (end[np.maximum(before, 0)] > edges) if len(start) else edges < 0
@@ -237,20 +249,25 @@ def _refuse_prefix_space(encode: Encoder) -> None:
         )
 
 
-def _tokens(conversations: Sequence[Conversation], batch: _Batch, encoded: Encoded) -> TokenBatch:
-    start, end = batch.positions(encoded)
+def _tokens(conversations: Sequence[Conversation], batch: _Batch, placed: _Placed) -> TokenBatch:
+    encoded, start, end = placed
     row = np.repeat(np.arange(len(encoded.counts), dtype=np.int32), encoded.counts)
-    run = batch.run_of(start)
-    message, part = batch.joined("message")[run], batch.joined("part")[run]
+    run, run_message = batch.run_of(start), batch.joined("message")
+    roles = _Roles.of(conversations)
+    # There are few runs, and many tokens: what holds of a run is found once and handed out.
+    message, part = run_message[run], batch.joined("part")[run]
+    role = roles.at(batch.row_of(batch.runs), run_message)[run]
     span = _span_of(batch.spans, start, end)
     # A stop that the next message prints is a token of the turn that it ends.
-    borrowed = (span >= 0) & (span != message)
-    message, part = np.where(borrowed, span, message), np.where(borrowed, np.int8(PARTS.index("end_of_turn")), part)
+    borrowed = np.flatnonzero((span >= 0) & (span != message))
+    message[borrowed] = span[borrowed]
+    part[borrowed] = PARTS.index("end_of_turn")
+    role[borrowed] = roles.at(row[borrowed], span[borrowed])
     return TokenBatch(
         ids=encoded.ids,
         row=row,
         message=message,
-        role=_roles(conversations, row, message),
+        role=role,
         part=part,
         item=batch.joined("item")[run],
         trainable=span >= 0,
@@ -261,11 +278,23 @@ def _tokens(conversations: Sequence[Conversation], batch: _Batch, encoded: Encod
     )
 
 
-def _roles(conversations: Sequence[Conversation], row: IntArray, message: IntArray) -> NDArray[np.int8]:
-    codes = [_CODES[message.role] for conversation in conversations for message in conversation.messages]
-    first = np.cumsum([0, *(len(conversation.messages) for conversation in conversations)])[:-1]
-    flat = np.array([*codes, 0], dtype=np.int8)  # the last one is that of no message
-    return flat[np.where(message >= 0, first[row] + message, len(codes))]
+class _Roles(NamedTuple):
+    """The roles of all messages of a batch, one after another."""
+
+    codes: NDArray[np.int8]
+    """The last one is that of no message."""
+    first: NDArray[np.int64]
+    """(R,) where those of each row begin."""
+
+    @classmethod
+    def of(cls, conversations: Sequence[Conversation]) -> _Roles:
+        codes = [_CODES[message.role] for conversation in conversations for message in conversation.messages]
+        first = np.cumsum([0, *(len(conversation.messages) for conversation in conversations)])[:-1]
+        return cls(np.array([*codes, 0], dtype=np.int8), first)
+
+    def at(self, row: NDArray[np.int64] | IntArray, message: IntArray) -> NDArray[np.int8]:
+        """Return the role of each `message`, counted within its `row`; that of none where it is -1."""
+        return self.codes[np.where(message >= 0, self.first[row] + message, len(self.codes) - 1)]
 
 
 def _span_of(spans: NDArray[np.int64], start: NDArray[np.int64], end: NDArray[np.int64]) -> IntArray:
@@ -273,14 +302,28 @@ def _span_of(spans: NDArray[np.int64], start: NDArray[np.int64], end: NDArray[np
     if not len(spans):
         return np.full(len(start), -1, dtype=np.int32)
     opens, closes, message = spans.T
-    index = _stretch_of(opens, start)
-    within = (index >= 0) & (start < closes[index]) & (end <= closes[index])
-    return np.where(within, message[index], -1).astype(np.int32)
+    if not (_ascends(start) and _ascends(end)):
+        index = _stretch_of(opens, start)
+        within = (index >= 0) & (start < closes[index]) & (end <= closes[index])
+        return np.where(within, message[index], -1).astype(np.int32)
+    # The tokens of a span are those from the first that starts in it to the last that ends in it.
+    first = np.searchsorted(start, opens, side="left")
+    last = np.minimum(np.searchsorted(end, closes, side="right"), np.searchsorted(start, closes, side="left"))
+    last = np.maximum(last, first)
+    edges = np.stack([first, last], axis=1).ravel()
+    counts = np.diff(np.concatenate([[0], edges, [len(start)]]))
+    between = np.full((len(spans) + 1, 2), -1, dtype=np.int32)
+    between[:-1, 1] = message
+    return np.repeat(between.ravel()[:-1], counts)
+
+
+def _ascends(position: NDArray[np.int64]) -> bool:
+    return not (position[1:] < position[:-1]).any()
 
 
 def _stretch_of(starts: NDArray[np.int64], position: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return in which stretch each position lies; -1 for those before the first of the `starts`, which ascend."""
-    if len(position) > 1 and (position[1:] < position[:-1]).any():
+    if not _ascends(position):
         return np.searchsorted(starts, position, side="right") - 1
     # Positions ascend, as those of tokens do: to look up the few starts is quicker than the many positions.
     first = np.searchsorted(position, starts, side="left")

@@ -105,7 +105,7 @@ def test_tiktoken_gives_the_same_ids_and_places(name, texts):
 def test_the_engines_agree_on_the_adversarial_strings_and_the_whole_vocabulary(name):
     fast, slow = tiktoken_engine(state(name)), TokenizersEngine(TOKENIZERS[name])
     assert len(ADVERSARIAL) > 40
-    assert agrees(fast, slow, CORPUS)
+    assert agrees(fast, [*ADVERSARIAL, *CORPUS], slow.ids([*ADVERSARIAL, *CORPUS]))
     assert agrees_on_vocabulary(fast, slow)
 
 
@@ -166,3 +166,11 @@ def test_both_engines_prepare_the_same_rows(recipe_file, prepared):
     one, other = prepared(file, "data.engine=tokenizers"), prepared(file, "data.engine=tiktoken")
     assert one.train.to_dict() == other.train.to_dict()
     assert (one.ledger.engine, other.ledger.engine) == ("tokenizers", "tiktoken")
+
+
+def test_a_vocabulary_of_another_alphabet_stays_with_its_own_engine():
+    other = state("qwen")
+    other["model"]["vocab"]["\u4e2d\u4e2d"] = len(other["model"]["vocab"]) + 1000
+    other["model"]["merges"].append(["\u4e2d", "\u4e2d"])
+    assert tiktoken_engine(other) is None
+    assert spelling_of(other).length[other["model"]["vocab"]["\u4e2d\u4e2d"]] == 0

@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal
 
 import numpy as np
 
 from sftplug.data.engine.backend import Engine, TokenizersEngine
-from sftplug.data.engine.bpe import TiktokenEngine, agrees, agrees_on_vocabulary, tiktoken_engine
+from sftplug.data.engine.bpe import ADVERSARIAL, TiktokenEngine, agrees, agrees_on_vocabulary, tiktoken_engine
 from sftplug.data.engine.encoded import Encoded, IntArray, together
 from sftplug.data.engine.spelling import Spelling, spelling_of
 from sftplug.errors import ModelError
@@ -37,6 +38,7 @@ class Encoders:
     engine: Engine = None  # type: ignore[assignment]
     spelling: Spelling | None = None
     chosen: bool = False
+    _choosing: Lock = field(default_factory=Lock)
     _written: str = ""
     _state: Mapping[str, Any] = field(default_factory=dict)
 
@@ -57,8 +59,10 @@ class Encoders:
 
         Raises ModelError when tiktoken is demanded and does not give the tokenizer's ids.
         """
-        if not self.chosen and (self.wanted == "tiktoken" or len(texts) >= WORTH_IT):
-            self._choose(texts)
+        if self.wanted == "tiktoken" or len(texts) >= WORTH_IT:
+            with self._choosing:  # batches are encoded in several threads, and the first one to come decides
+                if not self.chosen:
+                    self._choose(texts)
         return self.engine.ids(texts) if self.spelling is not None else []
 
     def located(self, ids: Sequence[IntArray], texts: Sequence[str]) -> Encoded:
@@ -81,18 +85,21 @@ class Encoders:
 
     def _choose(self, texts: Sequence[str]) -> None:
         self.chosen = True
-        if self.spelling is not None and not self._spells(texts):
+        sample = texts[:SAMPLE]
+        ids = self.slow.ids(sample)
+        # Where tokens do not spell most texts, asking the offsets at once is quicker.
+        if self.spelling is not None and self.spelling.locate(ids, sample, None)[1].mean() <= 0.5:
             self.spelling = None
         fast = tiktoken_engine(self._state) if self.wanted != "tokenizers" else None
-        if fast is not None and self.spelling is not None and self._proven(fast, texts):
+        if fast is not None and self.spelling is not None and self._proven(fast, sample, ids):
             self.engine = fast
         elif self.wanted == "tiktoken":
             why = "gives other ids for some texts" if fast is not None else "runs only plain byte-level BPE"
             raise ModelError(f"data.engine: tiktoken cannot stand in for this tokenizer: it {why}. Leave it to `auto`.")
 
-    def _proven(self, fast: TiktokenEngine, texts: Sequence[str]) -> bool:
+    def _proven(self, fast: TiktokenEngine, texts: Sequence[str], ids: Sequence[IntArray]) -> bool:
         """Whether both engines agree. The proof for the vocabulary is kept; the one for the rows is made every time."""
-        if not agrees(fast, self.slow, texts[:SAMPLE]):
+        if not agrees(fast, [*ADVERSARIAL, *texts], [*self.slow.ids(ADVERSARIAL), *ids]):
             return False
         versions = [version(library) for library in ("tiktoken", "tokenizers")]
         key = hashlib.sha256(repr([self._written, *versions]).encode()).hexdigest()
@@ -104,9 +111,3 @@ class Encoders:
             known.parent.mkdir(parents=True, exist_ok=True)
             known.touch()
         return proven
-
-    def _spells(self, texts: Sequence[str]) -> bool:
-        """Whether tokens spell most texts; else asking the offsets at once is quicker."""
-        sample = texts[:20]
-        assert self.spelling is not None
-        return bool(self.spelling.locate(self.slow.ids(sample), sample, None)[1].mean() > 0.5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -84,11 +85,12 @@ def spelling_of(state: Mapping[str, Any]) -> Spelling | None:
     """
     if not isinstance(state["model"].get("vocab"), dict):
         return None
-    spell = _spell_byte_level if _is_byte_level(state) else _spell_byte_fallback
+    vocabulary: Mapping[str, int] = state["model"]["vocab"]
+    spell = spell_byte_level if _is_byte_level(state) else _spell_byte_fallback
     added = {token["id"]: token["content"].encode() for token in state["added_tokens"]}
-    spelled = {**{index: spell(text) for text, index in state["model"]["vocab"].items()}, **added}
+    spelled = {**dict(zip(vocabulary.values(), spell(list(vocabulary)), strict=True)), **added}
     tokens = [spelled.get(index) or b"" for index in range(max(spelled, default=0) + 1)]
-    length = np.array([len(token) for token in tokens], dtype=np.int64)
+    length = np.fromiter(map(len, tokens), np.int64, len(tokens))
     first = np.concatenate([[0], np.cumsum(length)[:-1]]) if len(length) else length
     return Spelling(np.frombuffer(b"".join(tokens), dtype=np.uint8), first, length)
 
@@ -114,14 +116,26 @@ def _byte_alphabet() -> dict[str, int]:
 ALPHABET = _byte_alphabet()
 
 
-def _spell_byte_level(token: str) -> bytes | None:
-    try:
-        return bytes([ALPHABET[character] for character in token])
-    except KeyError:
-        return None  # a token that no text can have
+_BYTES = np.full(max(map(ord, ALPHABET)) + 2, -1, dtype=np.int16)
+"""Code point -> the byte that it is written for; -1 for none, as the last one is."""
+_BYTES[list(map(ord, ALPHABET))] = list(ALPHABET.values())
 
 
-def _spell_byte_fallback(token: str) -> bytes:
+def spell_byte_level(tokens: Sequence[str]) -> list[bytes | None]:
+    """Return the bytes that each token of byte-level BPE is written for; None for one that no text can have."""
+    codes = np.frombuffer("".join(tokens).encode("utf-32-le"), dtype=np.uint32)
+    spelled = _BYTES[np.minimum(codes, len(_BYTES) - 1)]
+    bounds = np.concatenate([[0], np.cumsum(np.fromiter(map(len, tokens), np.int64, len(tokens)))])
+    wrong = set((np.searchsorted(bounds, np.flatnonzero(spelled < 0), side="right") - 1).tolist())
+    written, places = spelled.astype(np.uint8).tobytes(), itertools.pairwise(bounds.tolist())
+    return [None if index in wrong else written[low:high] for index, (low, high) in enumerate(places)]
+
+
+def _spell_byte_fallback(tokens: Sequence[str]) -> list[bytes | None]:
+    return [_byte_fallback(token) for token in tokens]
+
+
+def _byte_fallback(token: str) -> bytes:
     if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
         return bytes([int(token[3:5], 16)])
     return token.replace("▁", " ").encode()

@@ -16,7 +16,6 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sftplug.data.render.parts import Runs
 from sftplug.data.render.pieces import REASONING, Layout
@@ -77,12 +76,11 @@ class Outline:
             and self.literals[count].startswith(other.literals[count])
         )
 
-    def fill(self, texts: Mapping[Field, str]) -> str:
+    def fill(self, texts: Sequence[str]) -> str:
         """Return the text with `texts` in its slots."""
-        parts = [
-            part for literal, slot in zip(self.literals, self.slots, strict=False) for part in (literal, texts[slot])
-        ]
-        return "".join((*parts, self.literals[-1]))
+        parts = [*self.literals, *texts]  # makes room
+        parts[::2], parts[1::2] = self.literals, texts
+        return "".join(parts)
 
 
 def outline(layout: Layout, texts: Mapping[Field, str]) -> Outline:
@@ -108,10 +106,10 @@ class Shape:
     questions: tuple[Question, ...]
     day: datetime.date | None
     """The day it was learned, if the template prints the date."""
-    run_fixed: NDArray[np.int32]
-    run_slots: NDArray[np.intp]
+    starts: tuple[Point, ...]
+    """Where each run starts."""
     runs: Runs
-    """What is known of each run; only the starts differ from row to row."""
+    """What else is known of each run; only the starts differ from row to row."""
     spans: tuple[tuple[Point, Point, int], ...]
 
     def fits(self, texts: Mapping[Field, str]) -> bool:
@@ -122,13 +120,16 @@ class Shape:
 
     def fill(self, texts: Mapping[Field, str]) -> Rendered:
         """Return the row that the template renders of `texts`."""
-        before = [0, *accumulate([len(texts[slot]) for slot in self.outline.slots])]
-        starts = self.run_fixed + np.array(before, dtype=np.int32)[self.run_slots]
+        filled = [texts[slot] for slot in self.outline.slots]
+        before = [0, *accumulate(map(len, filled))]
+        starts = np.array([fixed + before[slots] for fixed, slots in self.starts], dtype=np.int32)
         spans = tuple(
-            Span(start.fixed + before[start.slots], end.fixed + before[end.slots], message)
-            for start, end, message in self.spans
+            [
+                Span(start.fixed + before[start.slots], end.fixed + before[end.slots], message)
+                for start, end, message in self.spans
+            ]
         )
-        return Rendered(self.outline.fill(texts), self.runs._replace(starts=starts), spans, ())
+        return Rendered(self.outline.fill(filled), Runs(starts, *self.runs[1:]), spans, ())
 
 
 def learn(
@@ -159,8 +160,7 @@ def learn(
         outline=whole,
         questions=tuple(asking.questions),
         day=datetime.date.today() if asking.by_the_day else None,
-        run_fixed=np.array([point.fixed for point in runs], dtype=np.int32),
-        run_slots=np.array([point.slots for point in runs], dtype=np.intp),
+        starts=tuple(runs),
         runs=rendered.runs,
         spans=tuple(spans),
     )
