@@ -220,10 +220,13 @@ def _lacks_safetensors(path: str | Path, error: Exception) -> bool:
     return isinstance(error, OSError) and ".safetensors" in str(error)
 
 
-def load_base(recipe: Recipe, folder: Path | None = None, **sharding: Any) -> PreTrainedModel:
+def load_base(
+    recipe: Recipe, folder: Path | None = None, *, original: bool = False, **sharding: Any
+) -> PreTrainedModel:
     """Return the model in the numbers that the recipe's quantization says: the base, or what a run saved in `folder`.
 
-    Raises ModelError when the weights cannot be had.
+    `original` leaves the base unquantized, in the dtype that the quantization computes in. Raises ModelError when the
+    weights cannot be had.
     """
     quiet_libraries()
     from transformers import AutoModelForCausalLM
@@ -234,7 +237,10 @@ def load_base(recipe: Recipe, folder: Path | None = None, **sharding: Any) -> Pr
     if recipe.model.attn_implementation:
         options["attn_implementation"] = recipe.model.attn_implementation
     only = recipe.model.use_safetensors
-    path, arguments = folder or base_model_path(recipe), {**load_kwargs(recipe.quantization), **sharding}
+    numbers = load_kwargs(recipe.quantization)
+    if original:
+        numbers = {"dtype": numbers.get("dtype", "auto")}
+    path, arguments = folder or base_model_path(recipe), {**numbers, **sharding}
     try:
         model = AutoModelForCausalLM.from_pretrained(path, **options, use_safetensors=only or None, **arguments)
     except (OSError, ValueError, ImportError, RuntimeError) as error:
@@ -242,8 +248,9 @@ def load_base(recipe: Recipe, folder: Path | None = None, **sharding: Any) -> Pr
         raise ModelError(f"the model {path} cannot be loaded as {recipe.quantization.type}: {error}{hint}") from error
     if recipe.model.add_tokens and folder is None:
         grow(model, new_ids(recipe))
-    with blaming(recipe.quantization, "prepare_model"):
-        recipe.quantization.prepare_model(model)
+    if not original:
+        with blaming(recipe.quantization, "prepare_model"):
+            recipe.quantization.prepare_model(model)
     return model
 
 

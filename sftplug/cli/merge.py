@@ -23,6 +23,12 @@ def merge(  # noqa: PLR0913 - an argument is an option of the command
             "--in-place", "--quantized", help="Merge into the quantized weights, which rounds the update to them."
         ),
     ] = False,
+    base: Annotated[
+        Literal["dequantized", "original"],
+        typer.Option(
+            "--base", help="Weights that the update is added to: the floats of the quantized ones, or those before."
+        ),
+    ] = "dequantized",
     dtype: Annotated[
         Literal["bf16", "fp16", "fp32"] | None,
         typer.Option("--dtype", help="Numbers of the merged weights; by default those that the base computes in."),
@@ -40,7 +46,8 @@ def merge(  # noqa: PLR0913 - an argument is an option of the command
 ) -> None:
     """Make the adapter of RUN part of the weights, and write a model that needs no adapter to DIR.
 
-    A quantized base is made floats before: only that reproduces what was trained. The merged model is loaded again
+    A quantized base is made floats before: only that reproduces what was trained; ``--base original`` takes the weights
+    from before they were quantized. The merged model is loaded again
     and compared with the adapter on held-out rows; where it says something else, nothing is kept.
     """
     be_verbose(verbose)
@@ -48,7 +55,7 @@ def merge(  # noqa: PLR0913 - an argument is an option of the command
     from sftplug.ship import merge as ship
     from sftplug.ship.rows import few_training_rows
 
-    how = ship.Merge(in_place, dtype, tolerance)
+    how = ship.Merge(in_place, base == "original", dtype, tolerance)
     ship.refuse_taken(output)
     ship.check_merge(directory, loaded.recipe, how)
     loaded, selection = choose_rows(directory, loaded, data, format)

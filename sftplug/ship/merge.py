@@ -19,7 +19,7 @@ from sftplug.answers import merge_complaints
 from sftplug.blame import blaming
 from sftplug.card import public, write_card
 from sftplug.errors import ModelError, RunError
-from sftplug.models import load_base
+from sftplug.models import load_base, model_config
 from sftplug.quiet import quiet_libraries
 from sftplug.run.environment import environment
 from sftplug.ship.compare import Difference, difference, logits_at, probes
@@ -43,6 +43,8 @@ class Merge:
 
     in_place: bool = False
     """Merge into the quantized weights, which rounds the update to them, rather than into their float values."""
+    original: bool = False
+    """Merge onto the base as it was before it was quantized, rather than onto the float values of the quantized one."""
     dtype: Dtype | None = None
     """Numbers of the result; None for those that the base computes in."""
     tolerance: float = 0.02
@@ -58,12 +60,24 @@ def check_merge(directory: RunDirectory, recipe: Recipe, how: Merge) -> None:
         problems.append(f"the base is {quantization.type}, not quantized: leave out --in-place.")
     elif how.in_place and not quantization.merges_in_place:
         problems.append(f"merging into {quantization.type} weights is not known to be right. Leave out --in-place.")
+    problems += _problems_of_original(recipe, how) if how.original else []
     if how.in_place and how.dtype is not None:
         problems.append("--in-place keeps the quantized weights: leave out --dtype.")
     if not problems and not is_adapter(directory.path):
         problems.append(f"there is no adapter in {directory.path}.")
     if problems:
         raise ModelError("\n".join(["this run cannot be merged:", *(f"  {text}" for text in problems)]))
+
+
+def _problems_of_original(recipe: Recipe, how: Merge) -> list[str]:
+    """Return why the update cannot be added to the base as it was before it was quantized."""
+    if how.in_place:
+        return ["--in-place merges into the quantized weights: leave out --base original, or --in-place."]
+    if not is_quantized(recipe):
+        return [f"the base is {recipe.quantization.type}, not quantized: leave out --base original."]
+    if getattr(model_config(recipe), "quantization_config", None) is not None:
+        return ["the base is stored quantized, and has no other weights: leave out --base original."]
+    return []
 
 
 def is_quantized(recipe: Recipe) -> bool:
@@ -109,11 +123,10 @@ def _onto(recipe: Recipe, how: Merge) -> str:
     """Return which weights the update was added to."""
     if not is_quantized(recipe):
         return "the base"
-    return (
-        f"the {recipe.quantization.type} weights"
-        if how.in_place
-        else f"the dequantized {recipe.quantization.type} base"
-    )
+    if how.original:
+        return f"the original base of the {recipe.quantization.type} one"
+    kind = recipe.quantization.type
+    return f"the {kind} weights" if how.in_place else f"the dequantized {kind} base"
 
 
 def _logits(model: PreTrainedModel, wanted: Any) -> list[Tensor]:
@@ -129,16 +142,25 @@ def merged(directory: RunDirectory, recipe: Recipe, how: Merge) -> PreTrainedMod
     """Return the base with the update in its weights. Raises ModelError when backend or adapter cannot do that."""
     import torch
 
-    base = load_base(recipe)
-    if not how.in_place:
-        with blaming(recipe.quantization, "dequantize"):
-            base = recipe.quantization.dequantize(base)
-        if how.dtype is not None:
-            base = base.to({"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[how.dtype])
+    base = load_base(recipe, original=how.original)
+    if not (how.in_place or how.original):
+        base = _dequantized(recipe, base)
+    if how.dtype is not None:
+        base = base.to({"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[how.dtype])
     with blaming(recipe.adapter, "merge"):
         model = recipe.adapter.merge(with_adapter(base, directory.path))
     _refuse_rest(recipe, model)
     return model
+
+
+def _dequantized(recipe: Recipe, base: PreTrainedModel) -> PreTrainedModel:
+    try:
+        with blaming(recipe.quantization, "dequantize"):
+            return recipe.quantization.dequantize(base)
+    except ModelError as error:
+        raise ModelError(
+            f"{error}\n--base original merges onto the weights before they were quantized, and says how far that is."
+        ) from error
 
 
 def _refuse_rest(recipe: Recipe, model: PreTrainedModel) -> None:
@@ -176,9 +198,11 @@ def _reloaded(recipe: Recipe, folder: Path, how: Merge) -> PreTrainedModel:
 def _refuse_difference(apart: Difference, how: Merge) -> None:
     if math.isfinite(apart.relative) and apart.relative <= how.tolerance:
         return
-    remedy = (
-        "Leave out --in-place, which rounds the update away" if how.in_place else "Keep the adapter beside its base"
-    )
+    remedy = "Keep the adapter beside its base"
+    if how.in_place:
+        remedy = "Leave out --in-place, which rounds the update away"
+    elif how.original:
+        remedy = "Leave out --base original: the adapter was trained on the quantized weights, and mends their errors"
     raise ModelError(
         f"the merged model does not say what the adapter says: its logits differ by {apart.relative:.2%} of their "
         f"standard deviation on average ({apart.mean:.3g}, at most {apart.max:.3g}; the same most likely token at "

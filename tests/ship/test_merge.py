@@ -69,6 +69,29 @@ def test_a_merge_into_four_bits_is_made_only_when_asked_for_and_refused_for_what
     assert json.loads((tmp_path / "merged" / "config.json").read_text())["quantization_config"]["load_in_4bit"]
 
 
+def test_a_qlora_merges_onto_the_original_base_when_asked_and_says_how_far_that_is(qlora_run, command, tmp_path):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    arguments = ("merge", qlora_run, "--base", "original", "--output", tmp_path / "merged")
+    text = str(command(*arguments).exception)
+    assert text.startswith("the merged model does not say what the adapter says: its logits differ by ")
+    assert "Nothing was kept. Leave out --base original: the adapter was trained on the quantized weights" in text
+    assert list(tmp_path.iterdir()) == []
+    result = command(*arguments, "--tolerance", "0.5", "--json")
+    assert result.exit_code == 0, result.exception
+    record = json.loads(result.output)
+    assert (record["onto"], record["dtype"]) == ("the original base of the nf4 one", "bfloat16")
+    assert 0.02 < record["difference"]["relative"] < 0.5
+    # It is the base as it is stored, with the update on it.
+    adapter = json.loads((qlora_run / "adapter_config.json").read_text())
+    base = AutoModelForCausalLM.from_pretrained(adapter["base_model_name_or_path"], dtype=torch.bfloat16)
+    expected = PeftModel.from_pretrained(base, qlora_run).merge_and_unload(safe_merge=True)
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    assert merged.dtype == torch.bfloat16
+    assert torch.equal(logits(merged), logits(expected))
+
+
 def test_a_lora_merges_exactly_and_plain_transformers_loads_it(lora_run, command, tmp_path):
     from peft import AutoPeftModelForCausalLM
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -107,6 +130,12 @@ def test_what_does_not_go_together_is_said_before_weights_are_loaded(lora_run, c
     result = command("merge", lora_run, "--output", tmp_path / "merged", "--in-place", "--dtype", "bf16")
     assert "the base is fp32, not quantized: leave out --in-place." in str(result.exception)
     assert "--in-place keeps the quantized weights: leave out --dtype." in str(result.exception)
+    result = command("merge", lora_run, "--output", tmp_path / "merged", "--in-place", "--base", "original")
+    assert "--in-place merges into the quantized weights: leave out --base original, or --in-place." in str(
+        result.exception
+    )
+    result = command("merge", lora_run, "--output", tmp_path / "merged", "--base", "original")
+    assert "the base is fp32, not quantized: leave out --base original." in str(result.exception)
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").touch()
     result = command("merge", lora_run, "--output", tmp_path / "taken")
