@@ -7,6 +7,7 @@ unsafe row stops the run before weights are loaded.
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,15 +15,19 @@ from typing import TYPE_CHECKING, Any, Literal
 from sftplug.answers import template_source
 from sftplug.components import ChatTemplate
 from sftplug.conversation import Conversation
+from sftplug.data.control import lacking_tokens
 from sftplug.data.convert import Example
 from sftplug.data.ledger import Account
 from sftplug.data.plain import render_plain
 from sftplug.data.render import Finding, Rendered, Template, compile_template
 from sftplug.data.render.shape import ROLES, is_ordinary
 from sftplug.errors import MaskError, ModelError, PluginError, RowError, SftplugError, TemplateError
+from sftplug.processes import is_main
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+_log = logging.getLogger("sftplug.template")
 
 COMPARED_FIRST = 100
 """So many rows at the start are compared with transformers' own render, and then one of so many."""
@@ -215,7 +220,27 @@ def open_gate(
     bos = str(tokenizer.bos_token) if with_special[:1] == [tokenizer.bos_token_id] else ""
     ends = end_tokens | {str(tokenizer.eos_token)} if tokenizer.eos_token else end_tokens
     name, special = chat_template.type, dict(tokenizer.special_tokens_map)
-    return Gate(name, _template(chat_template, tokenizer), special, bos, ends, policies)
+    template = _template(chat_template, tokenizer)
+    if isinstance(template, Template):
+        template = _with_its_tokens(template, tokenizer, special, policies)
+    return Gate(name, template, special, bos, ends, policies)
+
+
+def _with_its_tokens(
+    template: Template, tokenizer: PreTrainedTokenizerBase, special: Mapping[str, Any], policies: Policies
+) -> Template | ModelError:
+    """Return the template, or the error when the tokenizer lacks the token that ends its turns; warn of others.
+
+    Some models are trained with turns that begin in such pieces, but none could end one in them.
+    """
+    lacking = lacking_tokens(template, tokenizer, special)
+    if lacking is None:
+        return template
+    if lacking.ends_turn and policies.missing_stop == "error":
+        return ModelError(lacking.sentence(template.name))
+    if is_main():
+        _log.warning("%s", lacking.sentence(template.name))
+    return template
 
 
 def _template(chat_template: ChatTemplate, tokenizer: PreTrainedTokenizerBase) -> Template | SftplugError:

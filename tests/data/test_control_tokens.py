@@ -5,7 +5,7 @@ from conftest import rows
 from tokenizers import Tokenizer, models, normalizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from sftplug import DataError
+from sftplug import DataError, ModelError
 from sftplug.data.prepare import prepare
 from sftplug.recipe import load_recipe
 
@@ -93,3 +93,61 @@ def test_a_control_token_that_cannot_be_tokenized_as_text_is_refused(recipe_file
     )
     allowed = go("data.special_tokens_in_content=allow")
     assert allowed.train[1]["input_ids"].count(tokenizer.eos_token_id) == 4
+
+
+# --- what a template writes and the tokenizer lacks -------------------------------------------------------------------
+
+LACKING = "{% for m in messages %}<|turn_start|>{{ m.role }}\n{{ m.content }}<|turn_end|>\n{% endfor %}" + (
+    "{% if add_generation_prompt %}<|turn_start|>assistant\n{% endif %}"
+)
+"""Both tokens are unknown to the tiny tokenizer."""
+SENTENCE = (
+    "the chat template '{}' writes <|turn_start|>, <|turn_end|>, which the model's tokenizer would cut into pieces. "
+    "Choose a template that suits the tokenizer, such as `chat_template: plain`, or a model that has these tokens, or "
+    'add them: `model.add_tokens: ["<|turn_start|>", "<|turn_end|>"]`.'
+)
+
+
+@pytest.fixture
+def own_template(recipe_file, tmp_path):
+    def write(text):
+        (tmp_path / "own.jinja").write_text(text)
+        return recipe_file(chat_template={"file": str(tmp_path / "own.jinja")})
+
+    return write
+
+
+def test_a_file_s_control_tokens_that_the_tokenizer_lacks_are_named_before_rows_are_read(own_template, prepared):
+    file = own_template(LACKING)
+    with pytest.raises(ModelError) as caught:
+        prepared(file)
+    assert str(caught.value) == SENTENCE.format("file")
+    added = 'model.add_tokens=["<|turn_start|>", "<|turn_end|>"]'
+    ready = prepared(file, added)
+    end = ready.tokenizer.convert_tokens_to_ids("<|turn_end|>")
+    assert [label for label in ready.train[0]["labels"] if label != -100][-1] == end
+
+
+def test_the_tokenizer_s_own_template_may_write_what_it_lacks_too(recipe_file):
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=unigram(), eos_token="<|im_end|>", pad_token="<|im_start|>")
+    tokenizer.chat_template = LACKING
+    with pytest.raises(ModelError) as caught:
+        prepare(load_recipe(str(recipe_file(chat_template="tokenizer"))).recipe, tokenizer)
+    assert str(caught.value) == SENTENCE.format("tokenizer")
+
+
+def test_turns_that_only_begin_in_pieces_are_warned_of(own_template, prepared, caplog):
+    """So were Zephyr and TinyLlama trained."""
+    file = own_template(LACKING.replace("<|turn_end|>", "{{ eos_token }}"))
+    assert len(prepared(file).train) == len(rows())
+    (said,) = [record.getMessage() for record in caplog.records if record.name == "sftplug.template"]
+    assert said.startswith("the chat template 'file' writes <|turn_start|>, which the model's tokenizer would cut")
+    caplog.clear()
+    prepared(own_template(LACKING), "spans.missing_stop=append_eos")
+    assert [record.levelname for record in caplog.records if record.name == "sftplug.template"] == ["WARNING"]
+
+
+def test_templates_whose_tokens_are_there_and_tags_that_are_text_are_not_spoken_of(own_template, prepared, caplog):
+    text = LACKING.replace("turn_", "im_").replace("{{ m.content }}", "<say>{{ m.content }}</say>")
+    prepared(own_template(text))
+    assert not [record for record in caplog.records if record.name == "sftplug.template"]
