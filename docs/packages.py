@@ -16,6 +16,7 @@ PACKAGES = {
     "adapter": "rescale",
     "quantization": "mlp-int8",
     "callback": "low-loss",
+    "metric": "brevity",
 }
 """Kind -> name, in the order of the chapters."""
 

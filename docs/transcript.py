@@ -46,6 +46,7 @@ SHOWN = {
     "adapter": "sftplug train recipe.yaml",
     "quantization": "sftplug train recipe.yaml",
     "callback": "sftplug train recipe.yaml",
+    "metric": "sftplug train recipe.yaml",
 }
 """Kind -> what its chapter runs in the folder of its package."""
 

@@ -16,10 +16,11 @@ from sftplug.components import (
     Deferred,
     LengthPolicy,
     Masking,
+    Metric,
     ModelBuilder,
     Quantization,
 )
-from sftplug.conversation import ROLES, Conversation, Message, Row, ToolCall
+from sftplug.conversation import ROLES, Conversation, Message, Reply, Row, ToolCall
 from sftplug.errors import (
     DataError,
     Interrupted,
@@ -80,6 +81,7 @@ __all__ = [
     "MaskError",
     "Masking",
     "Message",
+    "Metric",
     "MissingLibraryError",
     "ModelBuilder",
     "ModelError",
@@ -88,6 +90,7 @@ __all__ = [
     "Quantization",
     "Recipe",
     "RecipeError",
+    "Reply",
     "Row",
     "RowError",
     "RunDirectory",

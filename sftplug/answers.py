@@ -6,7 +6,9 @@ Methods that are called for each row or batch are checked by the module of `sftp
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from sftplug.blame import blaming, fault
@@ -17,7 +19,8 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerBase, TrainerCallback
 
-    from sftplug.components import Adapter, Callback, ChatTemplate, Component, DatasetSource, Quantization
+    from sftplug.components import Adapter, Callback, ChatTemplate, Component, DatasetSource, Metric, Quantization
+    from sftplug.conversation import Reply
     from sftplug.recipe import Recipe
     from sftplug.tokens import LossSums
 
@@ -141,6 +144,30 @@ def loss_metrics(callback: Callback, sums: LossSums) -> dict[str, float]:
                 callback, "loss_metrics", f"must return numbers under names of its own, not {name!r}: {value!r}"
             )
     return metrics
+
+
+def metric_scores(metric: Metric, replies: Sequence[Reply]) -> list[float]:
+    """Return the score of each reply. Raises PluginError for anything but a finite number for each, naming the row."""
+    with blaming(metric, "scores"):
+        answer: object = metric.scores(replies)
+        scores = list(answer) if isinstance(answer, Iterable) and not isinstance(answer, str | Mapping) else None
+    if scores is None:
+        raise fault(metric, "scores", f"must return a list of numbers, not {_kind(answer)}")
+    if len(scores) != len(replies):
+        text = (
+            f"must return a number for each of the {len(replies)} replies, in their order, and returned {len(scores)}"
+        )
+        raise fault(metric, "scores", text)
+    for reply, score in zip(replies, scores, strict=True):
+        if not isinstance(score, Real):
+            text = f"must return numbers, and for {reply.origin} returned {_kind(score)}: make it a float"
+            raise fault(metric, "scores", text)
+        if not math.isfinite(score):
+            text = (
+                f"gave {reply.origin} the score {float(score)}: return a finite number, 0.0 for what is worth nothing"
+            )
+            raise fault(metric, "scores", text)
+    return [float(score) for score in scores]
 
 
 def trainer_callback(callback: Callback) -> TrainerCallback:

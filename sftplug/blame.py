@@ -21,6 +21,7 @@ from sftplug.components import (
     DatasetSource,
     LengthPolicy,
     Masking,
+    Metric,
     ModelBuilder,
     Quantization,
 )
@@ -36,6 +37,7 @@ NOUNS: dict[type[Component], str] = {
     Quantization: "quantization",
     Adapter: "adapter",
     Callback: "callback",
+    Metric: "metric",
 }
 """What each kind is called in a sentence."""
 

@@ -43,7 +43,7 @@ def card(directory: RunDirectory, recipe: Recipe, merge: Mapping[str, Any] | Non
         f"```python\n{snippet(recipe, merge, adapter=adapter, chat=_has_template(directory))}```",
         *(_merge(merge) if merge is not None else ()),
         "## Metrics",
-        _table(("", ""), _metrics(directory)),
+        _table(("", ""), _metrics(directory, recipe)),
         "## Data",
         _table(_LEDGER, _ledger(directory.ledger())),
         "## Recipe",
@@ -151,7 +151,7 @@ def _ledger(ledger: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
             yield split, public(account["source"]), *counts, f"{account['trained_share']:.1%}"
 
 
-def _metrics(directory: RunDirectory) -> Iterator[tuple[str, str]]:
+def _metrics(directory: RunDirectory, recipe: Recipe) -> Iterator[tuple[str, str]]:
     state, last = directory.state(), {}
     for entry in directory.metrics():
         last.update(entry)
@@ -161,6 +161,8 @@ def _metrics(directory: RunDirectory) -> Iterator[tuple[str, str]]:
     yield "mean training loss", f"{state.loss:.4f}" if state.loss is not None else "not known"
     wanted = ("loss", *sorted(name for name in last if name.startswith("eval_") and name.endswith("loss")))
     yield from ((f"last {name}", f"{last[name]:.4f}") for name in wanted if isinstance(last.get(name), float))
+    of_replies = [f"eval_{metric.label}" for metric in recipe.evaluation.metrics]
+    yield from ((name, f"{last[name]:.4f}") for name in of_replies if name in last)
 
 
 def _merge(merge: Mapping[str, Any]) -> Iterator[str]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
-    from sftplug.conversation import Conversation, Row
+    from sftplug.conversation import Conversation, Reply, Row
     from sftplug.recipe import Recipe
     from sftplug.tokens import LongRow, LossSums, TokenBatch
 
@@ -305,6 +305,23 @@ class Callback(Component):
     @abstractmethod
     def trainer_callback(self) -> TrainerCallback:
         """Return the transformers callback that the trainer calls."""
+
+
+class Metric(Component):
+    """Says what the trained model's own replies are worth."""
+
+    @property
+    def label(self) -> str:
+        """What its results are called; the name by default. No two metrics of a recipe may share one."""
+        return self.type
+
+    @abstractmethod
+    def scores(self, replies: Sequence[Reply]) -> Sequence[float]:
+        """Return a finite number for each of `replies`, in their order; what is reported is the mean.
+
+        A reply's score depends on that reply alone: they come in batches of any size. Raises `RowError` naming
+        ``reference`` and the reason for a row by which nothing can be scored.
+        """
 
 
 class ModelBuilder(Component):

@@ -23,6 +23,22 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Reply:
+    """What a trained model answers, and what the row says in that place."""
+
+    text: str
+    """The model's answer, special tokens left out."""
+    reference: str
+    """The row's: the last stretch of text of it that is trained."""
+    prompt: str
+    """All that stands before it in the row, as the model read it."""
+    origin: str
+    """Where the row stands."""
+    source: str = ""
+    """Short name of the source it is from."""
+
+
+@dataclass(frozen=True, slots=True)
 class ToolCall:
     """A call that the assistant makes to a tool."""
 

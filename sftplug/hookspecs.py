@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Deferred,
         LengthPolicy,
         Masking,
+        Metric,
         ModelBuilder,
         Quantization,
     )
@@ -86,6 +87,11 @@ def sftplug_adapters() -> Sequence[type[Adapter] | Deferred]:  # type: ignore[em
 @hookspec
 def sftplug_callbacks() -> list[type[Callback]]:  # type: ignore[empty-body]
     """Offer callbacks: what watches the training loop."""
+
+
+@hookspec
+def sftplug_metrics() -> list[type[Metric]]:  # type: ignore[empty-body]
+    """Offer metrics: what the trained model's own replies are worth."""
 
 
 @hookspec

@@ -34,6 +34,8 @@ def problems_before_rows(recipe: Recipe) -> list[str]:
     quiet_libraries()
     problems = [f"train.{name}: must be at least {least}, not {value}." for name, least, value in _too_small(recipe)]
     problems += launch_problems(recipe)
+    if recipe.evaluation.metrics and not (recipe.data.eval or recipe.data.eval_fraction):
+        problems.append("evaluation.metrics: no rows are held out to answer: set `data.eval_fraction` or `data.eval`.")
     try:
         problems += _problems_of_trainer(training_arguments(recipe))
     except (ValueError, ImportError) as error:  # TRL's own last word on its options

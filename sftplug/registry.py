@@ -20,6 +20,7 @@ from sftplug.components import (
     Deferred,
     LengthPolicy,
     Masking,
+    Metric,
     ModelBuilder,
     Quantization,
 )
@@ -36,6 +37,7 @@ HOOKS: Mapping[str, type[Component]] = {
     "sftplug_quantizations": Quantization,
     "sftplug_adapters": Adapter,
     "sftplug_callbacks": Callback,
+    "sftplug_metrics": Metric,
 }
 """Offer hooks and the kind that each of them offers."""
 

@@ -39,6 +39,7 @@ KINDS = {
         {"peft_config": "return None", "check_model": "return []", "prepare_model": "pass"},
     ),
     "sftplug_callbacks": ("callback", "Callback", {"trainer_callback": "return None"}),
+    "sftplug_metrics": ("metric", "Metric", {"scores": "return [0.0] * len(replies)"}),
 }
 SIGNATURES = {
     "to_conversation": "row",
@@ -49,6 +50,7 @@ SIGNATURES = {
     "prepare_model": "model",
     "check_model": "model",
     "check": "recipe",
+    "scores": "replies",
 }
 
 
@@ -78,6 +80,11 @@ USES = {
     "sftplug_quantizations": ["quantization=mine"],
     "sftplug_adapters": ["adapter=mine"],
     "sftplug_callbacks": ["callbacks=mine"],
+    "sftplug_metrics": [
+        "evaluation={metrics: mine, max_new_tokens: 1}",
+        "data.eval_fraction=0.25",
+        "train.max_steps=1",
+    ],
 }
 
 WRONG = [
@@ -188,6 +195,30 @@ WRONG = [
         "must return an instance of TrainerCallback, not int",
         "train",
     ),
+    ("sftplug_metrics", "scores", "return 'ab'", "must return a list of numbers, not str", "train"),
+    ("sftplug_metrics", "scores", "return None", "must return a list of numbers, not NoneType", "train"),
+    (
+        "sftplug_metrics",
+        "scores",
+        "return [1.0]",
+        "must return a number for each of the 4 replies, in their order, and returned 1",
+        "train",
+    ),
+    (
+        "sftplug_metrics",
+        "scores",
+        "return [1.0] * 3 + [float('nan')]",
+        "score nan: return a finite number, 0.0 for what is worth nothing",
+        "train",
+    ),
+    (
+        "sftplug_metrics",
+        "scores",
+        "return ['1'] * 4",
+        "returned str: make it a float",
+        "train",
+    ),
+    ("sftplug_metrics", "scores", "return replies.nothing", "failed: AttributeError: 'list' object has no", "train"),
 ]
 
 

@@ -1,4 +1,4 @@
-"""Four plugins that a stranger wrote, of at most 15 lines each: from an installed wheel, and as files of a recipe.
+"""Five plugins that a stranger wrote, of at most 15 lines each: from an installed wheel, and as files of a recipe.
 
 In CI the wheel of sftplug and the stranger's wheel are installed into an environment of their own, and these tests
 run once more from there (``SFTPLUG_FRESH_PYTHON``).
@@ -50,13 +50,16 @@ def prove(python, folder):
     assert (adapter["peft_type"], set(adapter["target_modules"])) == ("IA3", {"q_proj", "v_proj"})
     assert (folder / "run" / "adapter_model.safetensors").stat().st_size > 500
     assert "acme_ia3 on int8_attention" in said
+    # The metric found both replies brief.
+    *_, measured = map(json.loads, (folder / "run" / "metrics.jsonl").read_text().splitlines())
+    assert (measured["eval_brief"], measured["eval_brief_rows"]) == (1.0, 2)
     used = {plugin["name"]: plugin for plugin in json.loads((folder / "run" / "plugins.json").read_text())}
-    assert {"acme_format", "acme_masking", "acme_quantization", "acme_adapter"} <= set(used)
+    assert {"acme_format", "acme_masking", "acme_quantization", "acme_adapter", "acme_metric"} <= set(used)
     return used
 
 
 def test_each_module_is_at_most_15_lines():
-    assert len(MODULES) == 4
+    assert len(MODULES) == 5
     for module in MODULES:
         assert len(module.read_text().splitlines()) <= 15, module.name
 

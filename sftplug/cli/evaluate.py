@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sftplug.cli.options import Verbose, be_verbose
 from sftplug.cli.runs import Data, Format, Json, Run, choose_rows, open_run, prepare_selected
 from sftplug.errors import DataError
+
+if TYPE_CHECKING:
+    from sftplug.recipe import LoadedRecipe
 
 _OTHER_ROWS = "Rows to measure on can be given with --data FILE --format NAME."
 
@@ -21,27 +24,68 @@ def evaluate(  # noqa: PLR0913 - an argument is an option of the command
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", min=1, help="Rows at a time; by default as the run evaluates.")
     ] = None,
-    exact_match: Annotated[
-        int,
-        typer.Option("--exact-match", metavar="N", min=0, help="Also answer N rows, and count exact replies."),
-    ] = 0,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            "--metrics",
+            metavar="NAME[,NAME…]",
+            help="Also let the model answer, and measure its replies by these, in place of the recipe's; or YAML.",
+        ),
+    ] = None,
+    replies: Annotated[
+        int | None, typer.Option("--replies", metavar="N", min=0, help="Answer so many rows; 0 answers all.")
+    ] = None,
+    max_new_tokens: Annotated[int | None, typer.Option("--max-new-tokens", min=1, help="Longest reply.")] = None,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
     """Measure the model of RUN on the rows that it held out: loss, perplexity and accuracy of the trained tokens.
 
-    Of all of them, and of those of each source, role and part of a turn.
+    Of all of them, and of those of each source, role and part of a turn. With metrics, the model also answers rows by
+    itself, and its replies are measured; of held-out rows, the result is added to the metrics of the run.
     """
     be_verbose(verbose)
-    directory, loaded = open_run(run)
-    loaded, selection = choose_rows(directory, loaded, data, format)
+    given = _evaluation(metrics, replies, max_new_tokens)
+    directory, loaded = open_run(run, given)
+    loaded, selection = choose_rows(directory, loaded, data, format, given)
     if selection is None:
         raise DataError(f"the run in {run} held no rows out. {_OTHER_ROWS}")
     rows = prepare_selected(loaded, selection, _OTHER_ROWS, provenance=True)
-    from sftplug.ship.measure import measure
+    from sftplug.ship.measure import logged, measure
 
-    result = measure(directory, selection.recipe, rows, batch_size, exact_match)
+    result = measure(directory, selection.recipe, rows, batch_size)
+    if "metrics" in result and data is None:
+        directory.add_metrics({"step": directory.state().steps, **logged(result["metrics"])})
     typer.echo(json.dumps(result, indent=2)) if as_json else _show(result)
+
+
+def _evaluation(metrics: str | None, rows: int | None, max_new_tokens: int | None) -> list[str]:
+    """Return what the command line says in the place of the recipe's ``evaluation`` section, as overrides."""
+    given = []
+    if metrics is not None:
+        listed = metrics.strip()
+        given.append(f"evaluation.metrics={listed if listed.startswith(('[', '{')) else f'[{listed}]'}")
+    if rows is not None:
+        given.append(f"evaluation.rows={rows or 'null'}")
+    if max_new_tokens is not None:
+        given.append(f"evaluation.max_new_tokens={max_new_tokens}")
+    return given
+
+
+def measure_replies(loaded: LoadedRecipe) -> None:
+    """Measure the replies of the run that is over by the metrics of its recipe, show and keep the result."""
+    from sftplug.card import write_card
+    from sftplug.run import RunDirectory
+    from sftplug.ship.measure import logged, measure
+    from sftplug.ship.rows import held_out
+
+    directory, selection = RunDirectory.open(loaded.recipe.output), held_out(loaded.recipe)
+    assert selection is not None  # else the recipe was refused
+    rows = prepare_selected(loaded, selection, _OTHER_ROWS, provenance=True)
+    result = measure(directory, selection.recipe, rows, loss=False)
+    directory.add_metrics({"step": directory.state().steps, **logged(result["metrics"])})
+    write_card(directory, loaded.recipe, directory.path)
+    _show_replies(result)
 
 
 def _show(result: dict[str, Any]) -> None:
@@ -56,10 +100,25 @@ def _show(result: dict[str, Any]) -> None:
         for name, numbers in groups.items():
             table.add_row(escape(f"{kind} {name}"), *_cells(numbers))
     show(table)
-    if "exact_match" in result:
-        exact = result["exact_match"]
-        say(f"exact match: {exact['right']} of {exact['rows']} replies ({exact['share']:.1%})")
     say(f"on {result['rows']} {result['measured_on']}")
+    if "metrics" in result:
+        _show_replies(result)
+
+
+def _show_replies(result: dict[str, Any]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from sftplug.cli.display import say, show
+
+    table = Table("metric", "source", "mean", "rows")
+    for name, numbers in result["metrics"].items():
+        table.add_row(escape(name), "all", f"{numbers['mean']:.4f}", f"{numbers['rows']:,}")
+        sources = numbers["by_source"] if len(numbers["by_source"]) > 1 else {}
+        for source, of in sources.items():
+            table.add_row("", escape(source), f"{of['mean']:.4f}", f"{of['rows']:,}")
+    show(table)
+    say(f"replies to {result['replies']} of {result['rows']} {result['measured_on']}")
 
 
 def _cells(numbers: dict[str, float]) -> tuple[str, ...]:

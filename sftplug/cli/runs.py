@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,19 +27,23 @@ Format = Annotated[str | None, typer.Option("--format", metavar="NAME", help="Fo
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def open_run(run: Path) -> tuple[RunDirectory, LoadedRecipe]:
-    """Return the folder of a finished run, and its recipe, whose rows may be gone."""
+def open_run(run: Path, overrides: Sequence[str] = ()) -> tuple[RunDirectory, LoadedRecipe]:
+    """Return the folder of a finished run, and its recipe with `overrides`, whose rows may be gone."""
     from sftplug.recipe import load_recipe
     from sftplug.ship.tuned import open_finished
 
     directory = open_finished(run)
-    loaded = load_recipe(str(directory.path / "recipe.yaml"), rows=False)
+    loaded = load_recipe(str(directory.path / "recipe.yaml"), overrides, rows=False)
     warn(loaded.warnings())
     return directory, loaded
 
 
 def choose_rows(
-    directory: RunDirectory, loaded: LoadedRecipe, data: str | None, format: str | None
+    directory: RunDirectory,
+    loaded: LoadedRecipe,
+    data: str | None,
+    format: str | None,
+    overrides: Sequence[str] = (),
 ) -> tuple[LoadedRecipe, Selection | None]:
     """Return the recipe, with the user's rows if there are any, and which of its rows are measured on."""
     from sftplug.recipe import load_recipe
@@ -49,8 +54,8 @@ def choose_rows(
     if data is None:
         return loaded, rows.held_out(loaded.recipe)
     source = json.dumps({"path": str(Path(data).resolve()) if "://" not in data else data, "format": _format(format)})
-    overrides = [f"data.train=[{source}]", "data.eval=[]", "data.eval_fraction=0"]
-    loaded = load_recipe(str(directory.path / "recipe.yaml"), overrides)
+    given = [f"data.train=[{source}]", "data.eval=[]", "data.eval_fraction=0", *overrides]
+    loaded = load_recipe(str(directory.path / "recipe.yaml"), given)
     return loaded, rows.given(loaded.recipe)
 
 

@@ -50,8 +50,20 @@ def train(  # noqa: PLR0913 - an argument is an option of the command
         from sftplug.launch import start
 
         start(loaded.recipe, loaded.recipe.launch, sys.argv[1:])
-        return
-    _train(shown(loaded), resume=resume, overwrite=overwrite)
+    else:
+        _train(shown(loaded), resume=resume, overwrite=overwrite)
+    if loaded.recipe.evaluation.metrics:
+        _measure(loaded)
+
+
+def _measure(loaded: LoadedRecipe) -> None:
+    """Let the model answer, in one process; what another launcher has started knows of no end of the others."""
+    from sftplug.cli.evaluate import measure_replies
+
+    if not is_launched():
+        measure_replies(loaded)
+    elif is_main() and loaded.recipe.launch is None:
+        typer.echo(f"`sftplug eval {loaded.recipe.output}` measures the replies, in one process.", err=True)
 
 
 def launch_overrides(launch: str | None) -> list[str]:

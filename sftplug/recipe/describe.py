@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Union
 
@@ -17,11 +17,13 @@ from pydantic_core import to_jsonable_python
 from sftplug.components import (
     Adapter,
     Callback,
+    ChatTemplate,
     Component,
     DatasetFormat,
     DatasetSource,
     LengthPolicy,
     Masking,
+    Metric,
     ModelBuilder,
     Quantization,
 )
@@ -124,22 +126,31 @@ def _written(component: type[Component]) -> Any:
 
 
 def _section(component: type[Component], written: Any) -> dict[str, Any]:
-    if issubclass(component, DatasetSource):
-        options = {"source": written} if isinstance(written, str) else {"source": written.pop("type"), **written}
-        return {"data": {"train": [{**options, "format": "messages"}]}}
-    if issubclass(component, DatasetFormat):
-        return {"data": {"train": [{"path": "rows.jsonl", "format": written}]}}
-    if issubclass(component, LengthPolicy):
-        return {"data": {"max_length": 1024, "too_long": written}}
-    if issubclass(component, Masking):
-        return {"masking": written if component.selects else ["assistant", written]}
-    if issubclass(component, ModelBuilder):
-        return {"model": {"build": written}}
-    if issubclass(component, Adapter):
-        return {"quantization": component.default_quantization, "adapter": written}
-    if issubclass(component, Quantization):
-        return {"quantization": written, **({} if component.trainable else {"adapter": "lora"})}
-    return {"callbacks": [written]} if issubclass(component, Callback) else {"chat_template": written}
+    return next(section(component, written) for kind, section in _SECTIONS.items() if issubclass(component, kind))
+
+
+def _source(component: type[DatasetSource], written: Any) -> dict[str, Any]:
+    options = {"source": written} if isinstance(written, str) else {"source": written.pop("type"), **written}
+    return {"data": {"train": [{**options, "format": "messages"}]}}
+
+
+def _quantization(component: type[Quantization], written: Any) -> dict[str, Any]:
+    return {"quantization": written, **({} if component.trainable else {"adapter": "lora"})}
+
+
+_SECTIONS: Mapping[type[Component], Callable[[Any, Any], dict[str, Any]]] = {
+    DatasetSource: _source,
+    DatasetFormat: lambda _, written: {"data": {"train": [{"path": "rows.jsonl", "format": written}]}},
+    LengthPolicy: lambda _, written: {"data": {"max_length": 1024, "too_long": written}},
+    Masking: lambda masking, written: {"masking": written if masking.selects else ["assistant", written]},
+    ModelBuilder: lambda _, written: {"model": {"build": written}},
+    Adapter: lambda adapter, written: {"quantization": adapter.default_quantization, "adapter": written},
+    Quantization: _quantization,
+    Callback: lambda _, written: {"callbacks": [written]},
+    Metric: lambda _, written: {"evaluation": {"metrics": [written]}},
+    ChatTemplate: lambda _, written: {"chat_template": written},
+}
+"""Kind -> the section of a recipe that uses a component of it, as it is written."""
 
 
 def _example_value(name: str, field: FieldInfo) -> Any:

@@ -11,7 +11,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, cast, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import CoreSchema
 
 from sftplug.components import (
@@ -23,6 +31,7 @@ from sftplug.components import (
     DatasetSource,
     LengthPolicy,
     Masking,
+    Metric,
     ModelBuilder,
     Quantization,
 )
@@ -235,6 +244,26 @@ class SpansSection(Section):
     """A token that straddles the edge of a trained span: tokenize both sides apart, as inference does."""
 
 
+class EvaluationSection(Section):
+    """What the trained model answers by itself, and what that is worth; the loss of held-out rows needs no section."""
+
+    metrics: Annotated[tuple[Metric, ...], BeforeValidator(as_list)] = ()
+    """What the replies are measured by. `sftplug train` does so when training is over, `sftplug eval` at any time."""
+    rows: Annotated[int | None, Field(gt=0)] = 100
+    """Answer so many of the held-out rows, spread evenly over them; null answers all."""
+    max_new_tokens: Annotated[int, Field(gt=0)] = 256
+    """Longest reply."""
+
+    @field_validator("metrics")
+    @classmethod
+    def _tell_apart(cls, metrics: tuple[Metric, ...]) -> tuple[Metric, ...]:
+        labels = [metric.label for metric in metrics]
+        twice = next((label for label in labels if labels.count(label) > 1), None)
+        if twice is not None:
+            raise ValueError(f"two of them call their results '{twice}': leave out one, or give one another name.")
+        return metrics
+
+
 class LaunchSection(Section):
     """Several processes, and how they share the work. A bare string is the strategy."""
 
@@ -273,6 +302,7 @@ class Recipe(Section):
     """Which parameters are trained."""
     callbacks: Annotated[tuple[Callback, ...], BeforeValidator(as_list)] = ()
     """What watches the training loop, in this order."""
+    evaluation: EvaluationSection = EvaluationSection()
     train: dict[str, Any] = Field(default_factory=dict)
     """Options of the trainer: the fields of ``trl.SFTConfig``."""
     launch: LaunchSection | None = None
@@ -296,6 +326,7 @@ class Recipe(Section):
         yield "quantization", self.quantization
         yield "adapter", self.adapter
         yield from ((f"callbacks[{index}]", callback) for index, callback in enumerate(self.callbacks))
+        yield from ((f"evaluation.metrics[{index}]", metric) for index, metric in enumerate(self.evaluation.metrics))
 
 
 def class_at(path: Iterable[str | int]) -> type[BaseModel] | None:

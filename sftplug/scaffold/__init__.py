@@ -25,6 +25,7 @@ from sftplug.components import (
     DatasetFormat,
     DatasetSource,
     Masking,
+    Metric,
     Quantization,
 )
 from sftplug.errors import PluginError, did_you_mean
@@ -49,6 +50,7 @@ KINDS: Mapping[str, Kind] = {
     "quantization": Kind(Quantization, "quantization: {type: $component, keep: [self_attn, lm_head]}"),
     "adapter": Kind(Adapter, "adapter: {type: $component, targets: [k_proj, v_proj]}"),
     "callback": Kind(Callback, "callbacks: [{type: $component, loss: 0.1}]"),
+    "metric": Kind(Metric, "evaluation:\n  metrics: [exact_match, {type: $component, words: 3}]"),
     "source": Kind(
         DatasetSource,
         "data:\n  train: {source: $component, folder: notes, format: text}",

@@ -1,4 +1,4 @@
-"""Measure a trained model on rows: loss, perplexity and accuracy of the trained tokens, and exact replies.
+"""Measure a trained model on rows: loss, perplexity and accuracy of the trained tokens.
 
 A batch at a time, and of its logits only those of trained positions; what is kept between batches is a table of sums.
 """
@@ -6,7 +6,7 @@ A batch at a time, and of its logits only those of trained positions; what is ke
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +19,11 @@ from sftplug.tokens import LossSums
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 
 CHUNK = 256
-"""Positions whose logits are held in fp32 at once."""
+"""Positions, of all rows of a batch together, whose logits are held in fp32 at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +91,9 @@ def _token_scores(model: PreTrainedModel, batch: Mapping[str, Tensor], targets: 
     logits = _logits_at(model, batch, needed - targets.shape[1] - 1)
     nll = torch.zeros(targets.shape, device=targets.device)
     right = torch.zeros(targets.shape, dtype=torch.bool, device=targets.device)
-    for low in range(0, len(needed), CHUNK):
-        at, some = needed[low : low + CHUNK], logits[:, low : low + CHUNK].float()
+    step = max(1, CHUNK // len(targets))
+    for low in range(0, len(needed), step):
+        at, some = needed[low : low + step], logits[:, low : low + step].float()
         wanted = targets[:, at]
         nll[:, at] = functional.cross_entropy(some.mT, wanted, ignore_index=IGNORED, reduction="none")
         right[:, at] = some.argmax(-1) == wanted
@@ -111,42 +112,3 @@ def _logits_at(model: PreTrainedModel, batch: Mapping[str, Tensor], positions: T
         return kept
     everything: Tensor = model(**given, use_cache=False).logits
     return everything[:, positions]
-
-
-# --- replies ----------------------------------------------------------------------------------------------------------
-
-
-def exact_match(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int], rows: Sequence[Mapping[str, Any]]
-) -> tuple[int, int]:
-    """Return of how many rows the model gives the last trained reply word for word, and of how many there is one.
-
-    Greedy, from the very tokens that stand before the reply, and no longer than the reply by more than a token.
-    """
-    right = count = 0
-    for prompt, reply in _replies(rows):
-        ids = torch.tensor([prompt], device=model.device)
-        out = model.generate(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=len(reply) + 1,
-            do_sample=False,
-            eos_token_id=list(ends),
-            pad_token_id=tokenizer.pad_token_id,
-        )
-        said = tokenizer.decode(out[0, len(prompt) :], skip_special_tokens=True)
-        right += str(said).strip() == str(tokenizer.decode(reply, skip_special_tokens=True)).strip()
-        count += 1
-    return right, count
-
-
-def _replies(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[list[int], list[int]]]:
-    """Yield (prompt, reply) of each row: its last stretch of trained tokens, and all that stands before."""
-    for row in rows:
-        labels = row["labels"]
-        end = max((index + 1 for index, label in enumerate(labels) if label != IGNORED), default=0)
-        start = end
-        while start > 0 and labels[start - 1] != IGNORED:
-            start -= 1
-        if 0 < start < end:
-            yield list(row["input_ids"][:start]), list(row["input_ids"][start:end])

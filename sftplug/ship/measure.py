@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sftplug.answers import label
@@ -10,6 +10,8 @@ from sftplug.errors import DataError
 from sftplug.ship.tuned import load_tuned
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from sftplug.recipe import Recipe
     from sftplug.run import RunDirectory
     from sftplug.ship.rows import Measured
@@ -18,26 +20,63 @@ BATCH = 8
 """transformers' own default."""
 
 
-def measure(directory: RunDirectory, recipe: Recipe, rows: Measured, size: int | None, exact: int) -> dict[str, Any]:
-    """Return what is measured on `rows`; `recipe` is the one that prepared them.
+def measure(
+    directory: RunDirectory, recipe: Recipe, rows: Measured, size: int | None = None, *, loss: bool = True
+) -> dict[str, Any]:
+    """Return what is measured on `rows`; `recipe` is the one that prepared them, and names the metrics of replies.
 
-    In batches of `size`, by default of the run's own evaluation; `exact` rows are answered and compared, too.
+    In batches of `size`, by default of the run's own evaluation. Without `loss` replies alone are measured.
     """
-    model, tokenizer = load_tuned(directory, recipe), rows.prepared.tokenizer
-    from sftplug.collate import Collator
-    from sftplug.ship.evaluate import exact_match, score
+    model = load_tuned(directory, recipe)
     from sftplug.tally import short_names
 
     names = short_names([label(source.source) for source in recipe.data.train])
-    size = size or int(recipe.train.get("per_device_eval_batch_size", BATCH))
-    scores = score(model, rows.rows, Collator(int(tokenizer.pad_token_id)), names, size)
+    train = recipe.train
+    size = size or int(train.get("per_device_eval_batch_size", train.get("per_device_train_batch_size", BATCH)))
+    result: dict[str, Any] = {"rows": len(rows.rows), "measured_on": rows.what}
+    if loss:
+        result |= _losses(model, rows, names, size)
+    if recipe.evaluation.metrics:
+        result |= _replies(directory, recipe, rows, names, model=model, size=size)
+    return result
+
+
+def _losses(model: PreTrainedModel, rows: Measured, names: Sequence[str], size: int) -> dict[str, Any]:
+    from sftplug.collate import Collator
+    from sftplug.ship.evaluate import score
+
+    scores = score(model, rows.rows, Collator(int(rows.prepared.tokenizer.pad_token_id)), names, size)
     if scores is None:
         raise DataError("no token of these rows is trained, so there is nothing to measure.")
-    result = {"rows": len(rows.rows), "measured_on": rows.what, **scores.to_dict()}
-    if exact:
-        from transformers import GenerationConfig
+    return scores.to_dict()
 
-        ends = GenerationConfig.from_pretrained(str(directory.path)).eos_token_id
-        right, count = exact_match(model, tokenizer, ends, list(islice(rows.rows, exact)))
-        result["exact_match"] = {"right": right, "rows": count, "share": right / max(count, 1)}
-    return result
+
+def _replies(
+    directory: RunDirectory, recipe: Recipe, rows: Measured, names: Sequence[str], **how: Any
+) -> dict[str, Any]:
+    """Return how many rows were answered, and what each metric says of the replies."""
+    from transformers import GenerationConfig
+
+    from sftplug.ship.replies import Answering, places, scored
+
+    asked = list(places(rows.rows, recipe.evaluation.rows))
+    if not asked:
+        raise DataError("none of these rows has a trained reply with something before it, so nothing can be answered.")
+    ends = GenerationConfig.from_pretrained(str(directory.path)).eos_token_id
+    ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    limit = recipe.evaluation.max_new_tokens
+    answering = Answering(how["model"], rows.prepared.tokenizer, ends, how["size"], limit)
+    origins = rows.origins.of([place.row for place in asked])
+    replies = list(answering.replies(asked, origins, names))
+    return {"replies": len(replies), "metrics": scored(recipe.evaluation.metrics, replies)}
+
+
+def logged(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the results of metrics as a line of the run's own: ``eval_…`` of all, and of each source if of several."""
+    line: dict[str, Any] = {}
+    for name, result in metrics.items():
+        line |= {f"eval_{name}": result["mean"], f"eval_{name}_rows": result["rows"]}
+        if len(result["by_source"]) > 1:
+            line |= {f"eval_{name}/{source}": of["mean"] for source, of in result["by_source"].items()}
+            line |= {f"eval_{name}_rows/{source}": of["rows"] for source, of in result["by_source"].items()}
+    return line

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from datasets import Dataset
 
+    from sftplug.data.origins import Origins
     from sftplug.data.prepare import Prepared
     from sftplug.recipe import Recipe
     from sftplug.recipe.model import SourceSection
@@ -29,8 +30,12 @@ class Selection:
 
     def of(self, prepared: Prepared) -> Measured:
         """Return the rows from what was prepared."""
-        rows = prepared.eval if self.split == "eval" and prepared.eval is not None else prepared.train
-        return Measured(rows, self.what, prepared)
+        from sftplug.data.origins import Origins
+
+        if self.split == "eval" and prepared.eval is not None:
+            held_out = Origins(prepared.origins.file.with_name("eval.origins"), None)
+            return Measured(prepared.eval, self.what, prepared, held_out)
+        return Measured(prepared.train, self.what, prepared, prepared.origins)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,7 @@ class Measured:
     """Columns ``input_ids``, ``labels`` and perhaps ``weights``; a row is a document."""
     what: str
     prepared: Prepared
+    origins: Origins
 
 
 def held_out(recipe: Recipe) -> Selection | None:

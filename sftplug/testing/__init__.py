@@ -18,6 +18,7 @@ from sftplug.testing.formats import check_format
 from sftplug.testing.law import LawBroken
 from sftplug.testing.length import check_length_policy
 from sftplug.testing.masking import check_masking
+from sftplug.testing.metrics import check_metric
 from sftplug.testing.quantization import check_quantization
 from sftplug.testing.sources import check_source
 from sftplug.testing.spans import assistant_spans
@@ -33,6 +34,7 @@ __all__ = [
     "check_format",
     "check_length_policy",
     "check_masking",
+    "check_metric",
     "check_quantization",
     "check_source",
     "check_template",

@@ -17,6 +17,7 @@ from sftplug import (
     DatasetSource,
     LengthPolicy,
     Masking,
+    Metric,
     ModelBuilder,
     Quantization,
 )
@@ -29,6 +30,7 @@ from sftplug.testing import (
     check_format,
     check_length_policy,
     check_masking,
+    check_metric,
     check_quantization,
     check_source,
     check_template,
@@ -133,6 +135,7 @@ CHECKS = {
     DatasetSource: check_source,
     LengthPolicy: check_length_policy,
     Masking: check_masking,
+    Metric: check_metric,
     ModelBuilder: check_component,
     Quantization: check_quantization,
 }

@@ -1,6 +1,7 @@
 """A faulty component of each kind breaks a law, and is told which, what was found, and how to mend it."""
 
 import itertools
+import math
 import random
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from sftplug import (
     LengthPolicy,
     Masking,
     Message,
+    Metric,
     Quantization,
     Row,
     RowError,
@@ -34,6 +36,7 @@ from sftplug.testing import (
     check_format,
     check_length_policy,
     check_masking,
+    check_metric,
     check_quantization,
     check_source,
     check_template,
@@ -754,6 +757,60 @@ def test_length_policies():
     assert broken(check_length_policy, KeepAll) == ("shortens", AnyText("| return conversations with fewer messages"))
     assert broken(check_length_policy, CutTooFew) == ("shortens", AnyText("| keep at most `row.limit` tokens."))
     assert broken(check_length_policy, Summary) == ("invents_nothing", AnyText("| choose among"))
+
+
+class Length(Metric):
+    """It counts letters."""
+
+    type: Literal["length"] = "length"
+
+    def scores(self, replies):
+        return [float(len(reply.text)) for reply in replies]
+
+
+class Nameless(Length):
+    """Its results have no name."""
+
+    @property
+    def label(self):
+        return ""
+
+
+class Ratio(Length):
+    """It divides by nothing."""
+
+    def scores(self, replies):
+        return [len(reply.text) / len(reply.text) if reply.text else math.nan for reply in replies]
+
+
+class Once(Length):
+    """It forgets what it has scored already."""
+
+    def scores(self, replies):
+        return [float(len(text)) for text in {reply.text for reply in replies}]
+
+
+class Rank(Length):
+    """It scores replies by those beside them."""
+
+    def scores(self, replies):
+        return [float(sum(other.text < reply.text for other in replies)) for reply in replies]
+
+
+class Unfit(Length):
+    """It refuses without a word."""
+
+    def scores(self, replies):
+        raise RowError("reference", "")
+
+
+def test_metrics():
+    check_metric(Length)
+    assert broken(check_metric, Nameless) == ("is_called_something", AnyText("| let label return text."))
+    assert broken(check_metric, Ratio) == ("scores_every_reply", AnyText("scored nan | return a finite float"))
+    assert broken(check_metric, Once) == ("scores_every_reply", AnyText("| return one for each, in their order."))
+    assert broken(check_metric, Rank) == ("scores_each_reply_alone", AnyText("| let a score depend on its own reply"))
+    assert broken(check_metric, Unfit) == ("scores_every_reply", AnyText("| name 'reference' and the reason."))
 
 
 # --- the package ------------------------------------------------------------------------------------------------------

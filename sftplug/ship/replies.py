@@ -1,0 +1,128 @@
+"""Let a trained model answer rows by itself, and score what it says.
+
+Only token ids are kept of what is generated: no logits, and no cache beyond a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch  # noqa: TID253 - loaded only when a model is measured
+
+from sftplug.answers import metric_scores
+from sftplug.collate import IGNORED
+from sftplug.components import Metric
+from sftplug.conversation import Reply
+from sftplug.errors import DataError, RowError
+from sftplug.tally import CODES
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place in a row where the model is to answer."""
+
+    prompt: list[int]
+    reply: list[int]
+    """What the row says there."""
+    source: int
+    row: int
+
+
+def places(rows: Sequence[Mapping[str, Any]], count: int | None) -> Iterator[Place]:
+    """Yield the last stretch of trained tokens of `count` rows, spread evenly over all, and what stands before it.
+
+    A row in which nothing is trained, or nothing stands before, has no such place.
+    """
+    total = len(rows)
+    wanted = min(count or total, total)
+    for index in (number * total // wanted for number in range(wanted)):
+        row = rows[index]
+        labels = row["labels"]
+        end = max((at + 1 for at, label in enumerate(labels) if label != IGNORED), default=0)
+        start = end
+        while start > 0 and labels[start - 1] != IGNORED:
+            start -= 1
+        if 0 < start < end:
+            ids = list(row["input_ids"])
+            yield Place(ids[:start], ids[start:end], int(row["provenance"][start]) // CODES, index)
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """How replies are generated: greedily, `size` rows at a time."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    ends: Sequence[int]
+    """Ids of the tokens that end a reply."""
+    size: int
+    max_new_tokens: int
+
+    def replies(self, asked: Sequence[Place], origins: Sequence[str], sources: Sequence[str]) -> Iterator[Reply]:
+        """Yield a reply for each place; `origins` say where its row stands, `sources` are the names of sources."""
+        for first in range(0, len(asked), self.size):
+            batch = asked[first : first + self.size]
+            answers = self.answer([place.prompt for place in batch])
+            for place, ids, origin in zip(batch, answers, origins[first : first + self.size], strict=True):
+                said, wanted, prompt = map(self._text, (ids, place.reply, place.prompt))
+                yield Reply(said, wanted, prompt, origin, sources[place.source])
+
+    def answer(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Return the ids of each answer, up to and without the first token that ends it."""
+        width, pad = max(map(len, prompts)), int(self.tokenizer.pad_token_id)
+        ids = torch.tensor([[*[pad] * (width - len(prompt)), *prompt] for prompt in prompts])
+        mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+        with torch.inference_mode():
+            out = self.model.generate(
+                input_ids=ids.to(self.model.device),
+                attention_mask=mask.to(self.model.device),
+                max_new_tokens=self.max_new_tokens,
+                do_sample=False,
+                eos_token_id=list(self.ends) or None,
+                pad_token_id=pad,
+            )
+        return [self._until_end(row) for row in out[:, width:].tolist()]
+
+    def _until_end(self, ids: list[int]) -> list[int]:
+        return ids[: next((at for at, token in enumerate(ids) if token in self.ends), len(ids))]
+
+    def _text(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+
+
+def scored(metrics: Sequence[Metric], replies: Sequence[Reply]) -> dict[str, dict[str, Any]]:
+    """Return for each metric the mean of its scores and their number, of all replies and of those of each source.
+
+    Raises DataError naming the row by which a metric cannot score, PluginError for scores that are none.
+    """
+    found = {}
+    for metric in metrics:
+        scores = _scores(metric, replies)
+        groups: dict[str, list[float]] = {}
+        for reply, score in zip(replies, scores, strict=True):
+            groups.setdefault(reply.source, []).append(score)
+        found[metric.label] = {**_mean(scores), "by_source": {name: _mean(group) for name, group in groups.items()}}
+    return found
+
+
+def _mean(scores: Sequence[float]) -> dict[str, Any]:
+    return {"mean": sum(scores) / len(scores), "rows": len(scores)}
+
+
+def _scores(metric: Metric, replies: Sequence[Reply]) -> list[float]:
+    try:
+        return metric_scores(metric, replies)
+    except RowError:
+        for reply in replies:  # one by one, to name the row
+            try:
+                metric_scores(metric, [reply])
+            except RowError as error:
+                why = f"{error.field} {error.reason}"
+                text = f"{reply.origin}: the metric '{metric.label}' cannot score this row: its {why}."
+                raise DataError(f"{text} Mend the row, or leave the metric out.") from error
+        raise
