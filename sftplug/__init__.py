@@ -41,7 +41,9 @@ from sftplug.errors import (
 from sftplug.hookspecs import hookimpl
 from sftplug.libraries import require
 from sftplug.library_options import LibrarySource, set_options
+from sftplug.prompt import render_prompt
 from sftplug.recipe import InputPath, Recipe
+from sftplug.redact import without_secrets
 from sftplug.run import RunDirectory
 from sftplug.size import Size, measure
 from sftplug.text import read_text
@@ -105,6 +107,8 @@ __all__ = [
     "hookimpl",
     "measure",
     "read_text",
+    "render_prompt",
     "require",
     "set_options",
+    "without_secrets",
 ]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from sftplug.answers import load_kwargs, loading_code
+from sftplug.redact import redact
 from sftplug.run.files import write_whole
 from sftplug.run.record import recorded
 
@@ -26,7 +27,7 @@ HERE = 'folder = "."'
 
 def write_card(directory: RunDirectory, recipe: Recipe, folder: Path, merge: Mapping[str, Any] | None = None) -> None:
     """Write the card of a run's result to `folder`; `merge` is the record of the merge if the adapter is merged."""
-    write_whole(folder / CARD, card(directory, recipe, merge))
+    write_whole(folder / CARD, redact(card(directory, recipe, merge)))
 
 
 def card(directory: RunDirectory, recipe: Recipe, merge: Mapping[str, Any] | None = None) -> str:

@@ -16,6 +16,7 @@ from sftplug.answers import load_kwargs, model_complaints, peft_config
 from sftplug.blame import blaming
 from sftplug.errors import ModelError
 from sftplug.quiet import quiet_libraries, quiet_progress_bars
+from sftplug.remote_code import code_options
 from sftplug.vocabulary import add_tokens, grow, refuse_untrained, train_rows
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def _fingerprint(builder: ModelBuilder) -> str:
 
 
 def _options(recipe: Recipe) -> dict[str, Any]:
-    return {"revision": recipe.model.revision or "main", "trust_remote_code": recipe.model.trust_remote_code}
+    return {"revision": recipe.model.revision or "main", **code_options(recipe.model)}
 
 
 # --- what can be had without weights ----------------------------------------------------------------------------------
@@ -107,7 +108,7 @@ def end_tokens(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> frozenset[
     from transformers import GenerationConfig
 
     try:
-        config = GenerationConfig.from_pretrained(base_model_path(recipe), **_options(recipe))
+        config = GenerationConfig.from_pretrained(base_model_path(recipe), revision=recipe.model.revision or "main")
     except OSError:
         return frozenset()  # a model need not have one
     ids = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
@@ -126,8 +127,20 @@ def skeleton(recipe: Recipe, **options: Any) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
     config = model_config(recipe)
+    if _brings_code(config):
+        options |= code_options(recipe.model)
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, trust_remote_code=recipe.model.trust_remote_code, **options)
+        return AutoModelForCausalLM.from_config(config, **options)
+
+
+def _brings_code(config: Any) -> bool:
+    """Whether the model's code is still to be had from where its configuration says; once it is, its class is known."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    kind = type(config)
+    known = kind in MODEL_FOR_CAUSAL_LM_MAPPING and MODEL_FOR_CAUSAL_LM_MAPPING[kind].__module__
+    named = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
+    return named and (not known or str(known).startswith("transformers."))
 
 
 def model_config(recipe: Recipe) -> Any:
@@ -232,8 +245,7 @@ def load_base(
     from transformers import AutoModelForCausalLM
 
     quiet_progress_bars()
-    remote: dict[str, Any] = {"trust_remote_code": recipe.model.trust_remote_code}
-    options = _options(recipe) if folder is None else remote
+    options = _options(recipe) if folder is None else code_options(recipe.model, folder)
     if recipe.model.attn_implementation:
         options["attn_implementation"] = recipe.model.attn_implementation
     only = recipe.model.use_safetensors

@@ -13,6 +13,8 @@ import time
 import traceback
 from typing import Any
 
+from sftplug.redact import without_secrets
+
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
 """Where a launcher of torch wants to read why a process failed."""
 
@@ -97,4 +99,5 @@ def report_failure(error: BaseException, exit_code: int, *, refusal: bool) -> No
         "refusal": refusal,
     }
     with open(place, "w", encoding="utf-8") as file:  # noqa: PTH123 - a file of the launcher's
-        json.dump({"message": {"message": f"{type(error).__name__}: {error}", "extraInfo": extra}}, file)
+        told = {"message": {"message": f"{type(error).__name__}: {error}", "extraInfo": extra}}
+        json.dump(without_secrets(told), file)

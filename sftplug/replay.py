@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from sftplug.errors import ModelError
 from sftplug.progress import Progress, no_progress
 from sftplug.quiet import quiet_libraries
+from sftplug.remote_code import code_options
 from sftplug.run import RunDirectory
 from sftplug.run.sources import check_rows, check_sources, describe_rows
 
@@ -47,7 +49,8 @@ def kept(directory: RunDirectory) -> Kept:
     """Return what makes a run's rows, from its folder. Raises RunError naming the sources that have changed since."""
     loaded = directory.load_recipe(*_kept_here(directory.path))
     check_sources(directory, loaded.recipe)
-    tokenizer = _tokenizer(directory.path, code=loaded.recipe.model.trust_remote_code)
+    base = loaded.recipe.model.model_copy(update={"name_or_path": directory.recipe()["model"]["name_or_path"]})
+    tokenizer = _tokenizer(directory.path, code_options(base, directory.path))
     return Kept(loaded.recipe, tokenizer, frozenset(directory.data()["end_tokens"]))
 
 
@@ -56,12 +59,12 @@ def _kept_here(folder: Path) -> list[str]:
     return ["chat_template=tokenizer", "model.build=null", f"model.name_or_path={json.dumps(str(folder.resolve()))}"]
 
 
-def _tokenizer(folder: Path, *, code: bool) -> PreTrainedTokenizerBase:
-    """Return the tokenizer that the run kept."""
+def _tokenizer(folder: Path, code: Mapping[str, Any]) -> PreTrainedTokenizerBase:
+    """Return the tokenizer that the run kept; `code` says which code may run."""
     quiet_libraries()
     from transformers import AutoTokenizer
 
     try:
-        return cast("PreTrainedTokenizerBase", AutoTokenizer.from_pretrained(str(folder), trust_remote_code=code))
+        return cast("PreTrainedTokenizerBase", AutoTokenizer.from_pretrained(str(folder), **code))
     except (OSError, ValueError) as error:
         raise ModelError(f"the tokenizer that the run in {folder} kept cannot be loaded: {error}") from error

@@ -149,6 +149,7 @@ def make_trainer(recipe: Recipe, model: PreTrainedModel, prepared: Prepared) -> 
         sources=_source_names(recipe),
     )
     trainer.readers = [partial(loss_metrics, callback) for callback in recipe.callbacks if callback.reads_provenance]
+    _name_neutrally(trainer, recipe)
     trainer.remove_callback(PrinterCallback)  # prints dictionaries; what is shown is the plugins' business
     trainer.origins, trainer.keep = prepared.origins, recipe.train.get("save_total_limit")
     if adapter is not None:
@@ -158,6 +159,15 @@ def make_trainer(recipe: Recipe, model: PreTrainedModel, prepared: Prepared) -> 
     if ids:
         refuse_untrained(recipe.adapter.type, trainer.model)
     return trainer
+
+
+def _name_neutrally(trainer: SftplugTrainer, recipe: Recipe) -> None:
+    """Let TensorBoard's events go to a folder that is not named after this machine, unless the user named one."""
+    from transformers.integrations import TensorBoardCallback
+
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
+            callback.logging_dir = str(Path(recipe.output) / "tensorboard")
 
 
 def _source_names(recipe: Recipe) -> dict[str, list[str]]:

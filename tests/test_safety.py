@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,13 +11,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from browser import Page
 from conftest import rows
 
+from sftplug import RunDirectory
 from sftplug.errors import ModelError, RecipeError
 from sftplug.models import base_model_path, load_model
 from sftplug.quiet import quiet_libraries
 from sftplug.recipe import load_recipe
-from sftplug.redact import HIDDEN, redact, without_secrets
+from sftplug.redact import HIDDEN, blanked, redact, without_secrets
 from sftplug.run import begin
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -87,6 +90,138 @@ def test_code_from_the_hub_is_run_at_a_commit_only(recipe_file, revision, allowe
     assert ("branches and tags can be moved" in str(caught.value)) == (revision is not None)
 
 
+@pytest.mark.parametrize(
+    ("model", "text"),
+    [
+        ({"trust_remote_code": True, "revision": COMMIT, "code_revision": "main"}, "must be a commit, 40 hexadecimal"),
+        ({"code_revision": COMMIT}, "says which code to run, and `model.trust_remote_code` is false: none is."),
+    ],
+)
+def test_the_commit_of_code_elsewhere_is_one_and_is_of_use(recipe_file, model, text):
+    with pytest.raises(RecipeError, match=r"model\.code_revision .*" + re.escape(text)):
+        load_recipe(str(recipe_file(model={"name_or_path": "org/name", **model})))
+
+
+ELSEWHERE = """
+import json, sys
+from pathlib import Path
+from sftplug.errors import ModelError
+from sftplug.models import check_model, load_model, load_tokenizer
+from sftplug.recipe import load_recipe
+
+ran = Path(sys.argv[2])
+said = {}
+for name, changes in json.loads(sys.argv[3]).items():
+    recipe = load_recipe(sys.argv[1], [f"model.{change}" for change in changes]).recipe
+    ran.write_text("")
+    said[name] = []
+    for load in (load_tokenizer, check_model, load_model):
+        try:
+            load(recipe)
+            said[name].append("")
+        except ModelError as error:
+            said[name].append(str(error))
+    said[name].append(sorted(set(ran.read_text().split())))
+print(json.dumps(said))
+"""
+CODE = """
+from pathlib import Path
+from transformers import LlamaConfig, LlamaForCausalLM
+
+with Path({ran!r}).open("a") as file:
+    file.write("{name} ")
+
+class Config(LlamaConfig):
+    model_type = "elsewhere"
+
+class Model(LlamaForCausalLM):
+    config_class = Config
+"""
+
+
+class Hub:
+    """The Hub's cache on this machine, with repositories in it."""
+
+    def __init__(self, folder, model):
+        self.folder, self.model, self.ran = folder / "hub", model, folder / "ran"
+        self.environment = {"HF_HUB_CACHE": str(self.folder), "HF_MODULES_CACHE": str(folder / "modules")}
+
+    def store(self, repository, commit, *, code=None, names=None, main=False):
+        """Store a commit, with the code called `code`, or a model whose code is where `names` says; or both."""
+        place = self.folder / f"models--{repository.replace('/', '--')}"
+        folder = place / "snapshots" / commit
+        folder.mkdir(parents=True)
+        if names is not None:
+            self.copy(folder, *names)
+        if code is not None:
+            (folder / "code.py").write_text(CODE.format(ran=str(self.ran), name=code))
+        if main:
+            (place / "refs").mkdir(exist_ok=True)
+            (place / "refs" / "main").write_text(commit)
+
+    def copy(self, folder, *names):
+        """Copy the model; `names` says where the code of its configuration and of itself is."""
+        shutil.copytree(self.model, folder, dirs_exist_ok=True)
+        config = json.loads((folder / "config.json").read_text())
+        where = {"AutoConfig": f"{names[0]}code.Config", "AutoModelForCausalLM": f"{names[-1]}code.Model"}
+        config |= {"model_type": "elsewhere", "auto_map": where}
+        (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.fixture
+def hub(model_folder, tmp_path):
+    """Return a Hub whose newest code is never that at the commits which are pinned."""
+    made, newest = Hub(tmp_path, model_folder), "f" * 40
+    made.store("org/name", COMMIT, names=["other/code--"])
+    made.store("other/code", COMMIT, code="read")
+    made.store("other/code", newest, code="changed-since", main=True)
+    made.store("org/own", COMMIT, names=[""], code="own")
+    made.store("org/own", newest, names=[""], code="own-changed-since", main=True)
+    made.store("org/both", COMMIT, names=["other/code--", "third/code--"])
+    made.copy(tmp_path / "folder", "other/code--")
+    return made
+
+
+def test_code_in_another_repository_is_run_at_a_commit_of_its_own_only(recipe_file, hub, tmp_path):
+    """The model's own commit says nothing of it: transformers would take the code from the branch ``main``."""
+    pinned, folder = f"code_revision={COMMIT}", [f"name_or_path={tmp_path / 'folder'}", "revision=null"]
+    cases = {
+        "elsewhere": ["name_or_path=org/name"],
+        "pinned": ["name_or_path=org/name", pinned],
+        "own": ["name_or_path=org/own"],
+        "useless": ["name_or_path=org/own", pinned],
+        "both": ["name_or_path=org/both", pinned],
+        "folder": folder,
+        "folder pinned": [*folder, pinned],
+    }
+    file = recipe_file(model={"name_or_path": "org/name", "revision": COMMIT, "trust_remote_code": True})
+    result = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE, str(file), str(hub.ran), json.dumps(cases)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **hub.environment},
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    said = json.loads(result.stdout.splitlines()[-1])
+    refused = (
+        "lies in another repository, other/code, which `model.revision` does not pin: whoever may write there can "
+        "change what it does. Read it, and set `model.code_revision` to the commit that you have read"
+    )
+    for name, text in {
+        "elsewhere": refused,
+        "folder": refused,
+        "useless": "`model.code_revision` pins code in another repository, and org/own has none. Leave it out.",
+        "both": "lies in several repositories, and one commit cannot pin them all: other/code, third/code.",
+    }.items():
+        *texts, ran = said[name]
+        assert all(text in found for found in texts), texts
+        assert ran == []
+    assert said["pinned"] == ["", "", "", ["read"]]
+    assert said["folder pinned"] == ["", "", "", []]  # the same code, which is in memory by now
+    assert said["own"] == ["", "", "", ["own"]]
+
+
 @pytest.fixture
 def model_folder(recipe_file, tmp_path):
     """Return a copy of the tiny model that may be changed."""
@@ -125,14 +260,25 @@ def test_pickled_weights_are_loaded_only_when_the_recipe_says_so(recipe_file, mo
         ("https://h/x?token=abc&b=1", f"https://h/x?token={HIDDEN}&b=1"),
         ("https://h/x?X-Amz-Signature=abc", f"https://h/x?X-Amz-Signature={HIDDEN}"),
         ("sk-abcdefghijklmnopqrstuvwx", HIDDEN),
-        (
-            "<|im_start|>user@example.org pad_token hf_model C:/a@b",
-            "<|im_start|>user@example.org pad_token hf_model C:/a@b",
+        ("ASIAABCDEFGHIJKLMNOP and AKIAABCDEFGHIJKLMNOP", f"{HIDDEN} and {HIDDEN}"),
+        ("aws_secret_access_key=wJalrXUtnFEMI/K7MDENG b", f"aws_secret_access_key={HIDDEN} b"),
+        ("export WANDB_API_KEY=abc1; x", f"export WANDB_API_KEY={HIDDEN}; x"),
+        ("{'hub_token': 'abc', 'pad_token': '<pad>'}", f"{{'hub_token': '{HIDDEN}', 'pad_token': '<pad>'}}"),
+        ("Authorization: Bearer abcdefghijklmnop1", f"Authorization: Bearer {HIDDEN}"),
+        *(
+            (text, text)
+            for text in (
+                "<|im_start|>user@example.org pad_token hf_model C:/a@b",
+                "hf_transfer 1.2, a basic understanding, num_tokens=44 eos_token_id=3 pad_token=<pad>",
+                "train.hub_token: is set by sftplug; the password: field",
+            )
         ),
     ],
 )
 def test_what_looks_like_a_secret_is_left_out(text, expected):
-    assert redact(text) == expected
+    assert redact(text) == redact(expected) == expected
+    assert len(blanked(text)) == len(text)
+    assert (blanked(text) == text) == (expected == text)
 
 
 def test_values_whose_names_say_that_they_are_secret_are_left_out():
@@ -165,6 +311,80 @@ def test_no_secret_is_in_what_is_printed_or_in_the_folder_or_the_report(recipe_f
         assert password not in text
         assert "s3cr3t" not in text
         assert TOKEN not in text
+
+
+LEAKY = """
+import logging, warnings
+from typing import Literal
+import sftplug
+
+class Leaky(sftplug.Callback):
+    '''Tell secrets wherever there is an ear.'''
+    type: Literal["leaky"] = "leaky"
+    fails: bool = False
+
+    def trainer_callback(self):
+        from transformers import TrainerCallback
+        from transformers.utils import logging as of_transformers
+
+        class Tell(TrainerCallback):
+            def on_train_begin(_, args, state, control, **kwargs):
+                logging.getLogger("httpx").debug("GET %s {url}", "{url}", extra={{"of": 1}})
+                of_transformers.get_logger("transformers.trainer").warning("no access with {token}")
+                warnings.warn("deprecated: {token}")
+                try:
+                    raise ValueError("{token}")
+                except ValueError:
+                    logging.getLogger("mine").exception("it went wrong")
+                sftplug.RunDirectory.open(args.output_dir).add_sample(0, "ask {token}", "{key} is it")
+                if self.fails:
+                    raise KeyError("{token}")
+
+            def on_log(_, args, state, control, logs, **kwargs):
+                logs["said"] = "{url}"
+
+        return Tell()
+
+@sftplug.hookimpl
+def sftplug_callbacks():
+    return [Leaky]
+"""
+
+
+def test_no_secret_comes_out_of_a_run_that_is_full_of_them(recipe_file, tmp_path):
+    """Logs at their most talkative, warnings, tracebacks, metrics, samples, prompts, the card, the report's rows."""
+    url, key = "https://me:pa55w0rd@example.org/x?token=s3cr3t", "sk-" + "k3y" * 8
+    (tmp_path / "leaky.py").write_text(LEAKY.format(url=url, token=TOKEN, key=key))
+    told = [{**row, "messages": [{**turn, "content": f"{turn['content']} {TOKEN}"} for turn in row["messages"]]}
+            for row in rows(4)]  # fmt: skip
+    callbacks = [{"type": "leaky"}, {"type": "samples", "prompts": [f"Is it {TOKEN}?"], "max_new_tokens": 2}]
+    train = {"max_steps": 1, "run_name": f"by {TOKEN}", "hub_token": TOKEN, "logging_steps": 1}
+    file = recipe_file(data=told, plugins=["./leaky.py"], callbacks=callbacks, train=train, adapter="lora")
+    result = sftplug("train", file, "-v", env={"HF_TOKEN": TOKEN})
+    assert result.returncode == 0, result.stderr
+    failed = sftplug("train", file, "-v", "callbacks=[{type: leaky, fails: true}]", f"output={tmp_path / 'failed'}")
+    assert failed.returncode == 1
+    report = sftplug("report", tmp_path / "out", "--html", tmp_path / "page.html")
+    assert report.returncode == 0, report.stderr
+    explained = [sftplug("explain", file), sftplug("explain", file, "--json")]
+    for text in ("httpx: GET https://example.org/x", "no access with (not kept)", "deprecated: (not kept)"):
+        assert text in result.stderr
+    assert "ValueError: (not kept)" in result.stderr
+    assert "KeyError: '(not kept)'" in failed.stderr
+    run = RunDirectory.open(tmp_path / "out")
+    assert {"step": 0, "prompt": "ask (not kept)", "answer": "(not kept) is it"} in list(run.samples())
+    assert [entry["said"] for entry in run.metrics()] == ["https://example.org/x?token=(not kept)"]
+    assert "•" * len(TOKEN) in Page((tmp_path / "page.html").read_text()).text.replace("\n", "")
+    printed = [text for done in (result, failed, report, *explained) for text in (done.stdout, done.stderr)]
+    kept = [
+        path.read_text(errors="replace")
+        for path in [*(tmp_path / "out").rglob("*"), *(tmp_path / "failed").rglob("*"), tmp_path / "page.html"]
+        if path.is_file() and path.name not in ("leaky.py", "tokenizer.json")
+    ]
+    assert len(kept) > 20
+    for text in (*printed, *kept):
+        for secret in (TOKEN, key, "pa55w0rd", "s3cr3t"):
+            assert secret not in text
 
 
 def test_an_error_that_is_kept_holds_no_secret(recipe_file):

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from transformers import TrainerCallback  # noqa: TID253 - loaded only when a trainer exists
 
-from sftplug import RunDirectory
+from sftplug import RunDirectory, render_prompt, without_secrets
 
 if TYPE_CHECKING:
     from sftplug_callbacks.samples import Samples
@@ -85,15 +85,15 @@ class SampleCallback(TrainerCallback):  # type: ignore[misc]
         return answers
 
     def _answers(self, model: Any, tokenizer: Any) -> dict[str, str]:
+        """Return prompt -> answer, as they may be shown, kept and reported."""
         with undisturbed(model):
-            return {prompt: self._answer(model, tokenizer, prompt) for prompt in self._options.prompts}
+            answers = {prompt: self._answer(model, tokenizer, prompt) for prompt in self._options.prompts}
+        return {without_secrets(prompt): without_secrets(answer) for prompt, answer in answers.items()}
 
     def _answer(self, model: Any, tokenizer: Any, prompt: str) -> str:
         text, special = prompt, True
         if self._options.chat:
-            message = {"role": "user", "content": prompt}
-            text = tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
-            special = False
+            text, special = render_prompt(tokenizer, [{"role": "user", "content": prompt}]), False
         inputs = tokenizer(text, return_tensors="pt", add_special_tokens=special).to(model.device)
         out = model.generate(
             **inputs,
@@ -130,6 +130,7 @@ def trackers_of(trainer: Any) -> list[TrainerCallback]:
 def kept(directory: RunDirectory, prompts: Sequence[str]) -> dict[int, dict[str, str]]:
     """Return step -> prompt -> answer, of the steps after which all `prompts` were answered."""
     found: dict[int, dict[str, str]] = {}
+    prompts = [without_secrets(prompt) for prompt in prompts]
     for sample in directory.samples():
         found.setdefault(sample["step"], {})[sample["prompt"]] = sample["answer"]
     whole = {step: answers for step, answers in found.items() if answers.keys() >= {*prompts}}
@@ -142,7 +143,7 @@ def _ends(tokenizer: Any, model: Any) -> list[int]:
     ends = set(known if isinstance(known, list) else [known]) | {tokenizer.eos_token_id}
     if tokenizer.chat_template:
         turn = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-        text = tokenizer.apply_chat_template(turn, tokenize=False).rstrip()
+        text = render_prompt(tokenizer, turn, reply=False).rstrip()
         ends.add(tokenizer(text, add_special_tokens=False)["input_ids"][-1])
     return sorted(end for end in ends if end is not None)
 

@@ -21,9 +21,8 @@ def show_recipe(recipe: Recipe) -> None:
     build = recipe.model.build
     table.add_row("model", escape(str(build.type if build else recipe.model.name_or_path)))
     if recipe.model.trust_remote_code:
-        table.add_row(
-            "", f"[bold red]runs code that comes with the model, revision {escape(str(recipe.model.revision))}"
-        )
+        code = recipe.model.code_revision or recipe.model.revision
+        table.add_row("", f"[bold red]runs code that comes with the model, revision {escape(str(code))}")
     table.add_row("template", recipe.chat_template.type)
     table.add_row("masking", ", ".join(" + ".join(part.type for part in union) for union in recipe.masking))
     table.add_row("quantization", recipe.quantization.type)

@@ -33,9 +33,17 @@ def kind_of(value: Any) -> str:
 def parsed_json(text: str, field: str) -> Any:
     """Return the value of the JSON `text`. Raises RowError."""
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=lambda pairs: _unique(pairs, field))
     except json.JSONDecodeError as error:
         raise RowError(field, f"is not valid JSON: {error.msg} at column {error.colno}") from error
+
+
+def _unique(pairs: list[tuple[str, Any]], field: str) -> dict[str, Any]:
+    made, keys = dict(pairs), [key for key, _ in pairs]
+    if len(made) != len(pairs):
+        doubled = next(key for key in keys if keys.count(key) > 1)
+        raise RowError(field, f"holds the key '{doubled}' twice in one object, and only one could be read")
+    return made
 
 
 def read_tools(row: Mapping[str, Any], column: str) -> tuple[Mapping[str, Any], ...]:

@@ -45,13 +45,27 @@ def _read_json(file: Stored) -> Iterator[Row]:
 
 def _parse(text: str, origin: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_unique)
+    except _Doubled as error:
+        raise DataError(f"{origin}: the key '{error}' stands twice in one object, and only one could be read") from None
     except json.JSONDecodeError as error:
         line = f", line {error.lineno}" if error.lineno > 1 else ""
         hint = " If each line is a row, name it .jsonl." if line and error.msg == "Extra data" else ""
         raise DataError(f"{origin}: is not valid JSON: {error.msg} at column {error.colno}{line}.{hint}") from error
     except RecursionError as error:
         raise DataError(f"{origin}: is nested too deeply") from error
+
+
+class _Doubled(Exception):
+    """A key that stands twice."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _Doubled(next(key for key in keys if keys.count(key) > 1))
+    return made
 
 
 def _object(row: Any, origin: str) -> Row:

@@ -25,7 +25,7 @@ from sftplug.cli.schema import schema
 from sftplug.cli.train import train
 from sftplug.errors import MaskError, SftplugError
 from sftplug.processes import is_main, report_failure, world_size
-from sftplug.redact import redact
+from sftplug.redact import redact, redact_logs
 
 app = typer.Typer(
     help="Supervised fine-tuning in which every step is a plugin.",
@@ -52,6 +52,7 @@ app.add_typer(plugins, name="plugins")
 
 @app.callback(invoke_without_command=True)
 def _options(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
+    redact_logs()
     if version:
         from sftplug import __version__
 
@@ -72,12 +73,12 @@ def main() -> None:
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
         sys.exit(130)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, the command has failed
         report_failure(error, 1, refusal=False)
         if verbose:
-            raise
-        # Of several processes, the launcher says which one failed, and why.
-        if world_size() == 1:
+            _show_traceback(error)
+        elif world_size() == 1:
+            # Of several processes, the launcher says which one failed, and why.
             name = type(error).__name__
             said = redact("\n".join([f"sftplug failed: {name}: {error}", *getattr(error, "__notes__", ())]))
             typer.echo(f"{said}\nRun the command again with -v for the traceback.", err=True)
@@ -86,14 +87,18 @@ def main() -> None:
 
 def _show(error: SftplugError, verbose: bool) -> None:
     if verbose:
-        import traceback
-
-        # Ends with the error's own text and notes.
-        typer.echo(redact("".join(traceback.format_exception(error))), err=True, nl=False)
+        _show_traceback(error)
     elif said := redact("\n".join([str(error), *getattr(error, "__notes__", ())])):
         typer.echo(said, err=True)
     if isinstance(error, MaskError) and error.picture:
         _show_picture(error.picture)
+
+
+def _show_traceback(error: Exception) -> None:
+    """Show all there is to know; it ends with the error's own text and notes."""
+    import traceback
+
+    typer.echo(redact("".join(traceback.format_exception(error))), err=True, nl=False)
 
 
 def _show_picture(picture: Sequence[tuple[str, str]]) -> None:

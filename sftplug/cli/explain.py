@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated
 
 import typer
@@ -15,6 +15,7 @@ from sftplug.cli.options import NoPlugin, RecipeName, Verbose, be_verbose, open_
 from sftplug.errors import Problem, RecipeError, did_you_mean
 from sftplug.recipe import LoadedRecipe
 from sftplug.recipe.origins import Origin, origins
+from sftplug.redact import without_secrets
 
 Arguments = Annotated[
     list[str] | None,
@@ -50,7 +51,8 @@ def _chosen(loaded: LoadedRecipe, keys: list[str]) -> list[Origin]:
     for key in keys:
         if not any(_is_in(value.path, key) for value in values):
             raise RecipeError(loaded.name, [Problem(key, _nothing_at(key, [value.path for value in values]))])
-    return [value for value in values if not keys or any(_is_in(value.path, key) for key in keys)]
+    chosen = [value for value in values if not keys or any(_is_in(value.path, key) for key in keys)]
+    return [replace(value, value=without_secrets(value.value, value.path.rpartition(".")[2])) for value in chosen]
 
 
 def _is_in(path: str, key: str) -> bool:

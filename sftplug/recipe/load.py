@@ -289,11 +289,19 @@ def _check_core(recipe: Recipe) -> Iterator[tuple[str, str]]:
     yield from _check_callbacks(recipe)
 
 
+_COMMIT = r"[0-9a-f]{40}"
+
+
 def _check_remote_code(model: ModelSection) -> Iterator[tuple[str, str]]:
     """Code from the Hub must be what its reader has read; that in a folder is what stands there."""
+    if model.code_revision is not None:
+        if not model.trust_remote_code:
+            yield "model.code_revision", "says which code to run, and `model.trust_remote_code` is false: none is."
+        if re.fullmatch(_COMMIT, model.code_revision) is None:
+            yield "model.code_revision", "must be a commit, 40 hexadecimal digits: branches and tags can be moved."
     if not model.trust_remote_code or model.name_or_path is None or Path(model.name_or_path).is_dir():
         return
-    if re.fullmatch(r"[0-9a-f]{40}", model.revision or "") is None:
+    if re.fullmatch(_COMMIT, model.revision or "") is None:
         found = "" if model.revision is None else f" '{model.revision}' is none: branches and tags can be moved."
         yield (
             "model.trust_remote_code",

@@ -115,6 +115,8 @@ class ModelSection(Section):
     """Commit, tag or branch on the Hub. A commit makes a run repeatable."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. A model on the Hub must be pinned to a commit with `revision`."""
+    code_revision: str | None = None
+    """Commit of the code, where the model's configuration says that it lies in another repository than the model."""
     use_safetensors: bool = True
     """Load weights from safetensors only; false takes pickled ones (``pytorch_model.bin``) if there are no others."""
     attn_implementation: str | None = None

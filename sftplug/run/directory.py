@@ -135,11 +135,11 @@ class RunDirectory:
 
     def add_metrics(self, entry: Mapping[str, Any]) -> None:
         """Append one measurement."""
-        append_json(self.path / "metrics.jsonl", dict(entry))
+        append_json(self.path / "metrics.jsonl", without_secrets(entry))
 
     def add_sample(self, step: int, prompt: str, answer: str) -> None:
         """Append the model's answer to a prompt after `step` updates."""
-        append_json(self.path / "samples.jsonl", {"step": step, "prompt": prompt, "answer": answer})
+        append_json(self.path / "samples.jsonl", without_secrets({"step": step, "prompt": prompt, "answer": answer}))
 
     def forget(self, keep: Mapping[str, int]) -> None:
         """Leave out what was written after a checkpoint: of each growing file, `keep` lines stay (default: none)."""

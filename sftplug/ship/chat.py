@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sftplug.models import load_base
+from sftplug.prompt import render_prompt
 from sftplug.ship.tuned import is_adapter, load_tuned, load_tuned_tokenizer, placed
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class Conversation:
         self.messages.append({"role": "user", "content": text})
         if not self.tokenizer.chat_template:
             return text
-        return str(self.tokenizer.apply_chat_template(self.messages, tokenize=False, add_generation_prompt=True))
+        return render_prompt(self.tokenizer, self.messages)
 
 
 def _streamer(tokenizer: PreTrainedTokenizerBase, tell: Tell) -> Any:
@@ -116,7 +117,7 @@ def open_chat(
     """Return a conversation with the trained model, and one with its base if they are to be compared."""
     from transformers import GenerationConfig
 
-    model, tokenizer = load_tuned(directory, recipe), load_tuned_tokenizer(directory)
+    model, tokenizer = load_tuned(directory, recipe), load_tuned_tokenizer(directory, recipe)
     generation = GenerationConfig.from_pretrained(str(directory.path))
     tuned = Conversation(model, tokenizer, generation, sampling, system)
     if not compare:

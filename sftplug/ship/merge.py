@@ -21,6 +21,7 @@ from sftplug.card import public, write_card
 from sftplug.errors import ModelError, RunError
 from sftplug.models import load_base, model_config
 from sftplug.quiet import quiet_libraries
+from sftplug.remote_code import code_options
 from sftplug.run.environment import environment
 from sftplug.ship.compare import Difference, difference, logits_at, probes
 from sftplug.ship.tuned import is_adapter, load_tuned, load_tuned_tokenizer, placed, with_adapter
@@ -98,7 +99,7 @@ def merge(directory: RunDirectory, recipe: Recipe, rows: Measured, output: Path,
     with _beside(output) as folder:
         model = merged(directory, recipe, how)
         dtype = str(model.dtype).removeprefix("torch.")
-        _save(directory, model, folder)
+        _save(directory, recipe, model, folder)
         del model
         apart = difference(before, _logits(_reloaded(recipe, folder, how), wanted))
         record = {
@@ -174,10 +175,10 @@ def _refuse_rest(recipe: Recipe, model: PreTrainedModel) -> None:
         raise ModelError(f"'{recipe.adapter.type}' is not part of the weights after merging{where}.")
 
 
-def _save(directory: RunDirectory, model: PreTrainedModel, folder: Path) -> None:
+def _save(directory: RunDirectory, recipe: Recipe, model: PreTrainedModel, folder: Path) -> None:
     """Write the model and what inference needs beside it: tokenizer, chat template, generation configuration."""
     model.save_pretrained(str(folder))
-    load_tuned_tokenizer(directory).save_pretrained(str(folder))
+    load_tuned_tokenizer(directory, recipe).save_pretrained(str(folder))
     shutil.copyfile(directory.path / "generation_config.json", folder / "generation_config.json")
 
 
@@ -185,7 +186,7 @@ def _reloaded(recipe: Recipe, folder: Path, how: Merge) -> PreTrainedModel:
     """Return the merged model from the disk, as whoever gets it will load it."""
     from transformers import AutoModelForCausalLM
 
-    options: dict[str, Any] = {"trust_remote_code": recipe.model.trust_remote_code}
+    options = code_options(recipe.model, folder)
     if recipe.model.attn_implementation:
         options["attn_implementation"] = recipe.model.attn_implementation
     model = AutoModelForCausalLM.from_pretrained(str(folder), dtype="auto", **options)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sftplug.errors import ModelError, RunError
 from sftplug.models import load_base
+from sftplug.remote_code import code_options
 from sftplug.run import RunDirectory
 
 if TYPE_CHECKING:
@@ -64,8 +65,8 @@ def placed(model: PreTrainedModel) -> PreTrainedModel:
     return model.eval()
 
 
-def load_tuned_tokenizer(directory: RunDirectory) -> PreTrainedTokenizerBase:
+def load_tuned_tokenizer(directory: RunDirectory, recipe: Recipe) -> PreTrainedTokenizerBase:
     """Return the tokenizer that the run saved, with its chat template."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(str(directory.path))
+    return AutoTokenizer.from_pretrained(str(directory.path), **code_options(recipe.model, directory.path))

@@ -15,7 +15,7 @@ from conftest import rows, write_rows
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from sftplug import PARTS, ROLE_CODES, RecipeError, RunDirectory, TrainingError
+from sftplug import PARTS, ROLE_CODES, RecipeError, RunDirectory, TemplateError, TrainingError
 from sftplug.cli import app
 from sftplug.recipe import load_recipe
 
@@ -47,8 +47,8 @@ def tensorboard(tmp_path, monkeypatch):
     (tmp_path / "modules").mkdir()
     (tmp_path / "modules" / "tensorboardX.py").write_text(
         "class SummaryWriter:\n"
-        "    written = []\n"
-        "    def __init__(self, log_dir=None): pass\n"
+        "    written, folders = [], []\n"
+        "    def __init__(self, log_dir=None): self.folders.append(log_dir)\n"
         "    def add_text(self, tag, text, step=None): self.written.append((tag, text, step))\n"
         "    def add_scalar(self, tag, value, step=None): self.written.append((tag, value, step))\n"
         "    def flush(self): pass\n"
@@ -88,6 +88,26 @@ def test_samples_are_answered_when_they_are_due(train, tensorboard, every, steps
         (f"train/samples/{PROMPTS.index(entry['prompt'])}", f"{entry['prompt']}\n\n{entry['answer']}", entry["step"])
         for entry in found
     ]
+
+
+def test_a_folder_of_a_tracker_is_not_named_after_the_machine(train, tensorboard):
+    from tensorboardX import SummaryWriter
+
+    run = train("train.max_steps=1", "train.report_to=tensorboard")
+    assert SummaryWriter.folders == [str(run.path / "tensorboard")]
+
+
+def test_a_template_that_does_not_end_is_stopped_when_a_sample_sets_it_off(train, tmp_path, monkeypatch):
+    from sftplug.data.render import bounds
+
+    monkeypatch.setattr(bounds, "TURNS", 20_000)
+    loop = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    turns = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    asks = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    bomb = "{% if messages[0].content == 'boom' %}" + loop + "{% endif %}"
+    (tmp_path / "bomb.jinja").write_text(bomb + turns + asks)
+    with pytest.raises(TemplateError, match=r"'of the tokenizer' is stopped: its loops and macros run more than"):
+        train(chat_template={"file": "bomb.jinja"}, callbacks=[{"type": "samples", "prompts": ["boom"]}])
 
 
 @pytest.mark.parametrize(("quantization", "adapter"), [("fp32", "full"), ("nf4", {"type": "lora", "dropout": 0.3})])

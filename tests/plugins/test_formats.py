@@ -95,6 +95,10 @@ def test_messages_keep_calls_reasoning_parts_and_weights():
             "messages[0].tool_calls[0].arguments: is not valid JSON: Expecting property name enclosed in double "
             "quotes at column 2",
         ),
+        (
+            {"role": "a", "content": "", "tool_calls": [{"name": "f", "arguments": '{"x": 1, "x": 2}'}]},
+            "messages[0].tool_calls[0].arguments: holds the key 'x' twice in one object, and only one could be read",
+        ),
         ({"role": "a", "content": "", "weight": -1}, "messages[0].weight: must be a number of at least 0, not -1"),
         ({"role": "a", "content": "", "train": 1}, "messages[0].train: must be true or false, not a number"),
         (

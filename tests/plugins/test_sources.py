@@ -84,6 +84,12 @@ def test_cells_of_csv_and_tsv_are_the_text_that_they_are_and_know_their_line(tmp
     ("name", "content", "message"),
     [
         ("a.jsonl", b'{"a": 1}\n{"a": \n', "a.jsonl:2: is not valid JSON: Expecting value at column 7"),
+        (
+            "a.jsonl",
+            b'{"a": 1}\n{"a": [{"b": 1, "c": 2, "b": 3}]}\n',
+            "a.jsonl:2: the key 'b' stands twice in one object, and only one could be read",
+        ),
+        ("a.json", b'[{"a": 1, "a": 2}]', "a.json: the key 'a' stands twice in one object"),
         ("a.jsonl", b'{"a": 1}\n[1]\n', "a.jsonl:2: must be an object with keys, not list"),
         ("a.json", b'{"a": 1}', "a.json: must hold a list of objects, not dict; or name it .jsonl"),
         ("a.jsonl", b"\n\n", "a.jsonl: holds no rows"),

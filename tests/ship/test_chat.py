@@ -2,7 +2,10 @@
 
 import json
 
+import pytest
 import torch
+
+import sftplug
 
 QUESTION = "Question 3: red or gold?"
 
@@ -32,6 +35,29 @@ def test_a_prompt_is_answered_as_transformers_answers_it_with_the_base_beside(lo
     result = command("chat", lora_run, "--prompt", QUESTION, "--max-new-tokens", 12, "--compare-base")
     assert result.output.split()[:2] == ["base", "tuned"]
     assert told["answer"] in result.output
+
+
+def test_a_prompt_is_rendered_as_transformers_does_but_within_bounds(lora_run, monkeypatch):
+    from transformers import AutoTokenizer
+
+    from sftplug.data.render import bounds
+    from sftplug.ship.chat import Conversation, Sampling
+
+    monkeypatch.setattr(bounds, "TURNS", 20_000)
+    tokenizer = AutoTokenizer.from_pretrained(lora_run)
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+    for reply in (True, False):
+        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=reply)
+        assert sftplug.render_prompt(tokenizer, turns, reply=reply) == text
+    tokenizer.chat_template = "{{ eos_token }}{{ messages[0].content }}"
+    assert sftplug.render_prompt(tokenizer, turns) == f"{tokenizer.eos_token}a"
+    tokenizer.chat_template = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    chat = Conversation(None, tokenizer, None, Sampling())
+    with pytest.raises(sftplug.TemplateError, match="is stopped: its loops and macros run more than 20,000 times"):
+        chat.ask("Hello?")
+    tokenizer.chat_template = None
+    with pytest.raises(sftplug.TemplateError, match="the tokenizer has no chat template"):
+        sftplug.render_prompt(tokenizer, turns)
 
 
 def test_in_a_pipe_the_output_is_the_answers_alone(lora_run, command):

@@ -105,6 +105,13 @@ class Template:
         turns = [self._turn(layout, call, index) for index in assistants_in(messages)]
         return to_row(layout, spans_of(turns), [*self._missing(layout, call), *all_findings(turns)])
 
+    def text(self, messages: Messages, *, add_generation_prompt: bool = False, **kwargs: Any) -> str:
+        """Return the text that transformers renders, within bounds. Raises TemplateError when the template refuses."""
+        with stopping(self.name):
+            return self._text(
+                make_call(messages, None, kwargs, frozenset()), add_generation_prompt=add_generation_prompt
+            )
+
     def render_plain(
         self, messages: Messages, tools: Tools = None, *, add_generation_prompt: bool = False, **kwargs: Any
     ) -> str:
