@@ -63,6 +63,8 @@ def _lines() -> Iterator[str]:
         if interactive:
             typer.echo("> ", nl=False, err=True)
         line = sys.stdin.readline()
+        if interactive and not line:
+            typer.echo(err=True)  # the end of the input ends no line
         if not line or line.strip() == QUIT:
             return
         if line.strip():
