@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from sftplug import Quantization, Recipe
 
 _TARGETS = "target_modules"
+_WITHOUT_EFFECT = {"orth_reg_weight": "PEFT adds it to the model's own loss, and the loss is computed from its logits"}
+"""Option -> why it changes nothing here, whatever it says."""
 
 
 class PeftAdapter(Adapter):
@@ -36,8 +38,12 @@ class PeftAdapter(Adapter):
         return type(self).remake, (self.model_dump(by_alias=True, exclude_unset=True), self._chosen)
 
     def check(self, recipe: Recipe) -> Iterable[str]:
-        """Say so when this type is known not to train on the recipe's quantization."""
-        return refusals(self.type, recipe.quantization.type)
+        """Say so when this type is known not to train on the recipe's quantization, or an option has no effect."""
+        yield from refusals(self.type, recipe.quantization.type)
+        for name, why in _WITHOUT_EFFECT.items():
+            field = type(self).model_fields.get(name)
+            if field is not None and getattr(self, name) != field.default:
+                yield f"`{name}` has no effect: {why}. Leave it out."
 
     def check_model(self, model: nn.Module) -> Iterable[str]:
         """Say so when PEFT refuses the options, or finds no module to adapt, on the model without weights."""

@@ -321,6 +321,12 @@ def test_adalora_is_refused_a_schedule_for_other_steps_and_a_resume_without_its_
         Allocate("'adalora'", tuner).on_train_begin(None, SimpleNamespace(global_step=4, max_steps=12), None)
 
 
+def test_an_option_that_would_have_no_effect_is_refused(recipe_file):
+    with pytest.raises(RecipeError, match=r"`orth_reg_weight` has no effect: PEFT adds it to the model's own loss"):
+        load_recipe(str(adalora(recipe_file, orth_reg_weight=0.1)))
+    load_recipe(str(adalora(recipe_file, orth_reg_weight=0.5)))  # PEFT's default, as the record of a run holds it
+
+
 def test_adapters_whose_ranks_are_fixed_are_left_alone():
     from types import SimpleNamespace
 
