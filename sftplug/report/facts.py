@@ -29,6 +29,7 @@ def summary(report: Report) -> Iterator[tuple[str, str]]:
     if evaluations := report.points("eval_loss"):
         step, best = min(evaluations, key=lambda point: point[1])
         yield "eval loss", f"{evaluations[-1][1]:.4f}, lowest {best:.4f} at step {step:g}"
+    yield from _replies(report)
     # Between two checkpoints the measurements are ahead of what the run says of itself.
     seconds = max(state.seconds, report.last("seconds") or 0.0)
     tokens = max(state.tokens, report.last("num_tokens") or 0.0)
@@ -40,6 +41,15 @@ def summary(report: Report) -> Iterator[tuple[str, str]]:
     if len(state.attempts) > 1:
         starts = ", ".join(str(attempt.get("from_step", "?")) for attempt in state.attempts)
         yield "attempts", f"{len(state.attempts)}, from steps {starts}"
+
+
+def _replies(report: Report) -> Iterator[tuple[str, str]]:
+    """Yield what each metric said last of the model's own replies."""
+    names = dict.fromkeys(name for entry in report.metrics for name in entry if "/" not in name)
+    for name in names:
+        score, rows = report.last(name), report.last(f"{name}_rows")
+        if score is not None and rows is not None:
+            yield name.removeprefix("eval_"), f"{score:.4f} of {rows:,.0f} replies"
 
 
 def _steps(report: Report) -> str:

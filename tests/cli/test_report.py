@@ -202,6 +202,15 @@ def test_a_last_line_that_a_dying_run_did_not_finish_is_left_out(folder):
     assert re.search(r"^last loss +1.0000$", report(run.path), re.M)
 
 
+def test_what_metrics_say_of_replies_is_told_with_their_number(folder):
+    run = folder("run")
+    for share in (0.25, 0.5):
+        run.add_metrics({"step": 3, "eval_exact_match": share, "eval_exact_match_rows": 8, "eval_exact_match/a": 1.0})
+    text = report(run.path)
+    assert re.search(r"^exact_match +0.5000 of 8 replies$", text, re.M)
+    assert "exact_match/a" not in text
+
+
 def test_curves_keep_their_peaks_when_they_are_thinned():
     points = [(float(step), float(step == 5003)) for step in range(20_000)]
     kept = thinned(points, 600)
