@@ -17,6 +17,7 @@ from sftplug.blame import blaming
 from sftplug.errors import ModelError
 from sftplug.quiet import quiet_libraries, quiet_progress_bars
 from sftplug.remote_code import code_options
+from sftplug.run.failure import is_full
 from sftplug.vocabulary import add_tokens, grow, refuse_untrained, train_rows
 
 if TYPE_CHECKING:
@@ -64,6 +65,14 @@ def _build(builder: ModelBuilder, folder: Path) -> None:
             builder.build(unfinished)
         # A folder with the final name is always whole, however the run ends.
         unfinished.rename(folder)
+    except Exception as error:
+        if not is_full(error):
+            raise
+        raise ModelError(
+            f"{folder.parent}: the model that is built on the spot cannot be kept here: the disk is full "
+            f"({shutil.disk_usage(folder.parent).free:,} bytes are free). Make room, or name a folder on another disk "
+            "in the environment variable SFTPLUG_CACHE."
+        ) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 

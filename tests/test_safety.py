@@ -466,6 +466,9 @@ def test_with_sockets_blocked_everything_on_local_paths_works(recipe_file, model
         ["train", str(file), held_out],
         ["train", str(file), held_out, "--resume"],
         ["eval", out],
+        ["chat", out, "--prompt", "Question 3: red or blue?", "--max-new-tokens", "4", "--compare-base"],
+        ["merge", out, "--output", str(tmp_path / "merged")],
+        ["replay", out, "--output", str(tmp_path / "again")],
         ["report", out, "--html", str(tmp_path / "page.html")],
     ]
     online = {

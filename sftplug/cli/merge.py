@@ -52,11 +52,12 @@ def merge(  # noqa: PLR0913 - an argument is an option of the command
     """
     be_verbose(verbose)
     directory, loaded = open_run(run)
+    from sftplug.run.whole import refuse_taken
     from sftplug.ship import merge as ship
     from sftplug.ship.rows import few_training_rows
 
     how = ship.Merge(in_place, base == "original", dtype, tolerance)
-    ship.refuse_taken(output)
+    refuse_taken(output)
     ship.check_merge(directory, loaded.recipe, how)
     loaded, selection = choose_rows(directory, loaded, data, format)
     rows = prepare_selected(loaded, selection or few_training_rows(loaded.recipe), _OTHER_ROWS)

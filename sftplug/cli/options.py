@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sftplug.errors import RunError
 from sftplug.processes import is_main
 from sftplug.recipe import LoadedRecipe, load_recipe
 
@@ -56,6 +57,19 @@ def be_verbose(verbose: bool) -> None:
     """Let the libraries log, and trace every hook call, when the user asked for it."""
     if verbose:
         logging.basicConfig(level=logging.DEBUG, format="%(name)s: %(message)s")
+
+
+def write_file(file: Path, text: str) -> None:
+    """Write a file that the user asked for, whole or not at all. Raises RunError when it cannot be written."""
+    from sftplug.run.files import write_whole
+
+    try:
+        if file.exists() and not file.is_file():
+            file.write_text(text, encoding="utf-8")  # a pipe, a terminal
+        else:
+            write_whole(file, text)
+    except OSError as error:
+        raise RunError(f"{file} cannot be written: {error.strerror or error}.") from error
 
 
 def prepare_rows(loaded: LoadedRecipe, *, quiet: bool = False, provenance: bool = False) -> Prepared:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sftplug.cli.options import NoPlugin, Overrides, RecipeName, Verbose, be_verbose, open_recipe, prepare_rows
-from sftplug.errors import DataError
 from sftplug.quiet import quiet_progress_bars
+from sftplug.run.whole import refuse_taken, whole_folder
 
 if TYPE_CHECKING:
     from sftplug.data.prepare import Prepared
@@ -26,23 +26,18 @@ def prepare(
     """Write the dataset exactly as the trainer gets it to DIR/train and DIR/eval; loads no weights."""
     be_verbose(verbose)
     loaded = open_recipe(recipe, overrides, no_plugin)
-    refuse_full_folder(output)
+    refuse_taken(output)
     quiet_progress_bars()
     prepared = prepare_rows(loaded)
     write_prepared(prepared, output)
     typer.echo(f"prepared {len(prepared.train)} rows in {output}")
 
 
-def refuse_full_folder(output: Path) -> None:
-    """Raise DataError when there is something in `output`."""
-    if output.exists() and any(output.iterdir()):
-        raise DataError(f"{output} is not empty. Choose another folder, or empty it.")
-
-
 def write_prepared(prepared: Prepared, output: Path) -> None:
-    """Write the rows of both splits as datasets, and the ledger."""
-    prepared.train.save_to_disk(str(output / "train"))
-    if prepared.eval is not None:
-        prepared.eval.save_to_disk(str(output / "eval"))
-    ledger = json.dumps(prepared.ledger.to_dict(), indent=2, ensure_ascii=False)
-    (output / "ledger.json").write_text(ledger, encoding="utf-8")
+    """Write the rows of both splits as datasets, and the ledger; all of it or nothing."""
+    with whole_folder(output) as folder:
+        prepared.train.save_to_disk(str(folder / "train"))
+        if prepared.eval is not None:
+            prepared.eval.save_to_disk(str(folder / "eval"))
+        ledger = json.dumps(prepared.ledger.to_dict(), indent=2, ensure_ascii=False)
+        (folder / "ledger.json").write_text(ledger, encoding="utf-8")

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import rich
 import typer
 
-from sftplug.cli.options import NoPlugin, Overrides, RecipeName, Verbose, be_verbose, open_recipe, prepare_rows
+from sftplug.cli.options import (
+    NoPlugin,
+    Overrides,
+    RecipeName,
+    Verbose,
+    be_verbose,
+    open_recipe,
+    prepare_rows,
+    write_file,
+)
 from sftplug.errors import DataError, MaskError, SftplugError
 
 if TYPE_CHECKING:
@@ -71,7 +80,7 @@ def _refuse_missing(row: int, shown: Shown) -> None:
 def _write_page(file: Path, title: str, shown: Shown) -> None:
     from sftplug.preview import to_html
 
-    file.write_text(to_html(title, shown.rows, lines(shown.facts)), encoding="utf-8")
+    write_file(file, to_html(title, shown.rows, lines(shown.facts)))
 
 
 def _show(shown: Shown, *, ids: bool) -> None:

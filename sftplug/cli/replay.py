@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from sftplug.cli.options import Verbose, be_verbose
-from sftplug.cli.prepare import refuse_full_folder, write_prepared
+from sftplug.cli.prepare import write_prepared
 from sftplug.quiet import quiet_progress_bars
+from sftplug.run.whole import refuse_taken
 
 
 def replay(
@@ -19,7 +20,7 @@ def replay(
 ) -> None:
     """Prepare a run's rows again from its folder, prove them identical to the byte, and write them to DIR."""
     be_verbose(verbose)
-    refuse_full_folder(output)
+    refuse_taken(output)
     from sftplug.cli.progress import show_progress
     from sftplug.replay import replay as prepare_again
     from sftplug.run import RunDirectory

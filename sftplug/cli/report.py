@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sftplug.cli.display import say, show
-from sftplug.cli.options import Verbose, be_verbose
+from sftplug.cli.options import Verbose, be_verbose, write_file
 
 if TYPE_CHECKING:
     from sftplug.report import Report
@@ -41,7 +41,7 @@ def report(
 
     drawn = [with_rows(item, rows) if rows and item.ledger else item for item in found]
     title = "sftplug report: " + ", ".join(item.name for item in drawn)
-    html.write_text(to_html(title, drawn), encoding="utf-8")
+    write_file(html, to_html(title, drawn))
     typer.echo(f"wrote {html}")
 
 

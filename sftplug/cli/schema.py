@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sftplug.cli.options import NoPlugin, warn
+from sftplug.cli.options import NoPlugin, warn, write_file
 from sftplug.plugins import load_plugins
 from sftplug.registry import Registry, build_registry
 
@@ -32,7 +32,7 @@ def schema(
 
 def write_schema(file: Path, registry: Registry) -> None:
     """Write the schema of what `registry` offers."""
-    file.write_text(_text(registry), encoding="utf-8")
+    write_file(file, _text(registry))
 
 
 def _text(registry: Registry) -> str:

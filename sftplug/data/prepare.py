@@ -33,7 +33,7 @@ from sftplug.data.origins import Origins, OriginWriter
 from sftplug.data.pack import pack
 from sftplug.data.refuse import refuse
 from sftplug.data.stages import Stages, few_pauses
-from sftplug.data.store import Store, key_of
+from sftplug.data.store import Store, key_of, making_room
 from sftplug.data.table import Columns, Measures, TokenWriter, longest, open_dataset, rearrange
 from sftplug.data.tokenize import Encoder, encoder
 from sftplug.errors import DataError
@@ -110,7 +110,8 @@ def prepare(  # noqa: PLR0913 - the edge of the pipeline: what comes in, and who
     opened = _Opening(tokenizer, end_tokens, _asks_provenance(recipe, provenance))
     if store is None or key is None:
         temporary = _Temporary()
-        work.fill(temporary.folder)
+        with making_room(temporary.folder, "TMPDIR"):
+            work.fill(temporary.folder)
         return opened(temporary.folder, ledger, temporary)
     waiting = partial(progress, "waiting for another process that prepares the same rows", 0, None)
     place, cached = store.get(key, work.fill, waiting)

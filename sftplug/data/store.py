@@ -8,6 +8,7 @@ lock on disk; no collective operation is under way meanwhile, so none can time o
 from __future__ import annotations
 
 import datetime
+import errno
 import hashlib
 import json
 import os
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 KEPT_DAYS = 30
 """Prepared rows that nobody used for so long are deleted when others are written."""
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 CONTENTS = "contents.json"
 """Name of the file that lists the others of a folder with their sizes."""
 
@@ -64,7 +66,8 @@ class Store:
             with self._lock(key, waiting):
                 if _is_whole(place):
                     return place, True
-                self._make(place, make)
+                with making_room(self.folder, "SFTPLUG_CACHE"):
+                    self._make(place, make)
         except PermissionError as error:
             if self.folder not in (file := Path(str(error.filename)), *file.parents):
                 raise  # of a file that `make` reads
@@ -111,6 +114,20 @@ class Store:
             if contents.stat().st_mtime < oldest:
                 shutil.rmtree(contents.parent, ignore_errors=True)
                 (self.folder / f"{contents.parent.name}.lock").unlink(missing_ok=True)
+
+
+@contextmanager
+def making_room(folder: Path, variable: str) -> Iterator[None]:
+    """Raise DataError, naming the environment `variable` that says where, when `folder` is on a disk that gets full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise DataError(
+            f"{folder}: prepared rows cannot be kept here: the disk is full ({shutil.disk_usage(folder).free:,} bytes "
+            f"are free). Make room, or name a folder on another disk in the environment variable {variable}."
+        ) from error
 
 
 def _is_whole(place: Path) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
@@ -37,7 +37,7 @@ class Report:
     data: dict[str, Any]
     environment: dict[str, Any]
     missing: tuple[str, ...]
-    """A sentence for each file that the folder does not hold."""
+    """A sentence for each file that the folder does not hold, and for each line that is damaged."""
     rows: tuple[PreviewRow, ...] = field(default=())
     """Training rows, drawn as they were trained."""
     rows_note: str = ""
@@ -93,8 +93,8 @@ def _collect(path: Path, name: str) -> Report:
         name,
         path,
         directory.state(),
-        tuple(_lines(directory.metrics(), path / "metrics.jsonl")),
-        tuple(_lines(directory.samples(), path / "samples.jsonl")),
+        tuple(directory.metrics(missing.append)),
+        tuple(directory.samples(missing.append)),
         have(directory.recipe, {}),
         have(directory.origins, {}),
         have(directory.plugins, []),
@@ -106,17 +106,6 @@ def _collect(path: Path, name: str) -> Report:
 
 
 Kind = TypeVar("Kind")
-
-
-def _lines(entries: Iterable[dict[str, Any]], file: Path) -> list[dict[str, Any]]:
-    """Return the entries of a file of JSON lines. Raises RunError when it is damaged."""
-    try:
-        found = list(entries)
-    except (OSError, ValueError) as error:
-        raise RunError(f"{file} cannot be read: {error}") from error
-    if not all(isinstance(entry, dict) for entry in found):
-        raise RunError(f"{file} cannot be read: a line is no JSON object.")
-    return found
 
 
 def is_number(value: object) -> TypeGuard[float]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sftplug.errors import RunError
-from sftplug.run.files import read_json_lines, sha256, sync, write_json
+from sftplug.run.files import count_lines, sha256, sync, write_json
 
 SEAL = "sealed.json"
 GROWING = ("metrics.jsonl", "samples.jsonl")
@@ -37,7 +37,7 @@ class Checkpoint:
 
 def write_progress(folder: Path, process: int, progress: Mapping[str, Any]) -> None:
     """Write what a process counts, and how much of the run's files belongs to the steps so far."""
-    lines = {name: sum(1 for _ in read_json_lines(folder.parent / name)) for name in GROWING}
+    lines = {name: count_lines(folder.parent / name) for name in GROWING}
     write_json(folder / _progress_file(process), {**progress, "lines": lines})
 
 

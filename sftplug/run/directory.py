@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -108,13 +109,16 @@ class RunDirectory:
         """Return where the last attempt ran."""
         return dict(self._json("environment.json"))
 
-    def metrics(self) -> Iterator[dict[str, Any]]:
-        """Yield what was measured, in the order of the steps, also while the run is under way."""
-        return read_json_lines(self.path / "metrics.jsonl")
+    def metrics(self, damaged: Callable[[str], object] | None = None) -> Iterator[dict[str, Any]]:
+        """Yield what was measured, in the order of the steps, also while the run is under way.
 
-    def samples(self) -> Iterator[dict[str, Any]]:
-        """Yield ``step``, ``prompt``, ``answer`` of every answer that was kept."""
-        return read_json_lines(self.path / "samples.jsonl")
+        `damaged` is told of each line that cannot be read, which is then left out; without it, that is a RunError.
+        """
+        return read_json_lines(self.path / "metrics.jsonl", damaged)
+
+    def samples(self, damaged: Callable[[str], object] | None = None) -> Iterator[dict[str, Any]]:
+        """Yield ``step``, ``prompt``, ``answer`` of every answer that was kept; `damaged` is as for `metrics`."""
+        return read_json_lines(self.path / "samples.jsonl", damaged)
 
     def checkpoints(self) -> list[Checkpoint]:
         """Return the checkpoints that the run could be resumed from, the newest first; reads every byte of them."""
@@ -145,7 +149,7 @@ class RunDirectory:
         """Leave out what was written after a checkpoint: of each growing file, `keep` lines stay (default: none)."""
         for name in checkpoints.GROWING:
             if (self.path / name).is_file():
-                kept = list(read_json_lines(self.path / name))[: keep.get(name, 0)]
+                kept = list(islice(read_json_lines(self.path / name), keep.get(name, 0)))
                 write_whole(self.path / name, "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in kept))
 
     def write(self, name: str, data: Any) -> None:

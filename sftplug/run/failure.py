@@ -12,7 +12,7 @@ from sftplug.errors import SftplugError, TrainingError
 from sftplug.run import checkpoints
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_WORDS = ("No space left on device", "PytorchStreamWriter failed writing", "inline_container.cc")
+_WORDS = ("No space left on device", "File too large", "PytorchStreamWriter failed writing", "inline_container.cc")
 """What safetensors and torch say of a write that was cut short, in errors without a number."""
 
 
@@ -33,7 +33,7 @@ def explained(error: BaseException, what: str, output: Path) -> BaseException:
 
     Errors that were written for the user, and those that have nothing to do with writing, are returned as they are.
     """
-    if isinstance(error, SftplugError) or not _is_about_writing(error):
+    if isinstance(error, SftplugError) or not is_about_writing(error):
         return error
     free = f"{shutil.disk_usage(output).free:,} bytes are free"
     reason = f"the disk is full ({free})" if is_full(error) else f"{type(error).__name__}: {error} ({free})"
@@ -60,5 +60,6 @@ def is_full(error: BaseException) -> bool:
     return False
 
 
-def _is_about_writing(error: BaseException) -> bool:
+def is_about_writing(error: BaseException) -> bool:
+    """Whether an error is that of a write: of the system, or of a library that writes weights."""
     return isinstance(error, OSError) or type(error).__name__ == "SafetensorError" or is_full(error)

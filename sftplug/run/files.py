@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from sftplug.errors import RunError
 
 
 def write_whole(file: Path, text: str) -> None:
@@ -36,14 +38,36 @@ def append_json(file: Path, entry: Any) -> None:
         stream.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
 
-def read_json_lines(file: Path) -> Iterator[dict[str, Any]]:
-    """Yield the entries of a file of JSON lines; a last line that a dying run did not finish is left out."""
+def read_json_lines(file: Path, damaged: Callable[[str], object] | None = None) -> Iterator[dict[str, Any]]:
+    """Yield the entries of a file of JSON lines; a last line that a dying run did not finish is left out.
+
+    `damaged` is told of every other line that is no JSON object, and it is left out; without it, that is a RunError.
+    """
     if not file.is_file():
         return
-    with file.open(encoding="utf-8") as stream:
-        for line in stream:
-            if line.endswith("\n"):
-                yield json.loads(line)
+    with file.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                yield _entry(line)
+            except ValueError as error:
+                said = f"line {number} of {file} cannot be read: {error}."
+                if damaged is None:
+                    raise RunError(f"{said} Mend it, or begin anew.") from error
+                damaged(f"{said} It is left out.")
+
+
+def _entry(line: bytes) -> dict[str, Any]:
+    entry = json.loads(line.rstrip(b"\r\n"))
+    if not isinstance(entry, dict):
+        raise ValueError("it is no JSON object")
+    return entry
+
+
+def count_lines(file: Path) -> int:
+    """Return how many whole lines a file has; 0 if it is not there."""
+    return file.read_bytes().count(b"\n") if file.is_file() else 0
 
 
 def sync(path: Path) -> None:

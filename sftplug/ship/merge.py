@@ -6,23 +6,19 @@ import gc
 import json
 import math
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from safetensors import SafetensorError
-
 from sftplug.answers import merge_complaints
 from sftplug.blame import blaming
 from sftplug.card import public, write_card
-from sftplug.errors import ModelError, RunError
+from sftplug.errors import ModelError
 from sftplug.models import load_base, model_config
 from sftplug.quiet import quiet_libraries
 from sftplug.remote_code import code_options
 from sftplug.run.environment import environment
+from sftplug.run.whole import whole_folder
 from sftplug.ship.compare import Difference, difference, logits_at, probes
 from sftplug.ship.tuned import is_adapter, load_tuned, load_tuned_tokenizer, placed, with_adapter
 
@@ -96,7 +92,7 @@ def merge(directory: RunDirectory, recipe: Recipe, rows: Measured, output: Path,
     if not wanted:
         raise ModelError("there are no rows with trained tokens to compare the merged model on.")
     before = _logits(load_tuned(directory, recipe), wanted)
-    with _beside(output) as folder:
+    with whole_folder(output) as folder:
         model = merged(directory, recipe, how)
         dtype = str(model.dtype).removeprefix("torch.")
         _save(directory, recipe, model, folder)
@@ -210,27 +206,3 @@ def _refuse_difference(apart: Difference, how: Merge) -> None:
         f"{apart.same_top:.1%} of {apart.positions} positions), and {how.tolerance:.2%} is allowed. Nothing was kept. "
         f"{remedy}, or allow more with --tolerance."
     )
-
-
-@contextmanager
-def _beside(output: Path) -> Iterator[Path]:
-    """Yield a new folder that becomes `output` if all goes well, and goes if not. Raises RunError if that cannot be."""
-    refuse_taken(output)
-    folder = None
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
-        yield folder
-        folder.chmod(0o755)  # mkdtemp lets nobody else in
-        folder.replace(output)
-    except (OSError, SafetensorError) as error:
-        raise RunError(f"{output} cannot be written: {error}") from error
-    finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def refuse_taken(output: Path) -> None:
-    """Raise RunError when something is at `output` already."""
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise RunError(f"{output} is not an empty folder. Choose another --output.")

@@ -9,7 +9,7 @@ import pytest
 from datasets import load_from_disk
 from typer.testing import CliRunner
 
-from sftplug import DataError, ModelError, RecipeError, RunDirectory, cli
+from sftplug import ModelError, RecipeError, RunDirectory, RunError, cli
 from sftplug.cli import app
 
 runner = CliRunner()
@@ -59,8 +59,8 @@ def test_prepare_writes_what_the_trainer_gets(recipe_file, prepared, tmp_path):
     assert load_from_disk(str(output / "train"))[:] == prepared(file).train[:]
     assert json.loads((output / "ledger.json").read_text())["splits"]["train"][0]["kept"] == 24
     again = runner.invoke(app, ["prepare", str(file), "--output", str(output)])
-    assert isinstance(again.exception, DataError)
-    assert "is not empty. Choose another folder" in str(again.exception)
+    assert isinstance(again.exception, RunError)
+    assert "is not an empty folder. Choose another --output." in str(again.exception)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -178,8 +178,11 @@ def test_an_unexpected_error_is_short_and_says_how_to_see_more(monkeypatch, caps
     said = capsys.readouterr().err
     assert said == "sftplug failed: KeyError: 'nothing'\nRun the command again with -v for the traceback.\n"
     monkeypatch.setattr(sys, "argv", ["sftplug", "plugins", "-v"])
-    with pytest.raises(KeyError):
+    with pytest.raises(SystemExit):
         cli.main()
+    said = capsys.readouterr().err
+    assert said.startswith("Traceback (most recent call last):\n")
+    assert said.endswith("\nKeyError: 'nothing'\n")
 
 
 def test_version():

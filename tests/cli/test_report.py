@@ -10,6 +10,7 @@ from browser import CHROMIUM, HOSTILE, Page, shown
 from conftest import rows
 from typer.testing import CliRunner
 
+from sftplug import RunError
 from sftplug.cli import app
 from sftplug.cli.report import sparkline
 from sftplug.report.chart import short, thinned, ticks
@@ -101,11 +102,41 @@ def test_folders_that_hold_no_run_are_refused(folder, tmp_path):
         assert words in refused(tmp_path / "other")
     (tmp_path / "other" / "run.json").write_text('{"format": 99, "state": "finished"}')
     assert "was written by a newer sftplug (format 99, known up to 1)" in refused(tmp_path / "other")
-    damaged = folder("damaged")
-    (damaged.path / "metrics.jsonl").write_text('{"step": 1\n{"step": 2}\n')
-    assert "metrics.jsonl cannot be read" in refused(damaged.path)
-    assert "a run is listed twice" in refused(damaged.path, damaged.path)
+    whole = folder("whole")
+    assert "a run is listed twice" in refused(whole.path, whole.path)
     assert "there is no folder" in runner.invoke(app, ["report", str(tmp_path), "--html", "/gone/x.html"]).output
+
+
+def test_lines_that_are_damaged_are_named_and_left_out(folder, tmp_path):
+    damaged, whole = folder("damaged"), folder("whole")
+    file = damaged.path / "metrics.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(lines[0] + lines[1][:4] + b"\n" + b"\0\0\n[3]\n" + lines[2] + b'{"step": 4, "lo')
+    output = report(damaged.path, whole.path)
+    for line, why in ((2, "Unterminated string"), (3, "Expecting value"), (4, "it is no JSON object")):
+        assert f"line {line} of {file} cannot be read: {why}" in output
+    assert "line 5" not in output
+    assert re.search(r"^last loss +1.0000 +1.0000$", output, re.M)
+    page = tmp_path / "page.html"
+    report(damaged.path, "--html", page)
+    assert f"line 2 of {file} cannot be read" in Page(page.read_text()).text
+    with pytest.raises(RunError, match=r"line 2 of .*metrics\.jsonl cannot be read: .*\. Mend it, or begin anew\."):
+        list(damaged.metrics())
+
+
+def test_a_run_under_way_is_as_far_as_its_measurements(folder):
+    """`run.json` is written with every checkpoint, and when the run ends; the curves go on meanwhile."""
+    directory = folder("resumed", state="running", max_steps=9)
+    state = directory.state()
+    state.steps, state.seconds, state.tokens = 2, 2.0, 200
+    state.attempts = [{"from_step": 0}, {"from_step": 2}]
+    directory.write_state(state)
+    output = report(directory.path)
+    assert re.search(r"^state +running, or killed$", output, re.M)
+    assert re.search(r"^steps +3 of 9$", output, re.M)
+    assert re.search(r"^tokens +300$", output, re.M)
+    assert re.search(r"^time in the loop +3.0 s$", output, re.M)
+    assert re.search(r"^attempts +2, from steps 0, 2$", output, re.M)
 
 
 def test_rows_whose_source_is_gone_or_has_changed_are_left_out_with_the_reason(recipe_file, run, tmp_path):

@@ -1,0 +1,61 @@
+"""Folders that hold a result of one command: there as a whole, or not at all, whenever the machine stops."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from sftplug.errors import RunError, SftplugError
+from sftplug.run.failure import is_about_writing, is_full
+from sftplug.run.lock import LOCK, OWNER, locked
+
+UNFINISHED = ".unfinished"
+"""Where the files are until all of them are there; what a killed command left in it is deleted by the next one."""
+
+
+@contextmanager
+def whole_folder(output: Path) -> Iterator[Path]:
+    """Yield an empty folder; if all goes well, what was written to it is then in `output`, and if not, nothing is.
+
+    Raises RunError when something is at `output` already, when another process writes there, or when it cannot be
+    written.
+    """
+    refuse_taken(output)
+    made = [folder for folder in (output, *output.parents) if not folder.exists()]
+    unfinished = output / UNFINISHED
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with locked(output):
+            shutil.rmtree(unfinished, ignore_errors=True)
+            try:
+                unfinished.mkdir()
+                yield unfinished
+                for path in sorted(unfinished.iterdir()):
+                    path.rename(output / path.name)
+            finally:
+                shutil.rmtree(unfinished, ignore_errors=True)
+                for name in (LOCK, OWNER):
+                    (output / name).unlink(missing_ok=True)
+    except BaseException as error:
+        for folder in made:
+            with suppress(OSError):  # someone has put something there
+                folder.rmdir()
+        if isinstance(error, SftplugError) or not isinstance(error, Exception) or not is_about_writing(error):
+            raise
+        raise RunError(f"{output} cannot be written: {_why(error, output)}") from error
+
+
+def _why(error: Exception, output: Path) -> str:
+    if not is_full(error):
+        return str(getattr(error, "strerror", None) or error)
+    there = next(folder for folder in (output, *output.absolute().parents) if folder.exists())
+    return f"the disk is full ({shutil.disk_usage(there).free:,} bytes are free). Nothing was kept."
+
+
+def refuse_taken(output: Path) -> None:
+    """Raise RunError when something is at `output` already; what a killed command left there is nothing."""
+    left = (UNFINISHED, LOCK, OWNER)
+    if output.exists() and (not output.is_dir() or any(path.name not in left for path in output.iterdir())):
+        raise RunError(f"{output} is not an empty folder. Choose another --output.")

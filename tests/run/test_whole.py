@@ -1,0 +1,186 @@
+"""What a command writes is there as a whole or not at all: killed, on a full disk, where nothing can be written."""
+
+import errno
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from conftest import rows
+from run.children import call, start
+from typer.testing import CliRunner
+
+from sftplug import DataError, ModelError, RunError
+from sftplug.cli import app
+from sftplug.models import base_model_path
+from sftplug.recipe import load_recipe
+from sftplug.run.whole import UNFINISHED, whole_folder
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+WRITES = """
+import sys, time
+from pathlib import Path
+from sftplug.run.whole import whole_folder
+
+with whole_folder(Path(sys.argv[1])) as folder:
+    (folder / "half").write_text("half")
+    print("begun", flush=True)
+    time.sleep(600)
+"""
+
+
+@contextmanager
+def no_larger_than(size):
+    """Let no file grow beyond `size` bytes, as on a disk without room."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+def test_a_folder_is_there_when_all_is_in_it(tmp_path):
+    output = tmp_path / "new" / "folder"
+    with whole_folder(output) as folder:
+        (folder / "train").mkdir()
+        (folder / "train" / "a").write_text("a")
+        assert [path.name for path in output.iterdir() if not path.name.startswith(".")] == []
+    assert [path.name for path in output.iterdir()] == ["train"]
+    refuse = pytest.raises(RunError, match=r"folder is not an empty folder\. Choose another --output\.")
+    with refuse, whole_folder(output):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "text"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), RunError, "the disk is full ("),
+        (OSError(errno.EACCES, "Permission denied"), RunError, "folder cannot be written: Permission denied"),
+        (ModelError("they differ"), ModelError, "they differ"),
+        (ZeroDivisionError("of mine"), ZeroDivisionError, "of mine"),
+        (KeyboardInterrupt(), KeyboardInterrupt, ""),
+    ],
+)
+def test_nothing_is_left_of_what_failed(tmp_path, error, kind, text):
+    with pytest.raises(kind) as caught, whole_folder(tmp_path / "new" / "folder") as folder:  # noqa: PT012 - all of it
+        (folder / "half").write_text("half")
+        raise error
+    assert text in str(caught.value)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "given").mkdir()
+    with pytest.raises(kind), whole_folder(tmp_path / "given"):
+        raise error
+    assert not list((tmp_path / "given").iterdir())
+
+
+def test_one_process_writes_a_folder_and_what_a_killed_one_left_is_deleted(tmp_path):
+    output = tmp_path / "folder"
+    with subprocess.Popen([sys.executable, "-c", WRITES, str(output)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "begun\n"
+        refuse = pytest.raises(RunError, match=rf"another run writes to .*folder: process {other.pid} on")
+        with refuse, whole_folder(output):
+            pass
+        os.kill(other.pid, signal.SIGKILL)
+    assert (output / UNFINISHED / "half").is_file()
+    with whole_folder(output) as folder:
+        (folder / "all").write_text("all")
+    assert [path.name for path in output.iterdir()] == ["all"]
+
+
+@pytest.mark.slow
+def test_a_killed_command_leaves_nothing_that_looks_whole_and_can_be_run_again(recipe_file, lora_run, tmp_path):
+    commands = {
+        "prepare": ["prepare", recipe_file()],
+        "merge": ["merge", lora_run],
+    }
+    environment = {"SFTPLUG_CACHE": os.environ["SFTPLUG_CACHE"], "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
+    for name, command in commands.items():
+        output, log = tmp_path / name, tmp_path / f"{name}.log"
+        process = start([*command, "--output", output], log, environment)
+        while process.is_alive() and not (output / UNFINISHED).is_dir():
+            time.sleep(0.0005)
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        assert process.exitcode == -signal.SIGKILL, log.read_text()
+        assert [path.name for path in output.iterdir() if not path.name.startswith(".")] == []
+        assert call([*command, "--output", output], log, environment) == 0, log.read_text()
+        whole = contents(output)
+        assert len(whole) >= 2
+        assert not any(path.name.startswith(".") for path in output.iterdir())
+        assert call([*command, "--output", tmp_path / f"{name}-undisturbed"], log, environment) == 0, log.read_text()
+        assert contents(tmp_path / f"{name}-undisturbed") == whole
+
+
+def contents(folder: Path):
+    """Return name -> bytes of what a command made, but for what tells when it was made."""
+    files = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {name: content for name, content in files.items() if name.name not in ("state.json", "dataset_info.json")}
+
+
+def test_a_full_disk_is_said_where_it_is(recipe_file, tmp_path, monkeypatch):
+    file = recipe_file(data=rows(1500))
+    monkeypatch.setenv("SFTPLUG_CACHE", str(tmp_path / "cache"))
+    with no_larger_than(20_000):
+        built = invoke("prepare", file, "--output", tmp_path / "prepared")
+    assert isinstance(built.exception, ModelError)
+    assert "cache/models: the model that is built on the spot cannot be kept here: the disk is full (" in str(
+        built.exception
+    )
+    assert not list((tmp_path / "cache" / "models").glob("tiny-*[0-9a-f]"))
+    base_model_path(load_recipe(str(file)).recipe)  # it is built now
+    with no_larger_than(20_000):
+        kept = invoke("prepare", file, "--output", tmp_path / "prepared")
+    assert isinstance(kept.exception, DataError)
+    assert "cache/prepared: prepared rows cannot be kept here: the disk is full (" in str(kept.exception)
+    assert "name a folder on another disk in the environment variable SFTPLUG_CACHE." in str(kept.exception)
+    with no_larger_than(20_000):
+        train = invoke("train", file)
+    # It is not the run's own disk that is full.
+    assert "cache/prepared: prepared rows cannot be kept here: the disk is full (" in str(train.exception)
+    assert invoke("prepare", file, "--output", tmp_path / "whole").exit_code == 0
+    with no_larger_than(20_000):
+        result = invoke("prepare", file, "--output", tmp_path / "prepared")
+    assert isinstance(result.exception, RunError)
+    assert "prepared cannot be written: the disk is full (" in str(result.exception)
+    assert not (tmp_path / "prepared").exists()
+    with no_larger_than(20_000):
+        shown = invoke("preview", file)
+    assert isinstance(shown.exception, DataError)
+    assert "on another disk in the environment variable TMPDIR." in str(shown.exception)
+
+
+def test_files_that_cannot_be_written_are_named_and_the_old_ones_stay(recipe_file, tmp_path):
+    file, page = recipe_file(data=rows(4)), tmp_path / "page"
+    page.write_text("of yesterday")
+    for command in (["preview", file, "--html"], ["schema", "--output"]):
+        with no_larger_than(5_000):
+            result = invoke(*command, page)
+        assert isinstance(result.exception, RunError)
+        assert str(result.exception) == f"{page} cannot be written: File too large."
+        assert page.read_text() == "of yesterday"
+        result = invoke(*command, tmp_path)
+        assert f"{tmp_path} cannot be written: " in str(result.exception)
+        assert invoke(*command, page).exit_code == 0
+        assert page.read_text() != "of yesterday"
+        page.write_text("of yesterday")
+
+
+@pytest.mark.parametrize("command", ["train", "prepare"])
+@pytest.mark.parametrize(("place", "text"), [("/proc/none/x", "No such file"), ("rows.jsonl", "")])
+def test_places_that_cannot_be_written_to_are_refused(recipe_file, tmp_path, command, place, text):
+    file, output = recipe_file(), place if place.startswith("/") else tmp_path / place
+    result = invoke(command, file, "--output", output)
+    assert isinstance(result.exception, RunError), result.exception
+    assert str(output) in str(result.exception)
+    assert text in str(result.exception)
+    assert "--output" in str(result.exception) or "cannot be written" in str(result.exception)
