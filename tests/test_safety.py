@@ -13,6 +13,7 @@ import pytest
 import yaml
 from browser import Page
 from conftest import rows
+from run.children import call
 
 from sftplug import RunDirectory
 from sftplug.errors import ModelError, RecipeError
@@ -35,6 +36,17 @@ def sftplug(*arguments, env=None):
         timeout=300,
         env={**os.environ, **(env or {})},
     )
+
+
+@pytest.fixture
+def forked(tmp_path):
+    """Return a function that runs a command in a process that has the libraries already; its code, and what it said."""
+
+    def go(*arguments, env=None):
+        code = call(arguments, tmp_path / "said", {"HF_HUB_OFFLINE": "1", **os.environ, **(env or {})})
+        return code, (tmp_path / "said").read_text()
+
+    return go
 
 
 # --- recipes are data -------------------------------------------------------------------------------------------------
@@ -291,7 +303,7 @@ def test_values_whose_names_say_that_they_are_secret_are_left_out():
     }
 
 
-def test_no_secret_is_in_what_is_printed_or_in_the_folder_or_the_report(recipe_file, tmp_path):
+def test_no_secret_is_in_what_is_printed_or_in_the_folder_or_the_report(recipe_file, tmp_path, forked):
     password = "pa55w0rd"
     url = f"http://user:{password}@localhost:9/rows.jsonl?token=s3cr3t"
     file = recipe_file(
@@ -300,14 +312,14 @@ def test_no_secret_is_in_what_is_printed_or_in_the_folder_or_the_report(recipe_f
     recipe = yaml.safe_load(file.read_text())
     recipe["data"] = {"train": {"path": url, "format": "messages"}}
     file.write_text(yaml.safe_dump(recipe))
-    result = sftplug("train", file, env={"HF_TOKEN": TOKEN, "WANDB_API_KEY": password})
-    assert result.returncode == 2, result.stderr
-    assert "localhost" in result.stderr
-    report = sftplug("report", tmp_path / "out", "--html", tmp_path / "page.html")
-    assert report.returncode == 0, report.stderr
+    code, said = forked("train", file, env={"HF_TOKEN": TOKEN, "WANDB_API_KEY": password})
+    assert code == 2, said
+    assert "localhost" in said
+    code, reported = forked("report", tmp_path / "out", "--html", tmp_path / "page.html")
+    assert code == 0, reported
     kept = [path.read_text() for path in [*(tmp_path / "out").rglob("*.*"), tmp_path / "page.html"] if path.is_file()]
     assert len(kept) > 4
-    for text in (result.stdout, result.stderr, report.stdout, *kept):
+    for text in (said, reported, *kept):
         assert password not in text
         assert "s3cr3t" not in text
         assert TOKEN not in text
@@ -351,7 +363,7 @@ def sftplug_callbacks():
 """
 
 
-def test_no_secret_comes_out_of_a_run_that_is_full_of_them(recipe_file, tmp_path):
+def test_no_secret_comes_out_of_a_run_that_is_full_of_them(recipe_file, tmp_path, forked):
     """Logs at their most talkative, warnings, tracebacks, metrics, samples, prompts, the card, the report's rows."""
     url, key = "https://me:pa55w0rd@example.org/x?token=s3cr3t", "sk-" + "k3y" * 8
     (tmp_path / "leaky.py").write_text(LEAKY.format(url=url, token=TOKEN, key=key))
@@ -360,29 +372,31 @@ def test_no_secret_comes_out_of_a_run_that_is_full_of_them(recipe_file, tmp_path
     callbacks = [{"type": "leaky"}, {"type": "samples", "prompts": [f"Is it {TOKEN}?"], "max_new_tokens": 2}]
     train = {"max_steps": 1, "run_name": f"by {TOKEN}", "hub_token": TOKEN, "logging_steps": 1}
     file = recipe_file(data=told, plugins=["./leaky.py"], callbacks=callbacks, train=train, adapter="lora")
-    result = sftplug("train", file, "-v", env={"HF_TOKEN": TOKEN})
-    assert result.returncode == 0, result.stderr
-    failed = sftplug("train", file, "-v", "callbacks=[{type: leaky, fails: true}]", f"output={tmp_path / 'failed'}")
-    assert failed.returncode == 1
-    report = sftplug("report", tmp_path / "out", "--html", tmp_path / "page.html")
-    assert report.returncode == 0, report.stderr
-    explained = [sftplug("explain", file), sftplug("explain", file, "--json")]
+    code, said = forked("train", file, "-v", env={"HF_TOKEN": TOKEN})
+    assert code == 0, said
+    code, failed = forked(
+        "train", file, "-v", "callbacks=[{type: leaky, fails: true}]", f"output={tmp_path / 'failed'}"
+    )
+    assert code == 1, failed
+    code, reported = forked("report", tmp_path / "out", "--html", tmp_path / "page.html")
+    assert code == 0, reported
+    explained = [forked("explain", file)[1], forked("explain", file, "--json")[1]]
     for text in ("httpx: GET https://example.org/x", "no access with (not kept)", "deprecated: (not kept)"):
-        assert text in result.stderr
-    assert "ValueError: (not kept)" in result.stderr
-    assert "KeyError: '(not kept)'" in failed.stderr
+        assert text in said
+    assert "ValueError: (not kept)" in said
+    assert "KeyError: '(not kept)'" in failed
+    assert all(f"by {HIDDEN}" in text for text in explained)
     run = RunDirectory.open(tmp_path / "out")
     assert {"step": 0, "prompt": "ask (not kept)", "answer": "(not kept) is it"} in list(run.samples())
     assert [entry["said"] for entry in run.metrics()] == ["https://example.org/x?token=(not kept)"]
     assert "•" * len(TOKEN) in Page((tmp_path / "page.html").read_text()).text.replace("\n", "")
-    printed = [text for done in (result, failed, report, *explained) for text in (done.stdout, done.stderr)]
     kept = [
         path.read_text(errors="replace")
         for path in [*(tmp_path / "out").rglob("*"), *(tmp_path / "failed").rglob("*"), tmp_path / "page.html"]
         if path.is_file() and path.name not in ("leaky.py", "tokenizer.json")
     ]
     assert len(kept) > 20
-    for text in (*printed, *kept):
+    for text in (said, failed, reported, *explained, *kept):
         for secret in (TOKEN, key, "pa55w0rd", "s3cr3t"):
             assert secret not in text
 
