@@ -1,22 +1,27 @@
 """What `sftplug plan` says a run takes, beside what the run takes; each run in a process of its own.
 
-    python benchmarks/memory.py [--hidden 768] [--layers 8] [--length 512] [--batch 4]
+    python benchmarks/memory.py [--hidden 768] [--layers 8] [--length 512] [--batch 4] [--vocab 8192] [--only nf4]
     python benchmarks/memory.py --cuda [--size 1b|8b]
 
-On a CPU: the most resident memory (VmHWM) of the update loop, less what the process had after its imports. Measured
-with an allocator that hands freed memory back, and with glibc's default, which keeps much of it; for that the last
-column, the whole range of the plan. The model has random
-weights, and all rows are as long as the recipe allows. `off`: beyond the nearer end of the planned range. With
-``--cuda``: `torch.cuda.max_memory_allocated`, Llamas of 1 or 8 billion weights.
+On a CPU: the most resident memory (VmHWM) of the update loop, less the memory of the process after its imports, and
+less the pages of files that are mapped, but for those that hold weights of the model: pages of library code, which come
+in as it is first called, and those of the checkpoint whose weights have been quantized. The system drops such pages
+when memory is short; `files` says how many there are. Measured with an allocator that hands freed memory back, and with
+glibc's default, which keeps much of it. The model has random weights, and all rows are as long as the recipe allows.
+`off`: beyond the nearer end of the planned range. `process`: the most resident memory of a whole `sftplug train`,
+files and all, beside the plan in all. With ``--cuda``: `torch.cuda.max_memory_allocated`, Llamas of 1 or 8 billion
+weights.
 """
 
 from __future__ import annotations
 
 import argparse
 import ctypes
+import gc
 import json
 import os
 import platform
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -60,13 +65,13 @@ def main() -> None:
     libraries = ", ".join(f"{name} {version(name)}" for name in names)
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {libraries}\n")
     print(
-        "| quantization | adapter | checkpointing | planned MB | measured MB | off | by default MB "
-        "| planned with allocator MB |"
+        "| quantization | adapter | checkpointing | planned MB | measured MB | off | files MB | by default MB "
+        "| process MB | planned in all MB |"
     )
-    print("|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        build(folder / "model", options)
+        forked(lambda model: build(Path(model), options), str(folder / "model"), False)
         for case in CASES:
             if options.only is None or options.only in "-".join(map(str, case)):
                 report(folder, case, options)
@@ -105,15 +110,26 @@ def report(folder: Path, case: tuple[str, str, bool], options: argparse.Namespac
     recipe = str(write(folder, case, options))
     memory = forked(plan, recipe, False)
     low, high = (end - held for end, held in zip(memory["total"], memory["overhead"], strict=True))
-    measured = forked(train, recipe, not options.cuda)
-    default = "" if options.cuda else f"{forked(train, recipe, False) / 1e6:,.0f}"
+    measured, files = forked(train, recipe, not options.cuda)
+    default = "" if options.cuda else f"{forked(train, recipe, False)[0] / 1e6:,.0f}"
+    process = "" if options.cuda else f"{whole_process(recipe) / 1e6:,.0f}"
     off = measured / min(max(measured, low), high) - 1
     print(
         f"| {case[0]} | {case[1]} | {'on' if case[2] else 'off'} | {low / 1e6:,.0f} to {high / 1e6:,.0f} "
-        f"| {measured / 1e6:,.0f} | {off:+.1%} | {default} | {(low + memory['overhead'][0]) / 1e6:,.0f} to "
-        f"{memory['total'][1] / 1e6:,.0f} |",
+        f"| {measured / 1e6:,.0f} | {off:+.1%} | {files / 1e6:,.0f} | {default} | {process} "
+        f"| {memory['total'][0] / 1e6:,.0f} to {memory['total'][1] / 1e6:,.0f} |",
         flush=True,
     )
+
+
+def whole_process(recipe: str) -> int:
+    """Return the most resident memory of ``sftplug train``, in bytes."""
+    command = [sys.executable, "-m", "sftplug", "train", recipe, "--overwrite"]
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(child.pid, 0)
+    if status:
+        sys.exit(f"the run of {recipe} failed")
+    return usage.ru_maxrss * 1024
 
 
 def forked(work: Callable[[str], Any], recipe: str, hand_back: bool) -> Any:
@@ -174,18 +190,41 @@ def write(folder: Path, case: tuple[str, str, bool], options: argparse.Namespace
     return file
 
 
-def train(file: str) -> int:
-    """Train, and return by how much memory grew since everything was imported."""
+def train(file: str) -> tuple[int, int]:
+    """Train, and return by how much memory grew since everything was imported, and how many pages of files came in."""
     loaded = load_recipe(file)
     prepared = prepare(loaded.recipe, load_tokenizer(loaded.recipe))
     torch.ones(64, 64).mm(torch.ones(64, 64))
-    before = resident("VmRSS")
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # or the run would live on what was freed before it
+    anonymous, files = resident("RssAnon"), resident("RssFile")
     trainer = make_trainer(loaded.recipe, load_model(loaded.recipe), prepared)
     Path("/proc/self/clear_refs").write_text("5")  # the highest mark starts anew: loading is over
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     trainer.train()
-    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else resident("VmHWM") - before
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated(), 0
+    # The highest mark is in the second update, when there is optimizer state and all code has been called.
+    mapped = mapped_weights(trainer.model)
+    peak = resident("VmHWM") - resident("RssFile") + mapped - anonymous
+    return peak, resident("RssFile") - mapped - files
+
+
+def mapped_weights(model: Any) -> int:
+    """Return the bytes of weights that lie in the mapped pages of a checkpoint, and were not written to."""
+    spans, clean = [], 0
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        words = line.split()
+        if "-" in words[0] and not words[0].endswith(":"):
+            inside = words[-1].endswith(".safetensors")
+            if inside:
+                spans.append([int(end, 16) for end in words[0].split("-")])
+        elif inside and words[0] in ("Shared_Clean:", "Private_Clean:"):
+            clean += int(words[1]) * 1024
+    held = {tensor.data_ptr(): tensor.nbytes for tensor in [*model.parameters(), *model.buffers()]}
+    in_file = sum(size for place, size in held.items() if any(low <= place < high for low, high in spans))
+    return min(clean, in_file)
 
 
 def resident(name: str) -> int:

@@ -171,6 +171,9 @@ class Quantization(Component):
     merges_in_place: ClassVar[bool] = False
     """Whether an adapter can be merged into the quantized weights themselves and the result saved as such; it is then
     rounded to them. False unless somebody has seen that it works: some backends do it silently wrong."""
+    keeps_inputs: ClassVar[bool] = False
+    """Whether products with the weights hold on to their input until the backward pass even where activations are
+    checkpointed, as a ``torch.autograd.Function`` does that sets it on its context; `sftplug plan` counts them."""
 
     @property
     def bytes_per_parameter(self) -> float:

@@ -12,12 +12,14 @@ from typer.testing import CliRunner
 
 from sftplug import ModelError
 from sftplug.cli import app
-from sftplug.models import load_model
+from sftplug.models import load_model, new_ids
 from sftplug.plan.optimizer import optimizer_bytes
 from sftplug.plan.settings import settings_of
 from sftplug.plan.weights import Trained, count_weights
 from sftplug.plan.work import Rows, work_of
 from sftplug.recipe import load_recipe
+from sftplug.vocabulary import train_rows
+from sftplug_tiny.builder import build_tokenizer
 
 runner = CliRunner()
 
@@ -47,6 +49,8 @@ def adapted(recipe):
     model, config = load_model(recipe), recipe.adapter.peft_config()
     if config is None:
         return model
+    if recipe.model.add_tokens:
+        train_rows(config, model, new_ids(recipe))
     model = get_peft_model(model, config)
     keep_adapter_in_fp32(model)
     return model
@@ -100,6 +104,7 @@ from sftplug import Quantization, hookimpl, require
 class Rowwise(Quantization):
     type: str = "rowwise"
     bits = 8
+    keeps_inputs = True
 
     def load_kwargs(self):
         config = require("transformers", needed_by=self.type).BitsAndBytesConfig
@@ -164,6 +169,21 @@ def test_dora_with_a_head_that_is_trained_whole_is_exact_to_the_byte(recipe_file
     file = recipe_file(model=llama_folder(tmp_path / "model", tied=False), quantization="nf4", adapter=dora)
     weights = check_exact(load_recipe(str(file)).recipe)
     assert any(tensor.shape == (500, 64) and tensor.bytes == 500 * 64 * 4 for tensor in weights.trained)
+
+
+@pytest.mark.parametrize("adapter", ["full", "lora", "qlora"])
+@pytest.mark.parametrize("tied", [False, True])
+def test_rows_of_new_tokens_are_exact_to_the_byte(recipe_file, tmp_path, adapter, tied):
+    folder = llama_folder(tmp_path / "model", tied)
+    tokens = ["<|one|>", "<|two|>", "<|three|>"]
+    sections = {"quantization": None if adapter == "qlora" else "fp32", "adapter": adapter}
+    build_tokenizer(500).save_pretrained(folder)
+    plain, more = (
+        check_exact(load_recipe(str(recipe_file(model={"name_or_path": folder, **added}, **sections))).recipe)
+        for added in ({}, {"add_tokens": tokens})
+    )
+    trained = 3 * 64 * (1 if tied else 2)
+    assert more.trainable - plain.trainable == trained
 
 
 @pytest.mark.parametrize(
@@ -249,10 +269,3 @@ def test_shira_is_refused_because_it_draws_on_the_weights(recipe_file):
     result = runner.invoke(app, ["plan", str(recipe_file(adapter="shira")), "--device", "cpu", "--rows", "24"])
     assert isinstance(result.exception, ModelError)
     assert str(result.exception).startswith("adapter shira cannot be counted without the model's weights: ")
-
-
-def test_several_processes_are_said_not_to_be_planned(recipe_file):
-    file = str(recipe_file(launch={"strategy": "ddp", "processes": 2}))
-    answer = json.loads(runner.invoke(app, ["plan", file, "--device", "cpu", "--rows", "24", "--json"]).output)
-    text = "`launch: ddp` is not planned: memory, updates and time are those of one process"
-    assert text in answer["notes"]

@@ -24,13 +24,14 @@ def rehearse(recipe, settings, *batch, whole=False, **how):
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_a_rehearsal_counts_what_a_real_update_allocates(recipe_file, checkpointing):
+@pytest.mark.parametrize("quantization", ["bf16", "int8", "nf4"])
+def test_a_rehearsal_counts_what_a_real_update_allocates(recipe_file, quantization, checkpointing):
     """The same count over a real forward and backward pass, checkpointed as training does it."""
     from torch.nn import functional
 
     from sftplug.plan.live import Live, highest
 
-    recipe = load_recipe(str(recipe_file(adapter="lora", quantization="bf16"))).recipe
+    recipe = load_recipe(str(recipe_file(adapter="lora", quantization=quantization))).recipe
     settings = dataclasses.replace(settings_of(recipe, on_cpu=True), checkpointing=checkpointing)
     rehearsed = rehearse(recipe, settings, 4, 128, 100)
     model = adapted(recipe).train()
@@ -49,7 +50,8 @@ def test_a_rehearsal_counts_what_a_real_update_allocates(recipe_file, checkpoint
         loss().backward()
         live.cut("all")
     assert rehearsed.peak == pytest.approx(highest(live.sections), rel=0.01)
-    assert rehearsed.flops == pytest.approx(live.sections[0].flops, rel=0.001)
+    if quantization != "nf4":  # whose products are in bitsandbytes' own operators, where they cannot be counted
+        assert rehearsed.flops == pytest.approx(live.sections[0].flops, rel=0.001)
 
 
 def test_checkpointing_keeps_less_and_computes_more(recipe_file):
@@ -71,7 +73,12 @@ def test_one_layer_of_a_kind_stands_for_all(recipe_file, tmp_path, family, adapt
 
     special = {"head_dim": 16, "sliding_window": 32} if family == "Gemma3Text" else {}
     config = getattr(transformers, f"{family}Config")(
-        vocab_size=500, hidden_size=64, intermediate_size=96, num_attention_heads=4, num_hidden_layers=8, **special
+        vocab_size=500,
+        hidden_size=64,
+        intermediate_size=96,
+        num_attention_heads=4,
+        num_hidden_layers=8 if special else 4,
+        **special,
     )
     config.save_pretrained(tmp_path / "model")
     recipe = load_recipe(str(recipe_file(model=str(tmp_path / "model"), quantization="bf16", adapter=adapter))).recipe
@@ -123,7 +130,8 @@ def test_a_70b_model_in_nf4_fits_on_one_gpu_of_80_gb(llama):
 
 
 def test_what_fits_is_said_with_the_largest_batch(recipe_file):
-    asked = (recipe_file(adapter="lora"), "--device", "cpu", "--rows", 24, "--memory", "100MB")
+    asked = [recipe_file(adapter="lora"), "--device", "cpu", "--rows", 24]
+    asked += ["--memory", plan(*asked)[0]["memory"]["total"][1] + 50_000_000]
     answer, code = plan(*asked)
     assert (code, answer["fits"], answer["tried"], answer["overrides"]) == (0, True, [], None)
     batch = answer["largest_batch"]
@@ -163,13 +171,27 @@ def test_what_cannot_fit_is_said(recipe_file):
     assert "nothing that was tried makes it fit: choose a smaller model or a larger device" in result.output
 
 
-def test_a_person_reads_the_overrides(recipe_file):
+LIBRARIES = [500_000_000, 650_000_000]
+
+
+def test_an_allocator_that_hands_memory_back_keeps_none(recipe_file, monkeypatch):
+    asked = (recipe_file(adapter="lora"), "--device", "cpu", "--rows", 24)
+    monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
+    low, high = plan(*asked)[0]["memory"]["overhead"]
+    assert (low, high > LIBRARIES[1] + 64 * 2**20) == (LIBRARIES[0], True)
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "65536")
+    assert plan(*asked)[0]["memory"]["overhead"] == LIBRARIES
+
+
+def test_a_person_reads_the_overrides(recipe_file, monkeypatch):
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "65536")  # what an allocator keeps of so small a model hides the rest
     full = ["plan", str(recipe_file(adapter="full")), "--device", "cpu", "--rows", "24"]
     total = json.loads(runner.invoke(app, [*full, "--json"]).output)["memory"]["total"][1]
-    result = runner.invoke(app, [*full, "--memory", str(int(total * 0.8))])
+    memory = str(round(LIBRARIES[1] + 0.8 * (total - LIBRARIES[1])))
+    result = runner.invoke(app, [*full, "--memory", memory])
     assert result.exit_code == 1
     overrides = result.output.split("it fits with these overrides:\n")[1].split()
     assert overrides[0] == "train.gradient_checkpointing=true"
-    again = runner.invoke(app, [*full, *overrides, "--memory", str(int(total * 0.8))])
+    again = runner.invoke(app, [*full, *overrides, "--memory", memory])
     assert again.exit_code == 0
     assert "; the largest batch that does: " in again.output

@@ -27,6 +27,7 @@ class Int8(Quantization):
     type: Literal["int8"] = "int8"
     bits = 8
     merges_in_place = True
+    keeps_inputs = True
     compute_dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     """Type of what is not quantized: embeddings, norms, the head."""
     threshold: float = 6.0

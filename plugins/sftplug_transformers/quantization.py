@@ -53,6 +53,11 @@ class LibraryQuantization(Quantization):
         found = next((match for text in [*texts, self.type] if (match := _BITS.search(text))), None)
         return int(found[1]) if found else 8
 
+    @property
+    def keeps_inputs(self) -> bool:  # type: ignore[override]
+        """Whether products keep their input where activations are checkpointed: those of bitsandbytes in 8 bits do."""
+        return bool(self.fixed.get("load_in_8bit"))
+
     def check(self, recipe: Recipe) -> Iterable[str]:
         """Say so when the model cannot be had in this form, or nothing can be trained on it."""
         version = transformers_version()

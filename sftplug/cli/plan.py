@@ -150,7 +150,8 @@ def _lines(memory: Memory) -> list[tuple[str, str]]:
         ("optimizer state", _span(memory.optimizer)),
         ("activations", _span(memory.activations)),
         ("logits and loss", _span(memory.logits)),
-        ("held by allocator or driver", _span(memory.overhead)),
+        ("libraries, allocator or driver", _span(memory.overhead)),
+        *([("sent between processes", _span(memory.communication))] if memory.communication.high else []),
     ]
 
 

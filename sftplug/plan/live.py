@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 if TYPE_CHECKING:
@@ -53,9 +52,10 @@ class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch types n
         self.sections.append(Section(name, self.bytes - self._begin, self._most - self._begin, self._flops))
         self._begin, self._most, self._flops = self.bytes, self.bytes, 0.0
 
-    def spike(self, size: int) -> None:
-        """Count `size` bytes that are there for this moment only."""
-        self._most = max(self._most, self.bytes + size)
+    @property
+    def grown(self) -> int:
+        """Return how many more bytes there are than where this section began."""
+        return self.bytes - self._begin
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
@@ -63,26 +63,30 @@ class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch types n
         formula = _FORMULAS.get(function._overloadpacket)
         if formula is not None:
             self._flops += formula(*args, **(kwargs or {}), out_val=result)
-        given = {
-            leaf.untyped_storage()._cdata for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)
-        }
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, torch.Tensor):
-                self._count(leaf, given)
+        for tensor in _tensors(result if isinstance(result, tuple | list) else (result,)):
+            key = tensor.untyped_storage()._cdata
+            if key not in self._known and all(key != other.untyped_storage()._cdata for other in _tensors(args)):
+                self._count(tensor, key)
         return result
 
-    def _count(self, tensor: Tensor, given: set[int]) -> None:
+    def _count(self, tensor: Tensor, key: int) -> None:
         storage = tensor.untyped_storage()
-        key = storage._cdata
-        if key in self._known or key in given:
-            return
         self._known[key] = storage.nbytes()
         self.bytes += self._known[key]
-        self.spike(0)
+        self._most = max(self._most, self.bytes)
         weakref.finalize(storage, self._forget, key)
 
     def _forget(self, key: int) -> None:
         self.bytes -= self._known.pop(key)
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    """Yield the tensors among what an operator takes or gives; lists of tensors are the most it nests."""
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, tuple | list):
+            yield from _tensors(value)
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> int:

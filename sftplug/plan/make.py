@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from sftplug.errors import ModelError
 from sftplug.plan import closed_form
-from sftplug.plan.optimizer import KNOWN, optimizer_bytes
+from sftplug.plan.optimizer import KNOWN
 from sftplug.plan.result import Memory, Plan, Range
 from sftplug.plan.settings import Settings, settings_of
+from sftplug.plan.share import Share, share_of
 from sftplug.plan.weights import Weights, count_weights
 from sftplug.plan.work import Rows, work_of
 
@@ -24,8 +25,13 @@ MARGIN = 0.10
 """How much more than was counted an allocator and the libraries' work spaces may take."""
 _GPU_OVERHEAD = Range(300 * 10**6, 900 * 10**6)
 """A GPU's context and loaded kernels, outside of what torch counts; assumed."""
-_KEPT_BY_GLIBC = 1.25
-"""What glibc holds back of freed memory on CPUs, as a share of the activations: the most that was measured."""
+_LIBRARIES = Range(500 * 10**6, 650 * 10**6)
+"""Python and its libraries in a process that trains on a CPU, pages of their code included; measured."""
+_KEPT_BY_GLIBC = {False: 1.25, True: 3.5}
+"""What glibc keeps of freed memory on CPUs, as a share of the activations, without and with checkpointing: more than
+the most that was measured. Checkpointing frees and takes blocks of all sizes all the time, and the gaps add up."""
+_TOP = 64 * 2**20
+"""What glibc keeps free at the end of its heap: ``M_TRIM_THRESHOLD``, at most twice ``DEFAULT_MMAP_THRESHOLD_MAX``."""
 
 
 def make_plan(recipe: Recipe, device: Device, rows: Rows | None = None) -> Plan:
@@ -60,7 +66,9 @@ class Study:
             self.weights, self._stages = like.weights, like._stages
         else:
             self._model, self.weights = count_weights(recipe, self.settings)
-        self.optimizer, self._known = optimizer_bytes(self.settings.optimizer, self.weights.trained)
+        self.processes = _processes(recipe)
+        strategy = recipe.launch.strategy if recipe.launch is not None else "ddp"
+        self.share: Share = share_of(self.weights, self.settings, strategy, self.processes)
         self._by_formula: str | None = None
         self.step = cache(self._step)
 
@@ -76,7 +84,7 @@ class Study:
             trainable=self.weights.trainable,
             total=self.weights.total,
             memory=self._memory(step),
-            work=work_of(settings, self.rows, self.length, per_token, self.device),
+            work=work_of(settings, self.rows, self.length, per_token, self.device, self.processes),
             notes=tuple(self._notes()),
         )
 
@@ -100,16 +108,17 @@ class Study:
         return self._memory(self.step(batch)).total.high
 
     def _memory(self, step: Step) -> Memory:
-        weights: Weights = self.weights
-        overhead = _overhead(step) if self.device.on_cpu else _GPU_OVERHEAD
+        share = self.share
+        overhead = _overhead(step, self.settings.checkpointing) if self.device.on_cpu else _GPU_OVERHEAD
         return Memory(
-            Range(weights.base, weights.base + weights.constants),
-            weights.adapter,
-            weights.gradients,
-            self.optimizer,
+            Range(share.base, share.base + self.weights.constants),
+            share.adapter,
+            share.gradients,
+            share.optimizer,
             step.activations,
             step.logits,
             overhead,
+            share.communication,
         )
 
     def _step(self, batch: int) -> Step:
@@ -136,17 +145,17 @@ class Study:
             none, some, every = self._rehearsals(self._stage(whole=False), batch, (1, max(least, 1), most))
         except Exception:  # noqa: BLE001 - the same fails again, unless leaving layers out was to blame
             none, some, every = self._rehearsals(self._stage(whole=True), batch, (1, max(least, 1), most))
-        gradients, unpacked = self.weights.gradients, self.weights.unpacked
-        low = max(none.peak - gradients, 0) + unpacked
+        low = max(none.peak - self.weights.gradients, 0)
         logits = Range(some.peak - none.peak, every.peak - none.peak)
         return Step(
-            Range(low, round((low + unpacked) * (1 + MARGIN))),
+            Range(low, round(low * (1 + MARGIN))),
             Range(logits.low, round(logits.high * (1 + MARGIN))),
             every.flops,
         )
 
     def _rehearsals(self, stage: Stage, batch: int, scored: tuple[int, int, int]) -> list[Rehearsal]:
-        again = self.settings.accumulation > 1
+        # Gradients that are shared out do not pile up while activations go.
+        again = self.settings.accumulation > 1 or self.share.gradients < self.weights.gradients
         return [stage.rehearse(batch, self.length, positions, accumulate=again) for positions in scored]
 
     def _stage(self, *, whole: bool) -> Stage:
@@ -168,7 +177,7 @@ class Study:
 
     def _notes(self) -> list[str]:
         notes, kind = [], self.recipe.quantization.type
-        if not self._known:
+        if not self.share.known:
             notes.append(
                 f"unknown optimizer state: `train.optim: {self.settings.optimizer}` is not in the table, so the widest "
                 f"range is given. Known: {', '.join(KNOWN)}."
@@ -178,7 +187,7 @@ class Study:
                 "activations are by formula, because the model's code does not run without numbers "
                 f"({self._by_formula})"
             )
-        if self.recipe.quantization.bits < 16 and not self.weights.unpacked:
+        if self.recipe.quantization.bits < 16 and not self.weights.quantized:
             notes.append(
                 f"quantization {kind} names no module that it quantizes on this machine, so all weights are counted in "
                 f"{str(self.settings.dtype).removeprefix('torch.')}: less if it does quantize where it trains"
@@ -188,10 +197,11 @@ class Study:
                 f"quantization {kind} says {self.recipe.quantization.bits} bits a weight and nothing of its scales; up "
                 "to 1 bit more is assumed"
             )
-        if self.recipe.launch is not None:
+        if self.processes > 1:
+            notes.append(f"memory is that of the first of {self.processes} processes, the work that of all")
+        elif self.recipe.launch is not None and self.recipe.launch.processes is None:
             notes.append(
-                f"`launch: {self.recipe.launch.strategy}` is not planned: memory, updates and time are those of one "
-                "process"
+                "`launch.processes` is not set, and there are no accelerators here to count: one process is planned"
             )
         if self.rows is None:
             notes.append("rows were not read: every one is taken to be as long as `data.max_length` allows")
@@ -202,6 +212,13 @@ def _same_model(one: Study, other: Study) -> bool:
     """Whether two recipes hold the same model in memory."""
     parts = [(s.recipe.model, s.recipe.quantization, s.recipe.adapter, s.settings.dtype) for s in (one, other)]
     return parts[0] == parts[1] and one.settings.on_cpu == other.settings.on_cpu
+
+
+def _processes(recipe: Recipe) -> int:
+    """Return in how many processes the recipe runs, as far as that can be told here."""
+    from sftplug.launch.config import processes
+
+    return max(processes(recipe, recipe.launch), 1) if recipe.launch is not None else 1
 
 
 def _length(recipe: Recipe, rows: Rows | None) -> int:
@@ -216,11 +233,15 @@ def _length(recipe: Recipe, rows: Rows | None) -> int:
     return max(-(-(length or 2) // multiple) * multiple, 2)
 
 
-def _overhead(step: Step) -> Range:
-    """Return what a CPU's allocator holds back; little when large blocks are handed back to the system at once."""
+def _overhead(step: Step, checkpointing: bool) -> Range:
+    """Return what libraries take on a CPU, and what its allocator keeps of freed memory.
+
+    That is nothing where large blocks are handed back to the system at once.
+    """
     if "MALLOC_MMAP_THRESHOLD_" in os.environ:
-        return Range(0, 0)
-    return Range(0, round(_KEPT_BY_GLIBC * (step.activations.high + step.logits.high)))
+        return _LIBRARIES
+    kept = _KEPT_BY_GLIBC[checkpointing] * (step.activations.high + step.logits.high)
+    return _LIBRARIES + Range(0, _TOP + round(kept))
 
 
 def _shown(recipe: Recipe, settings: Settings, length: int) -> dict[str, Any]:

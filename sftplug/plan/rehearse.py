@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +54,7 @@ class Stage:
         self.settings = settings
         self._fake = FakeTensorMode()
         self._model: Any = model
-        self.rehearse = cache(self._rehearse)
+        self._pass = cache(self._run)
         unwrap: Any = getattr(model, "get_base_model", None)
         base: Any = unwrap() if callable(unwrap) else model
         self._base = base
@@ -75,12 +75,27 @@ class Stage:
         except ValueError as error:
             raise ModelError(f"the model cannot recompute its activations: {error}") from error
 
-    def _rehearse(self, batch: int, length: int, scored: int, *, accumulate: bool = False) -> Rehearsal:
+    def rehearse(self, batch: int, length: int, scored: int, *, accumulate: bool = False) -> Rehearsal:
         """Run `batch` rows of `length` tokens, of which `scored` positions a row have logits.
 
         A mask is counted, as a batch with padding has one. Where batches `accumulate`, gradients are there before.
         Raises what the model's code raises when it cannot run without numbers.
         """
+        positions = max(scored, 1)
+        there = self._gradients if accumulate else 0
+        if self.settings.on_cpu:
+            sections, _ = self._pass(batch, length, positions, accumulate)
+            return self._result(sections, there)
+        # TRL's fused head is not run but counted, so that one pass serves for all numbers of positions.
+        sections, before = self._pass(batch, length, 1, accumulate)
+        size, flops = self._fused_head(batch * positions)
+        head = [section.name for section in sections].index("norm") + 1
+        peak = max(sections[head].peak, before + size)
+        fused = replace(sections[head], peak=peak, flops=sections[head].flops + flops)
+        return self._result([*sections[:head], fused, *sections[head + 1 :]], there)
+
+    def _run(self, batch: int, length: int, positions: int, accumulate: bool) -> tuple[list[Section], int]:
+        """Return the sections of a pass, and the bytes from the last norm to where there are logits."""
         live = Live()
         with self._fake:
             for parameter in self._model.parameters():
@@ -90,9 +105,11 @@ class Stage:
             ids = torch.zeros(batch, length, dtype=torch.long)
             inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False}
             with live, _autocast(self.settings):
-                torch.autograd.backward(self._forward(inputs, scored, live))
+                loss = self._forward(inputs, positions, live)
+                before = live.grown
+                torch.autograd.backward(loss)
                 live.cut("end")
-        return self._result(live.sections, self._gradients if accumulate else 0)
+        return live.sections if self._layers is None else self._layers.everything(live.sections), before
 
     @property
     def whole(self) -> bool:
@@ -100,22 +117,19 @@ class Stage:
         return self._layers is None
 
     def _result(self, sections: list[Section], there: int) -> Rehearsal:
-        every = sections if self._layers is None else self._layers.everything(sections)
-        kept = sum(section.grown for section in every[: [section.name for section in every].index("norm") + 1])
-        return Rehearsal(highest(every) + there, kept, sum(section.flops for section in every))
+        names = [section.name for section in sections]
+        kept = sum(section.grown for section in sections[: names.index("norm") + 1])
+        return Rehearsal(highest(sections) + there, kept, sum(section.flops for section in sections))
 
-    def _forward(self, inputs: Mapping[str, Any], scored: int, live: Live) -> Tensor:
+    def _forward(self, inputs: Mapping[str, Any], positions: int, live: Live) -> Tensor:
         """Return the loss."""
-        batch, positions = inputs["input_ids"].shape[0], max(scored, 1)
-        on_cpu = self.settings.on_cpu
         handle = self._base.get_output_embeddings().register_forward_pre_hook(lambda *_: live.cut("norm"))
         try:
             with self._watched(live):
-                logits = self._hidden(inputs, positions if on_cpu else 1)
+                logits = self._hidden(inputs, positions)
         finally:
             handle.remove()
-        if not on_cpu:
-            live.spike(self._fused_head(batch * positions))
+        if not self.settings.on_cpu:
             return logits.float().sum()
         targets = torch.zeros(logits.shape[:-1], dtype=torch.long)
         losses = functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
@@ -142,14 +156,18 @@ class Stage:
         everything: Tensor = self._model(**inputs).logits
         return everything[:, -positions:]
 
-    def _fused_head(self, tokens: int) -> int:
-        """Return what TRL's fused head needs: a copy of the states, their gradient in 32 bits, a tile of logits."""
+    def _fused_head(self, tokens: int) -> tuple[int, float]:
+        """Return the bytes and operations of TRL's fused head.
+
+        Bytes: a copy of the states, their gradient in 32 bits, a tile of logits. Logits are computed twice.
+        """
         weight = self._base.get_output_embeddings().weight
         vocabulary, width = weight.shape
         size = (self.settings.autocast or self.settings.dtype).itemsize
         tile = min(tokens, _TILE[0]) * min(vocabulary, _TILE[1]) * size
         trained = vocabulary * width * 4 if weight.requires_grad else 0
-        return int(tokens * (width * (size + 4) + 7 * 4) + tile + trained)
+        products = 4 if weight.requires_grad else 3
+        return int(tokens * (width * (size + 4) + 7 * 4) + tile + trained), 2.0 * products * tokens * vocabulary * width
 
 
 def _materialize(model: nn.Module, skipped: frozenset[int]) -> None:

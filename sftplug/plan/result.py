@@ -39,13 +39,17 @@ class Memory:
     logits: Range
     """Logits, their loss, and the gradients of both, as far as they lie there together with the activations."""
     overhead: Range
-    """What the device's own libraries take; assumed."""
+    """What the device's own libraries take, assumed; on a CPU Python and its libraries, and what glibc keeps of freed
+    memory, measured."""
+    communication: Range
+    """Buffers of what several processes send each other; nothing where there is but one."""
 
     @property
     def total(self) -> Range:
         """Return the sum."""
         known = self.adapter + self.gradients
-        return self.base + Range(known, known) + self.optimizer + self.activations + self.logits + self.overhead
+        step = self.activations + self.logits + self.communication
+        return self.base + Range(known, known) + self.optimizer + step + self.overhead
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from sftplug.answers import peft_config
 from sftplug.blame import blaming
 from sftplug.components import Quantization
 from sftplug.errors import ModelError, SftplugError
-from sftplug.models import check_model, skeleton
+from sftplug.models import check_model, new_ids, skeleton
+from sftplug.vocabulary import grow, train_rows
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -36,20 +37,48 @@ class Trained:
 
 
 @dataclass(frozen=True, slots=True)
+class Held(Trained):
+    """A parameter as it is held in memory."""
+
+    in_base: bool
+    """Whether it is one of the base model's; else the adapter has brought it."""
+    trained: bool
+    layer: int | None
+    """Which decoder layer it is in; None for embeddings, last norm and head."""
+
+
+@dataclass(frozen=True, slots=True)
 class Weights:
     """The model as it is held in memory."""
 
-    base: int
-    """Bytes of the base model: weights, quantization constants, buffers; a tied head counts once."""
+    held: tuple[Held, ...]
+    """All parameters; a tied head counts once."""
+    buffers: int
+    """Bytes of what is no parameter."""
     constants: int
     """The most bytes of quantization constants that the backend does not count itself; 0 when it does."""
-    adapter: int
-    """Bytes of what the adapter adds."""
-    total: int
-    """Parameters in all; a 4-bit weight counts as one."""
-    trained: tuple[Trained, ...]
-    unpacked: int
-    """Bytes of the largest quantized weight when it is unpacked to be multiplied."""
+    quantized: bool
+    """Whether the backend quantizes any of them here."""
+
+    @property
+    def base(self) -> int:
+        """Return the bytes of the base model: weights, quantization constants, buffers."""
+        return sum(tensor.bytes for tensor in self.held if tensor.in_base) + self.buffers
+
+    @property
+    def adapter(self) -> int:
+        """Return the bytes of what the adapter adds."""
+        return sum(tensor.bytes for tensor in self.held if not tensor.in_base)
+
+    @property
+    def total(self) -> int:
+        """Return how many parameters there are; a 4-bit weight counts as one."""
+        return sum(tensor.count for tensor in self.held)
+
+    @property
+    def trained(self) -> tuple[Held, ...]:
+        """Return the parameters that are trained."""
+        return tuple(tensor for tensor in self.held if tensor.trained)
 
     @property
     def trainable(self) -> int:
@@ -63,47 +92,73 @@ class Weights:
 
 
 def count_weights(recipe: Recipe, settings: Settings) -> tuple[nn.Module, Weights]:
-    """Return the model without weights, the adapter in it, and what it takes.
+    """Return the model without weights, the adapter in it, and what it takes; quantized layers are stand-ins.
 
     Raises ModelError when the adapter does not fit the model, or cannot be put into one without weights.
     """
     problems = check_model(recipe)
     if problems:
         raise ModelError("the adapter does not fit the model:\n" + "\n".join(f"  {text}" for text in problems))
+    from sftplug.plan.products import stand_in
+
     model = _skeleton(recipe, settings)
     quantized = _quantized(recipe, settings, model)
     base = {id(parameter): quantized.get(name) for name, parameter in model.named_parameters()}
     constants = _constants(recipe, model, quantized)
     _keep_in_fp32(model, settings)
     adapted = _with_adapter(recipe, model)
-    sizes = {id(parameter): base.get(id(parameter)) or _bytes(parameter) for parameter in adapted.parameters()}
+    packed = {id(parameter) for parameter in adapted.parameters() if base.get(id(parameter)) is not None}
+    stand_in(adapted, packed, keeps_inputs=recipe.quantization.keeps_inputs)
     buffers = {id(buffer): _bytes(buffer) for buffer in model.buffers()}
-    in_base = sum(size for key, size in sizes.items() if key in base)
     tables = {id(weight) for weight in _embeddings(adapted)}
+    layers = _layers(model)
     return adapted, Weights(
-        base=in_base + sum(buffers.values()),
-        constants=constants,
-        adapter=sum(sizes.values()) - in_base,
-        total=sum(parameter.numel() for parameter in adapted.parameters()),
-        trained=tuple(
-            Trained(tuple(parameter.shape), _bytes(parameter), id(parameter) in tables)
+        held=tuple(
+            Held(
+                tuple(parameter.shape),
+                base.get(id(parameter)) or _bytes(parameter),
+                id(parameter) in tables,
+                in_base=id(parameter) in base,
+                trained=parameter.requires_grad,
+                layer=layers.get(id(parameter)),
+            )
             for parameter in adapted.parameters()
-            if parameter.requires_grad
         ),
-        unpacked=max((_bytes(p) for p in adapted.parameters() if base.get(id(p)) is not None), default=0),
+        buffers=sum(buffers.values()),
+        constants=constants,
+        quantized=bool(packed),
     )
+
+
+def _layers(model: Any) -> dict[int, int]:
+    """Return the ``id`` of each parameter -> the decoder layer it is in."""
+    from torch import nn
+
+    count = model.config.get_text_config().num_hidden_layers
+    stacks = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == count]
+    return {
+        id(parameter): index
+        for stack in stacks
+        for index, layer in enumerate(stack)
+        for parameter in layer.parameters()
+    }
 
 
 def _skeleton(recipe: Recipe, settings: Settings) -> Any:
     """Return the model on the meta device. FlashAttention need not be installed: it keeps as much as sdpa does."""
     attention = recipe.model.attn_implementation
     options = {"attn_implementation": "sdpa" if "flash" in attention else attention} if attention else {}
-    return skeleton(recipe, dtype=settings.dtype, **options)
+    model = skeleton(recipe, dtype=settings.dtype, **options)
+    if recipe.model.add_tokens:
+        grow(model, new_ids(recipe))
+    return model
 
 
 def _quantized(recipe: Recipe, settings: Settings, model: nn.Module) -> dict[str, int]:
     """Return the name of each quantized parameter -> its bytes."""
-    kind = recipe.quantization.type
+    kind, backend = recipe.quantization.type, type(recipe.quantization)
+    if backend.quantized is Quantization.quantized and "quantization_config" not in recipe.quantization.load_kwargs():
+        return {}
     try:
         names = recipe.quantization.quantized(_skeleton(recipe, settings))
     except SftplugError:
@@ -158,6 +213,8 @@ def _with_adapter(recipe: Recipe, model: Any) -> nn.Module:
     import torch
     from peft import get_peft_model
 
+    if recipe.model.add_tokens:
+        train_rows(config, model, new_ids(recipe))
     try:
         with torch.device("meta"):
             adapted: nn.Module = get_peft_model(model, config)

@@ -37,26 +37,28 @@ def rows_of(prepared: Prepared) -> Rows:
     return Rows(len(lengths), int(lengths.sum()), int(lengths.max(initial=1)), share)
 
 
-def work_of(settings: Settings, rows: Rows | None, longest: int, flops_per_token: float, device: Device) -> Work:
-    """Return what is computed in a run of one process whose longest row has `longest` tokens."""
-    per_update = settings.batch * settings.accumulation
-    updates = _updates(settings, rows)
-    tokens = None if updates is None else _tokens(settings, rows, updates, longest)
+def work_of(  # noqa: PLR0913 - what there is to know
+    settings: Settings, rows: Rows | None, longest: int, flops_per_token: float, device: Device, processes: int = 1
+) -> Work:
+    """Return what is computed in a run of so many processes whose longest row has `longest` tokens."""
+    per_update = settings.batch * settings.accumulation * processes
+    updates = _updates(settings, rows, processes)
+    tokens = None if updates is None else _tokens(settings, rows, updates * processes, longest)
     flops = tokens.high * flops_per_token if tokens is not None else None
     seconds = None
     if flops is not None and tokens is not None and device.flops is not None:
-        slow, fast = (share * device.flops for share in device.efficiency)
+        slow, fast = (share * device.flops * processes for share in device.efficiency)
         seconds = tokens.low * flops_per_token / fast, flops / slow
     return Work(rows.count if rows else None, per_update, updates, tokens, flops_per_token, flops, seconds)
 
 
-def _updates(settings: Settings, rows: Rows | None) -> int | None:
+def _updates(settings: Settings, rows: Rows | None, processes: int) -> int | None:
     """Return how many updates there are, as transformers' trainer counts them."""
     if settings.max_steps > 0:
         return settings.max_steps
     if rows is None:
         return None
-    batches = math.ceil(rows.count / settings.batch)
+    batches = math.ceil(math.ceil(rows.count / settings.batch) / processes)
     return math.ceil(settings.epochs * max(math.ceil(batches / settings.accumulation), 1))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -72,6 +73,18 @@ def says_how_many_bits(trial: Trial) -> None:
     )
 
 
+def says_whether_inputs_are_kept(trial: Trial) -> None:
+    """``keeps_inputs`` says whether a product holds on to its input where activations are checkpointed."""
+    if not trial.quantization.adaptable:
+        return
+    said, kept = trial.quantization.keeps_inputs, _keeps_input(trial.quantization)
+    demand(
+        said is kept,
+        f"keeps_inputs is {said}, and the input of a product is {'kept' if kept else 'not kept'}",
+        f"set `keeps_inputs = {kept}`, so that `sftplug plan` counts what checkpointing saves.",
+    )
+
+
 def trains_an_adapter_or_says_it_cannot(trial: Trial) -> None:
     """With LoRA on it the loss over the same rows falls; or ``adaptable`` says that no adapter can be trained."""
     if not trial.quantization.adaptable:
@@ -120,6 +133,7 @@ LAWS = (
     gives_the_same_arguments,
     loads,
     says_how_many_bits,
+    says_whether_inputs_are_kept,
     trains_an_adapter_or_says_it_cannot,
     reloads_to_the_same_logits,
     trains_whole_if_it_says_so,
@@ -145,14 +159,32 @@ def _wide_model(quantization: Quantization) -> Any:
 
 def _quantized(model: Any) -> Iterator[tuple[int, int]]:
     """Yield (bytes, weights) of every quantized linear layer, constants and all; of every linear one if none is."""
+    for module in _chosen(model):
+        tensors = [value for value in module.state_dict().values() if hasattr(value, "element_size")]
+        yield sum(map(_bytes_of, tensors)), module.in_features * module.out_features
+
+
+def _chosen(model: Any) -> list[Any]:
     from torch import nn
 
     layers = [module for module in model.model.layers.modules() if hasattr(module, "in_features")]
     plain = [module for module in layers if type(module) is nn.Linear and _is_plain(module.weight)]
-    chosen = [module for module in layers if module not in plain] or plain
-    for module in chosen:
-        tensors = [value for value in module.state_dict().values() if hasattr(value, "element_size")]
-        yield sum(map(_bytes_of, tensors)), module.in_features * module.out_features
+    return [module for module in layers if module not in plain] or plain
+
+
+def _keeps_input(quantization: Quantization) -> bool:
+    """Whether a quantized layer holds on to its input when nothing is saved for the backward pass."""
+    import torch
+
+    model = _wide_model(quantization).train()
+    module = _chosen(model)[0]
+    inputs = torch.ones(4, 8, module.in_features, dtype=model.dtype, requires_grad=True) * 1.0
+    storage = weakref.ref(inputs.untyped_storage())
+    nothing = torch.empty(0)
+    with torch.autograd.graph.saved_tensors_hooks(lambda _: nothing, lambda saved: saved):
+        result = module(inputs)
+    del inputs
+    return result.requires_grad and storage() is not None
 
 
 def _is_plain(weight: Any) -> bool:

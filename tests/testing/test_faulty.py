@@ -366,6 +366,12 @@ class Boastful(Whole):
     bits = 8
 
 
+class Hoarder(Whole):
+    """It says that inputs are kept, and they are not."""
+
+    keeps_inputs = True
+
+
 class Dead(Whole):
     """It makes infinite weights."""
 
@@ -419,6 +425,7 @@ class TrainsWhole(Frozen):
         (OneDictionary, "gives_the_same_arguments", "| make the dictionary in the method."),
         (Dead, "loads", "logits that are not finite | see that what is not quantized"),
         (Boastful, "says_how_many_bits", "bytes_per_parameter is 1.0000, and 7 modules hold 4.0000 bytes a weight"),
+        (Hoarder, "says_whether_inputs_are_kept", "the input of a product is not kept | set `keeps_inputs = False`"),
         (Frozen, "trains_an_adapter_or_says_it_cannot", "| override `adaptable` to return False"),
         (Dice, "reloads_to_the_same_logits", "| weights must be quantized the same each time they are loaded"),
         (TrainsWhole, "trains_whole_if_it_says_so", "| set `trainable` to False"),

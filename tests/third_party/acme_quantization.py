@@ -4,6 +4,7 @@ from sftplug import Quantization, hookimpl, require
 class Int8Attention(Quantization):
     type: str = "int8_attention"
     bits = 8
+    keeps_inputs = True
 
     def load_kwargs(self):
         config = require("transformers", needed_by=self.type).BitsAndBytesConfig

@@ -8,6 +8,7 @@ class MlpInt8(Quantization):
 
     type: Literal["mlp_int8"] = "mlp_int8"
     bits = 8
+    keeps_inputs = True
     keep: tuple[str, ...] = ("self_attn", "lm_head")
     """Modules that are not quantized."""
 
