@@ -7,12 +7,24 @@ CONSTRAINTS ?= -c constraints.txt
 # torch's threads and the test workers would fight over the cores.
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: quickstart test docs install install-dev lint types contracts tests clean
+# The oldest versions that pyproject.toml allows, for `make oldest`.
+OLDEST ?= .venv-oldest
+
+.PHONY: quickstart test oldest docs install install-dev lint types contracts tests clean
 
 quickstart: install
 	$(BIN)/sftplug train quickstart
 
 test: lint types contracts tests
+
+# Labels are the same to the byte on the oldest libraries that are supported, and a recipe trains there.
+oldest: $(OLDEST)/.installed
+	$(TEST_ENV) $(OLDEST)/bin/python -m pytest tests/test_golden.py tests/test_libraries.py tests/test_oldest.py
+
+$(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet -c constraints-oldest.txt --editable . pytest hypothesis
+	touch $@
 
 # Warnings are errors: a link to a page, a heading or a file that is not there fails the build.
 docs: $(VENV)/.installed-docs
@@ -31,7 +43,7 @@ $(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.installed-dev: $(BIN)/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable '.[dev,deepspeed]'
 	$(BIN)/sftplug schema --output recipes/recipe.schema.json
 	touch $@ $(VENV)/.installed
 
@@ -53,4 +65,4 @@ tests: install-dev
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2
 
 clean:
-	rm -rf $(VENV) build dist runs docs/_build
+	rm -rf $(VENV) $(OLDEST) build dist runs docs/_build

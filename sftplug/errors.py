@@ -3,7 +3,7 @@
 SftplugError
 ├── RecipeError            the recipe is wrong; carries every Problem at once
 ├── PluginError            a plugin cannot be found, imported or registered, or two clash
-├── MissingLibraryError    a component needs a library that is not installed
+├── MissingLibraryError    a library is not installed, or in a version that is not supported
 ├── DataError              a source that cannot be read, or rows that do not fit
 │   └── RowError           one row does not fit its format; names the field and the reason
 ├── TemplateError          a chat template that does not compile, or refuses a conversation
@@ -60,7 +60,7 @@ class PluginError(SftplugError):
 
 
 class MissingLibraryError(SftplugError):
-    """A component was used whose library is not installed."""
+    """A component was used whose library is not installed, or one is installed in a version that is not supported."""
 
 
 class DataError(SftplugError):

@@ -1,11 +1,52 @@
-"""Import an optional library at the moment it is needed, or say by name what is missing and how to get it."""
+"""The libraries beneath: the versions that are supported, and an optional one imported at the moment it is needed."""
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from functools import cache
+from importlib.metadata import PackageNotFoundError, requires, version
 from types import ModuleType
 
 from sftplug.errors import MissingLibraryError
+
+_DECISIVE = ("torch", "trl", "transformers", "peft", "datasets", "accelerate", "bitsandbytes")
+"""What labels and training depend on; the others say themselves when something is not there."""
+
+
+@cache
+def refuse_unsupported() -> None:
+    """Raise MissingLibraryError when a library that decides what is trained has a version that is not supported.
+
+    The ranges are those that sftplug was packaged with; nothing is imported.
+    """
+    if wrong := list(_unsupported()):
+        raise MissingLibraryError("\n".join(wrong))
+
+
+def _unsupported() -> Iterator[str]:
+    from packaging.requirements import Requirement
+
+    for line in requires("sftplug") or ():
+        if not line.startswith(_DECISIVE):
+            continue
+        required = Requirement(line)
+        applies = required.marker is None or required.marker.evaluate({"extra": ""})
+        found = _version(required.name) if applies else None
+        if found is not None and not required.specifier.contains(found, prereleases=True):
+            known = f"{required.name}{_lowest_first(str(required.specifier))}"
+            yield f"{required.name} {found} is installed, and sftplug supports {known}. Run: pip install '{known}'"
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None  # whoever needs it says so
+
+
+def _lowest_first(specifier: str) -> str:
+    return ",".join(sorted(specifier.split(","), reverse=True))
 
 
 def require(module: str, needed_by: str, install: str | None = None) -> ModuleType:

@@ -250,12 +250,6 @@ class GoOn(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Set the counts, which the trainer has just set to zero."""
-        before, now = self._checkpoint.progress.get("processes", 1), world_size()
-        if before != now:
-            raise RunError(
-                f"{self._checkpoint.path} was written by {before} processes, and {now} would go on: with other batches "
-                "and other random numbers, it would be another run."
-            )
         progress = read_progress(self._checkpoint.path, args.process_index)
         self._trainer.go_on(progress)
         # Whoever stopped the run there may not say so again.

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 import time
 import traceback
-from typing import Any
+from typing import Any, NoReturn
 
 from sftplug.redact import without_secrets
 
@@ -101,3 +102,16 @@ def report_failure(error: BaseException, exit_code: int, *, refusal: bool) -> No
     with open(place, "w", encoding="utf-8") as file:  # noqa: PTH123 - a file of the launcher's
         told = {"message": {"message": f"{type(error).__name__}: {error}", "extraInfo": extra}}
         json.dump(without_secrets(told), file)
+
+
+def end(exit_code: int) -> NoReturn:
+    """End this process, which has failed.
+
+    One of several ends at once: while Python tidies up, the others would notice that its connections are closed, end
+    first, and be taken for the cause.
+    """
+    if world_size() > 1 and os.environ.get(ERROR_FILE):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(exit_code)
+    sys.exit(exit_code)

@@ -43,6 +43,8 @@ class SftplugTrainer(SFTTrainer):  # type: ignore[misc]
     """Runs while the trainer trains; a checkpoint holds what it says."""
     in_force = ""
     """How the work is shared by processes, as found in the model when training begins."""
+    strategy = ""
+    """What shares the work, in one word; a checkpoint holds it."""
     keep: int | None = None
     """How many checkpoints are kept; the trainer itself would delete an old one before the new one is whole."""
     while_saving: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -351,6 +353,7 @@ class SftplugTrainer(SFTTrainer):  # type: ignore[misc]
         """Return what the trainer counts and sums up between two logs, and does not save itself."""
         return {
             "processes": self.accelerator.num_processes,
+            "strategy": self.strategy,
             "seconds": self.clock.seconds,
             "tokens": self._total_train_tokens,
             "loss": float(self._tr_loss),

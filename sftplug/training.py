@@ -13,7 +13,14 @@ from sftplug.answers import label, load_kwargs, loss_metrics, peft_config, train
 from sftplug.blame import fault
 from sftplug.card import write_card
 from sftplug.errors import ModelError, PluginError, TrainingError
-from sftplug.launch import InForce, sharding, strategy_fields, write_config
+from sftplug.launch import (
+    InForce,
+    refuse_other_processes,
+    sharding,
+    split_beneath_adapter,
+    strategy_fields,
+    write_config,
+)
 from sftplug.models import base_model_path, check_positions, load_model, new_ids
 from sftplug.probe import check_isolation
 from sftplug.processes import is_launched, is_main
@@ -60,6 +67,7 @@ def train(loaded: LoadedRecipe, prepared: Prepared, attempt: Attempt | None = No
     if attempt is None:
         with begin(loaded) as attempt:
             return train(loaded, prepared, attempt)
+    refuse_other_processes(loaded.recipe, attempt.checkpoint)
     quiet_libraries()
     attempt.record_rows(prepared)
     check_positions(loaded.recipe, prepared.longest)
@@ -71,6 +79,7 @@ def train(loaded: LoadedRecipe, prepared: Prepared, attempt: Attempt | None = No
     size = measure(trainer.model)  # while it is whole: several processes may split it
     if layout(loaded.recipe) in ("rows", "flat"):
         check_isolation(trainer.model)
+    split_beneath_adapter(loaded.recipe, trainer)
     # From here on a signal ends the run after a checkpoint, and a run begun before goes on from its last one.
     with watched(loaded.recipe, trainer, attempt):
         loaded.call("sftplug_trainer_created", trainer=trainer)

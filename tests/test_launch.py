@@ -2,26 +2,30 @@
 
 import importlib.util
 import json
-import os
 import re
+import shutil
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from conftest import TINY, rows, train_file, write_rows
+from run.children import start
+from several import train_all
 from typer.testing import CliRunner
 
 from sftplug.cli import app
-from sftplug.errors import RecipeError
-from sftplug.launch import launch_problems
+from sftplug.errors import RecipeError, RunError
+from sftplug.launch import launch_problems, refuse_other_processes
 from sftplug.recipe import load_recipe
 from sftplug.recipe.load import recipes_folder
+from sftplug.run import Checkpoint
 
-HAS_DEEPSPEED = importlib.util.find_spec("deepspeed") is not None
-needs_deepspeed = pytest.mark.skipif(not HAS_DEEPSPEED, reason="DeepSpeed is not installed: sftplug[deepspeed]")
+HAS_DEEPSPEED = importlib.util.find_spec("deepspeed") is not None and shutil.which("c++") is not None
+needs_deepspeed = pytest.mark.skipif(
+    not HAS_DEEPSPEED, reason="needs sftplug[deepspeed], and a C++ compiler for the part that DeepSpeed builds"
+)
 
 # --- what is refused --------------------------------------------------------------------------------------------------
 
@@ -36,12 +40,15 @@ REFUSED = {
         {"launch": {"processes": 2}, "train": {"fsdp": "full_shard"}},
         "`train.fsdp` decides the same: leave one",
     ),
-    "fsdp2, nf4": ({"launch": {"strategy": "fsdp2", "processes": 2}, **NF4}, "only if quantization.storage_dtype eq"),
+    "fsdp2, nf4": (
+        {"launch": {"strategy": "fsdp2", "processes": 2}, **NF4},
+        "fsdp2 splits nf4 weights only if quantization.storage_dtype (uint8) equals quantization.compute_dtype "
+        "(bfloat16). Set both to bfloat16, or use ddp or zero2.",
+    ),
     "fsdp2, int8": (
         {"launch": {"strategy": "fsdp2", "processes": 2}, **NF4, "quantization": "int8"},
         "fsdp2 cannot split int8 weights, whose scales lie beside them. Use ddp or zero2.",
     ),
-    "fsdp2, lora": ({"launch": {"strategy": "fsdp2", "processes": 2}, "adapter": "lora"}, "on CPUs, fsdp2 splits the"),
     "fsdp2, resume": ({"launch": {"strategy": "fsdp2", "processes": 2}}, "Set `train.save_only_model: true` or"),
     "zero3, nf4": ({"launch": {"strategy": "zero3", "processes": 2}, **NF4}, "zero3 splits weights between processes"),
 }
@@ -51,6 +58,31 @@ REFUSED = {
 def test_what_cannot_work_is_refused_before_a_process_is_started(sections, said, recipe_file):
     problems = launch_problems(load_recipe(str(recipe_file(**sections))).recipe)
     assert [problem for problem in problems if said in problem], problems
+
+
+TRAINABLE = {
+    "fsdp2, lora": {"adapter": "lora"},
+    "fsdp2, nf4 in the type computed in": {
+        "adapter": "lora",
+        "quantization": {"nf4": {"compute_dtype": "bfloat16", "storage_dtype": "bfloat16"}},
+    },
+}
+
+
+@pytest.mark.parametrize("gpus", [0, 2])
+@pytest.mark.parametrize("sections", TRAINABLE.values(), ids=TRAINABLE)
+def test_fsdp2_takes_adapters_on_cpus_and_gpus(sections, gpus, recipe_file, monkeypatch):
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: gpus > 0)
+    monkeypatch.setattr("torch.accelerator.device_count", lambda: gpus)
+    launch = {"strategy": "fsdp2", "processes": 2}
+    assert launch_problems(load_recipe(str(recipe_file(launch=launch, **sections))).recipe) == []
+
+
+def test_fsdp2_on_cpus_needs_a_transformers_that_does_it(recipe_file, monkeypatch):
+    monkeypatch.setattr("sftplug.launch.check.version", lambda name: "5.18.0")
+    launch = {"strategy": "fsdp2", "processes": 2}
+    (problem,) = launch_problems(load_recipe(str(recipe_file(launch=launch, adapter="lora"))).recipe)
+    assert problem.endswith("fsdp2 is done by transformers, from 5.19 on; this is 5.18.0. Use ddp.")
 
 
 def test_more_processes_than_gpus_are_refused(recipe_file, monkeypatch):
@@ -71,6 +103,24 @@ def test_more_processes_than_were_started_are_refused(recipe_file, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     (problem,) = launch_problems(load_recipe(str(recipe_file(launch={"processes": 3}))).recipe)
     assert problem == "launch.processes: the recipe says 3, and the launcher has started 2."
+
+
+OTHERS = {
+    "count": ({"processes": 4, "strategy": "ddp"}, "4 processes (ddp), and 2 processes (ddp)", "ddp,processes=4"),
+    "strategy": ({"processes": 2, "strategy": "zero2"}, "2 processes (zero2), and 2 processes (ddp)", "zero2,proc"),
+    "alone": ({"processes": 1, "strategy": "none"}, "1 process, and 2 processes (ddp)", "no --launch"),
+}
+
+
+@pytest.mark.parametrize(("progress", "said", "how"), OTHERS.values(), ids=OTHERS)
+def test_other_processes_than_wrote_a_checkpoint_do_not_go_on(progress, said, how, recipe_file, monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    recipe = load_recipe(str(recipe_file())).recipe
+    with pytest.raises(RunError, match=re.escape(f"checkpoint-3 was written by {said} would go on")) as refused:
+        refuse_other_processes(recipe, Checkpoint(Path("checkpoint-3"), 3, progress))
+    assert f"Go on with {'' if how == 'no --launch' else '--launch '}{how}" in str(refused.value)
+    refuse_other_processes(recipe, Checkpoint(Path("checkpoint-3"), 3, {"processes": 2, "strategy": "ddp"}))
 
 
 def test_check_says_so_and_train_starts_nothing(recipe_file):
@@ -98,7 +148,7 @@ def test_examples_are_shell_scripts():
 # --- what runs --------------------------------------------------------------------------------------------------------
 
 ONCE = '''
-"""Send this process a signal after a step, once."""
+"""Stop this process after a step, once."""
 import os
 from pathlib import Path
 from typing import Literal
@@ -107,33 +157,35 @@ import sftplug
 
 
 class Once(sftplug.Callback):
-    """Send a signal to one of the processes."""
+    """Send a signal to one of the processes, or raise an error in it."""
 
     type: Literal["once"] = "once"
-    signal: int
-    """Its number."""
-    step: int
-    """After which step."""
+    after: dict[str, int]
+    """Step -> number of the signal; 0 for an error."""
 
     def trainer_callback(self):
         from transformers import TrainerCallback
 
-        number, step, mark = self.signal, self.step, Path(__file__).with_suffix(".mark")
+        after = self.after
 
-        class Sender(TrainerCallback):
+        class Stopper(TrainerCallback):
             def on_step_end(self, args, state, control, **kwargs):
-                if state.global_step == step and os.environ.get("RANK") == "1" and not mark.exists():
+                step = str(state.global_step)
+                mark = Path(f"{args.output_dir}.{step}")
+                if step in after and os.environ.get("RANK") == "1" and not mark.exists():
                     mark.touch()
-                    os.kill(os.getpid(), number)
+                    if not after[step]:
+                        raise ValueError(f"no luck after step {step}")
+                    os.kill(os.getpid(), after[step])
 
-        return Sender()
+        return Stopper()
 
 
 @sftplug.hookimpl
 def sftplug_callbacks():
     return [Once]
 '''
-EXACT = {"nf4": {"compute_dtype": "float32"}}
+EXACT = {"nf4": {"compute_dtype": "float32", "storage_dtype": "float32"}}
 WEIGHTED = ["assistant", {"type": "regex", "pattern": "It is", "weight": 0.25}]
 JOBS = {
     # 27 rows in batches of 8: the last batch of an epoch has rows for one of the two processes only.
@@ -146,17 +198,22 @@ JOBS = {
     "lora_nf4": {"adapter": "lora", "quantization": EXACT},
     "weights": {"masking": WEIGHTED},
 }
+STOP = {"plugins": "./once.py", "callbacks": {"once": {"after": {"3": 15}}}}
 RUNS = {
     "full_ddp": {"launch": "ddp"},
     "lora_packed_ddp": {"launch": {"processes": 2}},
     "lora_nf4_ddp": {"launch": "ddp"},
     "weights_ddp": {},
     "full_fsdp2": {"launch": "fsdp2"},
-    "full_stopped": {"plugins": "./once.py", "callbacks": {"once": {"signal": 15, "step": 3}}},
+    "lora_packed_fsdp2": {"launch": "fsdp2"},
+    "lora_nf4_fsdp2": {"launch": "fsdp2"},
 }
-SILENT = {"lora_packed_fsdp2": {"launch": "fsdp2"}, "full_misled": {"train": {"fsdp": "full_shard"}}}
-"""What the libraries would train otherwise than asked, and say nothing."""
 ZERO = {"full_zero2": "zero2", "full_zero3": "zero3", "lora_packed_zero3": "zero3", "lora_nf4_zero2": "zero2"}
+MISLED = {"train": {"fsdp": "full_shard"}}
+"""What the libraries would train otherwise than asked, and say nothing."""
+STOPPED = ["full_ddp", "lora_nf4_fsdp2"]
+STOPPED_ZERO = ["full_zero3", "lora_nf4_zero2"]
+"""What is stopped after its third step, and goes on; these are runs of `RUNS` and `ZERO` too."""
 
 
 def recipe(folder, name, *layers):
@@ -198,16 +255,17 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def two(folder):
-    """Train every job in two processes that torchrun has started, one after the other; return what each said."""
-    goes_on = {"full_goes_on": {**RUNS["full_stopped"], "output": str(folder / "full_stopped")}}
-    zero = {name: {"launch": strategy} for name, strategy in ZERO.items()} if HAS_DEEPSPEED else {}
-    runs = RUNS | goes_on | SILENT | zero
+    """Train every job in two processes, one after the other; return what each said."""
+    runs = {**RUNS, **({name: {"launch": strategy} for name, strategy in ZERO.items()} if HAS_DEEPSPEED else {})}
+    stopped = [*STOPPED, *(STOPPED_ZERO if HAS_DEEPSPEED else [])]
     files = [recipe(folder, name, JOBS[job_of(name)], sections) for name, sections in runs.items()]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    driver = str(Path(__file__).with_name("several.py"))
-    done = subprocess.run([*command, driver, *map(str, files)], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return {file.stem: [json.loads(file.with_suffix(f".{rank}.json").read_text()) for rank in (0, 1)] for file in files}
+    files.append(recipe(folder, "full_misled", MISLED))
+    files.append(recipe(folder, "weights_ddp_left", JOBS["weights"], STOP))
+    for name in stopped:
+        job, output = JOBS[job_of(name)], {"output": str(folder / f"{name}_stopped")}
+        files.append(recipe(folder, f"{name}_stopped", job, runs[name], STOP))
+        files.append(recipe(folder, f"{name}_goes_on", job, runs[name], STOP, output))
+    return train_all(files, free_port())
 
 
 @pytest.fixture(scope="module")
@@ -226,17 +284,18 @@ def one(folder):
     return train
 
 
+FSDP2 = [name for name in RUNS if "fsdp2" in name]
+ZERO_PARAMS = [pytest.param(name, marks=needs_deepspeed) for name in ZERO]
+
+
 def measured(output):
     """Return (loss, tokens so far) of every step."""
     lines = map(json.loads, (output / "metrics.jsonl").read_text().splitlines())
     return [(line["loss"], line["num_tokens"]) for line in lines if "loss" in line]
 
 
-SAME = ["full_ddp", "lora_packed_ddp", "lora_nf4_ddp", "weights_ddp", "full_fsdp2"]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*SAME, *(pytest.param(name, marks=needs_deepspeed) for name in ZERO)])
+@pytest.mark.parametrize("name", [*RUNS, *ZERO_PARAMS])
 def test_two_processes_train_what_one_would_with_the_same_global_batch(name, two, one, folder):
     result, alone = one(job_of(name))
     steps = measured(folder / name)
@@ -248,7 +307,7 @@ def test_two_processes_train_what_one_would_with_the_same_global_batch(name, two
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["full_fsdp2", *(pytest.param(name, marks=needs_deepspeed) for name in ZERO)])
+@pytest.mark.parametrize("name", [*FSDP2, *ZERO_PARAMS])
 def test_weights_that_were_split_are_saved_whole(name, two, one, folder):
     from safetensors.torch import load_file
 
@@ -264,66 +323,92 @@ def test_weights_that_were_split_are_saved_whole(name, two, one, folder):
 def test_what_would_silently_be_something_else_is_not_trained(two, folder):
     for said in two["full_misled"]:
         assert said["error"] == "asked for fsdp in 2 processes, and ddp in 2 would run. Nothing was trained."
-    for said in two["lora_packed_fsdp2"]:
-        assert said["error"] == "asked for fsdp2 in 2 processes, and none in 2 would run. Nothing was trained."
-    for name in SILENT:
-        assert not (folder / name / "metrics.jsonl").exists()
-        assert json.loads((folder / name / "run.json").read_text())["state"] == "failed"
+    assert not (folder / "full_misled" / "metrics.jsonl").exists()
+    assert json.loads((folder / "full_misled" / "run.json").read_text())["state"] == "failed"
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_process_stops_all_after_a_checkpoint_and_the_run_goes_on(two, folder):
-    output = folder / "full_stopped"
-    for said in two["full_stopped"]:
-        assert said["exit_code"] == 143
+@pytest.mark.parametrize("name", [*STOPPED, *(pytest.param(name, marks=needs_deepspeed) for name in STOPPED_ZERO)])
+def test_a_signal_to_one_process_stops_all_after_a_checkpoint_and_the_run_goes_on(name, two, folder):
+    output = folder / f"{name}_stopped"
+    for said in two[f"{name}_stopped"]:
+        assert said.get("exit_code") == 143, said
         assert f"interrupted by SIGTERM: checkpoint-3 is saved in {output}" in said["error"]
-    assert two["full_goes_on"][0] == two["full_ddp"][0]
+    assert two[f"{name}_goes_on"] == two[name]
+    assert measured(output) == measured(folder / name)
+    weights = "adapter_model.safetensors" if "lora" in name else "model.safetensors"
+    assert (output / weights).read_bytes() == (folder / name / weights).read_bytes()
+
+
+@pytest.mark.slow
+def test_another_number_of_processes_does_not_go_on(two, folder):
+    left = folder / "weights_ddp_left"
+    with pytest.raises(RunError, match="checkpoint-3 was written by 2 processes \\(ddp\\), and 1 process would go on"):
+        train_file(left.with_suffix(".yaml"), overwrite=False)
+    assert (left / "checkpoint-3" / "sealed.json").is_file()
+
+
+# --- as a user does it ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_what_ends_one_process_ends_all_by_name_and_two_nodes_go_on_bit_by_bit(two, folder, tmp_path):
+    # With nothing in it yet: two processes build the model and prepare the rows once.
+    cache, output = tmp_path / "cache", folder / "ended"
+    ends = {"plugins": "./once.py", "callbacks": {"once": {"after": {"3": 0, "5": 9}}}}
+    file = recipe(folder, "ended", ends, {"train": {"save_strategy": "steps", "save_steps": 2}})
+
+    def train(launch, node=""):
+        return launched(file, launch, tmp_path / f"log{node}", SFTPLUG_CACHE=str(cache), SLURM_NODEID=str(node))
+
+    # An error in one process: its rank and traceback, once.
+    said, reason = failed_in(output, *train(f"ddp,processes=2,main_process_port={free_port()}"))
+    assert said.count("ddp, 2 processes on cpu over gloo; 4 rows x 2 processes = 8 rows a step") == 1
+    assert said.count("Traceback (most recent call last)") == said.count("ValueError: no luck after step 3") == 1, said
+    assert re.search(r"^rank 1 \(process \d+ on .+\) failed:\nTraceback", said, re.MULTILINE), said
+    assert reason.startswith("rank 1 (process ")
+    assert len(list((cache / "prepared").glob("*/contents.json"))) == 1
+    config = yaml.safe_load((output / "accelerate.yaml").read_text())
+    assert (config["num_processes"], config["num_machines"]) == (2, 1)
+
+    # One process would be another run.
+    refused = CliRunner().invoke(app, ["train", str(file)])
+    assert "an unfinished run of another recipe:\n  launch.strategy: 'ddp' ->" in str(refused.exception)
+
+    # A process that is killed.
+    said, reason = failed_in(output, *train(f"ddp,processes=2,main_process_port={free_port()}"))
+    assert "resuming from step 2" in said
+    assert re.search(r"^rank 1 \(process \d+\) was killed by SIGKILL\.", said, re.MULTILINE), said
+    assert said.count("step 4/8") == 1
+    assert "Traceback" not in said
+    assert reason.startswith("rank 1 (process ")
+
+    # The second node says nothing of the run: the main process speaks for all.
+    nodes = f"ddp,processes=2,nodes=2,main_process_ip=127.0.0.1,main_process_port={free_port()}"
+    started = [train(nodes, node) for node in (0, 1)]
+    for process, log in started:
+        process.join(timeout=120)
+        assert process.exitcode == 0, log.read_text()
+    assert "resuming from step 4" in started[0][1].read_text()
+    assert "step 8/8" in started[0][1].read_text()
+    assert "step " not in started[1][1].read_text()
     assert measured(output) == measured(folder / "full_ddp")
     weights = "model.safetensors"
     assert (output / weights).read_bytes() == (folder / "full_ddp" / weights).read_bytes()
 
 
-# --- as a user does it ------------------------------------------------------------------------------------------------
+def launched(file, launch, log, **environment):
+    """Start ``sftplug train --launch``, its libraries imported already; return the process, and where it speaks."""
+    return start(["train", file, "--launch", launch], log, {"OMP_NUM_THREADS": "1", **environment}), log
 
-SFTPLUG = [sys.executable, "-m", "sftplug"]
 
-
-@pytest.mark.slow
-def test_a_killed_process_ends_the_run_by_name_and_two_nodes_go_on_bit_by_bit(two, folder, tmp_path, monkeypatch):
-    # With nothing in it yet: two processes build the model and prepare the rows once.
-    monkeypatch.setenv("SFTPLUG_CACHE", str(cache := tmp_path / "cache"))
-    killed = {"plugins": "./once.py", "callbacks": {"once": {"signal": 9, "step": 5}}}
-    saving = {"train": {"save_strategy": "steps", "save_steps": 2}}
-    (folder / "once.mark").unlink()
-    command = [*SFTPLUG, "train", str(recipe(folder, "killed", killed, saving)), "--launch"]
-    done = subprocess.run([*command, f"ddp,processes=2,main_process_port={free_port()}"], **PIPES)
-    assert done.returncode == 1
-    assert re.search(r"^rank 1 \(process \d+\) was killed by SIGKILL\.", done.stderr, re.MULTILINE), done.stderr
-    assert done.stdout.count("ddp, 2 processes on cpu over gloo; 4 rows x 2 processes = 8 rows a step") == 1
-    assert done.stdout.count("step 4/8") == 1
-    assert len(list((cache / "prepared").glob("*/contents.json"))) == 1
-    record = json.loads((folder / "killed" / "run.json").read_text())
+def failed_in(output, process, log):
+    """Wait for a run that fails; return what was said, and what the record says."""
+    process.join(timeout=120)
+    assert process.exitcode == 1
+    record = json.loads((output / "run.json").read_text())
     assert record["state"] == "failed"
-    assert record["reason"].startswith("rank 1 (process ")
-    config = yaml.safe_load((folder / "killed" / "accelerate.yaml").read_text())
-    assert (config["num_processes"], config["num_machines"]) == (2, 1)
-
-    # The second node says nothing: the main process speaks for all.
-    nodes = f"ddp,processes=2,nodes=2,main_process_ip=127.0.0.1,main_process_port={free_port()}"
-    started = [
-        subprocess.Popen([*command, nodes], env={**os.environ, "SLURM_NODEID": str(node)}, stdout=-1, stderr=-1)
-        for node in (0, 1)
-    ]
-    said = [process.communicate(timeout=120) for process in started]
-    assert [process.returncode for process in started] == [0, 0], said
-    assert b"resuming from step 4" in said[0][1]
-    assert said[1][0] == b""
-    assert measured(folder / "killed") == measured(folder / "full_ddp")
-    weights = "model.safetensors"
-    assert (folder / "killed" / weights).read_bytes() == (folder / "full_ddp" / weights).read_bytes()
-
-
-PIPES = {"capture_output": True, "text": True, "timeout": 120}
+    return log.read_text(), record["reason"]
 
 
 def free_port():

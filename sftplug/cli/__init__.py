@@ -24,7 +24,7 @@ from sftplug.cli.report import report
 from sftplug.cli.schema import schema
 from sftplug.cli.train import train
 from sftplug.errors import MaskError, SftplugError
-from sftplug.processes import is_main, report_failure, world_size
+from sftplug.processes import end, is_main, report_failure, world_size
 from sftplug.redact import redact, redact_logs
 
 app = typer.Typer(
@@ -69,7 +69,7 @@ def main() -> None:
         report_failure(error, error.exit_code, refusal=True)
         if is_main():
             _show(error, verbose)
-        sys.exit(error.exit_code)
+        end(error.exit_code)
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
         sys.exit(130)
@@ -82,7 +82,7 @@ def main() -> None:
             name = type(error).__name__
             said = redact("\n".join([f"sftplug failed: {name}: {error}", *getattr(error, "__notes__", ())]))
             typer.echo(f"{said}\nRun the command again with -v for the traceback.", err=True)
-        sys.exit(1)
+        end(1)
 
 
 def _show(error: SftplugError, verbose: bool) -> None:

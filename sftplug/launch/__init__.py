@@ -3,15 +3,16 @@
 from sftplug.launch.check import launch_problems
 from sftplug.launch.config import write_config
 from sftplug.launch.force import InForce
+from sftplug.launch.resume import refuse_other_processes
 from sftplug.launch.start import start
-from sftplug.launch.strategy import sharding, strategy_fields
+from sftplug.launch.strategy import sharding, split_beneath_adapter, strategy_fields
 
 __all__ = [
     "InForce",
-    "accelerate_config",
-    "join",
     "launch_problems",
+    "refuse_other_processes",
     "sharding",
+    "split_beneath_adapter",
     "start",
     "strategy_fields",
     "write_config",

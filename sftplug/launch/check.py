@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
+from importlib.metadata import version
 
+from packaging.version import Version
+
+from sftplug.components import Quantization
 from sftplug.launch.config import accelerators, node_rank, on_cpu, processes
 from sftplug.processes import is_launched, world_size
 from sftplug.recipe.model import LaunchSection, Recipe
+
+_SPLITS_ON_CPU = Version("5.19")
+"""The first transformers whose trainer takes a model that is split already, and keeps whole adapters equal."""
 
 
 def launch_problems(recipe: Recipe) -> list[str]:
@@ -59,31 +66,40 @@ def _owned(recipe: Recipe, launch: LaunchSection) -> Iterator[str]:
 def _fsdp(recipe: Recipe, launch: LaunchSection) -> Iterator[str]:
     if launch.strategy != "fsdp2":
         return
-    name = recipe.quantization.type
     if recipe.quantization.bits == 4:
-        yield (
-            f"strategy: fsdp2 splits {name} weights only if quantization.storage_dtype equals "
-            "quantization.compute_dtype, and the adapter is held in that type too; adapters are held in 32 bits here, "
-            "so that a resumed run goes on exactly. Use ddp or zero2."
-        )
+        yield from _fsdp_of_4_bits(recipe.quantization)
     elif recipe.quantization.bits < 16:
-        yield f"strategy: fsdp2 cannot split {name} weights, whose scales lie beside them. Use ddp or zero2."
-    elif on_cpu(recipe):
+        yield (
+            f"strategy: fsdp2 cannot split {recipe.quantization.type} weights, whose scales lie beside them. "
+            "Use ddp or zero2."
+        )
+    if on_cpu(recipe):
         yield from _fsdp_on_cpu(recipe)
 
 
-def _fsdp_on_cpu(recipe: Recipe) -> Iterator[str]:
-    if not recipe.adapter.trains_base:
+def _fsdp_of_4_bits(quantization: Quantization) -> Iterator[str]:
+    """FSDP gathers weights in the type that is computed in; packed ones must be held in it, or are left whole."""
+    storage, compute = (getattr(quantization, name, None) for name in ("storage_dtype", "compute_dtype"))
+    if storage is None or storage != compute:
         yield (
-            "strategy: on CPUs, fsdp2 splits the weights when they are loaded, and an adapter that is added later is "
-            "in no group: each process would train one of its own. Use ddp."
+            f"strategy: fsdp2 splits {quantization.type} weights only if quantization.storage_dtype ({storage}) equals "
+            f"quantization.compute_dtype ({compute}). Set both to {compute or 'bfloat16'}, or use ddp or zero2."
         )
-    if recipe.model.add_tokens:
-        yield "strategy: on CPUs, fsdp2 splits the weights when they are loaded, and no tokens can be added. Use ddp."
-    if recipe.train.get("save_strategy", "epoch") != "no" and not recipe.train.get("save_only_model"):
+
+
+def _fsdp_on_cpu(recipe: Recipe) -> Iterator[str]:
+    if Version(version("transformers")) < _SPLITS_ON_CPU:
         yield (
-            "strategy: on CPUs, fsdp2 cannot keep the optimizer in a checkpoint, so no run could be resumed. "
-            "Set `train.save_only_model: true` or `train.save_strategy: no`."
+            f"strategy: on CPUs, fsdp2 is done by transformers, from {_SPLITS_ON_CPU} on; this is "
+            f"{version('transformers')}. Use ddp."
+        )
+    if recipe.adapter.trains_base and recipe.model.add_tokens:
+        yield "strategy: on CPUs, fsdp2 splits the weights when they are loaded, and no tokens can be added. Use ddp."
+    saves = recipe.train.get("save_strategy", "epoch") != "no" and not recipe.train.get("save_only_model")
+    if recipe.adapter.trains_base and saves:
+        yield (
+            "strategy: on CPUs, fsdp2 cannot keep the optimizer of split weights in a checkpoint, so no run could be "
+            "resumed. Set `train.save_only_model: true` or `train.save_strategy: no`."
         )
 
 

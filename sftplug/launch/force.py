@@ -25,18 +25,19 @@ class InForce:
     def check(self) -> str:
         """Return the strategy, the processes and the batch. Raises TrainingError when it is not what was asked for."""
         trainer, wanted = self._trainer, asked(self._recipe)
-        found, count = strategy_of(trainer.model_wrapped), trainer.accelerator.num_processes
+        found, count = strategy_of(trainer.model_wrapped, _keeps_equal(trainer)), trainer.accelerator.num_processes
         if found == "dataparallel":
             raise TrainingError(
                 f"one process sees {trainer.args.n_gpu} GPUs and would share each batch between them. "
                 "Set `launch: ddp` for a process each, or CUDA_VISIBLE_DEVICES=0 for one GPU."
             )
         processes = self._recipe.launch.processes if self._recipe.launch else None
-        if count != world_size() or count != (processes or count) or not _agrees(wanted, found, count):
+        if count != world_size() or count != (processes or count) or not agrees(wanted, found, count):
             raise TrainingError(
                 f"asked for {wanted} in {processes or world_size()} processes, and {found} in {count} would run. "
                 "Nothing was trained."
             )
+        trainer.strategy = found
         return _said(found, count, trainer)
 
 
@@ -55,15 +56,23 @@ def _is_set(variable: str) -> bool:
     return os.environ.get(variable, "false").lower() in ("1", "true")
 
 
-def _agrees(wanted: str, found: str, count: int) -> bool:
+def agrees(wanted: str, found: str, count: int) -> bool:
     """Whether `found` is what was asked for; a single process needs no DDP, and DeepSpeed and FSDP come in kinds."""
     if wanted in ("zero", "fsdp"):
         return found.startswith(wanted)
     return found == wanted or (count == 1 and {found, wanted} <= {"ddp", "none"})
 
 
-def strategy_of(model: nn.Module) -> str:
-    """Return what shares the work: ``ddp``, ``fsdp2``, ``fsdp1``, ``zero0`` … ``zero3``, ``dataparallel``, ``none``."""
+def _keeps_equal(trainer: SftplugTrainer) -> bool:
+    """Whether the trainer gives all processes the same trained parameters where these are whole in each."""
+    return bool(getattr(trainer, "is_distributed_loading_by_transformers", False))
+
+
+def strategy_of(model: nn.Module, kept_equal: bool = False) -> str:
+    """Return what shares the work: ``ddp``, ``fsdp2``, ``fsdp1``, ``zero0`` … ``zero3``, ``dataparallel``, ``none``.
+
+    For ``fsdp2`` every parameter must be split; with `kept_equal`, those that are trained may be whole.
+    """
     import torch
     from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
     from torch.distributed.tensor import DTensor
@@ -76,8 +85,9 @@ def strategy_of(model: nn.Module) -> str:
         return f"zero{stage()}"
     if any(isinstance(module, FullyShardedDataParallel) for module in model.modules()):
         return "fsdp1"
-    sharded = all(isinstance(parameter, DTensor) for parameter in model.parameters() if parameter.requires_grad)
-    return "fsdp2" if sharded and any(isinstance(module, FSDPModule) for module in model.modules()) else "none"
+    whole = [parameter for parameter in model.parameters() if not isinstance(parameter, DTensor)]
+    split = not whole or (kept_equal and all(parameter.requires_grad for parameter in whole))
+    return "fsdp2" if split and any(isinstance(module, FSDPModule) for module in model.modules()) else "none"
 
 
 def _said(found: str, count: int, trainer: SftplugTrainer) -> str:

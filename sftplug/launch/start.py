@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
+import signal
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
@@ -100,7 +102,12 @@ def _extra(failure: Any) -> dict[str, Any]:
 
 
 def _when(failure: Any) -> float:
-    """Return when a process failed; one that was killed before any that lost it."""
+    """Return when a process failed; one that was killed before any that lost it.
+
+    The launcher ends the others with SIGTERM, and kills those that then take too long.
+    """
+    if failure.exitcode == -signal.SIGTERM:
+        return math.inf
     if failure.exitcode < 0:
-        return 0.0
+        return float(failure.timestamp) + 1 - float(os.environ[LAST_WORDS])
     return float(_extra(failure).get("time", failure.timestamp))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sftplug.launch.config import on_cpu
 from sftplug.processes import is_launched, world_size
 from sftplug.recipe.model import Recipe
+
+if TYPE_CHECKING:
+    from sftplug.trainer import SftplugTrainer
 
 
 def strategy_fields(recipe: Recipe) -> dict[str, Any]:
@@ -40,10 +43,41 @@ def sharding(recipe: Recipe) -> dict[str, Any]:
     """Return arguments of ``from_pretrained`` that split the weights between the processes.
 
     For FSDP2 on CPUs only: accelerate, which splits the loaded model elsewhere, would take DDP there without a word.
+    Not where an adapter is added later: see `split_beneath_adapter`.
     """
-    launch = recipe.launch
-    if launch is None or launch.strategy != "fsdp2" or not on_cpu(recipe) or world_size() == 1:
+    if not (_splits_itself(recipe) and recipe.adapter.trains_base):
         return {}
     from transformers import DistributedConfig
 
     return {"distributed_config": DistributedConfig(fsdp_size=world_size())}
+
+
+def split_beneath_adapter(recipe: Recipe, trainer: SftplugTrainer) -> None:
+    """Split the frozen weights between the processes once the adapter is there, for FSDP2 on CPUs.
+
+    Not when they are loaded: PEFT reads from whole weights how they are quantized. The adapter stays whole, and the
+    trainer keeps it the same in all processes.
+    """
+    if not _splits_itself(recipe) or recipe.adapter.trains_base:
+        return
+    from torch.distributed.fsdp import fully_shard
+    from transformers import DistributedConfig
+
+    model, base = trainer.model, _beneath_adapter(trainer.model)
+    trained = {parameter for parameter in model.parameters() if parameter.requires_grad}
+    for module in [module for module in base.modules() if type(module).__name__ in (base._no_split_modules or ())]:
+        fully_shard(module, ignored_params=trained)
+    fully_shard(model, ignored_params=trained)
+    # As after `sharding`: the trainer is not to wrap the model, and to keep the adapter equal.
+    base.config.distributed_config = DistributedConfig(fsdp_size=world_size())
+    trainer.is_distributed_loading_by_transformers = True
+
+
+def _beneath_adapter(model: Any) -> Any:
+    """Return the model beneath its adapter."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _splits_itself(recipe: Recipe) -> bool:
+    launch = recipe.launch
+    return launch is not None and launch.strategy == "fsdp2" and on_cpu(recipe) and world_size() > 1

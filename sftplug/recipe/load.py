@@ -14,6 +14,7 @@ from sftplug.answers import adaptable, complaints, train_options
 from sftplug.blame import describe, place_of, reason
 from sftplug.components import Adapter, DatasetSource
 from sftplug.errors import PluginError, Problem, RecipeError, did_you_mean
+from sftplug.libraries import refuse_unsupported
 from sftplug.plugins import DISABLE_VARIABLE, Plugins, load_plugins
 from sftplug.recipe.choices import expand, recipe_class
 from sftplug.recipe.merge import merge, read_override
@@ -80,8 +81,10 @@ def load_recipe(
     `overrides` are ``section.key=value``; `blocked` are names of plugins that must not be loaded; without `rows`, for
     a model that is trained already, sources may be gone. Raises RecipeError
     with every problem at once: a plugin that the recipe needs and that is broken, or a name of it that two components
-    claim, is one of them. Imports no heavy library.
+    claim, is one of them; and MissingLibraryError for libraries in versions that are not supported. Imports no heavy
+    library.
     """
+    refuse_unsupported()
     file = find_recipe(reference)
     layers = [*_read_extended(file, ()), *map(read_override, overrides)]
     # Which plugins a recipe names is known without them; what its other sections mean is not.
