@@ -18,7 +18,7 @@ from sftplug.cli.options import (
     read_recipe,
     shown,
 )
-from sftplug.errors import ModelError
+from sftplug.errors import ModelError, SftplugError
 from sftplug.processes import is_launched, is_main, leave
 from sftplug.recipe import LoadedRecipe
 
@@ -61,7 +61,12 @@ def _measure(loaded: LoadedRecipe) -> None:
     from sftplug.cli.evaluate import measure_replies
 
     if not is_launched():
-        measure_replies(loaded)
+        try:
+            measure_replies(loaded)
+        except SftplugError as error:
+            output = loaded.recipe.output
+            error.add_note(f"The run itself is over: its result is saved in {output}. `sftplug eval` measures it anew.")
+            raise
     elif is_main() and loaded.recipe.launch is None:
         typer.echo(f"`sftplug eval {loaded.recipe.output}` measures the replies, in one process.", err=True)
 

@@ -101,6 +101,20 @@ def test_the_recipe_s_metrics_are_measured_when_training_is_over_and_again_by_ev
     assert again == line
 
 
+def test_a_metric_that_cannot_score_costs_the_run_nothing(recipe_file, command, tmp_path):
+    file = recipe_file(adapter="lora", evaluation={"metrics": "json_equal", "max_new_tokens": 2})
+    result = command("train", file, "data.eval_fraction=0.25")
+    assert isinstance(result.exception, DataError)
+    assert re.match(
+        r"rows\.jsonl:\d+: the metric 'json_equal' cannot score this row: its reference is no JSON text: "
+        r"Expecting value: line 1 column 1 \(char 0\)\. Mend the row, or leave the metric out\.",
+        str(result.exception),
+    )
+    saved = f"The run itself is over: its result is saved in {tmp_path / 'out'}. `sftplug eval` measures it anew."
+    assert result.exception.__notes__ == [saved]
+    assert RunDirectory.open(tmp_path / "out").state().state == "finished"
+
+
 def test_replies_without_rows_to_answer_or_without_anything_before_them(recipe_file, command, lora_run, tmp_path):
     error = command("check", recipe_file(evaluation={"metrics": "exact_match"})).exception
     assert "evaluation.metrics: no rows are held out to answer: set `data.eval_fraction` or `data.eval`." in str(error)
