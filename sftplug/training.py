@@ -239,6 +239,8 @@ def training_arguments(recipe: Recipe) -> SFTConfig:
         "logging_nan_inf_filter": False,
         "disable_tqdm": True,
         "save_strategy": "epoch",
+        # What fits in training fits in evaluation; the loss of held-out rows is the same for each size of batch.
+        "per_device_eval_batch_size": recipe.train.get("per_device_train_batch_size", 8),
         "eval_strategy": "epoch" if recipe.data.eval or recipe.data.eval_fraction else "no",
         "bf16": not on_cpu and dtype == torch.bfloat16,
         "fp16": not on_cpu and dtype == torch.float16,
