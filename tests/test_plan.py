@@ -269,3 +269,17 @@ def test_shira_is_refused_because_it_draws_on_the_weights(recipe_file):
     result = runner.invoke(app, ["plan", str(recipe_file(adapter="shira")), "--device", "cpu", "--rows", "24"])
     assert isinstance(result.exception, ModelError)
     assert str(result.exception).startswith("adapter shira cannot be counted without the model's weights: ")
+
+
+NOT_COUNTED = {"boft", "frod", "shira", "unilora"}
+"""They compute with weights when they are made."""
+
+
+@pytest.mark.parametrize("name", ["boft", "hra", "lokr", "miss", "randlora", "road"])
+def test_adapters_that_are_read_from_a_library_are_exact_or_refused(recipe_file, name):
+    recipe = load_recipe(str(recipe_file(adapter=name))).recipe
+    if name in NOT_COUNTED:
+        with pytest.raises(ModelError, match=f"adapter {name} cannot be counted without the model's weights: "):
+            planned(recipe)
+    else:
+        check_exact(recipe)
