@@ -28,8 +28,8 @@ _GPU_OVERHEAD = Range(300 * 10**6, 900 * 10**6)
 _LIBRARIES = Range(500 * 10**6, 650 * 10**6)
 """Python and its libraries in a process that trains on a CPU, pages of their code included; measured."""
 _KEPT_BY_GLIBC = {False: 1.25, True: 3.5}
-"""What glibc keeps of freed memory on CPUs, as a share of the activations, without and with checkpointing: fitted to what
-was measured. Checkpointing frees and takes blocks of all sizes all the time, and the gaps add up."""
+"""What glibc keeps of freed memory on CPUs, as a share of the activations, without and with checkpointing: fitted to
+what was measured. Checkpointing frees and takes blocks of all sizes all the time, and the gaps add up."""
 _TOP = 64 * 2**20
 """What glibc keeps free at the end of its heap: ``M_TRIM_THRESHOLD``, at most twice ``DEFAULT_MMAP_THRESHOLD_MAX``."""
 
