@@ -130,6 +130,9 @@ class Masking(Component):
 
     selects: ClassVar[bool] = True
     """Whether it says by itself what is trained; False where it only weighs what another strategy selects."""
+    reads_weights: ClassVar[bool] = False
+    """Whether it reads the weights that rows give themselves, their messages and parts: `Conversation.weight`,
+    `Message.weight`. Rows that have some are refused where no strategy reads them."""
 
     @property
     def trains(self) -> frozenset[str]:

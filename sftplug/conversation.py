@@ -12,6 +12,11 @@ from typing import Any
 ROLES = ("system", "developer", "user", "assistant", "tool", "document")
 """The roles a format may write. ``document`` is plain text that no chat template renders."""
 
+GIVEN_TO_TEMPLATES = frozenset(
+    ("messages", "tools", "add_generation_prompt", "continue_final_message", "chat_template", "conversations")
+)
+"""Arguments of a chat template, and of what calls it, that no `template_kwargs` may set."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sftplug.answers import load_kwargs, model_complaints, peft_config
 from sftplug.blame import blaming
+from sftplug.data.store import cannot_keep
 from sftplug.errors import ModelError
 from sftplug.quiet import quiet_libraries, quiet_progress_bars
 from sftplug.remote_code import code_options
@@ -39,9 +40,9 @@ def base_model_path(recipe: Recipe) -> str:
 
 def cache_folder() -> Path:
     """Return where built models are kept: ``$SFTPLUG_CACHE``, else the user's cache folder."""
-    if "SFTPLUG_CACHE" in os.environ:
-        return Path(os.environ["SFTPLUG_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "sftplug"
+    if own := os.environ.get("SFTPLUG_CACHE"):  # an empty one is none, and not the working folder
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sftplug"
 
 
 def _built(builder: ModelBuilder) -> Path:
@@ -51,10 +52,13 @@ def _built(builder: ModelBuilder) -> Path:
 
         quiet_libraries()
         quiet_progress_bars()
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):  # of several processes, one builds it
-            if not folder.is_dir():
-                _build(builder, folder)
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{folder}.lock"):  # of several processes, one builds it
+                if not folder.is_dir():
+                    _build(builder, folder)
+        except OSError as error:
+            raise cannot_keep(folder.parent, "built models", error) from error
     return folder
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from sftplug.errors import SftplugError
 from sftplug.launch import launch_problems
@@ -33,6 +33,7 @@ def problems_before_rows(recipe: Recipe) -> list[str]:
     """Return a sentence for everything in `recipe` that cannot work whatever the rows are."""
     quiet_libraries()
     problems = [f"train.{name}: must be at least {least}, not {value}." for name, least, value in _too_small(recipe)]
+    problems += _problems_of_numbers(recipe.train)
     problems += launch_problems(recipe)
     if recipe.evaluation.metrics and not (recipe.data.eval or recipe.data.eval_fraction):
         problems.append("evaluation.metrics: no rows are held out to answer: set `data.eval_fraction` or `data.eval`.")
@@ -52,6 +53,17 @@ def _too_small(recipe: Recipe) -> Iterator[tuple[str, int, float]]:
         value = recipe.train.get(name)
         if isinstance(value, int | float) and value < least:
             yield name, least, value
+
+
+def _problems_of_numbers(train: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what the trainer would take otherwise than it is meant, or fail with when the weights are loaded."""
+    steps, epochs, seed = train.get("max_steps", -1), train.get("num_train_epochs", 3), train.get("seed", 42)
+    if steps == 0 or steps < -1:
+        yield f"train.max_steps: must be at least 1, or -1 to go by `train.num_train_epochs`, not {steps}."
+    if epochs <= 0 and steps <= 0:
+        yield f"train.num_train_epochs: must be more than 0, not {epochs}: nothing would be trained."
+    if seed >= 2**32:  # one below 0 draws no rows either
+        yield f"train.seed: must be at most 4294967295, not {seed}."
 
 
 def _problems_of_trainer(arguments: SFTConfig) -> Iterator[str]:

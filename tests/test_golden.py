@@ -88,7 +88,11 @@ def prepare_row(folder, format_, row, masking):
     (folder / "rows.jsonl").write_text(json.dumps(row) + "\n")
     recipe = {
         "model": {"build": {"type": "tiny", "pretrain_steps": 0, "layers": 1, "hidden_size": 32}},
-        "data": {"train": {"path": "rows.jsonl", "format": format_}, "on_empty": "drop"},
+        "data": {
+            "train": {"path": "rows.jsonl", "format": format_},
+            "on_empty": "drop",
+            "on_unread_column": "report",  # weights that most of these strategies do not read
+        },
         "chat_template": "chatml",
         "masking": masking,
     }

@@ -1,6 +1,7 @@
 """What hurts the users of other tools, one test a pain: none of it can happen here."""
 
 import json
+import re
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,12 +11,16 @@ from conftest import TINY, rows, write_rows
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
-from sftplug import DataError, ModelError
+from sftplug import DataError, MaskError, ModelError, RecipeError
 from sftplug.data.store import Store
 from sftplug.models import load_tokenizer
 from sftplug.recipe import load_recipe
 from sftplug_console.tables import show_ledger
 
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 USER, REPLY = {"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Hi."}
 
 
@@ -23,6 +28,19 @@ def decoded(ready, row=0, *, trained=False):
     example = ready.train[row]
     tokens = [label for label in example["labels"] if label != -100] if trained else example["input_ids"]
     return ready.tokenizer.decode(tokens)
+
+
+def test_pain_02_a_reply_that_says_nothing_is_trained_to_stop_and_named(recipe_file, prepared):
+    silent = {"messages": [USER, {"role": "assistant", "content": " "}]}
+    opening = {"messages": [USER, REPLY, USER, {"role": "assistant", "content": ""}]}
+    ready = prepared(recipe_file(data=[{"messages": [USER, REPLY]}, silent, opening]))
+    assert decoded(ready, 2, trained=True) == "Hi.<|im_end|><|im_end|>"
+    account = ready.ledger.splits["train"][0]
+    assert account.noted == {"empty reply": 2}
+    assert [line.partition(" says")[0] for line in account.reasons["empty reply"]] == [
+        "rows.jsonl:2: messages[1]",
+        "rows.jsonl:3: messages[3]",
+    ]
 
 
 def test_pain_04_truncation_never_destroys_supervision_silently(recipe_file, prepared, capsys):
@@ -64,6 +82,65 @@ def test_pain_05_what_a_plugin_returns_is_trained_and_columns_nobody_reads_are_n
     assert decoded(ready) == "<|im_start|>user\ncba<|im_end|>\n<|im_start|>assistant\nrow-level<|im_end|>\n"
     assert decoded(ready, trained=True) == "row-level<|im_end|>"
     assert ready.ledger.splits["train"][0].unread == ("labels", "lang")
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"messages": [USER, {**REPLY, "weight": 0.5}]}, "messages[1] has the weight 0.5"),
+        ({"messages": [USER, {**REPLY, "train": False}, USER, REPLY]}, "messages[1] has the weight 0"),
+        (
+            {"messages": [USER, {**REPLY, "content": [{"type": "text", "text": "Hi.", "weight": 2}]}]},
+            "messages[1].content[0] has the weight 2",
+        ),
+    ],
+)
+def test_pain_05_loss_weights_that_no_masking_reads_are_refused(recipe_file, prepared, row, said):
+    harmless = {"messages": [{**USER, "weight": 0}, {**REPLY, "weight": 1}]}
+    file = recipe_file(data=[harmless, row])
+    expected = f"1 of 2 rows .* have loss weights that nothing reads. The first: rows.jsonl:2: {re.escape(said)}, which"
+    with pytest.raises(DataError, match=expected):
+        prepared(file)
+    reported = prepared(file, "data.on_unread_column=report")
+    assert reported.ledger.splits["train"][0].noted == {"weight not heeded": 1}
+    assert not prepared(file, "masking=[assistant, message_weights]").ledger.splits["train"][0].noted
+
+
+def test_pain_05_a_column_of_weights_that_no_masking_reads_is_refused(recipe_file):
+    file = recipe_file()
+    expected = r"data\.train\.row_weight \(command line\): no masking strategy reads it: add `message_weights`"
+    with pytest.raises(RecipeError, match=expected):
+        load_recipe(str(file), ["data.train.row_weight=w"])
+    load_recipe(str(file), ["data.train.row_weight=w", "masking=[assistant, message_weights]"])
+
+
+def test_pain_05_template_arguments_that_the_template_does_not_read_are_refused(recipe_file, prepared, tmp_path):
+    thinks = "{%- if enable_thinking is defined and enable_thinking %}<|im_start|>think<|im_end|>{% endif %}"
+    (tmp_path / "mine.jinja").write_text(thinks + CHATML)
+    file = recipe_file(chat_template={"file": "mine.jinja"}, data=[{"messages": [USER, REPLY]}])
+    thought = prepared(file, "data.train.template_kwargs={enable_thinking: true}")
+    assert decoded(thought).startswith("<|im_start|>think<|im_end|>")
+    expected = (
+        "rows.jsonl:1: chat template 'file' does not read the argument 'enable_thinkin'. "
+        "Did you mean 'enable_thinking'? It reads: enable_thinking. Correct `template_kwargs`"
+    )
+    with pytest.raises(DataError, match=re.escape(expected)):
+        prepared(file, "data.train.template_kwargs={enable_thinkin: true}")
+    with pytest.raises(RecipeError, match=r"`messages` is what the rows give the template\. Leave it out\."):
+        load_recipe(str(file), ["data.train.template_kwargs={messages: []}"])
+
+
+def test_pain_07_a_system_prompt_that_the_template_adds_is_told_once(recipe_file, prepared, tmp_path, capsys):
+    adds = "{% if messages[0].role != 'system' %}<|im_start|>system\nYou are a helpful bot.<|im_end|>\n{% endif %}"
+    (tmp_path / "mine.jinja").write_text(adds + CHATML)
+    system = {"role": "system", "content": "You are a parrot in a cage."}
+    file = recipe_file(chat_template={"file": "mine.jinja"}, data=[{"messages": [system, USER, REPLY]}, *rows(4)])
+    ready = prepared(file)
+    assert ready.ledger.preamble.startswith("<|im_start|>system\nYou are a helpful bot.<|im_end|>")
+    assert ready.ledger.to_dict()["preamble"] == ready.ledger.preamble
+    show_ledger(ready.ledger)
+    assert capsys.readouterr().out.count("the template says before rows without a system turn: ") == 1
+    assert prepared(file, "chat_template=chatml").ledger.preamble == ""
 
 
 def test_pain_10_rows_of_any_schema_come_out_as_they_were_written(recipe_file, prepared):
@@ -110,6 +187,32 @@ def test_pain_10_a_table_s_nulls_for_what_a_row_lacks_are_not_shown_to_the_model
     lines = prepared(file, "data.max_length=1024")
     assert [decoded(table, row) for row in range(2)] == [decoded(lines, row) for row in range(2)]
     assert "null" not in decoded(table, 0) + decoded(table, 1)
+
+
+def test_pain_11_tools_that_the_template_leaves_out_stop_the_run(recipe_file, prepared, tmp_path):
+    (tmp_path / "mine.jinja").write_text(CHATML)
+    tools = [{"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}]
+    data = [{"messages": [USER, REPLY]}, {"messages": [USER, REPLY], "tools": tools}]
+    file = recipe_file(data=data, chat_template={"file": "mine.jinja"})
+    expected = (
+        r"rows.jsonl:2: the tools of the row \(look_up\) are not in the text: the template leaves them out. "
+        "Choose a template that shows tools, or set spans.dropped_tools to warn."
+    )
+    with pytest.raises(MaskError, match=expected):
+        prepared(file)
+    assert prepared(file, "spans.dropped_tools=warn").ledger.splits["train"][0].noted == {"dropped_tools": 1}
+    shown = prepared(file, "chat_template=chatml", "data.max_length=512")
+    assert "look_up" in decoded(shown, 1)
+    assert not shown.ledger.splits["train"][0].noted
+
+
+def test_pain_11_what_tools_answer_is_never_trained_and_parallel_calls_all_are(recipe_file, prepared):
+    calls = [{"type": "function", "id": f"c{n}", "function": {"name": f"f{n}", "arguments": {"n": n}}} for n in (1, 2)]
+    answers = [{"role": "tool", "content": f"result {n}", "tool_call_id": f"c{n}"} for n in (1, 2)]
+    data = [{"messages": [USER, {"role": "assistant", "tool_calls": calls}, *answers, REPLY]}]
+    trained = decoded(prepared(recipe_file(data=data), "data.max_length=512"), trained=True)
+    assert "result" not in trained
+    assert [name in trained for name in ('"f1"', '"f2"', "Hi.<|im_end|>")] == [True] * 3
 
 
 def test_pain_16_packed_documents_cannot_see_each_other(recipe_file, prepared, run, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import rich
@@ -33,22 +34,26 @@ def show_recipe(recipe: Recipe) -> None:
 
 def show_ledger(ledger: Any) -> None:
     """Show what became of every row, source by source."""
-    table = Table("split", "source", "rows", "tokens", "trained", "length", box=rich.box.SIMPLE)
+    rows = []
     for split, account in ledger.accounts():
         facts = account.to_dict()
         lengths = " / ".join(str(facts["length_quantiles"].get(name, "-")) for name in ("50%", "99%", "100%"))
         name = escape(account.source.rpartition("/")[2])
-        table.add_row(split, name, _fate(account), f"{account.tokens:,}", f"{facts['trained_share']:.0%}", lengths)
+        rows.append((split, name, _fate(account), f"{account.tokens:,}", f"{facts['trained_share']:.0%}", lengths))
     console = rich.get_console()
-    console.print(table)
+    _show_table(("split", "source", "rows", "tokens", "trained", "length"), rows)
     if ledger.mixed:
-        console.print(_mix_table(ledger.mixed))
+        _show_mix(ledger.mixed)
     for split, packing in ledger.packed.items():
         console.print(
             f"packed {split}: {packing.documents:,} documents into {packing.rows:,} rows, {packing.fill:.0%} full"
         )
     stops = ", ".join(f"{escape(stop)} ({turns:,} turns)" for stop, turns in ledger.stops.items())
     console.print(f"stops learned: {stops or 'none'}", highlight=False)
+    if ledger.preamble:
+        console.print(
+            f"the template says before rows without a system turn: {escape(ledger.preamble)}", highlight=False
+        )
     if ledger.reused:
         console.print("these rows were prepared before; nothing was tokenized")
     for _, account in ledger.accounts():
@@ -69,14 +74,33 @@ def _show_notes(account: Any) -> None:
         console.print(f"note: {rows:,} rows: {kind}; {escape(account.reasons[kind][0])}", highlight=False)
 
 
-def _mix_table(mixed: Any) -> Table:
+def _show_mix(mixed: Any) -> None:
     """Show what of each source is in the mix, and how often."""
-    table = Table("in the mix", "rows", "passes", "share", "wanted", "unused rows", box=rich.box.SIMPLE)
+    rows = []
     for item in mixed:
         wanted = f"{item.share:.1%}" if item.share else "-"
         name = escape(item.source.rpartition("/")[2])
-        table.add_row(name, f"{item.rows:,}", f"{item.passes:.2f}", f"{item.realised:.1%}", wanted, f"{item.unused:,}")
-    return table
+        rows.append((name, f"{item.rows:,}", f"{item.passes:.2f}", f"{item.realised:.1%}", wanted, f"{item.unused:,}"))
+    _show_table(("in the mix", "rows", "passes", "share", "wanted", "unused rows"), rows)
+
+
+NARROW = 60
+"""On a narrower terminal the cells of a table would be a few letters each."""
+
+
+def _show_table(names: Sequence[str], rows: Sequence[Sequence[str]], dim_last: bool = False) -> None:
+    """Show a table; on a narrow terminal each row as lines of ``name value``."""
+    console = rich.get_console()
+    if console.width >= NARROW:
+        table = Table(*names, box=rich.box.SIMPLE)
+        for number, row in enumerate(rows, start=1):
+            table.add_row(*row, style="dim" if dim_last and number == len(rows) else "")
+        console.print(table)
+        return
+    for row in rows:
+        for name, cell in zip(names, row, strict=True):
+            console.print(f"{name} {cell}".strip(), highlight=False)
+        console.print()
 
 
 def _fate(account: Any) -> str:
@@ -92,14 +116,14 @@ def show_size(recipe: Recipe, size: Any) -> None:
     console = rich.get_console()
     modules = ", ".join(f"{escape(name)} ({count})" for name, count in sorted(size.modules.items()))
     console.print(f"trained modules: {modules}", highlight=False)
-    table = Table("", "trained parameters", "bytes of weights", box=rich.box.SIMPLE)
     share = size.trainable / size.total if size.total else 0.0
-    table.add_row(
-        f"{recipe.adapter.type} on {recipe.quantization.type}", f"{size.trainable:,} ({share:.1%})", f"{size.bytes:,}"
-    )
+    trained = f"{recipe.adapter.type} on {recipe.quantization.type}"
     base = size.total - (0 if recipe.adapter.trains_base else size.trainable)
-    table.add_row("full in fp32, for comparison", f"{base:,}", f"{base * 4:,}", style="dim")
-    console.print(table)
+    rows = [
+        (trained, f"{size.trainable:,} ({share:.1%})", f"{size.bytes:,}"),
+        ("full in fp32, for comparison", f"{base:,}", f"{base * 4:,}"),
+    ]
+    _show_table(("", "trained parameters", "bytes of weights"), rows, dim_last=True)
 
 
 def show_result(result: Any) -> None:

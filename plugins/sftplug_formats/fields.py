@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,9 +34,21 @@ def kind_of(value: Any) -> str:
 def parsed_json(text: str, field: str) -> Any:
     """Return the value of the JSON `text`. Raises RowError."""
     try:
-        return json.loads(text, object_pairs_hook=lambda pairs: _unique(pairs, field))
+        return json.loads(text, object_pairs_hook=lambda pairs: _unique(pairs, field), parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
         raise RowError(field, f"is not valid JSON: {error.msg} at column {error.colno}") from error
+    except ValueError as error:  # a constant that JSON lacks, a whole number of more digits than Python reads
+        digits = sys.get_int_max_str_digits()
+        text = str(error) if isinstance(error, _NoJson) else f"holds a whole number of more than {digits:,} digits"
+        raise RowError(field, text) from error
+
+
+class _NoJson(ValueError):
+    """A constant of Python's that JSON lacks."""
+
+
+def _refuse_constant(name: str) -> Any:
+    raise _NoJson(f"is not valid JSON: there is no {name} in it")
 
 
 def _unique(pairs: list[tuple[str, Any]], field: str) -> dict[str, Any]:

@@ -153,4 +153,7 @@ def _weight(given: Mapping[str, Any], field: str) -> float | None:
         return None
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
         raise RowError(f"{field}.weight", f"must be a number of at least 0, not {weight!r}")
-    return float(weight)
+    try:
+        return float(weight)
+    except OverflowError as error:
+        raise RowError(f"{field}.weight", "is a number beyond all bounds") from error

@@ -114,6 +114,7 @@ class MessageWeights(Masking):
     """Weigh each message as its row says: `train: false` or `weight: 0.5` on a message, a content part or the row."""
 
     selects = False
+    reads_weights = True
     type: Literal["message_weights"] = "message_weights"
 
     def weights(self, tokens: TokenBatch) -> Weights:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import zlib
 from collections.abc import Iterable, Iterator
+from glob import iglob
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from sftplug import DataError, DatasetSource, Field, InputPath, Row, did_you_mean
 from sftplug_sources import lines, tables
-from sftplug_sources.stored import Stored, find, is_url
+from sftplug_sources.stored import Stored, find, is_pattern, is_url
 
 if TYPE_CHECKING:
     from sftplug import Recipe
@@ -36,8 +38,12 @@ class File(DatasetSource):
 
     def check(self, recipe: Recipe) -> Iterable[str]:
         """Say so when a local file is not there."""
-        if not is_url(self.path) and not any(sign in self.path for sign in "*?[") and not Path(self.path).exists():
+        if is_url(self.path) or Path(self.path).exists():
+            return
+        if not is_pattern(self.path):
             yield f"the file {self.path} does not exist."
+        elif next(iglob(self.path, recursive=True), None) is None:  # noqa: PTH207 - folders may be patterns too
+            yield f"no file matches the pattern {self.path}."
 
     @property
     def remote(self) -> bool:
@@ -69,7 +75,7 @@ class File(DatasetSource):
         for file in self._files():
             if file.is_remote:
                 return None
-            digest.update(file.name.encode() + b"\0")
+            digest.update(os.fsencode(file.name) + b"\0")
             with file.open() as stream:
                 while block := stream.read(1 << 20):
                     digest.update(block)
@@ -91,9 +97,8 @@ class File(DatasetSource):
         if ending in tables.BUILDERS:
             return tables.read(file, ending)
         known = sorted([*lines.READERS, *tables.BUILDERS])
-        raise DataError(
-            f"{file}: cannot read a '{ending}' file.{did_you_mean(ending, known)} Known: {', '.join(known)}."
-        )
+        what = f"cannot read a '{ending}' file" if ending else "its name has no ending that says how to read it"
+        raise DataError(f"{file}: {what}.{did_you_mean(ending, known)} Known: {', '.join(known)}.")
 
 
 def _ending(name: str) -> str:

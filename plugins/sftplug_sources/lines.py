@@ -45,7 +45,7 @@ def _read_json(file: Stored) -> Iterator[Row]:
 
 def _parse(text: str, origin: str) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_unique)
+        return _DECODER.decode(text)
     except _Doubled as error:
         raise DataError(f"{origin}: the key '{error}' stands twice in one object, and only one could be read") from None
     except json.JSONDecodeError as error:
@@ -54,6 +54,9 @@ def _parse(text: str, origin: str) -> Any:
         raise DataError(f"{origin}: is not valid JSON: {error.msg} at column {error.colno}{line}.{hint}") from error
     except RecursionError as error:
         raise DataError(f"{origin}: is nested too deeply") from error
+    except ValueError as error:  # of Python's own reading of numbers
+        digits = sys.get_int_max_str_digits()
+        raise DataError(f"{origin}: holds a whole number of more than {digits:,} digits. Write it as text.") from error
 
 
 class _Doubled(Exception):
@@ -66,6 +69,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
         raise _Doubled(next(key for key in keys if keys.count(key) > 1))
     return made
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique)
 
 
 def _object(row: Any, origin: str) -> Row:

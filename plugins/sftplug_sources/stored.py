@@ -18,6 +18,16 @@ def is_url(path: str) -> bool:
     return "://" in path
 
 
+def is_pattern(path: str) -> bool:
+    """Whether `path` may stand for several files."""
+    return any(sign in path for sign in "*?[")
+
+
+def printable(path: str) -> str:
+    """Return `path` with a mark in place of each byte that is no UTF-8, as names of files may hold."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 @dataclass(frozen=True, slots=True)
 class Stored:
     """One file."""
@@ -28,8 +38,9 @@ class Stored:
 
     @property
     def name(self) -> str:
-        """The file's own name, without folders."""
-        return PurePosixPath(self.path.partition("?")[0]).name
+        """The file's own name, without folders, and without the question of a web address."""
+        path = self.path.partition("?")[0] if self.is_remote else self.path
+        return printable(PurePosixPath(path).name)
 
     @property
     def is_remote(self) -> bool:
@@ -42,7 +53,7 @@ class Stored:
         return self.path if not self.is_remote else str(self.filesystem.unstrip_protocol(self.path))
 
     def __str__(self) -> str:
-        return self.url
+        return printable(self.url)
 
     def open(self) -> IO[bytes]:
         """Open for reading bytes. Raises DataError when it cannot be had."""
@@ -72,7 +83,7 @@ def find(path: str) -> list[Stored]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
     if not found:
-        raise DataError(f"{path}: no file is there")
+        raise DataError(f"{path}: no file {'matches this pattern' if is_pattern(path) else 'is there'}")
     return [Stored(name, filesystem) for name in found]
 
 
@@ -81,7 +92,7 @@ def _match(filesystem: Any, path: str) -> list[str]:
         return [path]
     if filesystem.isdir(path):
         return sorted(filesystem.find(path))
-    if any(sign in path for sign in "*?["):
+    if is_pattern(path):
         return sorted(name for name in filesystem.glob(path) if filesystem.isfile(name))
     return []
 

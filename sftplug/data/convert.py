@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -99,7 +100,7 @@ def _weight(data: Mapping[str, Any], column: str) -> float:
         raise RowError(column, f"is missing.{did_you_mean(column, data)} The row has: {', '.join(map(str, data))}.")
     try:
         weight = float(data[column])  # a cell of a .csv file is text
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         weight = -1.0
     if isinstance(data[column], bool) or not 0 <= weight < float("inf"):
         raise RowError(column, f"must be a number of at least 0, not {data[column]!r}")
@@ -119,6 +120,8 @@ def _checked(conversation: object, format_: DatasetFormat) -> Conversation:
             raise fault(format_, "to_conversation", text)
         if not _is_plain(message):
             _check_message(f"messages[{index}]", message)
+    for index, tool in enumerate(conversation.tools):
+        _check_leaves(f"tools[{index}]", tool)
     return conversation
 
 
@@ -139,22 +142,29 @@ def _check_message(where: str, message: Message) -> None:
         hint, known = did_you_mean(message.role, ROLES), ", ".join(ROLES)
         raise RowError(f"{where}.role", f"nobody knows the role '{message.role}'.{hint} Known: {known}.")
     for name in ("content", "reasoning_content", "tool_calls"):
-        for place, text in _texts_in(f"{where}.{name}", getattr(message, name)):
-            if not text.isascii():
-                _refuse_half_characters(place, text)
+        _check_leaves(f"{where}.{name}", getattr(message, name))
 
 
-def _texts_in(where: str, value: object) -> Iterator[tuple[str, str]]:
-    if isinstance(value, str):
-        yield where, value
-    elif isinstance(value, ToolCall):
-        yield from _texts_in(f"{where}.arguments", value.arguments)
+def _check_leaves(where: str, value: object) -> None:
+    """Raise RowError for text that no tokenizer reads, and for numbers that JSON does not have."""
+    for place, leaf in _leaves(where, value):
+        if isinstance(leaf, str) and not leaf.isascii():
+            _refuse_half_characters(place, leaf)
+        if isinstance(leaf, float) and not math.isfinite(leaf):
+            raise RowError(place, f"is {leaf}: JSON has no such number, and the model would learn to write it")
+
+
+def _leaves(where: str, value: object) -> Iterator[tuple[str, object]]:
+    if isinstance(value, ToolCall):
+        yield from _leaves(f"{where}.arguments", value.arguments)
     elif isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from _texts_in(f"{where}.{key}", inner)
-    elif isinstance(value, Sequence):
+            yield from _leaves(f"{where}.{key}", inner)
+    elif isinstance(value, Sequence) and not isinstance(value, str):
         for index, inner in enumerate(value):
-            yield from _texts_in(f"{where}[{index}]", inner)
+            yield from _leaves(f"{where}[{index}]", inner)
+    else:
+        yield where, value
 
 
 def _refuse_half_characters(where: str, text: str) -> None:

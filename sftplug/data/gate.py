@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,7 +22,16 @@ from sftplug.data.ledger import Account
 from sftplug.data.plain import render_plain
 from sftplug.data.render import Finding, Rendered, Template, compile_template
 from sftplug.data.render.shape import ROLES, is_ordinary
-from sftplug.errors import MaskError, ModelError, PluginError, RowError, SftplugError, TemplateError
+from sftplug.errors import (
+    DataError,
+    MaskError,
+    ModelError,
+    PluginError,
+    RowError,
+    SftplugError,
+    TemplateError,
+    did_you_mean,
+)
 from sftplug.processes import is_main
 
 if TYPE_CHECKING:
@@ -42,6 +52,7 @@ class Policies:
     missing_stop: Literal["error", "append_eos", "warn"] = "error"
     on_divergence: Literal["split", "warn", "error"] = "split"
     dropped_reasoning: Literal["error", "warn"] = "error"
+    dropped_tools: Literal["error", "warn"] = "error"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +92,8 @@ class Gate:
     end_tokens: frozenset[str]
     policies: Policies = field(default_factory=Policies)
     seen: int = 0
+    preamble: str = ""
+    """What the template puts before a row that has no system turn, if that is prose: a system prompt of its own."""
     _arguments: str = ""
 
     def __post_init__(self) -> None:
@@ -116,6 +129,8 @@ class Gate:
         if isinstance(self.template, SftplugError):
             raise ModelError(str(self.template)) from self.template
         conversation = example.conversation
+        if unread := conversation.template_kwargs.keys() - self.template.reads:
+            raise self._unread(example.origin, min(unread), self.template.reads)
         known = self._known(conversation)
         if known is not None:
             return [known]
@@ -126,6 +141,12 @@ class Gate:
         )
         rendered = self.template.render(call.messages, call.tools, end_tokens=self.end_tokens, **call.kwargs)
         self._compare(self.template, rendered, call)
+        if (
+            not self.preamble
+            and not conversation.tools
+            and conversation.messages[0].role not in ("system", "developer")
+        ):
+            self.preamble = _preamble(rendered)
         if not rendered.findings:
             return [rendered]
         self._judge(rendered, account, example.origin)
@@ -135,6 +156,14 @@ class Gate:
             return [rendered]
         return self.template.split_divergent(
             rendered, call.messages, call.tools, end_tokens=self.end_tokens, **call.kwargs
+        )
+
+    def _unread(self, origin: str, name: str, reads: frozenset[str]) -> DataError:
+        known = ", ".join(sorted(reads - self.special_tokens.keys())) or "none"
+        hint = did_you_mean(name, reads)
+        return DataError(
+            f"{origin}: chat template '{self.name}' does not read the argument '{name}'.{hint} It reads: {known}. "
+            "Correct `template_kwargs`, or leave it out there."
         )
 
     def _known(self, conversation: Conversation) -> Rendered | None:
@@ -171,6 +200,8 @@ class Gate:
             return self.policies.on_divergence == "error"
         if finding.kind == "dropped_reasoning":
             return self.policies.dropped_reasoning == "error"
+        if finding.kind == "dropped_tools":
+            return self.policies.dropped_tools == "error"
         return finding.severity == "error"
 
 
@@ -198,6 +229,18 @@ def draw(rendered: Rendered, wrong: Sequence[Finding]) -> list[tuple[str, str]]:
     return pieces
 
 
+PROSE = 4
+"""So many words before the first message are more than the header of a turn."""
+
+
+def _preamble(rendered: Rendered) -> str:
+    """Return the text before what the first message says, if there is prose in it."""
+    said = rendered.runs.starts[rendered.runs.own]
+    text = rendered.text[: int(said[0])].strip() if len(said) else ""
+    words = re.findall(r"[^\W\d_]{2,}", re.sub(r"<[^<>]*>|\[[^\[\]]*\]", " ", text))
+    return text if len(words) >= PROSE else ""
+
+
 def _kinds(rendered: Rendered) -> set[str]:
     return {finding.kind for finding in rendered.findings}
 
@@ -209,6 +252,8 @@ def _remedy(finding: Finding) -> str:
         return " Set spans.on_divergence to split or warn."
     if finding.kind == "dropped_reasoning":
         return " Choose a template that shows reasoning, or set spans.dropped_reasoning to warn."
+    if finding.kind == "dropped_tools":
+        return " Choose a template that shows tools, or set spans.dropped_tools to warn."
     return ""
 
 

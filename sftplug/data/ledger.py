@@ -107,6 +107,8 @@ class Ledger:
     """What of each training source is in the mix, where shares or epochs were asked for."""
     engine: str = ""
     """What turned text into ids."""
+    preamble: str = ""
+    """What the template puts before rows that have no system turn, where that is a prompt of its own."""
     reused: bool = False
     """Whether the rows had been prepared before, so that nothing was read or tokenized."""
     packed: dict[str, Packing] = field(default_factory=dict)
@@ -132,7 +134,8 @@ class Ledger:
         splits = {split: [account.to_dict() for account in accounts] for split, accounts in self.splits.items()}
         packed = {split: asdict(packing) for split, packing in self.packed.items()}
         mixed = [asdict(item) for item in self.mixed]
-        return {"splits": splits, "mixed": mixed, "packed": packed, "stops": self.stops, "engine": self.engine}
+        facts = {"stops": self.stops, "preamble": self.preamble, "engine": self.engine}
+        return {"splits": splits, "mixed": mixed, "packed": packed, **facts}
 
     def to_state(self) -> dict[str, Any]:
         """Return all that the ledger knows, as JSON can hold it; `from_state` reads it."""
@@ -143,6 +146,7 @@ class Ledger:
             "packed": {split: asdict(packing) for split, packing in self.packed.items()},
             "stop_ids": dict(self.stop_ids),
             "stops": self.stops,
+            "preamble": self.preamble,
         }
 
     @classmethod
@@ -156,6 +160,7 @@ class Ledger:
             packed={split: Packing(**item) for split, item in state["packed"].items()},
             stop_ids=_numbered(state["stop_ids"]),
             stops=state["stops"],
+            preamble=state["preamble"],
         )
 
 

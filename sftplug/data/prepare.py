@@ -102,7 +102,7 @@ def prepare(  # noqa: PLR0913 - the edge of the pipeline: what comes in, and who
     origin, the first 20 and how many there are.
     """
     spans = recipe.spans
-    policies = Policies(spans.missing_stop, spans.on_divergence, spans.dropped_reasoning)
+    policies = Policies(spans.missing_stop, spans.on_divergence, spans.dropped_reasoning, spans.dropped_tools)
     gate = open_gate(recipe.chat_template, tokenizer, end_tokens, policies)
     ledger = Ledger() if ledger is None else ledger
     work = _Work(recipe, gate, tokenizer, ledger, progress, watch, store.proofs if store is not None else None)
@@ -184,6 +184,7 @@ class _Work:
             encode = encoder(self.tokenizer, escape=escape, engine=data.engine, proofs=self.proofs)
             made = {name: self._split(name, sources, encode, folder) for name, sources in _splits(self.recipe).items()}
         self.ledger.engine = encode.engines.name
+        self.ledger.preamble = self.gate.preamble
         names = self.tokenizer.convert_ids_to_tokens(list(self.ledger.stop_ids))
         self.ledger.stops = dict(zip(map(str, names), self.ledger.stop_ids.values(), strict=True))
         refuse(self.ledger, data)
@@ -218,7 +219,7 @@ class _Work:
     def _arrange(self, name: str, split: _Split, folder: Path) -> None:
         """Bring the rows into the order in which the trainer gets them: mixed, and packed."""
         rows, final = folder / f"{name}.rows", folder / f"{name}.arrow"
-        data, seed, order = self.recipe.data, int(self.recipe.train.get("seed", 42)), None
+        data, seed, order = self.recipe.data, _seed(self.recipe), None
         if name == "train":
             order, self.ledger.mixed = mix(list(split.available(data.mix.by)), data.mix.stop, seed)
         if data.packing == "rows" and data.max_length is not None:
@@ -265,7 +266,7 @@ class _Split:
 
 def _splits(recipe: Recipe) -> dict[str, list[tuple[SourceSection, Iterable[Row]]]]:
     """Return split -> sources with their rows; a held-out fraction is drawn from the training rows."""
-    data, seed = recipe.data, int(recipe.train.get("seed", 42))
+    data, seed = recipe.data, _seed(recipe)
     if data.eval_fraction:
         return {
             "train": [(source, _draw(source, seed, data.eval_fraction, held_out=False)) for source in data.train],
@@ -273,6 +274,13 @@ def _splits(recipe: Recipe) -> dict[str, list[tuple[SourceSection, Iterable[Row]
         }
     splits = {"train": data.train, "eval": data.eval}
     return {name: [(source, read(source)) for source in sources] for name, sources in splits.items() if sources}
+
+
+def _seed(recipe: Recipe) -> int:
+    seed = int(recipe.train.get("seed", 42))
+    if seed < 0:
+        raise DataError(f"train.seed: must be at least 0, not {seed}.")
+    return seed
 
 
 def read(source: SourceSection) -> Iterator[Row]:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from sftplug.data.ledger import Account, Ledger, length_quantiles
+from sftplug.data.remark import UNHEEDED
 from sftplug.errors import DataError, MaskError
 from sftplug.recipe.model import DataSection
 
@@ -26,7 +27,7 @@ def refuse(ledger: Ledger, data: DataSection) -> None:
     accounts = [account for _, account in ledger.accounts()]
     letters = [letter for account in accounts for letter in _letters(account, fatal)]
     if data.on_unread_column == "error":
-        letters += [letter for account in accounts for letter in _unread(account)]
+        letters += [letter for account in accounts for letter in (*_unread(account), *_unheeded(account))]
     letters += [letter for account in accounts for letter in (*_losses(account, data), *_drops(account, data))]
     letters = letters or list(_nothing_left(ledger, data))
     if letters:
@@ -54,6 +55,17 @@ def _unread(account: Account) -> Iterator[str]:
         yield (
             f"{account.source} has columns that its format does not read: {names}. If that is meant, say so beside its "
             f"`format` with `ignore: [{names}]`, or for all data with `data.on_unread_column: report`."
+        )
+
+
+def _unheeded(account: Account) -> Iterator[str]:
+    """Yield a paragraph when rows say how much they count in the loss, and no masking strategy reads it."""
+    count = account.noted[UNHEEDED]
+    if count:
+        yield (
+            f"{count} of {account.read} rows of {account.source} have loss weights that nothing reads. The first: "
+            f"{account.reasons[UNHEEDED][0]}. Add `message_weights` to the masking, or go on without them with "
+            "`data.on_unread_column: report`."
         )
 
 

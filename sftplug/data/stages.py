@@ -22,6 +22,7 @@ from sftplug.data.gate import Gate, TextRow
 from sftplug.data.ledger import Account
 from sftplug.data.length import Batch, Fitter
 from sftplug.data.mask import weigh
+from sftplug.data.remark import Remarks
 from sftplug.data.tokenize import Encoder, look_alikes, tokenize
 from sftplug.errors import DataError, MaskError
 
@@ -51,7 +52,9 @@ class Stages:
         examples = convert(
             rows, source.format, self.account, row_weight=source.row_weight, template_kwargs=source.template_kwargs
         )
-        texts = filter(None, (self._texts(batch) for batch in _batched(examples, BATCH)))
+        remarks = Remarks.of(self.maskings)
+        noted = (remarks.note(example, self.account) for example in examples)
+        texts = filter(None, (self._texts(batch) for batch in _batched(noted, BATCH)))
         for batch, encoded in _ahead(texts, self._encoded):
             yield from fitter.fit(self._tokens(batch, encoded), self.account)
 

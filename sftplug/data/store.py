@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 KEPT_DAYS = 30
 """Prepared rows that nobody used for so long are deleted when others are written."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT)
 CONTENTS = "contents.json"
 """Name of the file that lists the others of a folder with their sizes."""
 
@@ -68,13 +69,8 @@ class Store:
                     return place, True
                 with making_room(self.folder, "SFTPLUG_CACHE"):
                     self._make(place, make)
-        except PermissionError as error:
-            if self.folder not in (file := Path(str(error.filename)), *file.parents):
-                raise  # of a file that `make` reads
-            raise DataError(
-                f"{self.folder}: prepared rows cannot be kept here: {error}. Does it belong to another user? Name a "
-                "folder of your own in the environment variable SFTPLUG_CACHE."
-            ) from error
+        except OSError as error:
+            raise cannot_keep(self.folder, "prepared rows", error) from error
         return place, False
 
     @contextmanager
@@ -130,12 +126,23 @@ def making_room(folder: Path, variable: str) -> Iterator[None]:
         ) from error
 
 
+def cannot_keep(folder: Path, what: str, error: OSError) -> Exception:
+    """Return what to raise for an error while `what` was kept in `folder`; `error` itself if it is of other files."""
+    file = Path(str(error.filename))
+    if error.errno not in _UNWRITABLE or not (file.is_relative_to(folder) or folder.is_relative_to(file)):
+        return error
+    return DataError(
+        f"{folder}: {what} cannot be kept here: {error}. Is it read-only, or another user's? Name a folder of your own "
+        "in the environment variable SFTPLUG_CACHE."
+    )
+
+
 def _is_whole(place: Path) -> bool:
     """Whether the files in `place` are those that were written, each as long as it was."""
     try:
         contents = json.loads((place / CONTENTS).read_text())
         return all((place / name).stat().st_size == size for name, size in contents.items())
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
         return False
 
 
@@ -181,7 +188,7 @@ def _read_by_components(recipe: Recipe) -> Iterator[str]:
 
 
 def _is_input_path(annotation: Any, metadata: Sequence[Any]) -> bool:
-    _, marker = get_args(InputPath)
+    *_, marker = get_args(InputPath)
     inner = (get_args(part) for part in get_args(annotation))  # of ``InputPath | None``
     return marker in metadata or any(marker in part for part in inner)
 

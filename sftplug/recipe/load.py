@@ -287,6 +287,11 @@ def _check_core(recipe: Recipe) -> Iterator[tuple[str, str]]:
         for index, source in enumerate(sources):
             if source.masking is not None:
                 yield from _check_masking(f"data.{split}[{index}].masking", source.masking)
+            if source.row_weight is not None and not _reads_weights(source.masking or recipe.masking):
+                yield (
+                    f"data.{split}[{index}].row_weight",
+                    "no masking strategy reads it: add `message_weights` to them.",
+                )
     yield from _check_evaluation(recipe)
     yield from _check_weights(recipe)
     yield from _check_callbacks(recipe)
@@ -321,6 +326,10 @@ def _check_masking(where: str, masking: MaskingList) -> Iterator[tuple[str, str]
     for union in masking:
         if len(union) > 1 and (other := next((part.type for part in union if not part.selects), None)):
             yield where, f"`+` unites strategies that select tokens, and `{other}` weighs them: list it beside them."
+
+
+def _reads_weights(masking: MaskingList) -> bool:
+    return any(part.reads_weights for union in masking for part in union)
 
 
 def _check_weights(recipe: Recipe) -> Iterator[tuple[str, str]]:

@@ -35,19 +35,20 @@ from sftplug.components import (
     ModelBuilder,
     Quantization,
 )
+from sftplug.conversation import GIVEN_TO_TEMPLATES
 from sftplug.strict import strict_scalars
 
 
 def resolve_path(value: Any) -> Any:
     """Resolve a path against the folder of the file it was written in; other strings against the working folder."""
-    if not isinstance(value, str) or "://" in value:
+    if not isinstance(value, str) or not value or "://" in value:
         return value
     path = Path(str(value)).expanduser()
     base = getattr(value, "base", None)
     return str(path if path.is_absolute() or base is None else (base / path).resolve())
 
 
-InputPath = Annotated[str, BeforeValidator(resolve_path)]
+InputPath = Annotated[str, Field(min_length=1), BeforeValidator(resolve_path)]
 """A path that a recipe reads; relative paths are relative to the file that names them."""
 
 
@@ -137,6 +138,9 @@ MaskingList = tuple[tuple[Masking, ...], ...]
 """Strategies whose weights multiply, each a union of one or more."""
 
 
+_NOT_GIVEN: dict[str, Any] = {"propertyNames": {"not": {"enum": sorted(GIVEN_TO_TEMPLATES)}}}
+
+
 class SourceSection(Section):
     """Where rows come from, what they look like, and how they are used.
 
@@ -158,12 +162,19 @@ class SourceSection(Section):
     """How often each row is seen; of a fraction, rows drawn by ``train.seed``."""
     masking: Annotated[MaskingList | None, BeforeValidator(as_unions)] = None
     """Which tokens of these rows are trained, where that differs from the recipe's ``masking``."""
-    template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    template_kwargs: dict[str, Any] = Field(default_factory=dict, json_schema_extra=_NOT_GIVEN)
     """More arguments of the chat template for these rows, such as ``enable_thinking``."""
     row_weight: str | None = None
     """Column that holds the loss weight of each row; the masking `message_weights` reads it."""
     ignore: tuple[str, ...] = ()
     """Columns that the rows have and the run does not use, such as ``id``."""
+
+    @field_validator("template_kwargs")
+    @classmethod
+    def _leave_the_rows_alone(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if taken := [name for name in value if name in GIVEN_TO_TEMPLATES]:
+            raise ValueError(f"`{taken[0]}` is what the rows give the template. Leave it out.")
+        return value
 
     @model_validator(mode="before")
     @classmethod
@@ -228,7 +239,7 @@ class DataSection(Section):
     """What happens when rows do not fit their format."""
     on_unread_column: Literal["error", "report"] = "error"
     """What happens when rows have a column that their format does not read and their source does not `ignore`: it may
-    be misspelt, or be meant to be trained."""
+    be misspelt, or be meant to be trained. The same goes for loss weights that no masking strategy reads."""
     on_empty: Literal["error", "drop"] = "error"
     """What happens when a row has no token to train on."""
 
@@ -242,6 +253,8 @@ class SpansSection(Section):
     """A turn that inference would render differently: train it in a row of its own, as inference renders it."""
     dropped_reasoning: Literal["error", "warn"] = "error"
     """Reasoning that the row holds and the template never shows."""
+    dropped_tools: Literal["error", "warn"] = "error"
+    """Tools that the row holds and the template never shows: the model would learn to call what it does not see."""
     boundary: Literal["split", "error"] = "split"
     """A token that straddles the edge of a trained span: tokenize both sides apart, as inference does."""
 

@@ -64,6 +64,34 @@ BAD = {
         b'[{"type": "function", "function": {"name": "f", "arguments": {"x": ["\\udc00"]}}}]}]}',
         "rows.jsonl:1: messages[1].tool_calls[0].arguments.x[0]: holds half a character (U+DC00) at position 0",
     ),
+    "a number that JSON lacks in a call": (
+        b'{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "tool_calls": '
+        b'[{"type": "function", "function": {"name": "f", "arguments": {"x": [NaN]}}}]}]}',
+        "rows.jsonl:1: messages[1].tool_calls[0].arguments.x[0]: is nan: JSON has no such number",
+    ),
+    "a number that JSON lacks in a call as text": (
+        lines(
+            {
+                "messages": [
+                    USER,
+                    {
+                        "role": "assistant",
+                        "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": '{"x": NaN}'}}],
+                    },
+                ]
+            }
+        ),
+        "rows.jsonl:1: messages[1].tool_calls[0].arguments: is not valid JSON: there is no NaN in it",
+    ),
+    "half a character in a tool": (
+        b'{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "tools": '
+        b'[{"name": "f", "description": "\\ud83d"}]}',
+        "rows.jsonl:1: tools[0].function.description: holds half a character (U+D83D) at position 0",
+    ),
+    "a weight beyond all bounds": (
+        lines({"messages": [USER, {**REPLY, "weight": 10**400}]}),
+        "rows.jsonl:1: messages[1].weight: is a number beyond all bounds",
+    ),
     "no messages": (lines({"messages": []}), "rows.jsonl:1: messages: holds no message"),
     "keys of another format": (
         lines({"messages": [{"from": "human", "value": "Hi."}]}),

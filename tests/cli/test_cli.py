@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import rich
 from datasets import load_from_disk
 from typer.testing import CliRunner
 
@@ -61,6 +62,18 @@ def test_prepare_writes_what_the_trainer_gets(recipe_file, prepared, tmp_path):
     again = runner.invoke(app, ["prepare", str(file), "--output", str(output)])
     assert isinstance(again.exception, RunError)
     assert "is not an empty folder. Choose another --output." in str(again.exception)
+    onto = runner.invoke(app, ["prepare", str(file), "--output", str(file / "x")])
+    assert str(onto.exception) == f"{file / 'x'} cannot be written: Not a directory"
+
+
+def test_on_a_narrow_terminal_rows_are_lines(recipe_file, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    rich.reconfigure(width=40)
+    try:
+        result = runner.invoke(app, ["check", str(recipe_file())])
+    finally:
+        rich.reconfigure()
+    assert "\nsplit train\nsource rows.jsonl\nrows 24\n" in result.output
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -22,6 +22,8 @@ def problems(recipe_file):
     [
         ("train.per_device_train_batch_size=0", "train.per_device_train_batch_size: must be at least 1, not 0."),
         ("train.gradient_accumulation_steps=0", "train.gradient_accumulation_steps: must be at least 1, not 0."),
+        ("train.max_steps=0", "train.max_steps: must be at least 1, or -1 to go by `train.num_train_epochs`, not 0."),
+        ("train.seed=4294967296", "train.seed: must be at most 4294967295, not 4294967296."),
         ("train.optim=galore_adamw", "train.optim: You need to install `galore_torch`"),
         ("train.report_to=wandb", "train.report_to: WandbCallback requires wandb to be installed."),
         ("model.attn_implementation=sdap", "model.attn_implementation: sdap: Specified"),
@@ -29,6 +31,11 @@ def problems(recipe_file):
 )
 def test_what_the_trainer_would_say_late_is_said_early(problems, override, expected):
     assert expected in problems(override)
+
+
+def test_epochs_in_which_nothing_is_trained_are_refused(problems):
+    expected = "train.num_train_epochs: must be more than 0, not 0: nothing would be trained."
+    assert expected in problems("train.max_steps=-1", "train.num_train_epochs=0")
 
 
 def test_a_good_recipe_has_no_problem(problems):

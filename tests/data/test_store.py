@@ -16,7 +16,7 @@ from sftplug import DataError
 from sftplug.data import store as stores
 from sftplug.data.prepare import prepare
 from sftplug.data.store import Store
-from sftplug.models import load_tokenizer
+from sftplug.models import base_model_path, cache_folder, load_tokenizer
 from sftplug.plugins import Plugin
 from sftplug.recipe import load_recipe
 
@@ -74,7 +74,6 @@ def test_a_second_run_tokenizes_nothing_and_has_the_same_rows_and_ledger(recipe_
         "data.packing=rows",
         "train.seed=7",
         "data.train.first=20",
-        "data.train.template_kwargs={x: 1}",
     ],
 )
 def test_another_option_prepares_anew(recipe_file, kept, change):
@@ -114,6 +113,10 @@ def test_a_template_file_and_the_template_of_the_tokenizer_count(recipe_file, ke
     assert kept(file).ledger.reused
     (tmp_path / "mine.jinja").write_text(OTHER_CHATML.replace("{{ m.role }}", "{{ m.role | lower }}"))
     assert not kept(file).ledger.reused
+    # Its arguments count too; `x` is one that it reads.
+    (tmp_path / "mine.jinja").write_text(OTHER_CHATML + "{{ x }}")
+    kept(file)
+    assert not kept(file, "data.train.template_kwargs={x: ''}").ledger.reused
 
 
 def test_a_file_that_a_component_of_a_plugin_reads_counts(recipe_file, kept, tmp_path):
@@ -310,6 +313,20 @@ def test_a_folder_of_another_user_can_be_read_and_says_so_where_it_cannot_be_wri
         folder.chmod(0o755)
     assert f"{folder}: prepared rows cannot be kept here: " in said
     assert said.endswith("Name a folder of your own in the environment variable SFTPLUG_CACHE.")
+
+
+def test_a_cache_that_cannot_be_is_told_with_what_to_do(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(
+        DataError, match=r"file/prepared: prepared rows cannot be kept here: .*Not a directory.*SFTPLUG_CACHE"
+    ):
+        Store(tmp_path / "file" / "prepared", []).get("0" * 64, lambda place: None)
+    monkeypatch.setenv("SFTPLUG_CACHE", str(tmp_path / "file"))
+    with pytest.raises(DataError, match=r"file/models: built models cannot be kept here: .*SFTPLUG_CACHE"):
+        base_model_path(load_recipe("quickstart").recipe)
+    monkeypatch.setenv("SFTPLUG_CACHE", "")  # not the working folder
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "sftplug"
 
 
 def test_a_file_that_may_not_be_read_is_not_blamed_on_the_store(tmp_path):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
 
@@ -109,6 +110,9 @@ def test_cells_of_csv_and_tsv_are_the_text_that_they_are_and_know_their_line(tmp
         ("a.parquet", b"PAR1", "a.parquet: cannot be read as parquet: "),
         ("a.jsonl.gz", b"no gzip", "a.jsonl.gz: cannot be read: Not a gzipped file"),
         ("a.jsonl.zst", b"no zstd", "a.jsonl.zst: cannot be read: "),
+        ("a.jsonl", b'{"a": 1}\n{"b": {"c": 1, "c": 2}}', "a.jsonl:2: the key 'c' stands twice in one object"),
+        ("a.jsonl", b'{"a": ' + b"9" * 5000 + b"}", "a.jsonl:1: holds a whole number of more than 4,300 digits."),
+        ("a", b"{}", "its name has no ending that says how to read it. Known: .arrow, "),
         ("a.jsnl", b"{}", "cannot read a '.jsnl' file. Did you mean '.jsonl'? Known: .arrow, .csv, .json, .jsonl"),
     ],
 )
@@ -122,6 +126,22 @@ def test_what_cannot_be_read_is_named_with_its_line(tmp_path, name, content, mes
 def test_a_missing_file_says_so(tmp_path):
     with pytest.raises(DataError, match=r"gone\.jsonl: no file is there"):
         list(read_file(tmp_path / "gone.jsonl"))
+    pattern = str(tmp_path / "*.jsonl")
+    with pytest.raises(DataError, match=r"\*\.jsonl: no file matches this pattern"):
+        list(read_file(pattern))
+    assert list(File(path=pattern).check(None)) == [f"no file matches the pattern {pattern}."]
+    (tmp_path / "a.jsonl").write_text("{}")
+    assert list(File(path=pattern).check(None)) == []
+
+
+@pytest.mark.parametrize("name", [b"a\xff.jsonl", b"a?b#c.jsonl", b"a[1].jsonl", "ä b.jsonl".encode()])
+def test_a_file_may_be_called_anything(tmp_path, name):
+    path = os.fsencode(tmp_path) + b"/" + name
+    Path(os.fsdecode(path)).write_text('{"text": "a"}\n')
+    shown = name.decode("utf-8", "replace")
+    source = File(path=str(tmp_path))
+    assert [row.origin for row in source.rows()] == [f"{shown}:1"]
+    assert source.fingerprint()
 
 
 def test_json_that_is_nested_too_deeply_says_so(tmp_path):

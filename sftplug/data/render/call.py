@@ -6,6 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from jinja2 import meta, nodes
+
+from sftplug.conversation import GIVEN_TO_TEMPLATES
+
 Messages = Sequence[Mapping[str, Any]]
 Tools = Sequence[Mapping[str, Any]] | None
 PROBE = {"role": "user", "content": "sftplug"}
@@ -30,20 +34,25 @@ class Call:
         """Return the call with the messages up to and with `message`, and a user's after them."""
         return replace(self, messages=[*self.messages[: message + 1], dict(PROBE)])
 
+    @property
+    def users(self) -> list[int]:
+        """The indices of the users' messages."""
+        return [index for index, message in enumerate(self.messages) if message.get("role") == "user"]
+
+    @property
+    def answers(self) -> frozenset[int]:
+        """The indices of the tools' messages."""
+        return frozenset(index for index, message in enumerate(self.messages) if message.get("role") == "tool")
+
 
 def assistants_in(messages: Messages) -> list[int]:
     """Return the indices of the assistant's messages."""
     return [index for index, message in enumerate(messages) if message.get("role") == "assistant"]
 
 
-def users_in(messages: Messages) -> list[int]:
-    """Return the indices of the users' messages."""
-    return [index for index, message in enumerate(messages) if message.get("role") == "user"]
-
-
-def tools_in(messages: Messages) -> frozenset[int]:
-    """Return the indices of the tools' messages."""
-    return frozenset(index for index, message in enumerate(messages) if message.get("role") == "tool")
+def arguments_of(tree: nodes.Template) -> frozenset[str]:
+    """Return the names that a template asks its caller for, beyond those that every caller gives."""
+    return frozenset(meta.find_undeclared_variables(tree)) - GIVEN_TO_TEMPLATES
 
 
 def make_call(messages: Messages, tools: Tools, kwargs: Mapping[str, Any], ends: frozenset[str]) -> Call:

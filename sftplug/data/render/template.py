@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 
 from sftplug.data.render.bounds import TooMuch, compiled, refuse_constants, stopping
-from sftplug.data.render.call import PROBE, Call, Messages, Tools, assistants_in, make_call, tools_in, users_in
+from sftplug.data.render.call import PROBE, Call, Messages, Tools, arguments_of, assistants_in, make_call
 from sftplug.data.render.check import (
     Finding,
     check_interruptions,
@@ -40,6 +40,8 @@ class Template:
     name: str
     _lock: Lock = field(default_factory=Lock)
     _habits: dict[str, Habit | None] = field(default_factory=dict)
+    reads: frozenset[str] = frozenset()
+    """Names of the arguments that it reads, beyond those that every caller gives."""
     _plain: Any = None
     _traced: Any = None
     _asking: Compiled | None = None
@@ -55,6 +57,7 @@ class Template:
             with stopping(self.name):
                 refuse_constants(environment.parse(self.source), environment)
             self._plain = environment, compiled(environment, environment.parse(self.source))
+            self.reads = arguments_of(environment.parse(self.source))
             self._traced = compile_traced(self.source, TracedEnvironment(environment), Marks())
         except jinja2.TemplateSyntaxError as error:
             raise TemplateError(f"chat template '{self.name}', line {error.lineno}: {error.message}") from error
@@ -103,7 +106,9 @@ class Template:
     def _analyse(self, call: Call, messages: Messages) -> Rendered:
         layout = self._layout(call)
         turns = [self._turn(layout, call, index) for index in assistants_in(messages)]
-        return to_row(layout, spans_of(turns), [*self._missing(layout, call), *all_findings(turns)])
+        return to_row(
+            layout, spans_of(turns), [*self._missing(layout, call), *self._tools(layout, call), *all_findings(turns)]
+        )
 
     def text(self, messages: Messages, *, add_generation_prompt: bool = False, **kwargs: Any) -> str:
         """Return the text that transformers renders, within bounds. Raises TemplateError when the template refuses."""
@@ -169,8 +174,8 @@ class Template:
                 turn.spans.append((begin, stop))
         turn.findings += check_spans(layout, message, turn.spans, start.at)
         turn.findings += check_iterations(layout, message)
-        turn.findings += check_questions(layout, message, start.at, users_in(call.messages))
-        turn.findings += check_interruptions(layout, message, tools_in(call.messages))
+        turn.findings += check_questions(layout, message, start.at, call.users)
+        turn.findings += check_interruptions(layout, message, call.answers)
         return turn
 
     def _start(self, layout: Layout, call: Call, message: int, where: Place) -> Start | Finding:
@@ -288,6 +293,19 @@ class Template:
         if key in (REASONING, "thoughts"):
             return Finding("dropped_reasoning", "policy", message, f"{what} is dropped by the template.")
         return Finding("dropped", "error", message, f"{what} is dropped by the template.")
+
+    def _tools(self, layout: Layout, call: Call) -> Iterator[Finding]:
+        """Say so when the text is the same without the tools: the model would call what it was never shown."""
+        if call.tools is None:
+            return
+        try:
+            shown = layout.text != self._text(replace(call, tools=None))
+        except TemplateError:
+            shown = True
+        if not shown:
+            names = ", ".join(str(tool.get("function", tool).get("name", "?")) for tool in call.tools)
+            text = f"the tools of the row ({names}) are not in the text: the template leaves them out."
+            yield Finding("dropped_tools", "policy", None, text)
 
     def _shown_at_inference(self, call: Call, message: int, key: str) -> bool:
         """Whether the model would see the field (or, of its own turn, produce it) in a shorter conversation."""

@@ -1,0 +1,69 @@
+"""What a row says that the run does not heed, and replies that are probably missing: said in the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sftplug.blame import blaming
+from sftplug.components import Masking
+from sftplug.conversation import Conversation, Message
+from sftplug.data.convert import Example
+from sftplug.data.ledger import Account
+
+UNHEEDED = "weight not heeded"
+EMPTY_REPLY = "empty reply"
+
+
+@dataclass(frozen=True, slots=True)
+class Remarks:
+    """Looks at each conversation of a source before it is rendered."""
+
+    heeds_weights: bool
+    """Whether a masking strategy reads the weights that rows give."""
+    trained: frozenset[str]
+    """Roles of which tokens may be trained."""
+
+    @classmethod
+    def of(cls, maskings: Sequence[Sequence[Masking]]) -> Remarks:
+        """Return what there is to look out for with these strategies."""
+        parts = [masking for union in maskings for masking in union]
+        return cls(any(part.reads_weights for part in parts), frozenset({"assistant"}.union(*map(_trains, parts))))
+
+    def note(self, example: Example, account: Account) -> Example:
+        """Tell `account` what there is to say of a row, and return the row."""
+        conversation = example.conversation
+        if not self.heeds_weights and (said := next(self._unheeded(conversation), "")):
+            account.note(UNHEEDED, example.origin, f"{said}, which no masking strategy reads")
+        if empty := [index for index, message in enumerate(conversation.messages) if _is_empty_reply(message)]:
+            where = ", ".join(f"messages[{index}]" for index in empty)
+            account.note(EMPTY_REPLY, example.origin, f"{where} says nothing: all that it teaches is to stop at once")
+        return example
+
+    def _unheeded(self, conversation: Conversation) -> Iterator[str]:
+        """Yield what the row says about its loss and nobody reads; a weight of 1 changes nothing."""
+        if conversation.weight != 1:
+            yield f"the row has the weight {conversation.weight:g}"
+        for index, message in enumerate(conversation.messages):
+            if message.role in self.trained:
+                if message.weight not in (None, 1):
+                    yield f"messages[{index}] has the weight {message.weight:g}"
+                yield from _weighted_parts(f"messages[{index}].content", message.content)
+
+
+def _weighted_parts(where: str, content: Any) -> Iterator[str]:
+    for index, part in enumerate(() if content is None or isinstance(content, str) else content):
+        if part.get("weight", 1) != 1:
+            yield f"{where}[{index}] has the weight {part['weight']:g}"
+
+
+def _is_empty_reply(message: Message) -> bool:
+    if message.role != "assistant" or message.tool_calls or message.reasoning_content:
+        return False
+    return not message.content or (isinstance(message.content, str) and message.content.isspace())
+
+
+def _trains(masking: Masking) -> frozenset[str]:
+    with blaming(masking, "trains"):
+        return masking.trains
