@@ -139,8 +139,31 @@ def test_pain_07_a_system_prompt_that_the_template_adds_is_told_once(recipe_file
     assert ready.ledger.preamble.startswith("<|im_start|>system\nYou are a helpful bot.<|im_end|>")
     assert ready.ledger.to_dict()["preamble"] == ready.ledger.preamble
     show_ledger(ready.ledger)
-    assert capsys.readouterr().out.count("the template says before rows without a system turn: ") == 1
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.count("the template says before rows without a system turn: <|im_start|>system You are a") == 1
     assert prepared(file, "chat_template=chatml").ledger.preamble == ""
+
+
+OPENS = CHATML.replace("\n{{ m.content", "\n{{ '<think>\n' if m.role == 'assistant' }}{{ m.content")
+OPENS = OPENS.replace("assistant\n{% endif", "assistant\n<think>\n{% endif")
+
+
+@pytest.mark.parametrize(
+    ("template", "reply"),
+    [
+        (CHATML, "<think>\nhm\n</think>\n\nb"),
+        (CHATML, "<think>hm</think>b"),
+        (OPENS, "hm</think>b"),  # the prompt of some models opens the thought, and their replies begin inside of it
+    ],
+)
+def test_pain_08_an_answer_is_trained_though_the_thought_before_it_is_not(
+    recipe_file, prepared, tmp_path, template, reply
+):
+    (tmp_path / "mine.jinja").write_text(template)
+    data = [{"messages": [USER, {"role": "assistant", "content": reply}]}]
+    file = recipe_file(data=data, chat_template={"file": "mine.jinja"}, masking=["assistant", {"reasoning": "mask"}])
+    assert decoded(prepared(file), trained=True) == "b<|im_end|>"
+    assert "hm" in decoded(prepared(file, "masking=assistant"), trained=True)
 
 
 def test_pain_10_rows_of_any_schema_come_out_as_they_were_written(recipe_file, prepared):

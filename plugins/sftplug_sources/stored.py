@@ -39,7 +39,7 @@ class Stored:
     @property
     def name(self) -> str:
         """The file's own name, without folders, and without the question of a web address."""
-        path = self.path.partition("?")[0] if self.is_remote else self.path
+        path = self.path.partition("?")[0] if is_url(self.path) else self.path
         return printable(PurePosixPath(path).name)
 
     @property

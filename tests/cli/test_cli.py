@@ -66,8 +66,7 @@ def test_prepare_writes_what_the_trainer_gets(recipe_file, prepared, tmp_path):
     assert str(onto.exception) == f"{file / 'x'} cannot be written: Not a directory"
 
 
-def test_on_a_narrow_terminal_rows_are_lines(recipe_file, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "40")
+def test_on_a_narrow_terminal_rows_are_lines(recipe_file):
     rich.reconfigure(width=40)
     try:
         result = runner.invoke(app, ["check", str(recipe_file())])

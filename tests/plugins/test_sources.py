@@ -184,7 +184,7 @@ def test_a_pattern_and_a_folder_are_their_files_in_order(tmp_path):
     (tmp_path / "c.bin").write_bytes(b"?")
     with pytest.raises(DataError, match=r"c\.bin: cannot read a '\.bin' file"):
         list(read_file(tmp_path))
-    with pytest.raises(DataError, match=r"\*\.csv: no file is there"):
+    with pytest.raises(DataError, match=r"\*\.csv: no file matches this pattern"):
         list(read_file(tmp_path / "*.csv"))
 
 

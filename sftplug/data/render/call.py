@@ -40,6 +40,11 @@ class Call:
         return [index for index, message in enumerate(self.messages) if message.get("role") == "user"]
 
     @property
+    def tool_names(self) -> str:
+        """The names of the tools, for a message to the user."""
+        return ", ".join(str(tool.get("function", tool).get("name", "?")) for tool in self.tools or ())
+
+    @property
     def answers(self) -> frozenset[int]:
         """The indices of the tools' messages."""
         return frozenset(index for index, message in enumerate(self.messages) if message.get("role") == "tool")

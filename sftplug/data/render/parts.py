@@ -13,7 +13,8 @@ from sftplug.data.render.pieces import REASONING, Layout, Piece
 from sftplug.tokens import PARTS
 
 _CODE = {name: index for index, name in enumerate(PARTS)}
-_THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
+_THOUGHT = re.compile(r"(<think>.*?(?:</think>|\Z))(\s*)", re.DOTALL)
+_OPENED = re.compile(r"<think>\s*\Z")
 _ITEM = re.compile(r"content\[(\d+)\]")
 _STOP = re.compile(r"(?:<[^\s<>]+>|\S+)\s*\Z")
 
@@ -63,7 +64,8 @@ def label_parts(layout: Layout, spans: Sequence[tuple[int, int, int]]) -> Runs:
     part = np.array([_CODE[name] for (_, _, name), _ in runs], dtype=np.int8)
     own = np.array([bool(field) for _, field in runs], dtype=bool)
     item = np.array([_item_of(field) for _, field in runs], dtype=np.int16)
-    return Runs(starts, message, _mark_thoughts(layout.text, starts, part, bounds), own, item)
+    thoughts = [found for span in bounds for found in _thoughts_in(layout.text, *span)]
+    return _mark(thoughts, _split(thoughts, Runs(starts, message, part, own, item), len(layout.text)))
 
 
 def _item_of(field: str) -> int:
@@ -116,11 +118,33 @@ def _inner_part(text: str) -> str:
     return "tool_call" if "tool" in text or "function" in text or "{" in text else "header"
 
 
-def _mark_thoughts(
-    text: str, starts: NDArray[np.int32], part: NDArray[np.int8], spans: Sequence[tuple[int, int]]
-) -> NDArray[np.int8]:
+def _thoughts_in(text: str, start: int, end: int) -> Iterator[re.Match[str]]:
+    """Yield the thoughts of a span, of which the prompt may have written the first tag."""
+    before = text[max(0, start - 16) : start]
+    opened = _OPENED.search(before)
+    return _THOUGHT.finditer(text, start if opened is None else start - len(before) + opened.start(), end)
+
+
+def _split(thoughts: Sequence[re.Match[str]], runs: Runs, length: int) -> Runs:
+    """Cut what a message wrote in one piece where a thought begins and ends in it, the white space after it included.
+
+    What the template wrote around a thought stays whole.
+    """
+    ends, cuts = [*runs.starts[1:].tolist(), length], []
+    for thought in thoughts:
+        for edge, cut in ((thought.start(), thought.start()), (thought.end(1), thought.end())):
+            run = int(np.searchsorted(runs.starts, edge, side="right")) - 1
+            if runs.own[run] and runs.starts[run] < edge and cut < ends[run]:
+                cuts.append(cut)
+    if not cuts:
+        return runs
+    starts = np.union1d(runs.starts, np.array(cuts, dtype=np.int32))
+    whole = np.searchsorted(runs.starts, starts, side="right") - 1
+    return Runs._make(array[whole] for array in runs)._replace(starts=starts)
+
+
+def _mark(thoughts: Sequence[re.Match[str]], runs: Runs) -> Runs:
     """Call everything from ``<think>`` to ``</think>`` inside a span reasoning, whoever wrote it."""
-    for start, end in spans:
-        for thought in _THOUGHT.finditer(text, start, end):
-            part[(starts >= thought.start()) & (starts < thought.end())] = _CODE["reasoning"]
-    return part
+    for thought in thoughts:
+        runs.part[(runs.starts >= thought.start()) & (runs.starts < thought.end(1))] = _CODE["reasoning"]
+    return runs

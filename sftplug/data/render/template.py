@@ -296,15 +296,12 @@ class Template:
 
     def _tools(self, layout: Layout, call: Call) -> Iterator[Finding]:
         """Say so when the text is the same without the tools: the model would call what it was never shown."""
-        if call.tools is None:
-            return
         try:
-            shown = layout.text != self._text(replace(call, tools=None))
+            shown = not call.tools or layout.text != self._text(replace(call, tools=None))
         except TemplateError:
             shown = True
         if not shown:
-            names = ", ".join(str(tool.get("function", tool).get("name", "?")) for tool in call.tools)
-            text = f"the tools of the row ({names}) are not in the text: the template leaves them out."
+            text = f"the tools of the row ({call.tool_names}) are not in the text: the template leaves them out."
             yield Finding("dropped_tools", "policy", None, text)
 
     def _shown_at_inference(self, call: Call, message: int, key: str) -> bool:
