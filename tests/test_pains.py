@@ -1,11 +1,43 @@
-"""What hurts the users of other tools, one test a pain: none of it can happen here."""
+"""What hurts the users of other tools, one test a pain: none of it can happen here.
+
+Pains that have no test here are shown elsewhere:
+
+01 a template without marks       test_one_changed_character_changes_nothing
+                                  test_a_row_without_an_assistant_turn_is_named
+                                  test_a_template_that_cannot_be_masked_is_refused_before_weights
+02 a model that never stops       test_what_cannot_be_vouched_for_is_refused
+                                  test_the_run_folder_holds_what_inference_and_a_later_reader_need
+                                  test_a_model_without_padding_or_eos_trains_in_silence
+03 masks at token boundaries      test_trained_tokens_decode_to_the_spans_and_no_other_role_s_token_is_trained
+                                  test_random_conversations_are_exact_or_refused, test_spans_are_exact
+04 losses that are not finite     test_a_loss_that_is_not_finite_stops_before_a_checkpoint_and_names_the_rows
+07 other prompts at inference     test_the_saved_template_renders_a_prompt_that_is_a_prefix_of_what_was_trained
+                                  test_divergent_turns_become_rows_of_their_own_as_inference_renders_them
+09 keys that are ignored          test_every_problem_is_named_at_once_with_path_line_and_nearest_name
+                                  test_each_value_is_shown_with_where_it_comes_from_and_who_answers_for_it
+                                  test_the_saved_recipe_prepares_the_same_labels
+12 what is trained is not seen    test_json_is_what_the_trainer_gets, test_the_terminal_shows_rows_turns_ids_and_totals
+13 targets that match nothing     test_a_target_that_matches_nothing_names_the_nearest_before_weights_are_loaded
+                                  test_train_tells_the_story_of_the_run
+14 new tokens                     test_new_tokens_are_trained_saved_and_reloaded_exactly
+                                  test_new_tokens_that_nothing_would_train_are_refused
+22 types and checkpointing        test_loss_falls_and_a_fresh_process_gets_the_same_logits
+25 no GPU, a heavy install        test_importing_everything_loads_no_heavy_library
+                                  test_quick_commands_load_no_heavy_library
+26 calls to the network           test_with_sockets_blocked_everything_on_local_paths_works
+                                  test_nothing_is_reported_to_a_service_by_default
+27 code that comes with a model   test_code_from_the_hub_is_run_at_a_commit_only
+                                  test_a_plugin_file_is_shown_before_it_runs
+"""
 
 import json
 import re
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import trl
 import yaml
 from conftest import TINY, rows, write_rows
 from tokenizers.processors import TemplateProcessing
@@ -164,6 +196,37 @@ def test_pain_08_an_answer_is_trained_though_the_thought_before_it_is_not(
     file = recipe_file(data=data, chat_template={"file": "mine.jinja"}, masking=["assistant", {"reasoning": "mask"}])
     assert decoded(prepared(file), trained=True) == "b<|im_end|>"
     assert "hm" in decoded(prepared(file, "masking=assistant"), trained=True)
+
+
+@pytest.mark.parametrize(
+    "reply", ["<think>\nhm\n</think>\n\nb", "hm\n</think>\n\nb", "<think>hm</think>b", "hm</think>b"]
+)
+def test_pain_08_a_thought_in_the_content_is_shown_once_and_trained_where_inference_has_it(
+    recipe_file, prepared, tmp_path, reply
+):
+    (tmp_path / "mine.jinja").write_text((Path(trl.__file__).parent / "chat_templates" / "qwen3.jinja").read_text())
+    turns = [USER, {"role": "assistant", "content": reply}]
+    file = recipe_file(data=[{"messages": turns * 3}], chat_template={"file": "mine.jinja"})
+    ready, said = prepared(file), "<think>\nhm\n</think>\n\nb<|im_end|>"
+    # The template leaves earlier thoughts out, so each earlier turn has a row of its own, as inference has it.
+    assert [decoded(ready, row, trained=True) for row in range(len(ready.train))] == [said] * 3
+    assert [decoded(ready, row).count("<think>") for row in range(len(ready.train))] == [1] * 3
+
+
+@pytest.mark.parametrize("template", ["chatml", "llama3"])
+def test_pain_08_a_reply_that_only_closes_its_thought_gets_one_balanced_block(recipe_file, prepared, template):
+    data = [{"messages": [USER, {"role": "assistant", "content": "hm</think>b"}]}]
+    control = ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
+    model = {"build": TINY, "add_tokens": control if template == "llama3" else []}
+    text = decoded(prepared(recipe_file(data=data, chat_template=template, model=model)), trained=True)
+    assert text.startswith("<think>\nhm</think>b")
+
+
+def test_pain_08_two_thoughts_of_one_turn_are_refused(recipe_file, prepared):
+    reply = {"role": "assistant", "content": "<think>hm</think>b", "reasoning_content": "so"}
+    expected = r"rows.jsonl:1: messages\[1\].content: holds a thought .* the text would have two. Keep one of them."
+    with pytest.raises(DataError, match=expected):
+        prepared(recipe_file(data=[{"messages": [USER, reply]}]))
 
 
 def test_pain_10_rows_of_any_schema_come_out_as_they_were_written(recipe_file, prepared):
@@ -375,3 +438,10 @@ def test_pain_23_sources_of_four_formats_mix_with_their_own_masks_in_stated_shar
     assert prepared(file, "train.seed=1").train["input_ids"] != ready.train["input_ids"]
     ends = [decoded(ready, row, trained=True).endswith("<|im_end|>") for row in range(len(ready.train))]
     assert ends.count(False) == 40  # the source with a mask of its own, and the plain completions with their EOS
+
+
+def test_the_table_above_names_tests_that_exist():
+    named = set(re.findall(r"\btest_\w+", __doc__))
+    tests = "\n".join(file.read_text(encoding="utf-8") for file in Path(__file__).parent.rglob("test_*.py"))
+    assert len(named) > 20
+    assert named <= set(re.findall(r"^def (test_\w+)", tests, re.MULTILINE))

@@ -143,6 +143,9 @@ def _check_message(where: str, message: Message) -> None:
         raise RowError(f"{where}.role", f"nobody knows the role '{message.role}'.{hint} Known: {known}.")
     for name in ("content", "reasoning_content", "tool_calls"):
         _check_leaves(f"{where}.{name}", getattr(message, name))
+    if message.reasoning_content and isinstance(message.content, str) and "</think>" in message.content:
+        twice = "holds a thought (`</think>`), and the message has reasoning besides: the text would have two"
+        raise RowError(f"{where}.content", f"{twice}. Keep one of them.")
 
 
 def _check_leaves(where: str, value: object) -> None:

@@ -428,7 +428,7 @@ def test_the_fused_head_of_accelerators_gives_the_same_numbers(train, two_source
     """It runs on CPUs too, only slower: the losses are the same, and TRL's own metrics are logged beside them."""
     from sftplug.trainer import SftplugTrainer
 
-    masking = [] if weighted else ["masking=assistant"]
+    masking = [] if weighted else ["masking=assistant", "data.on_unread_column=report"]
     steps = [*two_sources, *masking, "train.max_steps=4", "train.gradient_accumulation_steps=2"]
     plain = train(*steps, output="plain", **LOSS_BY)
     monkeypatch.setattr(SftplugTrainer, "_fused", lambda self: True)
@@ -570,7 +570,7 @@ def test_an_auxiliary_loss_is_added_to_the_weighted_one(train, prepared, two_sou
 
     from sftplug.collate import Collator
 
-    masking = [] if weighted else ["masking=assistant"]
+    masking = [] if weighted else ["masking=assistant", "data.on_unread_column=report"]
     settings = [*two_sources, f"model={experts}", "data.packing=none", *masking]
     rows_of = prepared(train.file(**LOSS_BY), *settings).train
     assert ("weights" in rows_of.column_names) == weighted

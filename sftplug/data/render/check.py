@@ -148,7 +148,8 @@ def _lost_until(text: str, pieces: Sequence[Piece], whole: str) -> int:
     """Return where the last lost part of `text` ends, 0 when nothing but white space is lost.
 
     `pieces` are what is in the `whole` text of it, in order. Between the pieces, what was changed on the way (other
-    letters) has no offsets and counts as there; so does what the template put back (the comma that it split at).
+    letters) has no offsets and counts as there; so does what the template put back (the comma that it split at, the
+    tags around a thought).
     """
     if not text.strip():
         return 0
@@ -169,12 +170,21 @@ def _covered(text: str, pieces: Sequence[Piece], whole: str) -> Iterator[tuple[i
         if piece.offset < 0:
             changed = changed or piece.end > piece.start
             continue
-        if changed or (at >= 0 and whole[at : piece.start] == text[reached : piece.offset]):
+        if changed or _put_back(text[reached : piece.offset], whole[: piece.start], at):
             yield reached, max(reached, piece.offset)
         reached, changed, at = piece.offset + piece.end - piece.start, False, piece.end
         yield piece.offset, reached
     if changed:
         yield reached, len(text)
+
+
+def _put_back(lost: str, before: str, at: int) -> bool:
+    """Whether `lost`, white space around it left out, is what the template wrote from `at` to the end of `before`.
+
+    `at` is -1 ahead of the first piece, where `before` has to end in it.
+    """
+    lost = lost.strip()
+    return before.rstrip().endswith(lost) if at < 0 else before[at:].strip() == lost
 
 
 def _lost_of_call(call: Any, said: str) -> str | None:
