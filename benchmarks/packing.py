@@ -1,11 +1,12 @@
 """Tokens a second of training with padding, with batches of similar length, and packed; side by side in one run.
 
-    python benchmarks/packing.py [--count 480] [--rows FILE]
+    python benchmarks/packing.py [--count 480] [--rows FILE] [--lengths 1024 4096]
 
 Rows have the lengths of instruction data (log-normal, median 120 tokens, up to 1024), or are those of an Alpaca file.
 The model is a Llama of 4 layers and width 256 with random weights, in fp32 with sdpa attention. Every layout trains one
 epoch of the same rows, every row once, so all see the same tokens, in as many steps as nearly as whole rows allow; what
-counts is trained tokens a second over the epoch.
+counts is trained tokens a second over the epoch. Rows are packed to each of the ``--lengths``: attention costs the more
+the longer they are, and the mask that keeps their documents apart grows with its square.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import os
 import platform
 import random
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from sftplug.data.prepare import prepare
 from sftplug.models import load_tokenizer
@@ -25,8 +28,9 @@ from sftplug.recipe import load_recipe
 from sftplug.training import train
 
 WORDS = "the a of to and in that it is was for on are with as his they be at one".split()  # noqa: SIM905
-LENGTH, BATCH = 1024, 12
-LAYOUTS = {"padding": "none", "similar lengths": "auto", "packed rows": "rows"}
+BATCH = 12
+LAYOUTS = {"padding": "none", "similar lengths": "auto"}
+"""Layouts that do not depend on the length to which rows are packed."""
 
 
 def write(folder: Path, count: int) -> Path:
@@ -40,20 +44,27 @@ def write(folder: Path, count: int) -> Path:
     return folder / "rows.jsonl"
 
 
-def run(folder: Path, rows: Path, packing: str, count: int, batch: int) -> tuple[float, float, int, float]:
-    """Train one epoch; return tokens a second, the share of them that is trained, steps, and tokens of a row."""
+class Run(NamedTuple):
+    """One epoch."""
+
+    speed: float
+    """Tokens a second."""
+    share: float
+    """How many of the tokens are trained."""
+    steps: int
+    mean: float
+    """Tokens of a row before packing."""
+
+
+def run(folder: Path, data: dict[str, Any], batch: int) -> Run:
+    """Train one epoch; `data` is the recipe's section."""
     recipe = {
         "model": {"build": {"type": "tiny", "layers": 4, "hidden_size": 256, "pretrain_steps": 0}},
-        "data": {
-            "train": {"path": str(rows), "format": "alpaca", "first": count},
-            "max_length": LENGTH,
-            "max_loss": 1,
-            "packing": packing,
-        },
+        "data": {"max_loss": 1, **data},
         "chat_template": "chatml",
         "quantization": "fp32",
         "train": {"num_train_epochs": 1, "per_device_train_batch_size": batch, "save_strategy": "no"},
-        "output": str(folder / packing),
+        "output": str(folder / "-".join(map(str, (data["packing"], data["max_length"])))),
     }
     (folder / "recipe.yaml").write_text(json.dumps(recipe))
     loaded = load_recipe(str(folder / "recipe.yaml"))
@@ -62,7 +73,7 @@ def run(folder: Path, rows: Path, packing: str, count: int, batch: int) -> tuple
     tokens = sum(account.tokens for account in accounts)
     result = train(loaded, prepared)
     share = sum(account.trained for account in accounts) / tokens
-    return result.tokens / result.seconds, share, -(-len(prepared.train) // batch), tokens / accounts[0].kept
+    return Run(result.tokens / result.seconds, share, -(-len(prepared.train) // batch), tokens / accounts[0].kept)
 
 
 def main() -> None:
@@ -70,19 +81,32 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--count", type=int, default=480)
     parser.add_argument("--rows", type=Path)
+    parser.add_argument("--lengths", type=int, nargs="+", default=[1024, 4096])
     options = parser.parse_args()
-    print(f"{platform.machine()}, {datetime.date.today()}, Python {platform.python_version()}, ", end="")
+    print(f"{platform.machine()}, {os.cpu_count()} cores, {datetime.date.today()}, ", end="")
+    print(f"Python {platform.python_version()}, ", end="")
     print(", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "trl")))
     print("\n| layout | tokens/s | trained tokens/s | steps | times padding |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         rows = options.rows.resolve() if options.rows else write(folder, options.count)
-        first, mean = None, 0.0
+        data = {"train": {"path": str(rows), "format": "alpaca", "first": options.count}}
+        first: Run | None = None
         for layout, packing in LAYOUTS.items():
-            batch = max(1, round(BATCH * mean / LENGTH)) if packing == "rows" else BATCH
-            speed, share, steps, mean = run(folder, rows, packing, options.count, batch)
-            first = first or speed
-            print(f"| {layout} | {speed:,.0f} | {speed * share:,.0f} | {steps} | {speed / first:.2f} |", flush=True)
+            done = run(folder, {**data, "packing": packing, "max_length": max(options.lengths)}, BATCH)
+            first = first or done
+            show(layout, done, first)
+        assert first is not None
+        for length in options.lengths:
+            batch = max(1, round(BATCH * first.mean / length))
+            done = run(folder, {**data, "packing": "rows", "max_length": length}, batch)
+            show(f"rows packed to {length:,}", done, first)
+
+
+def show(layout: str, done: Run, first: Run) -> None:
+    """Print a line of the table."""
+    cells = f"{done.speed:,.0f} | {done.speed * done.share:,.0f} | {done.steps} | {done.speed / first.speed:.2f}"
+    print(f"| {layout} | {cells} |", flush=True)
 
 
 if __name__ == "__main__":
