@@ -242,7 +242,8 @@ def test_rows_that_are_not_here_are_not_read(recipe_file):
     assert json.loads(counted.output)["work"]["updates"] == 25
 
 
-def test_errors_say_what_to_do(recipe_file, tmp_path):
+def test_errors_say_what_to_do(recipe_file, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # else it asks again and again
     file = str(recipe_file())
     result = runner.invoke(app, ["plan", file, "--memory", "lots"])
     assert str(result.exception) == "--memory 'lots' is no amount of memory. Write it as 24GB, 22.5GiB or 512MB."

@@ -775,7 +775,7 @@ class Length(Metric):
         return [float(len(reply.text)) for reply in replies]
 
 
-class Nameless(Length):
+class Unlabelled(Length):
     """Its results have no name."""
 
     @property
@@ -813,7 +813,7 @@ class Unfit(Length):
 
 def test_metrics():
     check_metric(Length)
-    assert broken(check_metric, Nameless) == ("is_called_something", AnyText("| let label return text."))
+    assert broken(check_metric, Unlabelled) == ("is_called_something", AnyText("| let label return text."))
     assert broken(check_metric, Ratio) == ("scores_every_reply", AnyText("scored nan | return a finite float"))
     assert broken(check_metric, Once) == ("scores_every_reply", AnyText("| return one for each, in their order."))
     assert broken(check_metric, Rank) == ("scores_each_reply_alone", AnyText("| let a score depend on its own reply"))

@@ -3,8 +3,7 @@ from sftplug import Quantization, hookimpl, require
 
 class Int8Attention(Quantization):
     type: str = "int8_attention"
-    bits = 8
-    keeps_inputs = True
+    bits, keeps_inputs = 8, True
 
     def load_kwargs(self):
         config = require("transformers", needed_by=self.type).BitsAndBytesConfig

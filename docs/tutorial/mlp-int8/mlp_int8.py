@@ -7,8 +7,7 @@ class MlpInt8(Quantization):
     """Feed-forward layers, where most weights are, in 8 bits; attention and head in 16 (bitsandbytes)."""
 
     type: Literal["mlp_int8"] = "mlp_int8"
-    bits = 8
-    keeps_inputs = True
+    bits, keeps_inputs = 8, True
     keep: tuple[str, ...] = ("self_attn", "lm_head")
     """Modules that are not quantized."""
 
