@@ -65,13 +65,15 @@ def decoded(ready, row=0, *, trained=False):
 def test_pain_02_a_reply_that_says_nothing_is_trained_to_stop_and_named(recipe_file, prepared):
     silent = {"messages": [USER, {"role": "assistant", "content": " "}]}
     opening = {"messages": [USER, REPLY, USER, {"role": "assistant", "content": ""}]}
-    ready = prepared(recipe_file(data=[{"messages": [USER, REPLY]}, silent, opening]))
+    parts = {"messages": [USER, {"role": "assistant", "content": [{"type": "text", "text": ""}]}]}
+    ready = prepared(recipe_file(data=[{"messages": [USER, REPLY]}, silent, opening, parts]))
     assert decoded(ready, 2, trained=True) == "Hi.<|im_end|><|im_end|>"
     account = ready.ledger.splits["train"][0]
-    assert account.noted == {"empty reply": 2}
+    assert account.noted == {"empty reply": 3}
     assert [line.partition(" says")[0] for line in account.reasons["empty reply"]] == [
         "rows.jsonl:2: messages[1]",
         "rows.jsonl:3: messages[3]",
+        "rows.jsonl:4: messages[1]",
     ]
 
 

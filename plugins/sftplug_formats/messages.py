@@ -70,7 +70,7 @@ def _message(item: Any, field: str) -> Message:
         reasoning_content=_reasoning(given, field),
         name=_optional(given, "name", field),
         tool_call_id=_optional(given, "tool_call_id", field),
-        weight=_weight(given, field),
+        weight=read_weight(given, field),
     )
 
 
@@ -100,7 +100,7 @@ def _part(part: Any, field: str) -> Mapping[str, Any]:
     if part["type"] == "text" and not isinstance(part.get("text"), str):
         raise RowError(f"{field}.text", f"must be text, not {kind_of(part.get('text'))}")
     given = {key: value for key, value in part.items() if value is not None}
-    weight = _weight(given, field)
+    weight = read_weight(given, field)
     rest = {key: value for key, value in given.items() if key not in ("train", "weight")}
     return rest if weight is None else {**rest, "weight": weight}
 
@@ -141,7 +141,8 @@ def _reasoning(given: Mapping[str, Any], field: str) -> str | None:
     return _optional(given, found[0], field) if found else None
 
 
-def _weight(given: Mapping[str, Any], field: str) -> float | None:
+def read_weight(given: Mapping[str, Any], field: str) -> float | None:
+    """Return the loss weight that `train` or `weight` gives; None where there is neither. Raises RowError."""
     if "train" in given and "weight" in given:
         raise RowError(f"{field}.train", "does not go together with weight")
     if "train" in given:

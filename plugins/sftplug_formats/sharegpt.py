@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from sftplug import Conversation, DatasetFormat, Message, RowError, ToolCall, did_you_mean
 from sftplug_formats.fields import kind_of, optional_text, parsed_json, read_tools
-from sftplug_formats.messages import read_tool_call
+from sftplug_formats.messages import read_tool_call, read_weight
 
 _ROLES = {
     "system": "system",
@@ -25,7 +25,10 @@ _ROLES = {
 
 
 class ShareGPT(DatasetFormat):
-    """Turns with `from` and `value` (or `role` and `content`): human, gpt, system, function_call, observation, tool."""
+    """Turns with `from` and `value` (or `role` and `content`): human, gpt, system, function_call, observation, tool.
+
+    A turn may carry `train: false` or a `weight`, which the masking `message_weights` reads.
+    """
 
     type: Literal["sharegpt"] = "sharegpt"
     column: str = "conversations"
@@ -59,9 +62,11 @@ def _turn(turn: Any, field: str) -> Message:
         raise RowError(f"{field}.{who_key}", f"nobody knows {who!r}.{did_you_mean(who, _ROLES)} Known: {known}.")
     if not isinstance(what, str):
         raise RowError(f"{field}.{what_key}", f"must be text, not {kind_of(what)}")
+    # A table has one set of columns for all turns; what a turn does not have is null there.
+    weight = read_weight({key: value for key, value in turn.items() if value is not None}, field)
     if _ROLES[who] == "function_call":
-        return Message("assistant", None, tool_calls=_calls(what, f"{field}.{what_key}"))
-    return Message(_ROLES[who], what)
+        return Message("assistant", None, tool_calls=_calls(what, f"{field}.{what_key}"), weight=weight)
+    return Message(_ROLES[who], what, weight=weight)
 
 
 def _calls(text: str, field: str) -> tuple[ToolCall, ...]:

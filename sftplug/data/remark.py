@@ -61,7 +61,9 @@ def _weighted_parts(where: str, content: Any) -> Iterator[str]:
 def _is_empty_reply(message: Message) -> bool:
     if message.role != "assistant" or message.tool_calls or message.reasoning_content:
         return False
-    return not message.content or (isinstance(message.content, str) and message.content.isspace())
+    if message.content is None or isinstance(message.content, str):
+        return not (message.content or "").strip()
+    return all(part.get("type") == "text" and not part["text"].strip() for part in message.content)
 
 
 def _trains(masking: Masking) -> frozenset[str]:

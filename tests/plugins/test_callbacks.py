@@ -529,7 +529,7 @@ def test_the_loss_of_held_out_rows_is_that_of_all_their_tokens(train, two_source
         ]
     ]
     assert found == pytest.approx([found[0]] * 5, abs=1e-6)
-    unweighted = train(*two_sources, *once, "masking=assistant")
+    unweighted = train(*two_sources, *once, "masking=assistant", "data.on_unread_column=report")
     assert abs(measured(unweighted, "eval_loss")[0][0] - found[0]) > 1e-3
 
 

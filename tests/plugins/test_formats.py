@@ -171,3 +171,12 @@ def test_columns_by_name_and_by_text_with_columns_in_it():
     assert refused(format_, {**row, "word": None}) == "word: is null"
     with pytest.raises(ValidationError, match="braces must hold the name of a column"):
         Columns(user="{} {word}", assistant="answer")
+
+
+def test_turns_of_sharegpt_have_weights_too():
+    turns = [{"from": "human", "value": "a", "weight": None}, {"from": "gpt", "value": "b", "weight": 0}]
+    turns += [{"from": "gpt", "value": "c", "train": False}, {"from": "gpt", "value": "d"}]
+    found = ShareGPT().to_conversation({"conversations": turns})
+    assert [message.weight for message in found.messages] == [None, 0, 0, None]
+    with pytest.raises(RowError, match=r"conversations\[0\]\.weight: must be a number of at least 0, not 'x'"):
+        ShareGPT().to_conversation({"conversations": [{"from": "gpt", "value": "b", "weight": "x"}]})
