@@ -30,6 +30,8 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message="Merge lora module to .*-bit linear")
     # In which numbers a base was made floats: `sftplug merge` says it.
     logging.getLogger("transformers.integrations.bitsandbytes").setLevel(logging.ERROR)
+    # accelerate imports DeepSpeed in every run where it is installed, and it says that it has found no GPU.
+    logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
     # DeepSpeed calls torch by names that are about to change.
     warnings.filterwarnings("ignore", message=".*torch.distributed.*is deprecated.*", category=FutureWarning)
 
