@@ -34,6 +34,8 @@ class Remarks:
     def note(self, example: Example, account: Account) -> Example:
         """Tell `account` what there is to say of a row, and return the row."""
         conversation = example.conversation
+        if conversation.weight == 1 and all(map(_is_usual, conversation.messages)):
+            return example
         if not self.heeds_weights and (said := next(self._unheeded(conversation), "")):
             account.note(UNHEEDED, example.origin, f"{said}, which no masking strategy reads")
         if empty := [index for index, message in enumerate(conversation.messages) if _is_empty_reply(message)]:
@@ -50,6 +52,12 @@ class Remarks:
                 if message.weight not in (None, 1):
                     yield f"messages[{index}] has the weight {message.weight:g}"
                 yield from _weighted_parts(f"messages[{index}].content", message.content)
+
+
+def _is_usual(message: Message) -> bool:
+    """Whether there is nothing to say of a message, which holds for most of them."""
+    content = message.content
+    return type(content) is str and message.weight is None and bool(content) and not content.isspace()
 
 
 def _weighted_parts(where: str, content: Any) -> Iterator[str]:

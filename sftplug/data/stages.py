@@ -29,7 +29,7 @@ from sftplug.errors import DataError, MaskError
 if TYPE_CHECKING:
     from sftplug.recipe.model import Recipe, SourceSection
 
-BATCH = 1000
+BATCH = 500
 """Rows that go through the stages together: enough for the tokenizer's threads, little enough for any memory."""
 AHEAD = 2
 """So many batches are tokenized at once: while the last texts of one are encoded, a core would have nothing to do."""

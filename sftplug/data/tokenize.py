@@ -167,12 +167,13 @@ class _Batch(NamedTuple):
         base = np.cumsum([0, *(len(text) + 1 for text in texts)])[:-1]
         sizes = [len(row.runs.starts) for row in rendered]
         runs = np.concatenate([row.runs.starts for row in rendered] or [base]) + np.repeat(base, sizes)
-        spans = [
+        listed = [
             (span.start + offset, span.end + offset, span.message)
             for row, offset in zip(rendered, base.tolist(), strict=True)
-            for span in sorted(row.spans, key=lambda span: span.start)
+            for span in row.spans
         ]
-        return cls(rendered, texts, base, runs, np.array(spans, dtype=np.int64).reshape(-1, 3))
+        spans = np.array(listed, dtype=np.int64).reshape(-1, 3)
+        return cls(rendered, texts, base, runs, spans[np.argsort(spans[:, 0], kind="stable")])
 
     def joined(self, name: str) -> NDArray[Any]:
         """Return what the runs of all rows say of `name`."""

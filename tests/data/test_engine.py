@@ -2,6 +2,7 @@
 
 import json
 import unicodedata
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -109,11 +110,24 @@ def test_the_engines_agree_on_the_adversarial_strings_and_the_whole_vocabulary(n
     assert agrees_on_vocabulary(fast, slow)
 
 
-def test_tiktoken_is_chosen_for_a_full_batch_and_not_for_a_few_rows():
+def test_tiktoken_is_chosen_once_a_thousand_rows_are_seen():
     few, many = (Encoders(TokenizersEngine(TOKENIZERS["qwen"])) for _ in range(2))
-    few.encode(["text"] * 10)
-    many.encode(["text"] * 1000)
-    assert (few.name, many.name) == ("tokenizers", "tiktoken")
+    few.encode(["text"] * 999)
+    first = many.encode(["text"] * 500)
+    assert (few.name, many.name) == ("tokenizers", "tokenizers")
+    second = many.encode(["text"] * 500)
+    assert many.name == "tiktoken"
+    assert all(map(np.array_equal, first, second))
+
+
+def test_batches_encoded_in_several_threads_get_the_ids_of_one():
+    alone, shared = (Encoders(TokenizersEngine(TOKENIZERS["qwen"])) for _ in range(2))
+    batches = [[f"{number} {text}" for text in CORPUS for _ in range(20)] for number in range(12)]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(shared.encode, batches))
+    for batch, encoded in zip(batches, found, strict=True):
+        assert all(map(np.array_equal, alone.encode(batch), encoded))
+    assert shared.name == "tiktoken"
 
 
 def test_tiktoken_that_gives_other_ids_is_not_used(monkeypatch):

@@ -22,14 +22,14 @@ from sftplug.errors import ModelError
 EngineName = Literal["auto", "tokenizers", "tiktoken"]
 
 WORTH_IT = 1000
-"""So many rows in a batch are worth the proof that `tiktoken` needs."""
+"""So many rows are worth the proof that `tiktoken` needs."""
 SAMPLE = 100
 """So many of them must agree, besides the adversarial strings and every token of the vocabulary."""
 
 
 @dataclass(slots=True)
 class Encoders:
-    """The engine in use, chosen when the first full batch is seen."""
+    """The engine in use, chosen when enough rows are seen."""
 
     slow: TokenizersEngine
     wanted: EngineName = "auto"
@@ -39,6 +39,7 @@ class Encoders:
     spelling: Spelling | None = None
     chosen: bool = False
     _choosing: Lock = field(default_factory=Lock)
+    _seen: int = 0
     _written: str = ""
     _state: Mapping[str, Any] = field(default_factory=dict)
 
@@ -59,15 +60,16 @@ class Encoders:
 
         Raises ModelError when tiktoken is demanded and does not give the tokenizer's ids.
         """
-        if self.wanted == "tiktoken" or len(texts) >= WORTH_IT:
-            with self._choosing:  # batches are encoded in several threads, and the first one to come decides
-                if not self.chosen:
-                    self._choose(texts)
+        with self._choosing:  # batches are encoded in several threads
+            self._seen += len(texts)
+            if not self.chosen and (self.wanted == "tiktoken" or self._seen >= WORTH_IT):
+                self._choose(texts)
         return self.engine.ids(texts) if self.spelling is not None else []
 
     def located(self, ids: Sequence[IntArray], texts: Sequence[str]) -> Encoded:
         """Return the tokens of `texts`, whose ids are known, with the characters that each covers."""
-        return self.slow.with_offsets(texts) if self.spelling is None else self._located(self.spelling, ids, texts)
+        spelling = self.spelling  # another thread may find that it is of no use
+        return self.slow.with_offsets(texts) if spelling is None else self._located(spelling, ids, texts)
 
     def encode(self, texts: Sequence[str]) -> Encoded:
         """Return the tokens of `texts`."""
