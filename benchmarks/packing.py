@@ -2,11 +2,12 @@
 
     python benchmarks/packing.py [--count 480] [--rows FILE] [--lengths 1024 4096]
 
-Rows have the lengths of instruction data (log-normal, median 120 tokens, up to 1024), or are those of an Alpaca file.
-The model is a Llama of 4 layers and width 256 with random weights, in fp32 with sdpa attention. Every layout trains one
-epoch of the same rows, every row once, so all see the same tokens, in as many steps as nearly as whole rows allow; what
-counts is trained tokens a second over the epoch. Rows are packed to each of the ``--lengths``: attention costs the more
-the longer they are, and the mask that keeps their documents apart grows with its square.
+Rows have the lengths of instruction data (log-normal, median 120 tokens), or are those of an Alpaca file; only rows
+that fit the shortest of the ``--lengths`` are taken. The model is a Llama of 4 layers and width 256 with random
+weights, in fp32 with sdpa attention. Every layout trains one epoch of the same rows, every row once, so all see the
+same tokens, in as many steps as nearly as whole rows allow; what counts is trained tokens a second over the epoch. Rows
+are packed to each of the ``--lengths``: attention costs the more the longer they are, and the mask that keeps their
+documents apart grows with its square.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sftplug.data.prepare import prepare
+from sftplug.data.prepare import Prepared, prepare
 from sftplug.models import load_tokenizer
-from sftplug.recipe import load_recipe
+from sftplug.recipe import LoadedRecipe, load_recipe
 from sftplug.training import train
 
 WORDS = "the a of to and in that it is was for on are with as his they be at one".split()  # noqa: SIM905
@@ -35,13 +36,22 @@ LAYOUTS = {"padding": "none", "similar lengths": "auto"}
 
 def write(folder: Path, count: int) -> Path:
     """Write rows with the lengths of instruction data."""
-    rng = random.Random(0)
-    with (folder / "rows.jsonl").open("w") as file:
-        for _ in range(count):
-            words = min(int(rng.lognormvariate(4.6, 0.9)) + 5, 700)
-            row = {"instruction": "Go on:", "output": " ".join(rng.choices(WORDS, k=words))}
-            file.write(json.dumps(row) + "\n")
-    return folder / "rows.jsonl"
+    rng, made = random.Random(0), []
+    for _ in range(count):
+        words = min(int(rng.lognormvariate(4.6, 0.9)) + 5, 700)
+        made.append({"instruction": "Go on:", "output": " ".join(rng.choices(WORDS, k=words))})
+    (folder / "rows.json").write_text(json.dumps(made))
+    return folder / "rows.json"
+
+
+def fitting(folder: Path, rows: Path, count: int, length: int) -> Path:
+    """Write those of the first `count` rows that have at most `length` tokens: every layout trains the same."""
+    source = {"path": str(rows), "format": "alpaca", "first": count}
+    prepared = prepared_rows(folder, {"train": source, "max_length": length, "packing": "none"}, BATCH)[1]
+    kept = {int(origin[origin.rindex("[") + 1 : -1]) for origin in prepared.origins.of(range(len(prepared.train)))}
+    listed = json.loads(rows.read_text())
+    (folder / "fitting.json").write_text(json.dumps([listed[index] for index in sorted(kept)]))
+    return folder / "fitting.json"
 
 
 class Run(NamedTuple):
@@ -58,6 +68,16 @@ class Run(NamedTuple):
 
 def run(folder: Path, data: dict[str, Any], batch: int) -> Run:
     """Train one epoch; `data` is the recipe's section."""
+    loaded, prepared = prepared_rows(folder, data, batch)
+    accounts = prepared.ledger.splits["train"]
+    tokens = sum(account.tokens for account in accounts)
+    result = train(loaded, prepared)
+    share = sum(account.trained for account in accounts) / tokens
+    return Run(result.tokens / result.seconds, share, -(-len(prepared.train) // batch), tokens / accounts[0].kept)
+
+
+def prepared_rows(folder: Path, data: dict[str, Any], batch: int) -> tuple[LoadedRecipe, Prepared]:
+    """Return the recipe with this ``data`` section, and its rows."""
     recipe = {
         "model": {"build": {"type": "tiny", "layers": 4, "hidden_size": 256, "pretrain_steps": 0}},
         "data": {"max_loss": 1, **data},
@@ -68,12 +88,7 @@ def run(folder: Path, data: dict[str, Any], batch: int) -> Run:
     }
     (folder / "recipe.yaml").write_text(json.dumps(recipe))
     loaded = load_recipe(str(folder / "recipe.yaml"))
-    prepared = prepare(loaded.recipe, load_tokenizer(loaded.recipe))
-    accounts = prepared.ledger.splits["train"]
-    tokens = sum(account.tokens for account in accounts)
-    result = train(loaded, prepared)
-    share = sum(account.trained for account in accounts) / tokens
-    return Run(result.tokens / result.seconds, share, -(-len(prepared.train) // batch), tokens / accounts[0].kept)
+    return loaded, prepare(loaded.recipe, load_tokenizer(loaded.recipe))
 
 
 def main() -> None:
@@ -90,7 +105,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         rows = options.rows.resolve() if options.rows else write(folder, options.count)
-        data = {"train": {"path": str(rows), "format": "alpaca", "first": options.count}}
+        data = {"train": {"path": str(fitting(folder, rows, options.count, min(options.lengths))), "format": "alpaca"}}
         first: Run | None = None
         for layout, packing in LAYOUTS.items():
             done = run(folder, {**data, "packing": packing, "max_length": max(options.lengths)}, BATCH)
