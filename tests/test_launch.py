@@ -2,10 +2,12 @@
 
 import importlib.util
 import json
+import os
 import re
 import shutil
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -146,6 +148,26 @@ def test_examples_are_shell_scripts():
 
 
 # --- what runs --------------------------------------------------------------------------------------------------------
+
+
+def test_torchrun_and_accelerate_train_in_two_processes_by_the_shipped_scripts(recipe_file, tmp_path):
+    recipe = str(
+        recipe_file(launch="ddp", train={"max_steps": 2, "per_device_train_batch_size": 2, "logging_steps": 1})
+    )
+    first, second = tmp_path / "torchrun", tmp_path / "accelerate"
+    for script, *given in (
+        ("torchrun.sh", recipe, "2", f"output={first}"),
+        # The file that the first run leaves says how to start it again.
+        ("accelerate.sh", str(first / "accelerate.yaml"), recipe, f"output={second}"),
+    ):
+        beside = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+        command = ["sh", str(recipes_folder() / "launch" / script), *given]
+        done = subprocess.run(command, env=beside, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "ddp, 2 processes on cpu over gloo; 2 rows x 2 processes = 4 rows a step" in done.stdout
+    losses = [re.findall(r'"loss": ([0-9.]+)', (run / "metrics.jsonl").read_text()) for run in (first, second)]
+    assert losses[0] == losses[1] != []
+
 
 ONCE = '''
 """Stop this process after a step, once."""

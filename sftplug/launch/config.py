@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from sftplug.processes import is_launched, world_size
 from sftplug.recipe.model import LaunchSection, Recipe
 
 CONFIG = "accelerate.yaml"
@@ -64,7 +65,9 @@ def accelerators() -> int:
 
 
 def processes(recipe: Recipe, launch: LaunchSection) -> int:
-    """Return how many processes there are to be in all: what the recipe says, or one for each accelerator."""
+    """Return how many processes there are to be in all: as many as run already, as the recipe says, or one a device."""
+    if is_launched():
+        return world_size()
     if launch.processes is not None:
         return launch.processes
     return launch.nodes * (1 if on_cpu(recipe) else accelerators())

@@ -100,7 +100,8 @@ def _said(found: str, count: int, trainer: SftplugTrainer) -> str:
     ]
     batch = f"{' x '.join(parts)} = {each * count * steps} rows a step" if len(parts) > 1 else f"{each} rows a step"
     backend = _backend()
-    who = f"{found}, {count} processes" if count > 1 or found != "none" else "1 process"
+    number = f"{count} process{'es' * (count > 1)}"
+    who = number if found == "none" and count == 1 else f"{found}, {number}"
     return f"{who} on {args.device.type}{f' over {backend}' if backend else ''}; {batch}"
 
 
