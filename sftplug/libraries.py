@@ -28,11 +28,9 @@ def _unsupported() -> Iterator[str]:
     from packaging.requirements import Requirement
 
     for line in requires("sftplug") or ():
-        if not line.startswith(_DECISIVE):
-            continue
         required = Requirement(line)
         applies = required.marker is None or required.marker.evaluate({"extra": ""})
-        found = _version(required.name) if applies else None
+        found = _version(required.name) if applies and required.name in _DECISIVE else None
         if found is not None and not required.specifier.contains(found, prereleases=True):
             known = f"{required.name}{_lowest_first(str(required.specifier))}"
             yield f"{required.name} {found} is installed, and sftplug supports {known}. Run: pip install '{known}'"

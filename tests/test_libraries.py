@@ -22,9 +22,15 @@ def others(monkeypatch):
     refuse_unsupported.cache_clear()
 
 
-def test_what_is_installed_here_is_supported():
+@pytest.mark.parametrize("name", ["torch", "trl", "transformers", "peft", "datasets", "accelerate", "bitsandbytes"])
+def test_what_is_installed_here_is_supported_and_an_old_version_of_any_is_not(name, others, monkeypatch):
+    monkeypatch.setattr("sftplug.libraries.version", version)
+    assert refuse_unsupported() is None
     refuse_unsupported.cache_clear()
-    refuse_unsupported()
+    monkeypatch.setattr("sftplug.libraries.version", lambda asked: "0.0.1" if asked == name else version(asked))
+    with pytest.raises(MissingLibraryError) as refused:
+        refuse_unsupported()
+    assert re.fullmatch(rf"{name} 0\.0\.1 is installed, and sftplug supports {name}>=.* Run: .*", str(refused.value))
 
 
 def test_versions_that_are_not_supported_are_refused_with_those_that_are(others, recipe_file):
