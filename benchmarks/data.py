@@ -188,6 +188,22 @@ def compare(folder: Path, rows: int, repeats: int) -> None:
         bare = best.get(name.replace("sftplug", "bare"), seconds)
         cells = f"{seconds:.2f} | {rows / seconds:,.0f} | {best['TRL'] / seconds:.1f} | {seconds / bare:.2f}"
         print(f"| {name} | {cells if 'sftplug' in name else cells.rpartition('|')[0] + '|'} |")
+    looked_at(folder, best["sftplug tiktoken"])
+
+
+def looked_at(folder: Path, seconds: float) -> None:
+    """Print how long it takes to compare the rows that were kept with what was written, as each later run does."""
+    from sftplug.contents import CONTENTS, fault
+
+    (contents,) = (folder / "prepared").glob(f"*/{CONTENTS}")
+    times = []
+    for _ in range(5):
+        started = time.perf_counter()
+        assert fault(contents.parent) is None
+        times.append(time.perf_counter() - started)
+    size = sum(file.stat().st_size for file in contents.parent.iterdir()) / 1e6
+    share = min(times) / seconds
+    print(f"\nto look at the {size:.0f} MB that are kept: {min(times):.3f} s, {share:.1%} of the time to prepare them")
 
 
 def memory() -> None:

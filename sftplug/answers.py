@@ -75,6 +75,13 @@ def fingerprint(source: DatasetSource) -> str | None:
     return None if answer is None else _checked(source, "fingerprint", answer, str, "text or None")
 
 
+def stamp(source: DatasetSource) -> str | None:
+    """Return what changes when a source is written to. Raises PluginError for anything but text and None."""
+    with blaming(source, "stamp"):
+        answer: object = source.stamp()
+    return None if answer is None else _checked(source, "stamp", answer, str, "text or None")
+
+
 def template_source(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase) -> str:
     """Return the Jinja source of a chat template. Raises PluginError for anything but text."""
     with blaming(template, "source"):

@@ -105,6 +105,14 @@ class DatasetSource(Component):
         """
         return None
 
+    def stamp(self) -> str | None:
+        """Return what changes as soon as something that is read is written to, told without reading it; else None.
+
+        Such as sizes and times of files. It is asked for before and after the rows are read: rows that changed
+        meanwhile are refused. Of a source without a stamp, the fingerprint is asked for a second time.
+        """
+        return None
+
 
 class DatasetFormat(Component):
     """Turns one row of a dataset into a conversation."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sftplug.answers import load_kwargs, model_complaints, peft_config
 from sftplug.blame import blaming
+from sftplug.contents import is_whole, list_contents, say_dropped
 from sftplug.data.store import cannot_keep
 from sftplug.errors import ModelError
 from sftplug.quiet import quiet_libraries, quiet_progress_bars
@@ -47,7 +48,7 @@ def cache_folder() -> Path:
 
 def _built(builder: ModelBuilder) -> Path:
     folder = cache_folder() / "models" / f"{builder.type}-{_fingerprint(builder)}"
-    if not folder.is_dir():
+    if not _is_kept(folder):
         from filelock import FileLock
 
         quiet_libraries()
@@ -55,11 +56,29 @@ def _built(builder: ModelBuilder) -> Path:
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{folder}.lock"):  # of several processes, one builds it
-                if not folder.is_dir():
+                if not _is_kept(folder):
+                    say_dropped(folder)
+                    shutil.rmtree(folder, ignore_errors=True)
                     _build(builder, folder)
         except OSError as error:
             raise cannot_keep(folder.parent, "built models", error) from error
     return folder
+
+
+_looked_at: dict[Path, list[tuple[str, int, int]]] = {}
+"""Built models whose bytes this process has compared with what was built: each file with its size and time then."""
+
+
+def _is_kept(folder: Path) -> bool:
+    """Whether a built model is there as it was built; its weights are read once, and again only if a file changes."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    now = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    if _looked_at.get(folder) == now and now:
+        return True
+    whole = is_whole(folder)
+    if whole:
+        _looked_at[folder] = now
+    return whole
 
 
 def _build(builder: ModelBuilder, folder: Path) -> None:
@@ -67,6 +86,7 @@ def _build(builder: ModelBuilder, folder: Path) -> None:
     try:
         with blaming(builder, "build"):
             builder.build(unfinished)
+        list_contents(unfinished)
         # A folder with the final name is always whole, however the run ends.
         unfinished.rename(folder)
     except Exception as error:

@@ -81,6 +81,11 @@ class File(DatasetSource):
                     digest.update(block)
         return digest.hexdigest()
 
+    def stamp(self) -> str | None:
+        """Return names, sizes and times of local files; None for a URL."""
+        stamps = [file.stamp() for file in self._files()]
+        return None if None in stamps else repr(stamps)
+
     def _files(self) -> list[Stored]:
         """Return the files with rows in them; a file of a folder that cannot be read is an error, not skipped."""
         found = find(self.path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
 from sftplug import DataError
@@ -54,6 +54,16 @@ class Stored:
 
     def __str__(self) -> str:
         return printable(self.url)
+
+    def stamp(self) -> tuple[Any, ...] | None:
+        """Return what changes whenever a local file is written to or replaced; None for one on another machine."""
+        if self.is_remote:
+            return None
+        try:
+            known = Path(self.path).stat()
+        except OSError as error:
+            raise DataError(f"{self}: cannot be read: {error.strerror or error}") from error
+        return self.path, known.st_dev, known.st_ino, known.st_size, known.st_mtime_ns, known.st_ctime_ns
 
     def open(self) -> IO[bytes]:
         """Open for reading bytes. Raises DataError when it cannot be had."""

@@ -33,6 +33,7 @@ from sftplug.data.origins import Origins, OriginWriter
 from sftplug.data.pack import pack
 from sftplug.data.refuse import refuse
 from sftplug.data.stages import Stages, few_pauses
+from sftplug.data.still import Still
 from sftplug.data.store import Store, key_of, making_room
 from sftplug.data.table import Columns, Measures, TokenWriter, longest, open_dataset, rearrange
 from sftplug.data.tokenize import Encoder, encoder
@@ -98,14 +99,16 @@ def prepare(  # noqa: PLR0913 - the edge of the pipeline: what comes in, and who
     EOS, from the model's generation configuration; `watch` sees each batch of training rows, and `ledger` is filled
     even if the rows are refused in the end. Rows that `store` has are not prepared again.
 
-    Raises DataError for rows that do not fit, MaskError for masks that fail their check; each names the rows by their
-    origin, the first 20 and how many there are.
+    Raises DataError for rows that do not fit, and for a source that changes while it is read; MaskError for masks that
+    fail their check. Each names the rows by their origin, the first 20 and how many there are.
     """
     spans = recipe.spans
     policies = Policies(spans.missing_stop, spans.on_divergence, spans.dropped_reasoning, spans.dropped_tools)
     gate = open_gate(recipe.chat_template, tokenizer, end_tokens, policies)
     ledger = Ledger() if ledger is None else ledger
-    work = _Work(recipe, gate, tokenizer, ledger, progress, watch, store.proofs if store is not None else None)
+    still = Still(source.source for source in (*recipe.data.train, *recipe.data.eval))
+    proofs = store.proofs if store is not None else None
+    work = _Work(recipe, gate, tokenizer, ledger, progress, watch, proofs, still)
     key = key_of(recipe, tokenizer, end_tokens, store.code) if store is not None and watch is None else None
     opened = _Opening(tokenizer, end_tokens, _asks_provenance(recipe, provenance))
     if store is None or key is None:
@@ -175,6 +178,7 @@ class _Work:
     progress: Progress
     watch: Watch | None
     proofs: Path | None
+    still: Still
 
     def fill(self, folder: Path) -> None:
         """Write the rows of every split, and what is known of them. Raises for what is refused."""
@@ -183,6 +187,7 @@ class _Work:
         with few_pauses():
             encode = encoder(self.tokenizer, escape=escape, engine=data.engine, proofs=self.proofs)
             made = {name: self._split(name, sources, encode, folder) for name, sources in _splits(self.recipe).items()}
+        self.still.check()
         self.ledger.engine = encode.engines.name
         self.ledger.preamble = self.gate.preamble
         names = self.tokenizer.convert_ids_to_tokens(list(self.ledger.stop_ids))

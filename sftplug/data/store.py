@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from sftplug.answers import fingerprint
 from sftplug.components import DatasetSource
+from sftplug.contents import CONTENTS, is_whole, list_contents, say_dropped
 from sftplug.errors import DataError
 from sftplug.recipe.model import InputPath
 
@@ -34,8 +35,6 @@ KEPT_DAYS = 30
 """Prepared rows that nobody used for so long are deleted when others are written."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT)
-CONTENTS = "contents.json"
-"""Name of the file that lists the others of a folder with their sizes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +55,19 @@ class Store:
     ) -> tuple[Path, bool]:
         """Return the folder of `key`, and whether it was there; if not, `make` fills it, in one process only.
 
-        `waiting` is called if another process is about to make it. Raises DataError when the folder cannot be written.
+        A folder that is no longer what was written is dropped, and that is said. `waiting` is called if another process
+        is about to make it. Raises DataError when the folder cannot be written.
         """
         place = self.folder / key
         try:
-            if _is_whole(place):  # nothing is written into it any more, so nobody has to be waited for
+            if is_whole(place):  # nothing is written into it any more, so nobody has to be waited for
                 _note_use(place)
                 return place, True
             self.folder.mkdir(parents=True, exist_ok=True)
             with self._lock(key, waiting):
-                if _is_whole(place):
+                if is_whole(place):
                     return place, True
+                say_dropped(place)
                 with making_room(self.folder, "SFTPLUG_CACHE"):
                     self._make(place, make)
         except OSError as error:
@@ -98,8 +99,7 @@ class Store:
         unfinished.mkdir()
         try:
             make(unfinished)
-            contents = {file.name: file.stat().st_size for file in unfinished.iterdir()}
-            (unfinished / CONTENTS).write_text(json.dumps(contents))
+            list_contents(unfinished)
             unfinished.rename(place)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -135,15 +135,6 @@ def cannot_keep(folder: Path, what: str, error: OSError) -> Exception:
         f"{folder}: {what} cannot be kept here: {error}. Is it read-only, or another user's? Name a folder of your own "
         "in the environment variable SFTPLUG_CACHE."
     )
-
-
-def _is_whole(place: Path) -> bool:
-    """Whether the files in `place` are those that were written, each as long as it was."""
-    try:
-        contents = json.loads((place / CONTENTS).read_text())
-        return all((place / name).stat().st_size == size for name, size in contents.items())
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
-        return False
 
 
 def _note_use(place: Path) -> None:

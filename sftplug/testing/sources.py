@@ -57,13 +57,14 @@ def is_labelled(source: DatasetSource) -> None:
 
 
 def has_a_steady_fingerprint(source: DatasetSource) -> None:
-    """The fingerprint is None, or a text that stays the same as long as the rows do."""
-    first, second = source.fingerprint(), source.fingerprint()
-    demand(
-        first == second and (first is None or (isinstance(first, str) and bool(first))),
-        f"{shown(first)}, and then {shown(second)}",
-        "return a hash of what is read, or None where it cannot be told without reading.",
-    )
+    """Fingerprint and stamp are None, or texts that stay the same as long as the rows do."""
+    for told in (source.fingerprint, source.stamp):
+        first, second = told(), told()
+        demand(
+            first == second and (first is None or (isinstance(first, str) and bool(first))),
+            f"{told.__name__}(): {shown(first)}, and then {shown(second)}",
+            "return a hash of what is read, or None where it cannot be told without reading.",
+        )
 
 
 LAWS = (yields_the_same_rows_again, yields_rows, is_labelled, has_a_steady_fingerprint)

@@ -12,7 +12,8 @@ from types import ModuleType
 import pytest
 from conftest import rows, write_rows
 
-from sftplug import DataError
+from sftplug import DataError, models
+from sftplug.contents import CONTENTS
 from sftplug.data import store as stores
 from sftplug.data.prepare import prepare
 from sftplug.data.store import Store
@@ -260,28 +261,141 @@ def test_a_process_that_is_killed_while_it_prepares_blocks_nobody_and_leaves_not
     assert victim.exitcode == -signal.SIGKILL
     place, cached = Store(tmp_path, []).get("0" * 64, lambda place: (place / "rows").write_text("rows"))
     assert not cached
-    assert sorted(path.name for path in place.iterdir()) == [stores.CONTENTS, "rows"]
+    assert sorted(path.name for path in place.iterdir()) == [CONTENTS, "rows"]
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [place.name]
 
 
-@pytest.mark.parametrize("damage", ["missing", "shorter", "no list of contents", "half a list of contents"])
-def test_a_damaged_folder_is_prepared_anew(recipe_file, kept, tmp_path, damage):
+def flip(file):
+    """Turn over one bit, as a disk does that nobody has been told of; size and time stay."""
+    before, data = file.stat(), bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ("missing", "has lost train.arrow"),
+        ("shorter", "has a train.arrow that is not what was written"),
+        ("one bit of the rows", "has a train.arrow that is not what was written"),
+        ("one bit of the ledger", "has a ledger.json that is not what was written"),
+        ("no list of contents", "has no contents.json"),
+        ("half a list of contents", "has a contents.json that cannot be read"),
+        ("another list", "has a contents.json that cannot be read"),
+    ],
+)
+def test_a_damaged_folder_is_prepared_anew_and_that_is_said(recipe_file, kept, caplog, damage, said):
     file = recipe_file()
-    first = kept(file)
-    (contents,) = (tmp_path / "store").glob(f"*/{stores.CONTENTS}")
+    first = kept(file).train.to_dict()  # read before the file changes under it
+    (contents,) = (file.parent / "store").glob(f"*/{CONTENTS}")
     rows_file = contents.with_name("train.arrow")
     if damage == "missing":
         rows_file.unlink()
     elif damage == "shorter":
         rows_file.write_bytes(rows_file.read_bytes()[:-100])
+    elif damage.startswith("one bit"):
+        flip(rows_file if damage.endswith("rows") else contents.with_name("ledger.json"))
     elif damage == "no list of contents":
         contents.unlink()
     else:
-        contents.write_text(contents.read_text()[:9])
+        contents.write_text(contents.read_text()[:9] if damage.startswith("half") else '{"files": [1]}')
     again = kept(file)
     assert not again.ledger.reused
-    assert again.train.to_dict() == first.train.to_dict()
+    (warning,) = caplog.messages
+    assert warning.startswith(f"{contents.parent} {said}")
+    assert warning.endswith("; it is dropped and made anew")
+    assert again.train.to_dict() == first
     assert kept(file).ledger.reused
+    assert len(caplog.messages) == 1
+
+
+def test_a_flipped_bit_in_a_built_model_is_noticed(recipe_file, command, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("SFTPLUG_CACHE", str(tmp_path / "cache"))
+    file = recipe_file()
+    model = Path(base_model_path(load_recipe(str(file)).recipe))
+    right = (model / "model.safetensors").read_bytes()
+    flip(model / "model.safetensors")
+    models._looked_at.clear()  # another process
+    result = command("check", file)
+    assert result.exit_code == 0, result.output
+    assert caplog.messages == [
+        f"{model} has a model.safetensors that is not what was written; it is dropped and made anew"
+    ]
+    assert (model / "model.safetensors").read_bytes() == right
+    assert command("check", file).exit_code == 0
+    assert len(caplog.messages) == 1
+
+
+GROWS = """from typing import Literal
+
+from sftplug import Masking, hookimpl
+
+
+class Grows(Masking):
+    type: Literal["grows"] = "grows"
+    file: str
+    mode: str
+
+    def weights(self, tokens):
+        import os
+        import time
+        from pathlib import Path
+
+        file = Path(self.file)
+        before = file.stat()
+        text = file.read_text()
+        if self.mode == "appended":
+            file.write_text(text + text)
+        elif self.mode == "put back":
+            file.write_text(text + text)
+            file.write_text(text)
+            os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+        elif self.mode == "replaced":
+            file.with_suffix(".new").write_text(text)
+            file.with_suffix(".new").replace(file)
+        return tokens.trainable
+
+
+@hookimpl
+def sftplug_maskings():
+    return [Grows]
+"""
+
+
+@pytest.mark.parametrize("mode", ["appended", "put back", "replaced"])
+def test_rows_that_change_while_they_are_read_are_not_kept(recipe_file, command, tmp_path, monkeypatch, mode):
+    monkeypatch.setenv("SFTPLUG_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "grows.py").write_text(GROWS)
+    changing = {"type": "grows", "file": str(tmp_path / "rows.jsonl"), "mode": mode}
+    file = recipe_file("changing", plugins=["./grows.py"], masking=changing)
+    before = (tmp_path / "rows.jsonl").read_text()
+    result = command("prepare", file, "--output", tmp_path / "prepared")
+    assert result.exit_code != 0
+    assert f"{tmp_path / 'rows.jsonl'}: changed while the rows were read" in str(result.exception)
+    assert not (tmp_path / "prepared").exists()
+    (tmp_path / "rows.jsonl").write_text(before)
+    result = command("prepare", file, "masking.mode=none", "--output", tmp_path / "prepared")
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "prepared" / "ledger.json").read_text())["splits"]["train"][0]["read"] == 24
+
+
+def test_rows_of_a_source_that_knows_only_its_content_are_compared_by_it(recipe_file, kept, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from pathlib import Path\nfrom sftplug import DatasetSource, Row, hookimpl\n\n\n"
+        "class Mine(DatasetSource):\n    type: str = 'mine'\n    file: str\n\n    def label(self):\n"
+        "        return 'mine'\n\n    def fingerprint(self):\n        return Path(self.file).read_text()\n\n"
+        "    def rows(self):\n        for n in range(2):\n"
+        "            yield Row({'instruction': f'Say {n}.', 'output': str(n)}, f'mine[{n}]')\n"
+        "        Path(self.file).write_text('another')\n\n\n"
+        "@hookimpl\ndef sftplug_dataset_sources():\n    return [Mine]\n"
+    )
+    (tmp_path / "content").write_text("one")
+    file = recipe_file(plugins=["./mine.py"])
+    options = [f"data.train=[{{source: mine, file: {tmp_path / 'content'}, format: alpaca}}]"]
+    with pytest.raises(DataError, match=r"^mine: changed while the rows were read"):
+        kept(file, *options)
+    assert len(kept(file, *options).train) == 2  # it says 'another' from now on
 
 
 def _as_another_user(folder, key, queue):

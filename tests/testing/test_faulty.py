@@ -719,6 +719,13 @@ class Clock(Three):
         return str(next(COUNT))
 
 
+class Stamped(Three):
+    """It looks changed each time it is looked at."""
+
+    def stamp(self):
+        return str(next(COUNT))
+
+
 def test_sources():
     check_source(Three)
     assert broken(check_source, Spent) == ("yields_the_same_rows_again", AnyText("| open what you read inside of rows"))
@@ -726,7 +733,11 @@ def test_sources():
         "yields_rows",
         AnyText("3 rows have the origin 'three' | count the rows"),
     )
-    assert broken(check_source, Clock) == ("has_a_steady_fingerprint", AnyText("| return a hash of what is read"))
+    assert broken(check_source, Clock) == (
+        "has_a_steady_fingerprint",
+        AnyText("| return a hash of what is read"),
+    )
+    assert broken(check_source, Stamped) == ("has_a_steady_fingerprint", AnyText("stamp(): "))
 
 
 class Keep(LengthPolicy):
