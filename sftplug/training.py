@@ -15,6 +15,7 @@ from sftplug.card import write_card
 from sftplug.errors import ModelError, PluginError, TrainingError
 from sftplug.launch import (
     InForce,
+    find_build_tools,
     refuse_other_processes,
     sharding,
     split_beneath_adapter,
@@ -100,6 +101,7 @@ def join(recipe: Recipe) -> None:
     if not is_launched():
         return
     quiet_libraries()
+    find_build_tools(recipe)
     base_model_path(recipe)  # builds the model if need be; among several, only the main process would save it
     try:
         training_arguments(recipe)  # the trainer's options decide what the processes talk through

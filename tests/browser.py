@@ -2,9 +2,12 @@
 
 import html.parser
 import shutil
-import subprocess
+
+import pytest
+from patience import run
 
 CHROMIUM = shutil.which("chromium")
+needs_browser = pytest.mark.needs("a browser (Debian's chromium)", there=CHROMIUM is not None)
 HOSTILE = [
     "<script>document.title = 'pwned'</script>",
     '"><img src=x onerror="document.title=\'pwned\'">',
@@ -55,4 +58,6 @@ def shown(page, profile):
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
     flags += ["--disable-background-networking", "--disable-component-update", f"--user-data-dir={profile}"]
     command = [CHROMIUM, *flags, "--dump-dom", page.as_uri()]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    done = run(command)
+    assert done.returncode == 0, done.stderr
+    return done.stdout

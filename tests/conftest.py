@@ -18,6 +18,18 @@ TINY = {"type": "tiny", "pretrain_steps": 0, "layers": 2, "hidden_size": 64}
 """A model with random weights: 0.3 s to build, once a session."""
 
 
+EVERYTHING = "SFTPLUG_TESTS_NEED_EVERYTHING"
+"""Set where nothing may be skipped for want of a program: `.ci/run` installs what tests need."""
+
+
+def pytest_runtest_setup(item):
+    """Skip a test that needs what this machine lacks, in words; where nothing may be skipped, fail it."""
+    for mark in item.iter_markers("needs"):
+        if not mark.kwargs["there"]:
+            end = pytest.fail if EVERYTHING in os.environ else pytest.skip
+            end(f"needs {mark.args[0]}")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory):
     """Built models go to a folder of the session's own, and nothing calls out."""
@@ -158,3 +170,19 @@ def command():
         return CliRunner().invoke(app, list(map(str, arguments)), input=input)
 
     return go
+
+
+@pytest.fixture
+def terminal():
+    """Return a function that starts a command at a terminal; it is ended with the test."""
+    from terminal import Terminal
+
+    opened = []
+
+    def start(*arguments, **how):
+        opened.append(Terminal(*arguments, **how))
+        return opened[-1]
+
+    yield start
+    for one in opened:
+        one.end()

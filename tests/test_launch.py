@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import TINY, rows, train_file, write_rows
+from patience import finish
 from run.children import start
 from several import train_all
 from typer.testing import CliRunner
@@ -25,8 +26,8 @@ from sftplug.recipe.load import recipes_folder
 from sftplug.run import Checkpoint
 
 HAS_DEEPSPEED = importlib.util.find_spec("deepspeed") is not None and shutil.which("c++") is not None
-needs_deepspeed = pytest.mark.skipif(
-    not HAS_DEEPSPEED, reason="needs sftplug[deepspeed], and a C++ compiler for the part that DeepSpeed builds"
+needs_deepspeed = pytest.mark.needs(
+    "sftplug[deepspeed], and a C++ compiler for the part that DeepSpeed builds when it starts", there=HAS_DEEPSPEED
 )
 
 # --- what is refused --------------------------------------------------------------------------------------------------
@@ -96,8 +97,13 @@ def test_more_processes_than_gpus_are_refused(recipe_file, monkeypatch):
 
 def test_deepspeed_is_asked_for_by_name(recipe_file, monkeypatch):
     monkeypatch.setattr("sftplug.launch.check.importlib.util.find_spec", lambda name: None)
-    (problem,) = launch_problems(load_recipe(str(recipe_file(launch={"strategy": "zero2", "processes": 2}))).recipe)
+    file = recipe_file(launch={"strategy": "zero2", "processes": 2})
+    (problem,) = launch_problems(load_recipe(str(file)).recipe)
     assert problem.endswith("pip install 'sftplug[deepspeed]'.")
+    monkeypatch.setattr("sftplug.launch.check.importlib.util.find_spec", lambda name: name)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    (problem,) = launch_problems(load_recipe(str(file)).recipe)
+    assert "there is no C++ compiler (no-such-compiler). Install one, such as g++, or use ddp or fsdp2." in problem
 
 
 def test_more_processes_than_were_started_are_refused(recipe_file, monkeypatch):
@@ -320,11 +326,11 @@ def measured(output):
 @pytest.mark.parametrize("name", [*RUNS, *ZERO_PARAMS])
 def test_two_processes_train_what_one_would_with_the_same_global_batch(name, two, one, folder):
     result, alone = one(job_of(name))
-    steps = measured(folder / name)
+    told, steps = two[name], measured(folder / name)
     assert len(steps) == len(alone) >= 4
     assert [loss for loss, _ in steps] == pytest.approx([loss for loss, _ in alone], abs=1e-5)
     assert [tokens for _, tokens in steps] == [tokens for _, tokens in alone]
-    for said in two[name]:
+    for said in told:
         assert said == {"loss": pytest.approx(result.loss, abs=1e-5), "tokens": result.tokens}
 
 
@@ -334,6 +340,7 @@ def test_weights_that_were_split_are_saved_whole(name, two, one, folder):
     from safetensors.torch import load_file
 
     one(job_of(name))
+    assert two[name]
     file = "adapter_model.safetensors" if "lora" in name else "model.safetensors"
     alone, saved = (load_file(folder / output / file) for output in (f"{job_of(name)}_alone", name))
     for key, weight in alone.items():
@@ -409,7 +416,7 @@ def test_what_ends_one_process_ends_all_by_name_and_two_nodes_go_on_bit_by_bit(t
     nodes = f"ddp,processes=2,nodes=2,main_process_ip=127.0.0.1,main_process_port={free_port()}"
     started = [train(nodes, node) for node in (0, 1)]
     for process, log in started:
-        process.join(timeout=120)
+        finish([process], said=log.read_text)
         assert process.exitcode == 0, log.read_text()
     assert "resuming from step 4" in started[0][1].read_text()
     assert "step 8/8" in started[0][1].read_text()
@@ -426,7 +433,7 @@ def launched(file, launch, log, **environment):
 
 def failed_in(output, process, log):
     """Wait for a run that fails; return what was said, and what the record says."""
-    process.join(timeout=120)
+    finish([process], said=log.read_text)
     assert process.exitcode == 1
     record = json.loads((output / "run.json").read_text())
     assert record["state"] == "failed"

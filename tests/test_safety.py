@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import patience
 import pytest
 import yaml
 from browser import Page
@@ -28,14 +29,7 @@ TOKEN = "hf_" + "aBcDeFgHiJkLmNoPqRsTuVwXyZ"
 
 
 def sftplug(*arguments, env=None):
-    return subprocess.run(
-        [sys.executable, "-m", "sftplug", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        env={**os.environ, **(env or {})},
-    )
+    return patience.run([sys.executable, "-m", "sftplug", *map(str, arguments)], env={**os.environ, **(env or {})})
 
 
 @pytest.fixture
@@ -488,12 +482,8 @@ def test_with_sockets_blocked_everything_on_local_paths_works(recipe_file, model
     online = {
         name: value for name, value in os.environ.items() if name not in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
     }
-    result = subprocess.run(
+    result = patience.run(
         [sys.executable, "-c", DRIVER, json.dumps(commands), out],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=500,
         env={**online, "PYTHONPATH": str(tmp_path / "site")},
     )
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]

@@ -5,10 +5,11 @@ from sftplug.launch.config import write_config
 from sftplug.launch.force import InForce
 from sftplug.launch.resume import refuse_other_processes
 from sftplug.launch.start import start
-from sftplug.launch.strategy import sharding, split_beneath_adapter, strategy_fields
+from sftplug.launch.strategy import find_build_tools, sharding, split_beneath_adapter, strategy_fields
 
 __all__ = [
     "InForce",
+    "find_build_tools",
     "launch_problems",
     "refuse_other_processes",
     "sharding",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import shutil
 from collections.abc import Iterator
 from importlib.metadata import version
 
@@ -108,6 +110,11 @@ def _deepspeed(recipe: Recipe, launch: LaunchSection) -> Iterator[str]:
         return
     if importlib.util.find_spec("deepspeed") is None:
         yield f"strategy: {launch.strategy} needs DeepSpeed, which is not installed: pip install 'sftplug[deepspeed]'."
+    elif on_cpu(recipe) and shutil.which(compiler := os.environ.get("CXX", "c++")) is None:
+        yield (
+            f"strategy: on CPUs, DeepSpeed builds a part of itself when {launch.strategy} starts for the first time, "
+            f"and there is no C++ compiler ({compiler}). Install one, such as g++, or use ddp or fsdp2."
+        )
     if launch.strategy == "zero3" and recipe.quantization.bits < 16:
         yield (
             f"strategy: zero3 splits weights between processes, and {recipe.quantization.type} weights are packed, "

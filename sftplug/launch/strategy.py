@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sysconfig
 from typing import TYPE_CHECKING, Any
 
 from sftplug.launch.config import on_cpu
@@ -37,6 +39,16 @@ def _deepspeed(stage: int) -> dict[str, Any]:
         "train_micro_batch_size_per_gpu": auto,
         "zero_allow_untested_optimizer": True,
     }
+
+
+def find_build_tools(recipe: Recipe) -> None:
+    """Let DeepSpeed find ninja: pip puts it beside this Python, which may have been started by its path.
+
+    An environment that is not activated has its commands nowhere on the ``PATH``.
+    """
+    beside, path = sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)
+    if recipe.launch is not None and recipe.launch.strategy.startswith("zero") and beside not in path.split(os.pathsep):
+        os.environ["PATH"] = os.pathsep.join([path, beside])
 
 
 def sharding(recipe: Recipe) -> dict[str, Any]:

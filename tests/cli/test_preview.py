@@ -2,8 +2,7 @@
 
 import json
 
-import pytest
-from browser import CHROMIUM, HOSTILE, Page, shown
+from browser import HOSTILE, Page, needs_browser, shown
 from conftest import rows
 from typer.testing import CliRunner
 
@@ -138,7 +137,7 @@ def test_rows_that_are_refused_do_not_hide_the_good_ones(recipe_file):
     assert "rows.jsonl:3: has no assistant turn." in str(result.exception)
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium, which .ci/run installs")
+@needs_browser
 def test_hostile_rows_stay_text_in_a_real_browser(recipe_file, tmp_path):
     data = [
         {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": f"reply {text}"}]}

@@ -6,7 +6,7 @@ import re
 
 import pytest
 import yaml
-from browser import CHROMIUM, HOSTILE, Page, shown
+from browser import HOSTILE, Page, needs_browser, shown
 from conftest import rows
 from typer.testing import CliRunner
 
@@ -169,7 +169,7 @@ def test_packed_rows_are_drawn_as_the_trainer_got_them(recipe_file, run, prepare
     assert len(found.all("span", "border")) == sum(len(row) - 1 for row in trained["seq_lengths"])
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium, which .ci/run installs")
+@needs_browser
 def test_the_page_in_a_real_browser_with_hostile_rows_prompts_and_values(recipe_file, run, folder, tmp_path):
     data = [
         {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": f"reply {text}"}]}

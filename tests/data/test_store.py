@@ -5,12 +5,12 @@ import multiprocessing
 import os
 import signal
 import tempfile
-import time
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from conftest import rows, write_rows
+from patience import finish
 
 from sftplug import DataError, models
 from sftplug.contents import CONTENTS
@@ -212,25 +212,28 @@ def test_a_source_that_cannot_tell_is_read_every_time(recipe_file, kept, tmp_pat
         assert len(ready.train) == 3
 
 
-def _get(folder, started):
+def _get(folder, started, waiting):
+    """Get rows as one of several processes; who makes them does not end before all others wait for it."""
+
     def make(place):
-        started.value += 1
-        time.sleep(0.5)
+        with started.get_lock():
+            started.value += 1
+        for _ in range(2):
+            waiting.acquire()
         (place / "rows").write_text("rows")
 
-    place, _ = Store(folder, []).get("0" * 64, make)
+    place, _ = Store(folder, []).get("0" * 64, make, waiting.release)
     assert (place / "rows").read_text() == "rows"
 
 
 def test_of_several_processes_one_prepares_and_the_others_wait(tmp_path):
     context = multiprocessing.get_context("fork")
-    started = context.Value("i", 0)
-    workers = [context.Process(target=_get, args=(tmp_path, started)) for _ in range(3)]
+    started, waiting = context.Value("i", 0), context.Semaphore(0)
+    workers = [context.Process(target=_get, args=(tmp_path, started, waiting)) for _ in range(3)]
     for worker in workers:
         worker.start()
-    for worker in workers:
-        worker.join()
-        assert worker.exitcode == 0
+    finish(workers)
+    assert [worker.exitcode for worker in workers] == [0, 0, 0]
     assert started.value == 1
 
 
@@ -453,13 +456,21 @@ def test_a_file_that_may_not_be_read_is_not_blamed_on_the_store(tmp_path):
 
 def test_who_waits_for_another_process_is_told(tmp_path):
     context = multiprocessing.get_context("fork")
-    worker = context.Process(target=_get, args=(tmp_path, context.Value("i", 0)))
+    making, told, waited = context.Event(), [], context.Semaphore(0)
+
+    def make(place):
+        making.set()
+        waited.acquire()
+
+    def wait():
+        told.append("waiting")
+        waited.release()
+
+    worker = context.Process(target=Store(tmp_path, []).get, args=("0" * 64, make))
     worker.start()
-    while not (tmp_path / f".{'0' * 64}").is_dir():
-        time.sleep(0.01)
-    told = []
-    _, cached = Store(tmp_path, []).get("0" * 64, lambda place: None, lambda: told.append("waiting"))
-    worker.join()
+    making.wait()
+    _, cached = Store(tmp_path, []).get("0" * 64, lambda place: None, wait)
+    finish([worker])
     assert (cached, told) == (True, ["waiting"])
 
 

@@ -1,8 +1,14 @@
 """Run recipes in processes of their own, which may be killed; the libraries are imported once, then forked."""
 
+import faulthandler
 import multiprocessing
 import os
+import signal
 import sys
+from functools import partial
+from pathlib import Path
+
+from patience import finish
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["sftplug.trainer", "sftplug.training", "sftplug.cli.train", "bitsandbytes"])
@@ -18,7 +24,7 @@ def start(arguments, log, environment):
 def call(arguments, log, environment):
     """Run ``sftplug ARGUMENTS`` to its end; return its exit code, negative for the signal that killed it."""
     process = start(arguments, log, environment)
-    process.join()
+    finish([process], said=Path(log).read_text)
     return process.exitcode
 
 
@@ -27,9 +33,18 @@ def _main(arguments, log, environment):
     stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for number in (1, 2):
         os.dup2(stream, number)
+    faulthandler.enable()  # whoever watches ends this process with SIGABRT if it hangs
+    if folder := environment.get("KILLED_WRITING_IN"):
+        sys.addaudithook(partial(_kill_in, folder))
     # The data workers are forked, as they are in a process that a shell starts.
     multiprocessing.set_start_method("fork", force=True)
     from sftplug.cli import main
 
     sys.argv = ["sftplug", *arguments]
     main()
+
+
+def _kill_in(folder, event, arguments):
+    """Kill this process when it is about to open a file in a folder of that name."""
+    if event == "open" and isinstance(arguments[0], str | os.PathLike) and folder in Path(arguments[0]).parts:
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 from filelock import FileLock
@@ -156,10 +157,10 @@ def test_folders_that_cannot_be_used_are_refused_before_anything_is_loaded(recip
 def test_two_runs_on_one_folder_and_the_lock_of_a_dead_one(recipe_file, tmp_path):
     file = recipe_file()
     code = (
-        "import sys, time\nfrom sftplug.recipe import load_recipe\nfrom sftplug.run import begin\n"
-        f"with begin(load_recipe({str(file)!r})):\n    print('begun', flush=True)\n    time.sleep(600)\n"
+        "import sys\nfrom sftplug.recipe import load_recipe\nfrom sftplug.run import begin\n"
+        f"with begin(load_recipe({str(file)!r})):\n    print('begun', flush=True)\n    sys.stdin.read()\n"
     )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as other:
+    with subprocess.Popen([sys.executable, "-c", code], stdin=PIPE, stdout=PIPE, text=True) as other:
         assert other.stdout.readline() == "begun\n"
         refuse = pytest.raises(RunError, match=rf"another run writes to .*out: process {other.pid} on .*, since 20")
         with refuse, begin(loaded(file)):

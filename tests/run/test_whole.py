@@ -6,13 +6,13 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 from conftest import rows
-from run.children import call, start
+from run.children import call
 from typer.testing import CliRunner
 
 from sftplug import DataError, ModelError, RunError
@@ -23,14 +23,14 @@ from sftplug.run.whole import UNFINISHED, whole_folder
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 WRITES = """
-import sys, time
+import sys
 from pathlib import Path
 from sftplug.run.whole import whole_folder
 
 with whole_folder(Path(sys.argv[1])) as folder:
     (folder / "half").write_text("half")
     print("begun", flush=True)
-    time.sleep(600)
+    sys.stdin.read()
 """
 
 
@@ -85,7 +85,7 @@ def test_nothing_is_left_of_what_failed(tmp_path, error, kind, text):
 
 def test_one_process_writes_a_folder_and_what_a_killed_one_left_is_deleted(tmp_path):
     output = tmp_path / "folder"
-    with subprocess.Popen([sys.executable, "-c", WRITES, str(output)], stdout=subprocess.PIPE, text=True) as other:
+    with subprocess.Popen([sys.executable, "-c", WRITES, str(output)], stdin=PIPE, stdout=PIPE, text=True) as other:
         assert other.stdout.readline() == "begun\n"
         refuse = pytest.raises(RunError, match=rf"another run writes to .*folder: process {other.pid} on")
         with refuse, whole_folder(output):
@@ -106,12 +106,9 @@ def test_a_killed_command_leaves_nothing_that_looks_whole_and_can_be_run_again(r
     environment = {"SFTPLUG_CACHE": os.environ["SFTPLUG_CACHE"], "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
     for name, command in commands.items():
         output, log = tmp_path / name, tmp_path / f"{name}.log"
-        process = start([*command, "--output", output], log, environment)
-        while process.is_alive() and not (output / UNFINISHED).is_dir():
-            time.sleep(0.0005)
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
-        assert process.exitcode == -signal.SIGKILL, log.read_text()
+        killed = {**environment, "KILLED_WRITING_IN": UNFINISHED}
+        assert call([*command, "--output", output], log, killed) == -signal.SIGKILL, log.read_text()
+        assert (output / UNFINISHED).is_dir()
         assert [path.name for path in output.iterdir() if not path.name.startswith(".")] == []
         assert call([*command, "--output", output], log, environment) == 0, log.read_text()
         whole = contents(output)
