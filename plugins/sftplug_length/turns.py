@@ -21,11 +21,14 @@ class DropOldestTurns(LengthPolicy):
         """Return the conversation without its oldest exchanges; nothing if the last one alone is too long."""
         head, exchanges = _parts(row.conversation)
         room = row.limit - _fixed(row, head)
-        for first in range(1, len(exchanges)):
-            rest = exchanges[first:]
-            if sum(_size(row, exchange) for exchange in rest) <= room or first == len(exchanges) - 1:
-                return [_keep(row.conversation, head, rest)]
-        return []
+        if len(exchanges) < 2:
+            return []
+        first = len(exchanges) - 1
+        left = room - _size(row, exchanges[first])
+        while first > 1 and _size(row, exchanges[first - 1]) <= left:
+            first -= 1
+            left -= _size(row, exchanges[first])
+        return [_keep(row.conversation, head, exchanges[first:])]
 
 
 class SplitAtTurns(LengthPolicy):

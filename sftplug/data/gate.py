@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 import re
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -222,11 +223,11 @@ def draw(rendered: Rendered, wrong: Sequence[Finding]) -> list[tuple[str, str]]:
     marked = [(span.start, span.end, "green") for span in rendered.spans]
     marked += [(finding.start, finding.end, "bold red") for finding in wrong if finding.start >= 0]
     cuts = sorted({0, len(rendered.text), *(edge for start, end, _ in marked for edge in (start, end))})
-    pieces = []
-    for start, end in itertools.pairwise(cuts):
-        styles = [style for low, high, style in marked if low <= start and end <= high]
-        pieces.append((rendered.text[start:end], styles[-1] if styles else "dim"))
-    return pieces
+    styles = dict.fromkeys(cuts, "dim")  # of what begins at each cut
+    for start, end, style in marked:
+        low, high = bisect_left(cuts, start), bisect_left(cuts, end)
+        styles.update(dict.fromkeys(cuts[low:high], style))
+    return [(rendered.text[start:end], styles[start]) for start, end in itertools.pairwise(cuts)]
 
 
 PROSE = 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from jinja2 import meta, nodes
@@ -16,7 +17,7 @@ PROBE = {"role": "user", "content": "sftplug"}
 """A user's message that tells how a template goes on."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Call:
     """What a template is called with, as transformers would call it."""
 
@@ -34,17 +35,17 @@ class Call:
         """Return the call with the messages up to and with `message`, and a user's after them."""
         return replace(self, messages=[*self.messages[: message + 1], dict(PROBE)])
 
-    @property
-    def users(self) -> list[int]:
+    @cached_property
+    def users(self) -> tuple[int, ...]:
         """The indices of the users' messages."""
-        return [index for index, message in enumerate(self.messages) if message.get("role") == "user"]
+        return tuple(index for index, message in enumerate(self.messages) if message.get("role") == "user")
 
     @property
     def tool_names(self) -> str:
         """The names of the tools, for a message to the user."""
         return ", ".join(str(tool.get("function", tool).get("name", "?")) for tool in self.tools or ())
 
-    @property
+    @cached_property
     def answers(self) -> frozenset[int]:
         """The indices of the tools' messages."""
         return frozenset(index for index, message in enumerate(self.messages) if message.get("role") == "tool")

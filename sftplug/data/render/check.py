@@ -45,8 +45,8 @@ def check_spans(layout: Layout, message: int, spans: Sequence[tuple[int, int]], 
     `prefill` is where the generation prompt ends: own text before it is the prompt's, and is not trained.
     """
     for start, end in spans:
-        for piece in layout.pieces:
-            if piece.field and piece.message != message and piece.start < end and piece.end > start:
+        for piece in layout.between(start, end):
+            if piece.field and piece.message != message:
                 what = quote(layout.text[max(piece.start, start) : min(piece.end, end)])
                 text = f"message {message}: text of message {piece.message} stands inside its span: {what}."
                 yield Finding("foreign_text", "error", message, text, piece.start, piece.end)
@@ -67,9 +67,8 @@ def check_interruptions(layout: Layout, message: int, tools: frozenset[int]) -> 
     content = layout.content(message)
     own = [piece for piece in layout.of(message) if content and piece.start >= content[0].start]
     interrupted = False
-    for piece in layout.pieces:
-        inside = bool(own) and own[0].start < piece.start < own[-1].start
-        if inside and piece.field and piece.message != message:
+    for piece in layout.between(own[0].start, own[-1].start) if own else ():
+        if piece.start > own[0].start and piece.field and piece.message != message:
             interrupted = True
             if piece.message not in tools:
                 what = quote(layout.text[piece.start : piece.end])
@@ -93,9 +92,9 @@ def check_iterations(layout: Layout, message: int) -> Iterator[Finding]:
             return
 
 
-def check_questions(layout: Layout, message: int, start: int, users: Sequence[int]) -> Iterator[Finding]:
+def check_questions(layout: Layout, message: int, start: int, users: tuple[int, ...]) -> Iterator[Finding]:
     """Yield an error when what users say before the turn of `message` stands after its `start`, or the reverse."""
-    for user in users:
+    for user in () if layout.in_order(users, message, start) else users:
         pieces = [piece for piece in layout.content(user) if piece.end > piece.start]
         if pieces and (pieces[0].start >= start) == (user < message):
             where = "after" if user < message else "before"
@@ -170,7 +169,7 @@ def _covered(text: str, pieces: Sequence[Piece], whole: str) -> Iterator[tuple[i
         if piece.offset < 0:
             changed = changed or piece.end > piece.start
             continue
-        if changed or _put_back(text[reached : piece.offset], whole[: piece.start], at):
+        if changed or _put_back(text[reached : piece.offset], whole, at, piece.start):
             yield reached, max(reached, piece.offset)
         reached, changed, at = piece.offset + piece.end - piece.start, False, piece.end
         yield piece.offset, reached
@@ -178,13 +177,17 @@ def _covered(text: str, pieces: Sequence[Piece], whole: str) -> Iterator[tuple[i
         yield reached, len(text)
 
 
-def _put_back(lost: str, before: str, at: int) -> bool:
-    """Whether `lost`, white space around it left out, is what the template wrote from `at` to the end of `before`.
+def _put_back(lost: str, whole: str, at: int, end: int) -> bool:
+    """Whether `lost`, white space around it left out, is what the template wrote from `at` to `end`.
 
-    `at` is -1 ahead of the first piece, where `before` has to end in it.
+    `at` is -1 ahead of the first piece, where what stands before `end` has to end in it.
     """
     lost = lost.strip()
-    return before.rstrip().endswith(lost) if at < 0 else before[at:].strip() == lost
+    if at >= 0 or not lost:
+        return not lost or whole[at:end].strip() == lost
+    while end and whole[end - 1].isspace():
+        end -= 1
+    return whole.endswith(lost, 0, end)
 
 
 def _lost_of_call(call: Any, said: str) -> str | None:

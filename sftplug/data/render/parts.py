@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +22,8 @@ _STOP = re.compile(r"(?:<[^\s<>]+>|\S+)\s*\Z")
 
 Labelled = tuple[int, int, str]
 """Start, message, part."""
+Edges = tuple[int, int]
+Finder = Callable[[Piece], Edges | None]
 
 
 class Runs(NamedTuple):
@@ -52,12 +56,13 @@ class Runs(NamedTuple):
 def label_parts(layout: Layout, spans: Sequence[tuple[int, int, int]]) -> Runs:
     """Return the runs of the text; `spans` are (start, end, message)."""
     bounds = [(start, end) for start, end, _ in spans]
+    find = _finder(bounds)
     last = {piece.message: piece.end for piece in layout.pieces if piece.field}
     runs = [
         (run, piece.field)
         for piece in layout.pieces
         if piece.end > piece.start
-        for run in _label(layout.text, piece, last.get(piece.message), bounds)
+        for run in _label(layout.text, piece, last.get(piece.message), find)
     ]
     starts = np.array([start for (start, _, _), _ in runs], dtype=np.int32)
     message = np.array([owner for (_, owner, _), _ in runs], dtype=np.int32)
@@ -68,19 +73,33 @@ def label_parts(layout: Layout, spans: Sequence[tuple[int, int, int]]) -> Runs:
     return _mark(thoughts, _split(thoughts, Runs(starts, message, part, own, item), len(layout.text)))
 
 
+def _finder(spans: Sequence[Edges]) -> Finder:
+    """Return what finds the first of `spans` that has something of a piece of the text."""
+    edges = [edge for span in spans for edge in span]
+    if any(before > after for before, after in itertools.pairwise(edges)):
+        return lambda piece: next(((low, high) for low, high in spans if low < piece.end and high > piece.start), None)
+    ends = edges[1::2]
+
+    def find(piece: Piece) -> Edges | None:
+        index = bisect_right(ends, piece.start)
+        return spans[index] if index < len(spans) and spans[index][0] < piece.end else None
+
+    return find
+
+
 def _item_of(field: str) -> int:
     """Return 2 for ``content[2].text``, -1 for what is of no content part."""
     found = _ITEM.match(field)
     return int(found.group(1)) if found else -1
 
 
-def _label(text: str, piece: Piece, last: int | None, spans: Sequence[tuple[int, int]]) -> Iterator[Labelled]:
+def _label(text: str, piece: Piece, last: int | None, find: Finder) -> Iterator[Labelled]:
     if piece.message is None:
         yield piece.start, -1, "scaffold"
     elif piece.field:
         yield piece.start, piece.message, _part_of(piece.field)
     else:
-        yield from _label_literal(text, piece, last, spans)
+        yield from _label_literal(text, piece, last, find)
 
 
 def _part_of(field: str) -> str:
@@ -89,10 +108,10 @@ def _part_of(field: str) -> str:
     return "tool_call" if field.startswith("tool_calls") else "content"
 
 
-def _label_literal(text: str, piece: Piece, last: int | None, spans: Sequence[tuple[int, int]]) -> Iterator[Labelled]:
+def _label_literal(text: str, piece: Piece, last: int | None, find: Finder) -> Iterator[Labelled]:
     """Split what the template wrote for a message at the edges of its span, and at the stop."""
     owner = -1 if piece.message is None else piece.message
-    span = next(((start, end) for start, end in spans if start < piece.end and end > piece.start), None)
+    span = find(piece)
     if span is None:
         yield piece.start, owner, "header" if last is None or piece.end <= last else "end_of_turn"
         return
@@ -146,5 +165,6 @@ def _split(thoughts: Sequence[re.Match[str]], runs: Runs, length: int) -> Runs:
 def _mark(thoughts: Sequence[re.Match[str]], runs: Runs) -> Runs:
     """Call everything from ``<think>`` to ``</think>`` inside a span reasoning, whoever wrote it."""
     for thought in thoughts:
-        runs.part[(runs.starts >= thought.start()) & (runs.starts < thought.end(1))] = _CODE["reasoning"]
+        first, end = np.searchsorted(runs.starts, [thought.start(), thought.end(1)])
+        runs.part[first:end] = _CODE["reasoning"]
     return runs

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import jinja2
@@ -31,13 +34,19 @@ class Piece(NamedTuple):
     """The message the template was working on."""
 
 
-@dataclass(slots=True)
+def unknown(_turn: int) -> None:
+    """Return None: nobody knows where the prompt of a turn ends."""
+
+
+@dataclass
 class Layout:
-    """A rendered text and its pieces, which tile it."""
+    """A rendered text and its pieces, which tile it. What is asked of it for each turn must not look at all of it."""
 
     text: str
     pieces: list[Piece]
     by_message: dict[int, list[Piece]] = field(default_factory=dict)
+    prompt_end: Callable[[int], int | None] = unknown
+    """Where in the text the prompt of a turn ends, if that is known without rendering it."""
 
     def __post_init__(self) -> None:
         """Index the pieces by message."""
@@ -52,6 +61,45 @@ class Layout:
     def content(self, message: int) -> list[Piece]:
         """Return the pieces that are the own text of `message`, empty ones too."""
         return [piece for piece in self.of(message) if piece.field]
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        return [piece.start for piece in self.pieces]
+
+    def between(self, start: int, end: int) -> Iterator[Piece]:
+        """Yield the pieces that have something between two offsets."""
+        for index in range(max(bisect_right(self._starts, start) - 1, 0), bisect_left(self._starts, end)):
+            if self.pieces[index].end > start:
+                yield self.pieces[index]
+
+    def at(self, position: int) -> Piece | None:
+        """Return the piece that the character at `position` is of; None at the end of the text."""
+        return next(self.between(position, position + 1), None)
+
+    def until(self, position: int) -> Iterator[Piece]:
+        """Yield the pieces that end by `position`, the last one first."""
+        for index in range(bisect_right(self._starts, position) - 1, -1, -1):
+            if self.pieces[index].end <= position:
+                yield self.pieces[index]
+
+    def first_said(self, message: int) -> int | None:
+        """Return where the first character of `message` itself stands; None if it has none in the text."""
+        return next((piece.start for piece in self.of(message) if piece.field and piece.end > piece.start), None)
+
+    @cached_property
+    def _reaches(self) -> dict[tuple[int, ...], tuple[list[int], list[int]]]:
+        return {}
+
+    def in_order(self, messages: tuple[int, ...], message: int, position: int) -> bool:
+        """Whether of `messages`, which ascend, those before `message` begin ahead of `position`, and no others do."""
+        if messages not in self._reaches:
+            first, end = [self.first_said(index) for index in messages], len(self.text)
+            latest = accumulate((-1 if at is None else at for at in first), max, initial=-1)
+            earliest = accumulate((end if at is None else at for at in reversed(first)), min, initial=end)
+            self._reaches[messages] = list(latest), list(earliest)[::-1]
+        before, after = self._reaches[messages]
+        index = bisect_left(messages, message)
+        return before[index] < position <= after[index]
 
 
 def lay_out(

@@ -31,11 +31,15 @@ VARIANTS = 4
 """So many shapes are learned of rows with the same roles, for different answers; more are rendered in full."""
 KNOWN = 4096
 """So many combinations of roles are remembered."""
+LONGEST = 100
+"""Rows of more messages are rendered in full: few are of the shape of another, and it takes long to learn one."""
 
 
 def texts_of(messages: Messages) -> dict[Field, str] | None:
-    """Return every text of plain messages; None if one has anything but a role, a content and a reasoning."""
+    """Return every text of a few plain messages; None if one has anything but a role, a content and a reasoning."""
     texts: dict[Field, str] = {}
+    if len(messages) > LONGEST:
+        return None
     for index, message in enumerate(messages):
         content, reasoning = message.get("content"), message.get(REASONING)
         known = 2 + (reasoning is not None)
@@ -50,6 +54,11 @@ def texts_of(messages: Messages) -> dict[Field, str] | None:
 def is_ordinary(text: Any) -> bool:
     """Whether the check has nothing to say of a text but where it stands: it is not blank, and holds no thought."""
     return type(text) is str and _THOUGHT not in text and bool(text) and not text.isspace()
+
+
+def key_of(roles: Sequence[str], texts: Mapping[Field, str], arguments: Hashable) -> Hashable:
+    """Return what rows of one shape have in common before any question is asked."""
+    return tuple(roles), tuple(texts), arguments
 
 
 class Point(NamedTuple):

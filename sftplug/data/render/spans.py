@@ -17,6 +17,7 @@ SPECIAL = re.compile(
     r"<[^\s<>]{1,60}>|\[/?[A-Z_]{2,40}\]|\[\|[^|\[\]]{1,60}\|\]|<\|[^|<>]{1,60}\|>|<｜[^｜<>]{1,60}｜>"
 )
 """What looks like a special token when nobody says which tokens are."""
+_SHOWN = re.compile(r"\S")
 _WORDS = re.compile(rf"{SPECIAL.pattern}|\w+")
 
 
@@ -98,7 +99,7 @@ def _place(message: int, group: list[Piece]) -> Place:
 
 def content_before(layout: Layout, position: int, message: int) -> int:
     """Return the end of the last piece of another message's own text than `message`'s that ends by `position`."""
-    return max((piece.end for piece in layout.pieces if _says(piece, message) and piece.end <= position), default=0)
+    return next((piece.end for piece in layout.until(position) if _says(piece, message)), 0)
 
 
 def _says(piece: Piece, message: int) -> bool:
@@ -254,9 +255,9 @@ def _printed_next(layout: Layout, position: int, habit: Habit | None) -> re.Matc
 
     What is printed at the end of the document is no stop, unless it is the very stop that next messages print.
     """
-    start = len(layout.text) - len(layout.text[position:].lstrip())
-    stop = SPECIAL.match(layout.text, start)
-    owner = next((piece for piece in layout.pieces if piece.start <= start < piece.end), None)
+    shown = _SHOWN.search(layout.text, position)
+    start = len(layout.text) if shown is None else shown.start()
+    stop, owner = SPECIAL.match(layout.text, start), layout.at(start)
     if stop is not None and owner is not None and owner.message is None:
         return stop if habit is not None and stop.group() == habit.stop else None
     return stop if owner is not None and not owner.field else None

@@ -26,9 +26,10 @@ from sftplug.data.render.marks import Compiled, Marks, compile_traced
 from sftplug.data.render.pieces import REASONING, Layout, lay_out
 from sftplug.data.render.questions import Asking, AskingEnvironment, AskingMarks, Field
 from sftplug.data.render.rendered import Rendered, continue_prompt, cut_after, lost_stop, to_row
-from sftplug.data.render.shape import Shape, Shapes, learn, texts_of
+from sftplug.data.render.shape import Shape, Shapes, key_of, learn, texts_of
 from sftplug.data.render.spans import Habit, Place, Start, common_start, find_opening, find_start, find_stop, places
 from sftplug.data.render.turns import Turn, all_findings, divergence, spans_of
+from sftplug.data.render.walk import Walks
 from sftplug.errors import TemplateError
 
 
@@ -46,6 +47,7 @@ class Template:
     _traced: Any = None
     _asking: Compiled | None = None
     _shapes: Shapes = field(default_factory=Shapes)
+    _walks: Any = None
 
     def __post_init__(self) -> None:
         """Compile. Raises TemplateError naming the line for a template that is not valid Jinja."""
@@ -59,6 +61,7 @@ class Template:
             self._plain = environment, compiled(environment, environment.parse(self.source))
             self.reads = arguments_of(environment.parse(self.source))
             self._traced = compile_traced(self.source, TracedEnvironment(environment), Marks())
+            self._walks = Walks(self.source, environment)
         except jinja2.TemplateSyntaxError as error:
             raise TemplateError(f"chat template '{self.name}', line {error.lineno}: {error.message}") from error
 
@@ -80,7 +83,7 @@ class Template:
         if rendered is not None:
             return rendered
         rendered = self.analyse(messages, tools, end_tokens=end_tokens, **kwargs)
-        key = _key(roles, texts, arguments)
+        key = key_of(roles, texts, arguments)
         if not rendered.findings and self._shapes.worth_learning(key):
             with stopping(self.name):
                 shape = self._learn(texts, rendered, make_call(messages, tools, kwargs, end_tokens))
@@ -93,7 +96,7 @@ class Template:
 
         `arguments` are the template's other arguments as ``(repr(kwargs), end_tokens)``.
         """
-        shape = self._shapes.find(_key(roles, texts, arguments), texts)
+        shape = self._shapes.find(key_of(roles, texts, arguments), texts)
         return None if shape is None else shape.fill(texts)
 
     def analyse(
@@ -105,6 +108,7 @@ class Template:
 
     def _analyse(self, call: Call, messages: Messages) -> Rendered:
         layout = self._layout(call)
+        layout.prompt_end = self._walks.prompt_ends(call, layout.text)
         turns = [self._turn(layout, call, index) for index in assistants_in(messages)]
         return to_row(
             layout, spans_of(turns), [*self._missing(layout, call), *self._tools(layout, call), *all_findings(turns)]
@@ -179,6 +183,8 @@ class Template:
         return turn
 
     def _start(self, layout: Layout, call: Call, message: int, where: Place) -> Start | Finding:
+        if (end := layout.prompt_end(message)) is not None:
+            return Start(end, "", "", "")
         before = call.until(message)
         try:
             prompt = self._text(before, add_generation_prompt=True)
@@ -249,7 +255,7 @@ class Template:
 
     def _stop_before_tool(self, layout: Layout, call: Call, message: int, end: int, habit: Habit | None) -> int:
         """Return the end of a turn that calls a tool: some templates show its stop only when it is the last turn."""
-        if habit is not None and habit.by == "own" and layout.text[:end].endswith(habit.tail.strip()):
+        if habit is not None and habit.by == "own" and layout.text.endswith(habit.tail.strip(), 0, end):
             return end
         try:
             alone = self._text(call.until(message + 1)).rstrip()
@@ -359,16 +365,12 @@ class Template:
             self._asking = compile_traced(self.source, environment, AskingMarks())
         asking = self._asking[0].active
         assert isinstance(asking, Asking)
-        prompts = [
-            partial(self._ask, call.until(turn), add_generation_prompt=True) for turn in assistants_in(call.messages)
-        ]
+        ask = partial(self._layout, compiled=self._asking)
+        prompts = [partial(ask, call.until(turn), add_generation_prompt=True) for turn in assistants_in(call.messages)]
         try:
-            return learn(texts, rendered, partial(self._ask, call), prompts, asking)
+            return learn(texts, rendered, partial(ask, call), prompts, asking)
         except TemplateError:
             return None
-
-    def _ask(self, call: Call, *, add_generation_prompt: bool = False) -> Layout:
-        return self._layout(call, add_generation_prompt=add_generation_prompt, compiled=self._asking)
 
     def _layout(self, call: Call, *, add_generation_prompt: bool = False, compiled: Compiled | None = None) -> Layout:
         environment, template = compiled or self._traced
@@ -392,7 +394,3 @@ class Template:
 def compile_template(source: str, name: str = "template") -> Template:
     """Return the compiled template, cached by its source. Raises TemplateError for what is not valid Jinja."""
     return Template(source, name)
-
-
-def _key(roles: Sequence[str], texts: Mapping[Field, str], arguments: Hashable) -> Hashable:
-    return tuple(roles), tuple(texts), arguments
