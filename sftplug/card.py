@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from sftplug.answers import load_kwargs, loading_code
+from sftplug.recipe.yaml import write_yaml
 from sftplug.redact import redact
 from sftplug.run.files import write_whole
 from sftplug.run.record import recorded
@@ -35,7 +34,7 @@ def card(directory: RunDirectory, recipe: Recipe, merge: Mapping[str, Any] | Non
     adapter = merge is None and recipe.adapter.peft_config() is not None
     name = directory.path.resolve().name
     parts = [
-        f"---\n{yaml.safe_dump(_metadata(recipe, adapter=adapter), sort_keys=False)}---",
+        f"---\n{write_yaml(_metadata(recipe, adapter=adapter))}---",
         f"# {name}",
         f"{_base(recipe)}, fine-tuned with [TRL](https://github.com/huggingface/trl) by sftplug "
         f"{directory.environment()['libraries'].get('sftplug', '')}: adapter `{recipe.adapter.type}`, "
@@ -48,7 +47,7 @@ def card(directory: RunDirectory, recipe: Recipe, merge: Mapping[str, Any] | Non
         "## Data",
         _table(_LEDGER, _ledger(directory.ledger())),
         "## Recipe",
-        f"```yaml\n{yaml.safe_dump(_public_recipe(recipe), sort_keys=False, allow_unicode=True)}```",
+        f"```yaml\n{write_yaml(_public_recipe(recipe))}```",
         "## Versions",
         _table(("library", "version"), _versions(directory)),
         _table(("plugin", "distribution", "version", "SHA-256"), _plugins(directory)),

@@ -41,6 +41,7 @@ class Component(BaseModel, ABC):
         use_attribute_docstrings=True,
         protected_namespaces=(),
         defer_build=True,  # most classes are listed rather than used
+        allow_inf_nan=False,  # no option means anything by them, unless it says `allow_inf_nan=True` itself
         validate_default=True,  # a plugin's default of the wrong type is found before it does harm
     )
 

@@ -45,6 +45,10 @@ class Problem:
         return f"{self.path}{place}: {self.text}"
 
 
+MOST_TOLD = 50
+"""So many problems of a recipe are printed; more are those of a program that ran away."""
+
+
 class RecipeError(SftplugError):
     """The recipe is wrong; ``problems`` holds everything found, in the order of the recipe."""
 
@@ -52,7 +56,9 @@ class RecipeError(SftplugError):
         self.recipe = recipe
         self.problems = tuple(problems)
         count = f"{len(problems)} problem{'s' if len(problems) != 1 else ''}"
-        super().__init__("\n".join([f"{recipe}: {count}", *(f"  {problem}" for problem in problems)]))
+        told = [f"  {problem}" for problem in problems[:MOST_TOLD]]
+        more = [f"  … and {len(problems) - MOST_TOLD:,} more"] if len(problems) > MOST_TOLD else []
+        super().__init__("\n".join([f"{recipe}: {count}", *told, *more]))
 
 
 class PluginError(SftplugError):

@@ -22,7 +22,7 @@ from sftplug.cli import app
 from sftplug.errors import RecipeError, RunError
 from sftplug.launch import launch_problems, refuse_other_processes
 from sftplug.recipe import load_recipe
-from sftplug.recipe.load import recipes_folder
+from sftplug.recipe.find import recipes_folder
 from sftplug.run import Checkpoint
 
 HAS_DEEPSPEED = importlib.util.find_spec("deepspeed") is not None and shutil.which("c++") is not None

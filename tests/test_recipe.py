@@ -247,3 +247,9 @@ def test_active_plugins_are_those_whose_components_are_named(recipe_file):
     assert loaded.active == used
     assert {entry["name"] for entry in loaded.provenance()} == set(loaded.active)
     assert all(len(entry["sha256"]) == 64 for entry in loaded.provenance())
+
+
+def test_no_option_is_infinite_unless_its_component_says_so(recipe_file):
+    found = problems(recipe_file(adapter={"type": "lora", "alpha": float("inf")}))
+    assert len(found) == 1
+    assert found[0].endswith("must be a finite number, not inf.")

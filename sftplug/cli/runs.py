@@ -60,9 +60,9 @@ def choose_rows(
 
 
 def _format(text: str | None) -> object:
-    import yaml
+    from sftplug.recipe.yaml import parse_yaml
 
-    return yaml.safe_load(text or "")
+    return parse_yaml(text or "", name="--format", base=Path.cwd()).data
 
 
 def prepare_selected(loaded: LoadedRecipe, selection: Selection, remedy: str, *, provenance: bool = False) -> Measured:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Union
 
-import yaml
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
@@ -27,6 +26,7 @@ from sftplug.components import (
     ModelBuilder,
     Quantization,
 )
+from sftplug.recipe.yaml import write_yaml
 
 ILLUSTRATED = 3
 """So many options with a default are shown in an example, beside those that must be given."""
@@ -102,7 +102,7 @@ def _default_of(field: FieldInfo) -> str:
 
 def _flow(value: Any) -> str:
     """Return `value` as one line of YAML."""
-    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000, sort_keys=False)
+    text = write_yaml(value, default_flow_style=True, width=10_000)
     return text.removesuffix("\n").removesuffix("\n...")
 
 
@@ -112,7 +112,7 @@ def _flow(value: Any) -> str:
 def example_of(component: type[Component]) -> str:
     """Return a section of a recipe, as YAML, that uses `component`; laid over a whole recipe it is valid."""
     written = _written(component)
-    return yaml.safe_dump(_section(component, written), sort_keys=False, allow_unicode=True)
+    return write_yaml(_section(component, written))
 
 
 def _written(component: type[Component]) -> Any:

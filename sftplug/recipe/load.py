@@ -17,11 +17,12 @@ from sftplug.errors import PluginError, Problem, RecipeError, did_you_mean
 from sftplug.libraries import refuse_unsupported
 from sftplug.plugins import DISABLE_VARIABLE, Plugins, load_plugins
 from sftplug.recipe.choices import expand, recipe_class
+from sftplug.recipe.find import find_recipe, read_extended
 from sftplug.recipe.merge import merge, read_override
 from sftplug.recipe.model import DataSection, MaskingList, ModelSection, Recipe, resolve_path
 from sftplug.recipe.problems import dotted, problem_at, problems_from
 from sftplug.recipe.train_options import problems_in_train
-from sftplug.recipe.yaml import Tree, read_yaml
+from sftplug.recipe.yaml import Tree
 from sftplug.registry import Registry, build_registry
 
 
@@ -86,7 +87,7 @@ def load_recipe(
     """
     refuse_unsupported()
     file = find_recipe(reference)
-    layers = [*_read_extended(file, ()), *map(read_override, overrides)]
+    layers = [*read_extended(file), *map(read_override, overrides)]
     # Which plugins a recipe names is known without them; what its other sections mean is not.
     registry, problems = _load_named_plugins(merge(layers, {}), frozenset(blocked))
     tree = merge(layers, registry.classes())
@@ -99,59 +100,6 @@ def load_recipe(
         raise RecipeError(reference, sorted(problems, key=lambda problem: _line(problem.origin)))
     named = recipe.model_copy(update={"output": recipe.output.replace("{name}", file.stem)})
     return LoadedRecipe(file.stem, named, tree, registry, tuple(sorted(_active(named, registry, tree))))
-
-
-# --- find -----------------------------------------------------------------------------------------------------------
-
-
-def recipes_folder() -> Path:
-    """Return the folder of the shipped recipes, in an installed wheel or in a checkout."""
-    package = Path(__file__).parents[1]
-    installed = package / "_recipes"
-    return installed if installed.is_dir() else package.parent / "recipes"
-
-
-def shipped_recipes() -> dict[str, Path]:
-    """Return name -> file of every shipped recipe; the name is the path in the folder, without ``.yaml``."""
-    folder = recipes_folder()
-    return {str(file.relative_to(folder).with_suffix("")): file for file in sorted(folder.rglob("*.yaml"))}
-
-
-def find_recipe(reference: str, base: Path | None = None) -> Path:
-    """Return the file that `reference` names: a path (relative to `base`), else the name of a shipped recipe."""
-    path = (base or Path()) / Path(reference).expanduser()
-    if path.is_file():
-        return path
-    shipped = shipped_recipes()
-    if reference in shipped:
-        return shipped[reference]
-    what = "is a folder, not a recipe" if path.is_dir() else "there is no such file"
-    beside = [str(Path(reference).with_name(file.name)) for file in path.parent.glob("*.yaml")]
-    hint = did_you_mean(reference, [*beside, *shipped])
-    text = f"{what}, and no shipped recipe '{reference}'.{hint} `sftplug recipes` lists them."
-    raise RecipeError(reference, [Problem("recipe", text)])
-
-
-# --- extend -----------------------------------------------------------------------------------------------------------
-
-
-def _read_extended(file: Path, below: tuple[Path, ...]) -> list[Tree]:
-    """Return what `file` extends, the lowest first, and `file` itself; `below` are the files that extend it."""
-    tree = read_yaml(file)
-    parent = tree.data.pop("extends", None)
-    if parent is None:
-        return [tree]
-    try:
-        if not isinstance(parent, str):
-            raise RecipeError(file.name, [Problem("extends", "must be a path or the name of a recipe")])
-        extended, chain = find_recipe(str(parent), file.parent), (*below, file.resolve())
-        if extended.resolve() in chain:
-            circle = " -> ".join(path.name for path in (*chain, extended))
-            raise RecipeError(file.name, [Problem("extends", f"the recipes extend each other in a circle: {circle}")])
-    except RecipeError as error:
-        text = error.problems[0].text
-        raise RecipeError(file.name, [problem_at(tree, ("extends",), text)]) from error
-    return [*_read_extended(extended, chain), tree]
 
 
 # --- plugins ----------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from sftplug.errors import Problem, RecipeError
 from sftplug.recipe.choices import expand
 from sftplug.recipe.model import Section, class_at
 from sftplug.recipe.problems import dotted
-from sftplug.recipe.yaml import Path_, Tree, parse_yaml
+from sftplug.recipe.yaml import MOST_LEVELS, Path_, Tree, parse_yaml
 
 COMMAND_LINE = "command line"
 
@@ -34,7 +34,9 @@ def read_override(override: str) -> Tree:
     names = re.sub(r"\[(\d+)\]", r".\1", keys).split(".")
     if not equals or not all(names):
         raise RecipeError(COMMAND_LINE, [Problem(override, "must be written section.key=value")])
-    path = tuple(int(name) if name.isdigit() else name for name in names)
+    if len(names) > MOST_LEVELS:
+        raise RecipeError(COMMAND_LINE, [Problem(names[0], f"is set more than {MOST_LEVELS} levels deep.")])
+    path = tuple(int(name) if re.fullmatch("[0-9]{1,9}", name) else name for name in names)
     try:
         parsed = parse_yaml(value, name=COMMAND_LINE, base=Path.cwd())
     except RecipeError as error:
@@ -81,8 +83,8 @@ class _Layering:
             kept = self._without_alternatives(below, over, path)
             self.origins[path] = self.new.get(path) or self.origins.get(path) or COMMAND_LINE
             return {**kept, **{key: self.lay(kept.get(key), value, (*path, key)) for key, value in over.items()}}
-        self._forget(path)
-        self.origins.update({where: origin for where, origin in self.new.items() if where[: len(path)] == path})
+        self._forget(below, path)
+        self.origins.update({where: self.new[where] for where in _paths(over, path) if where in self.new})
         return over
 
     def _spelled_out(self, below: Any, over: Any, path: Path_) -> Any:
@@ -132,7 +134,7 @@ class _Layering:
             return below
         kept = {key: value for key, value in below.items() if key in section.model_fields and key not in others}
         for key in below.keys() - kept.keys():
-            self._forget((*path, key))
+            self._forget(below[key], (*path, key))
         return kept
 
     def _move(self, start: Path_, to: Path_) -> None:
@@ -140,9 +142,17 @@ class _Layering:
         for where in [where for where in self.new if where[: len(start)] == start]:
             self.new[(*to, *where[len(start) :])] = self.new.pop(where)
 
-    def _forget(self, path: Path_) -> None:
-        for old in [old for old in self.origins if old[: len(path)] == path]:
-            del self.origins[old]
+    def _forget(self, value: Any, path: Path_) -> None:
+        for where in _paths(value, path):
+            self.origins.pop(where, None)
+
+
+def _paths(value: Any, path: Path_) -> Iterator[Path_]:
+    """Yield `path`, and where each value inside of `value` stands: the keys of the origins need not be searched."""
+    yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from _paths(item, (*path, key))
 
 
 def _are_alike(below: dict[str, Any], over: dict[Any, Any]) -> bool:

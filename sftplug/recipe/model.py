@@ -83,6 +83,7 @@ class Section(BaseModel):
         frozen=True,
         use_attribute_docstrings=True,
         protected_namespaces=(),
+        allow_inf_nan=False,
         defer_build=True,  # most classes are listed rather than used
     )
 

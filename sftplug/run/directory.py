@@ -9,9 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
-
-from sftplug.errors import RunError
+from sftplug.errors import RecipeError, RunError
+from sftplug.recipe.yaml import parse_yaml
 from sftplug.redact import without_secrets
 from sftplug.run import checkpoints
 from sftplug.run.checkpoints import Checkpoint
@@ -81,7 +80,7 @@ class RunDirectory:
 
     def recipe(self) -> dict[str, Any]:
         """Return the resolved recipe as plain data, every default filled in."""
-        return dict(self._parsed("recipe.yaml", yaml.safe_load))
+        return dict(self._parsed("recipe.yaml", _recipe))
 
     def load_recipe(self, *overrides: str) -> LoadedRecipe:
         """Return the resolved recipe as the run used it, with the plugin files kept in the folder, and `overrides`."""
@@ -132,7 +131,7 @@ class RunDirectory:
             return parse((self.path / name).read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise RunError(f"{self.path} has no {name}: the run did not come so far.") from None
-        except (OSError, ValueError, yaml.YAMLError) as error:
+        except (OSError, ValueError, RecipeError) as error:
             raise RunError(f"{self.path / name} cannot be read: {error}") from error
 
     # --- write --------------------------------------------------------------------------------------------------------
@@ -160,3 +159,7 @@ class RunDirectory:
         """Write ``run.json``."""
         known = {name: getattr(state, name) for name in RunState.__dataclass_fields__}
         self.write(STATE, {"format": FORMAT, **known})
+
+
+def _recipe(text: str) -> Any:
+    return parse_yaml(text, name="recipe.yaml", base=Path()).data

@@ -7,11 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from sftplug.recipe import Recipe
 from sftplug.recipe.load import is_plugin_file
 from sftplug.recipe.problems import dotted
+from sftplug.recipe.yaml import write_yaml
 from sftplug.redact import without_secrets
 from sftplug.run.directory import RunDirectory
 from sftplug.run.files import write_whole
@@ -32,7 +31,7 @@ def record_recipe(directory: RunDirectory, loaded: LoadedRecipe) -> None:
             if not (copy.exists() and copy.samefile(plugin.source)):
                 shutil.copyfile(plugin.source, copy)
     recipe = recorded(loaded.recipe)
-    write_whole(directory.path / "recipe.yaml", yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
+    write_whole(directory.path / "recipe.yaml", write_yaml(recipe))
     directory.write("origins.json", origins(recipe, loaded))
     directory.write("plugins.json", loaded.provenance())
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pickle
 import re
+from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from sftplug.components import Component
+from sftplug.recipe.yaml import parse_yaml, write_yaml
 from sftplug.testing.law import Breach, check, demand, make, shown
 
 
@@ -65,8 +66,8 @@ def refuses_unknown_options(component: Component) -> None:
 
 def survives_yaml(component: Component) -> None:
     """Written to YAML and read again, the options are the same: the run directory holds them so."""
-    text = yaml.safe_dump(component.model_dump(mode="json", by_alias=True))
-    again = type(component).model_validate(yaml.safe_load(text))
+    text = write_yaml(component.model_dump(mode="json", by_alias=True))
+    again = type(component).model_validate(parse_yaml(text, name="component", base=Path()).data)
     demand(
         again == component,
         f"{shown(component)} was written as {shown(text)} and read as {shown(again)}",

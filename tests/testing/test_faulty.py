@@ -119,7 +119,7 @@ class Unpicklable(Faultless):
         (Undescribed, {}, "is_described", "the option 'hidden' is not described | write a docstring under `hidden: …`"),
         (Thawed, {}, "is_frozen", "an option could be assigned to | leave `frozen=True`"),
         (Lenient, {}, "refuses_unknown_options", "`no_such_option: 1` was accepted | leave `extra='forbid'`"),
-        (Untold, {"secret": 2.0}, "survives_yaml", "was written as 'strength: 1.0"),
+        (Untold, {"secret": 2.0}, "survives_yaml", "was written as 'type: faultless"),
         (Unpicklable, {}, "survives_pickling", "strength=7.0) | keep state in options alone"),
     ],
 )

@@ -1,0 +1,74 @@
+"""Where a recipe is: a path or the name of a shipped one; and the recipes that it is built on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sftplug.errors import Problem, RecipeError, did_you_mean
+from sftplug.recipe.problems import problem_at
+from sftplug.recipe.yaml import MOST_VALUES, Tree, read_yaml
+
+
+def recipes_folder() -> Path:
+    """Return the folder of the shipped recipes, in an installed wheel or in a checkout."""
+    package = Path(__file__).parents[1]
+    installed = package / "_recipes"
+    return installed if installed.is_dir() else package.parent / "recipes"
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Return name -> file of every shipped recipe; the name is the path in the folder, without ``.yaml``."""
+    folder = recipes_folder()
+    return {str(file.relative_to(folder).with_suffix("")): file for file in sorted(folder.rglob("*.yaml"))}
+
+
+def find_recipe(reference: str, base: Path | None = None) -> Path:
+    """Return the file that `reference` names: a path (relative to `base`), else the name of a shipped recipe."""
+    path = (base or Path()) / Path(reference).expanduser()
+    if path.is_file():
+        return path
+    shipped = shipped_recipes()
+    if reference in shipped:
+        return shipped[reference]
+    what = "is a folder, not a recipe" if path.is_dir() else "there is no such file"
+    beside = [str(Path(reference).with_name(file.name)) for file in path.parent.glob("*.yaml")]
+    hint = did_you_mean(reference, [*beside, *shipped])
+    text = f"{what}, and no shipped recipe '{reference}'.{hint} `sftplug recipes` lists them."
+    raise RecipeError(reference, [Problem("recipe", text)])
+
+
+# --- extend -----------------------------------------------------------------------------------------------------------
+
+MOST_EXTENDED = 20
+"""Longest chain of recipes, each of which extends the next."""
+
+
+def read_extended(file: Path) -> list[Tree]:
+    """Return what `file` extends, the lowest first, and `file` itself. Raises RecipeError for a chain without end."""
+    files, trees = [file], [read_yaml(file)]
+    while (parent := trees[-1].data.pop("extends", None)) is not None:
+        above, tree = files[-1], trees[-1]
+        try:
+            files.append(_extended(parent, files))
+        except RecipeError as error:
+            raise RecipeError(above.name, [problem_at(tree, ("extends",), error.problems[0].text)]) from error
+        trees.append(read_yaml(files[-1]))
+        if sum(len(tree.origins) for tree in trees) > MOST_VALUES:
+            text = f"the recipes that extend each other hold more than {MOST_VALUES:,} values."
+            raise RecipeError(above.name, [problem_at(tree, ("extends",), text)])
+    return trees[::-1]
+
+
+def _extended(parent: object, files: Sequence[Path]) -> Path:
+    """Return the file that the last of `files` extends; each of them extends the next."""
+    last = files[-1]
+    if not isinstance(parent, str):
+        raise RecipeError(last.name, [Problem("extends", "must be a path or the name of a recipe")])
+    if len(files) > MOST_EXTENDED:
+        raise RecipeError(last.name, [Problem("extends", f"more than {MOST_EXTENDED} recipes extend each other.")])
+    extended = find_recipe(str(parent), last.parent)
+    if extended.resolve() in [file.resolve() for file in files]:
+        circle = " -> ".join(path.name for path in (*files, extended))
+        raise RecipeError(last.name, [Problem("extends", f"the recipes extend each other in a circle: {circle}")])
+    return extended
