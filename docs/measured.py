@@ -27,6 +27,33 @@ that matches no module, options that exclude each other) is said by `sftplug che
 `target_modules` left out means PEFT's list for the family of the model. For a family that PEFT has no list for, the
 types marked under *all-linear* adapt all linear layers; the others must be told.
 
+## What `lora` adapts
+
+`targets: all-linear`, the default, is every linear layer of the language model. Left out are the head; layers whose
+weight the model reads without calling them (`out_proj` of Mamba, which its fused kernels take as a tensor); and, in a
+model that also takes images or sound, what rows of text do not run. `check`, `plan` and `train` say which share of the
+weights has no adapter, and where it lies.
+
+**Mixtures of experts.** The experts of a block are one tensor for each projection: `experts.gate_up_proj` and
+`experts.down_proj` in Qwen3-MoE, Mixtral, DeepSeek-V3, gpt-oss, OLMoE, GLM-4-MoE and others. Such tensors are found by
+looking at the model, not by its name, and PEFT adapts them as `target_parameters`.
+
+* Each expert gets an update of rank `r`. A tensor that holds two projections, gate and up, gets rank `r` for each:
+  `r: 16` gives `gate_up_proj` rank 32 with the same scale, which is what PEFT does, and is said.
+* The usual names work: `gate_proj` and `up_proj` together mean the tensor that holds both, `down_proj` its own; `w1`,
+  `w3` and `w2` likewise; so does the tensor's own name. One half alone is refused.
+* Dense layers and shared experts of the same names are adapted beside the experts. (PEFT 0.21 forgets them in these
+  families; on a quantized base it cannot be told otherwise, and `without adapter` counts them.)
+* The router is left alone unless `targets` names it (`gate`, `router`), and so is the gate of a shared expert. With
+  PEFT's own types, such as `peft_lora`, PEFT chooses; that it trains a router is said.
+* `exclude: ["*.experts"]` leaves the experts out; a pattern may also name one of their tensors, or the router.
+* `dropout`, `dora` and `init: pissa | olora | orthogonal` need a layer, and are refused with experts.
+* bitsandbytes quantizes linear layers: the experts stay in 16 bits, which is nearly all of such a model. `check`,
+  `plan` and `train` say how many bytes that is.
+
+Loaded with plain PEFT, such an adapter makes PEFT warn that the `rank_pattern` keys of `gate_up_proj` "did not match
+any targeted module and were ignored": it looks among modules only, and does use them.
+
 ## What was run
 
 `python benchmarks/adapters.py` runs every type through `sftplug train`'s own code on a small Llama: load, train 30

@@ -46,6 +46,7 @@ from sftplug.recipe import InputPath, Recipe
 from sftplug.redact import without_secrets
 from sftplug.run import RunDirectory
 from sftplug.size import Size, measure
+from sftplug.structure import ModelStructure, structure_of
 from sftplug.text import read_text
 from sftplug.tokens import PARTS, ROLE_CODES, LongRow, LossSums, TokenBatch
 
@@ -87,6 +88,7 @@ __all__ = [
     "MissingLibraryError",
     "ModelBuilder",
     "ModelError",
+    "ModelStructure",
     "PluginError",
     "Problem",
     "Quantization",
@@ -110,5 +112,6 @@ __all__ = [
     "render_prompt",
     "require",
     "set_options",
+    "structure_of",
     "without_secrets",
 ]

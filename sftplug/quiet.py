@@ -26,6 +26,10 @@ def quiet_libraries() -> None:
     warnings.filterwarnings(
         "ignore", message="Setting `save_embedding_layers` to `True` as the embedding layer has been"
     )
+    # PEFT looks for them among modules only, and these are the ranks of tensors that hold all experts.
+    warnings.filterwarnings(
+        "ignore", message=r"The following (rank|alpha)_pattern keys did not match .*(_proj|weight)'\]"
+    )
     # Said by `sftplug merge` itself, with how much it is.
     warnings.filterwarnings("ignore", message="Merge lora module to .*-bit linear")
     # In which numbers a base was made floats: `sftplug merge` says it.

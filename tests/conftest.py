@@ -8,6 +8,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 import yaml
+from twins import write_twin
 from typer.testing import CliRunner
 
 # How long an example takes says more about the machine than about the code.
@@ -158,6 +159,19 @@ def qlora_run(tmp_path_factory):
 def full_run(tmp_path_factory):
     """Every parameter trained."""
     return train_run(tmp_path_factory.mktemp("full"), "full", quantization="fp32", adapter="full")
+
+
+@pytest.fixture(scope="session")
+def twin(tmp_path_factory):
+    """Return a function that writes a tiny model of a family, once a session, and returns its folder."""
+    written = {}
+
+    def folder(name):
+        if name not in written:
+            written[name] = write_twin(name, tmp_path_factory.mktemp("twins") / name)
+        return written[name]
+
+    return folder
 
 
 @pytest.fixture

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
-from sftplug import Adapter, Field, did_you_mean, require
+from pydantic import PrivateAttr
+
+from sftplug import Adapter, Field, require
+from sftplug_adapters.targets import Memo, Search, Targets
 
 if TYPE_CHECKING:
     from torch import nn
@@ -14,6 +18,8 @@ if TYPE_CHECKING:
     from sftplug import Recipe
 
 ALL_LINEAR: Literal["all-linear"] = "all-linear"
+_FROM_WEIGHTS = ("pissa", "olora", "orthogonal")
+"""Initializations that compute with the weights of a layer."""
 
 
 class Lora(Adapter):
@@ -21,15 +27,15 @@ class Lora(Adapter):
 
     type: Literal["lora"] = "lora"
     r: int = Field(16, gt=0)
-    """Rank of the update matrices."""
+    """Rank of the update matrices; a tensor of experts that holds two projections, gate and up, gets it for each."""
     alpha: float = Field(32, gt=0)
     """The update is scaled by alpha / r (by alpha / sqrt(r) with `rslora`)."""
     dropout: float = Field(0.0, ge=0, lt=1)
-    """Dropout on the input of the update."""
+    """Dropout on the input of the update; not with experts."""
     targets: Literal["all-linear"] | list[str] = ALL_LINEAR
-    """Modules that are adapted: every linear layer but the head, or names such as ``q_proj``."""
+    """Modules that are adapted: every linear layer and expert but head and routers, or names such as ``q_proj``."""
     exclude: list[str] = Field(default_factory=list)
-    """Modules that are left out though they match, as patterns of whole names: ``*vision_tower*``."""
+    """Modules that are left out though they match, as patterns of whole names: ``*.experts``, ``*.layers.0.*``."""
     bias: Literal["none", "all", "lora_only"] = "none"
     """Which biases are trained too."""
     dora: bool = False
@@ -41,46 +47,77 @@ class Lora(Adapter):
     modules_to_save: list[str] | None = None
     """Modules that are trained whole and saved with the adapter, such as ``embed_tokens``."""
 
+    _memo: Memo = PrivateAttr(default_factory=Memo)
+
     def check(self, recipe: Recipe) -> Iterable[str]:
         """Say so when the initialization needs the weights as floats."""
-        if self.init in ("pissa", "olora", "orthogonal") and recipe.quantization.bits < 16:
+        self._memo.float_base = recipe.quantization.bits >= 16
+        if self.init in _FROM_WEIGHTS and not self._memo.float_base:
             yield f"`init: {self.init}` computes with the weights, which are {recipe.quantization.type}. Use `default`."
 
     def check_model(self, model: nn.Module) -> Iterable[str]:
-        """Say so when a target matches no module, or is the head."""
-        everything = [name for name, _ in model.named_modules() if name]
-        modules = [name for name in everything if not any(fnmatch.fnmatch(name, pattern) for pattern in self.exclude)]
-        ends = {name.rpartition(".")[2] for name in modules if not name.rpartition(".")[2].isdigit()}
-        wanted = [*([] if self.targets == ALL_LINEAR else self.targets), *(self.modules_to_save or ())]
-        for target in wanted:
-            if not any(name == target or name.endswith(f".{target}") for name in modules):
-                yield (
-                    f"target '{target}' matches no module of the model.{did_you_mean(target, ends)} "
-                    f"Its modules: {', '.join(sorted(ends))}."
-                )
-            if target == "lm_head" and target in self.targets:
-                yield "target 'lm_head' would be ignored by the fused loss. Put it under `modules_to_save`."
+        """Say so when a target matches no module, or cannot be adapted with these options."""
+        search = self._search(model)
+        problems = [*search.problems(() if self.targets == ALL_LINEAR else self.targets)]
+        problems += search.missing(self.modules_to_save or ())
+        self._memo.targets = self._find(search)
+        yield from [*problems, *self._problems_of_parameters(self._memo.targets)]
+        if not problems and not (self._memo.targets.modules or self._memo.targets.parameters):
+            yield "no module is left to adapt: `exclude` and `modules_to_save` leave nothing of `targets`."
 
-        for pattern in self.exclude:
-            if not fnmatch.filter(everything, pattern):
-                yield f"`exclude: {pattern}` matches no module of the model. One is called {modules[-1]}."
+    def _problems_of_parameters(self, targets: Targets) -> Iterable[str]:
+        """Yield what PEFT cannot do where it adapts a tensor and no layer, where no input passes by."""
+        if not targets.parameters:
+            return
+        places = sorted({f"*.{name.split('.')[-2]}" for name in targets.parameters})
+        wrong = {"dropout": (self.dropout, 0), "dora": (self.dora, "false"), "init": (self.init, "default")}
+        for option, (value, plain) in wrong.items():
+            if value and (option != "init" or value in _FROM_WEIGHTS):
+                yield (
+                    f"`{option}: {str(value).lower()}` cannot be used where PEFT adapts a tensor and no layer, as it "
+                    f"does with experts: {targets.parameters[0]}. Set `{option}: {plain}`, or leave such tensors out: "
+                    f"`exclude: {places}`."
+                )
+
+    def prepare_model(self, model: nn.Module) -> None:
+        """Find what is adapted; the weights stay as they are."""
+        self._memo.targets = self._find(self._search(model))
+
+    def _search(self, model: nn.Module) -> Search:
+        return Search(model, self.exclude, self.modules_to_save or (), self._memo.float_base)
+
+    def _find(self, search: Search) -> Targets:
+        return search.all_linear() if self.targets == ALL_LINEAR else search.named(self.targets)
 
     def peft_config(self) -> Any:
-        """Return PEFT's own configuration."""
+        """Return PEFT's own configuration; once the model is known, with the very modules and tensors of it."""
         peft = require("peft", needed_by=f"adapter {self.type}")
         return peft.LoraConfig(
             task_type="CAUSAL_LM",
             r=self.r,
             lora_alpha=self.alpha,
             lora_dropout=self.dropout,
-            target_modules=self.targets,
-            exclude_modules="|".join(map(fnmatch.translate, self.exclude)) or None,
             bias=self.bias,
             use_dora=self.dora,
             use_rslora=self.rslora,
             init_lora_weights=True if self.init == "default" else self.init,
             modules_to_save=self.modules_to_save,
+            **self._targets_for_peft(),
         )
+
+    def _targets_for_peft(self) -> dict[str, Any]:
+        found = self._memo.targets
+        if found is None:
+            pattern = "|".join(map(fnmatch.translate, self.exclude)) or None
+            return {"target_modules": self.targets, "exclude_modules": pattern}
+        # Block, holder and tensor: ``mlp.experts.gate_up_proj``.
+        ends = sorted({re.escape(".".join(name.split(".")[-3:])) for name in found.fused})
+        return {
+            "target_modules": list(found.modules),
+            "target_parameters": list(found.parameters) or None,
+            "rank_pattern": {rf".*\.{end}": 2 * self.r for end in ends},
+            "alpha_pattern": {rf".*\.{end}": 2 * self.alpha for end in ends},
+        }
 
 
 class QLora(Lora):

@@ -114,8 +114,18 @@ def _fate(account: Any) -> str:
 def show_size(recipe: Recipe, size: Any) -> None:
     """Show what is trained and what the weights take, beside full fine-tuning in 32 bits."""
     console = rich.get_console()
-    modules = ", ".join(f"{escape(name)} ({count})" for name, count in sorted(size.modules.items()))
-    console.print(f"trained modules: {modules}", highlight=False)
+    ranks = {name: f", rank {rank}" for name, rank in size.ranks.items()}
+    modules = [f"{escape(name)} ({count}{ranks.get(name, '')})" for name, count in sorted(size.modules.items())]
+    console.print(f"trained modules: {', '.join(modules)}", highlight=False)
+    if size.untouched:
+        what = "not trained" if recipe.adapter.trains_base else "without adapter"
+        console.print(f"{what}: {escape(size.shares())}", highlight=False)
+    if size.float_experts:
+        console.print(
+            f"{recipe.quantization.type} quantizes linear layers, and these experts are tensors: "
+            f"{size.float_experts:,} bytes of them stay floats",
+            highlight=False,
+        )
     share = size.trainable / size.total if size.total else 0.0
     trained = f"{recipe.adapter.type} on {recipe.quantization.type}"
     base = size.total - (0 if recipe.adapter.trains_base else size.trainable)

@@ -27,6 +27,7 @@ def check(
     loaded.call("sftplug_recipe_loaded")
     from sftplug.errors import ModelError, SftplugError
     from sftplug.models import check_positions
+    from sftplug.plan import model_notes
     from sftplug.preflight import problems_before_rows
 
     problems = problems_before_rows(loaded.recipe)
@@ -36,4 +37,6 @@ def check(
         problems.append(str(error))
     if problems:
         raise ModelError("\n".join(dict.fromkeys(problems)))
+    for note in model_notes(loaded.recipe):
+        typer.echo(f"note: {note}", err=True)
     typer.echo(f"{recipe}: everything that can be known without weights is right")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import rich
@@ -41,7 +42,7 @@ def plan(  # noqa: PLR0913 - the parameters are the command's options
     be_verbose(verbose)
     limit = None if memory is None else parse_bytes(memory)
     loaded = open_recipe(recipe, overrides, no_plugin)
-    from sftplug.plan import Study, find_device, trials
+    from sftplug.plan import Study, find_device
 
     chosen = find_device(device)
     rows, why = _rows(loaded, row_count)
@@ -50,15 +51,24 @@ def plan(  # noqa: PLR0913 - the parameters are the command's options
     if limit is None and device is not None and not chosen.on_cpu:
         limit = chosen.memory
     fits = limit is None or planned.memory.total.high <= limit
-    tried = (
-        []
-        if fits or limit is None
-        else list(trials(lambda more: open_recipe(recipe, [*(overrides or []), *more], no_plugin), study, limit))
-    )
+    tried: list[Trial] = []
+    if limit is not None and not fits:
+        tried = _tried(lambda more: open_recipe(recipe, [*(overrides or []), *more], no_plugin), study, limit)
     answer = Answer(planned, why, limit, fits, tried, study)
     typer.echo(json.dumps(answer.to_dict(), indent=2)) if as_json else answer.show()
     if not fits:
         raise typer.Exit(1)
+
+
+def _tried(load: Callable[[list[str]], LoadedRecipe], study: Study, limit: int) -> list[Trial]:
+    """Return the changes that were tried, on one device and, where none of them is enough, on several."""
+    from sftplug.plan import shared, trials
+
+    tried = list(trials(load, study, limit))
+    if not tried or not tried[-1].fits:
+        several = shared(load, study, tried[-1].overrides if tried else (), limit)
+        tried += [several] if several is not None else []
+    return tried
 
 
 def parse_bytes(text: str) -> int:
@@ -92,6 +102,7 @@ class Answer:
         self, plan: Plan, why: str | None, limit: int | None, fits: bool, tried: list[Trial], study: Study
     ) -> None:
         self.plan, self.why, self.limit, self.fits, self.tried = plan, why, limit, fits, tried
+        self.float_experts = study.weights.size.float_experts
         self.largest = None if limit is None else study.largest_batch(limit)
 
     def to_dict(self) -> dict[str, Any]:
@@ -188,7 +199,19 @@ def _show_fit(answer: Answer, limit: str) -> None:
         console.print("it fits with these overrides:", highlight=False)
         typer.echo("  " + " ".join(answer.tried[-1].overrides))
     else:
-        console.print("nothing that was tried makes it fit: choose a smaller model or a larger device", highlight=False)
+        console.print(_no_way(answer), highlight=False, markup=False)
+
+
+def _no_way(answer: Answer) -> str:
+    """Say what would help where nothing that was tried does: what takes the memory decides that."""
+    experts, base = answer.float_experts, answer.plan.memory.base.low
+    if experts > base / 2:
+        return (
+            f"nothing that was tried makes it fit: {_size(experts)} of the {_size(base)} of base weights are experts, "
+            "which this quantization leaves as floats. Choose a larger device, several devices (`launch.strategy: "
+            "fsdp2`), or a model with less in its experts"
+        )
+    return "nothing that was tried makes it fit: choose a larger device, several of them (`launch`), or a smaller model"
 
 
 def _span(size: Range) -> str:

@@ -1,8 +1,9 @@
 """What a run will cost, before anything but the model's configuration is downloaded."""
 
 from sftplug.plan.devices import DEVICES, Device, find_device
-from sftplug.plan.fit import Trial, trials
+from sftplug.plan.fit import Trial, shared, trials
 from sftplug.plan.make import Study, make_plan
+from sftplug.plan.notes import model_notes
 from sftplug.plan.result import Memory, Plan, Range, Work
 from sftplug.plan.work import Rows, rows_of
 
@@ -18,6 +19,8 @@ __all__ = [
     "Work",
     "find_device",
     "make_plan",
+    "model_notes",
     "rows_of",
+    "shared",
     "trials",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +54,24 @@ def trials(load: Load, study: Study, memory: int) -> Iterator[Trial]:
         yield Trial(tuple(made), change, total, total.high <= memory)
         if total.high <= memory:
             return
+
+
+def shared(load: Load, study: Study, made: Sequence[str], memory: int) -> Trial | None:
+    """Return the recipe shared out between the fewest of 2, 4 or 8 such devices that fit, after the changes `made`.
+
+    None where the recipe is shared out already, or eight do not do.
+    """
+    if study.recipe.launch is not None or study.device.on_cpu:
+        return None
+    for count in (2, 4, 8):
+        overrides = [*made, "launch.strategy=fsdp2", f"launch.processes={count}"]
+        try:
+            total = Study(load(overrides).recipe, study.device, study.rows).plan().memory.total
+        except SftplugError:
+            return None
+        if total.high <= memory:
+            return Trial(tuple(overrides), f"weights shared out between {count} such devices", total, fits=True)
+    return None
 
 
 def _joined(made: list[str], more: list[str]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sftplug.errors import ModelError
 from sftplug.plan import closed_form
+from sftplug.plan.notes import notes_of
 from sftplug.plan.optimizer import KNOWN
 from sftplug.plan.result import Memory, Plan, Range
 from sftplug.plan.settings import Settings, settings_of
@@ -205,7 +206,7 @@ class Study:
             )
         if self.rows is None:
             notes.append("rows were not read: every one is taken to be as long as `data.max_length` allows")
-        return notes
+        return [*notes, *notes_of(self.recipe, self.weights)]
 
 
 def _same_model(one: Study, other: Study) -> bool:

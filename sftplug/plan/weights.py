@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sftplug.answers import peft_config
@@ -12,6 +12,8 @@ from sftplug.blame import blaming
 from sftplug.components import Quantization
 from sftplug.errors import ModelError, SftplugError
 from sftplug.models import check_model, new_ids, skeleton
+from sftplug.size import Size, measure
+from sftplug.structure import ModelStructure, structure_of
 from sftplug.vocabulary import grow, train_rows
 
 if TYPE_CHECKING:
@@ -59,6 +61,10 @@ class Weights:
     """The most bytes of quantization constants that the backend does not count itself; 0 when it does."""
     quantized: bool
     """Whether the backend quantizes any of them here."""
+    size: Size
+    """What is trained, and what is not."""
+    routers: tuple[str, ...] = ()
+    """Routers of experts that are trained."""
 
     @property
     def base(self) -> int:
@@ -106,7 +112,10 @@ def count_weights(recipe: Recipe, settings: Settings) -> tuple[nn.Module, Weight
     base = {id(parameter): quantized.get(name) for name, parameter in model.named_parameters()}
     constants = _constants(recipe, model, quantized)
     _keep_in_fp32(model, settings)
+    structure = structure_of(model)
+    float_experts = _float_experts(model, structure, quantized)
     adapted = _with_adapter(recipe, model)
+    size = replace(measure(adapted), float_experts=float_experts)
     packed = {id(parameter) for parameter in adapted.parameters() if base.get(id(parameter)) is not None}
     stand_in(adapted, packed, keeps_inputs=recipe.quantization.keeps_inputs)
     buffers = {id(buffer): _bytes(buffer) for buffer in model.buffers()}
@@ -127,7 +136,20 @@ def count_weights(recipe: Recipe, settings: Settings) -> tuple[nn.Module, Weight
         buffers=sum(buffers.values()),
         constants=constants,
         quantized=bool(packed),
+        size=size,
+        routers=tuple(_trained_routers(adapted, structure)),
     )
+
+
+def _float_experts(model: nn.Module, structure: ModelStructure, quantized: Mapping[str, int]) -> int:
+    """Return the bytes of experts that a backend leaves as they are: most quantize linear layers and nothing else."""
+    held = dict(model.named_parameters(remove_duplicate=False))
+    return sum(_bytes(held[name]) for name in structure.experts if name in held) if quantized else 0
+
+
+def _trained_routers(model: nn.Module, structure: ModelStructure) -> Iterator[str]:
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    yield from (router for router in sorted(structure.routers) if any(f"{router}." in name for name in trained))
 
 
 def _layers(model: Any) -> dict[int, int]:

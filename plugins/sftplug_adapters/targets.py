@@ -1,0 +1,248 @@
+"""Which modules and parameters of a model a LoRA adapts: PEFT gets names that mean exactly these."""
+
+from __future__ import annotations
+
+import fnmatch
+import importlib
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sftplug import ModelStructure, did_you_mean, structure_of
+
+if TYPE_CHECKING:
+    from torch import nn
+
+HALVES: Mapping[str, Sequence[tuple[str, ...]]] = {
+    "gate_up_proj": (("gate_proj", "up_proj"), ("w1", "w3")),
+    "down_proj": (("w2",),),
+}
+"""A tensor of all experts -> what its parts are called in the checkpoints, one of the groups in each."""
+
+
+_ADAPTABLE = ("Linear", "Conv1D", "Embedding", "Conv1d", "Conv2d", "Conv3d", "MultiheadAttention")
+"""Classes of modules that PEFT's LoRA has a layer for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """What is adapted, by whole names."""
+
+    modules: tuple[str, ...] = ()
+    parameters: tuple[str, ...] = ()
+    """Tensors that PEFT adapts by themselves: those of all experts, and weights of modules that are no linear layer."""
+    fused: tuple[str, ...] = ()
+    """Those of `parameters` that hold two projections, gate and up: they get the rank of both."""
+
+
+@dataclass
+class Memo:
+    """What the model at hand decides; no part of what a recipe says, so any two are equal."""
+
+    targets: Targets | None = None
+    float_base: bool = True
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Memo)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclass(slots=True)
+class Search:
+    """Find the targets that a recipe names in a model, and what is wrong with the names."""
+
+    model: Any
+    exclude: Sequence[str]
+    whole: Sequence[str]
+    """Modules that are trained whole."""
+    float_base: bool
+    structure: ModelStructure = field(init=False)
+    names: list[str] = field(init=False)
+    """All modules."""
+    holders: frozenset[str] = field(init=False)
+    """Modules that hold the tensors of all experts."""
+
+    def __post_init__(self) -> None:
+        self.structure = structure_of(self.model)
+        self.holders = frozenset(name.rpartition(".")[0] for name in self.structure.experts)
+        self.names = [name for name, _ in self.model.named_modules() if name]
+
+    # --- what is adapted ----------------------------------------------------------------------------------------------
+
+    def all_linear(self) -> Targets:
+        """Return every linear layer and every expert, without the head, routers, and what gets no gradient."""
+        skipped = self.structure.routers | self.structure.read_as_weights
+        return self._targets(
+            [name for name in self.structure.linear if name not in skipped and not self.structure.is_idle(name)],
+            [name for name in self.structure.experts if not self.structure.is_idle(name)],
+        )
+
+    def named(self, targets: Sequence[str]) -> Targets:
+        """Return what `targets` name: modules, tensors of experts, or the projections that such a tensor holds."""
+        modules = [name for name in self.names if any(_is(name, target) for target in targets)]
+        modules = [name for name in modules if not self.structure.is_idle(name) and name not in self.holders]
+        plain = {name for name in modules if name in self.structure.routers and name not in self.structure.linear}
+        experts = [name for name in self.structure.experts if self._names_expert(name, targets)]
+        return self._targets(
+            [name for name in modules if name not in plain], [*experts, *(f"{name}.weight" for name in sorted(plain))]
+        )
+
+    def _targets(self, modules: Sequence[str], parameters: Sequence[str]) -> Targets:
+        taken = names_taken(self.model, self.structure)
+        kept = [name for name in modules if not self._left_out(name)]
+        weights = [f"{name}.weight" for name in kept if _last(name) in taken] if self.float_base else []
+        chosen = [*(name for name in parameters if not self._left_out(name)), *weights]
+        return Targets(
+            modules=tuple(name for name in kept if _last(name) not in taken),
+            parameters=tuple(chosen),
+            fused=tuple(name for name in chosen if self._is_fused(name)),
+        )
+
+    def _left_out(self, name: str) -> bool:
+        """Whether a module, or the tensor of a module, is excluded or trained whole."""
+        places = (name, name.rpartition(".")[0]) if name not in self.names else (name,)
+        if any(fnmatch.fnmatch(place, pattern) for place in places for pattern in self.exclude):
+            return True
+        return any(_is(place, module) for place in places for module in self.whole)
+
+    def _names_expert(self, name: str, targets: Sequence[str]) -> bool:
+        if any(_is(place, target) for place in (name, name.rpartition(".")[0]) for target in targets):
+            return True
+        groups = self._halves(name)
+        return any(all(self._named(half, targets) for half in group) for group in groups)
+
+    def _halves(self, name: str) -> list[tuple[str, ...]]:
+        """Return the whole names that the parts of an expert's tensor would have."""
+        holder, _, own = name.rpartition(".")
+        return [tuple(f"{holder}.{part}" for part in group) for group in HALVES.get(own, ())]
+
+    @staticmethod
+    def _named(name: str, targets: Sequence[str]) -> bool:
+        return any(_is(name, target) for target in targets)
+
+    def _is_fused(self, name: str) -> bool:
+        """Whether an expert's tensor is twice as large as the smallest of its block: gate and up in one."""
+        shape = self.structure.experts.get(name)
+        if shape is None:
+            return False
+        block = _block(name)
+        sizes = [math.prod(other[1:]) for known, other in self.structure.experts.items() if _block(known) == block]
+        return math.prod(shape[1:]) == 2 * min(sizes)
+
+    # --- what is wrong ------------------------------------------------------------------------------------------------
+
+    def problems(self, targets: Sequence[str]) -> Iterator[str]:
+        """Yield a sentence for every target that names nothing, or what cannot be adapted."""
+        for target in targets:
+            yield from self._problems_of(target, targets)
+        for pattern in self.exclude:
+            known = [*self.names, *self.structure.experts]
+            if not fnmatch.filter(known, pattern):
+                yield f"`exclude: {pattern}` matches no module of the model. One is called {self.names[-1]}."
+
+    def _problems_of(self, target: str, targets: Sequence[str]) -> Iterator[str]:
+        everything = [name for name in [*self.names, *self.structure.experts] if _is(name, target)]
+        if everything and all(self._left_out(name) for name in everything):
+            option = "modules_to_save" if target in self.whole else "exclude"
+            yield f"`{option}` leaves out all that target '{target}' names. Take it out of one of the two."
+            return
+        found = [name for name in self.names if _is(name, target) and not self._left_out(name)]
+        experts = [name for name in self.structure.experts if not self._left_out(name)]
+        lone = [group for name in experts for group in self._halves(name) if any(_is(half, target) for half in group)]
+        if not found and not lone and not any(_is(name, target) for name in experts):
+            yield self._no_module(target)
+        for group in lone[:1]:
+            yield from _half_alone(target, group, targets)
+        head = getattr(self.model, "get_output_embeddings", lambda: None)()
+        if any(self.model.get_submodule(name) is head for name in found):
+            yield f"target '{target}' would be ignored by the fused loss. Put it under `modules_to_save`."
+        if found and all(self.structure.is_idle(name) for name in found):
+            yield f"target '{target}' is in {_tower(self.structure, found[0])} alone, which rows of text do not run."
+        yield from self._no_layer(target, found)
+        yield from self._read_by_kernels(target, found)
+
+    def _no_layer(self, target: str, found: Sequence[str]) -> Iterator[str]:
+        known = {*self.structure.linear, *self.structure.routers, *self.holders}
+        for name in [name for name in found if name not in known]:
+            module = self.model.get_submodule(name)
+            if not any(kind.__name__ in _ADAPTABLE for kind in type(module).__mro__):
+                inside = [child for child, _ in module.named_children()]
+                hint = f" Name layers in it: {', '.join(inside)}." if inside else ""
+                yield f"target '{target}' is no layer that can be adapted.{hint}"
+                return
+
+    def _read_by_kernels(self, target: str, found: Sequence[str]) -> Iterator[str]:
+        read = [name for name in found if name in self.structure.read_as_weights]
+        if read:
+            mixer = type(self.model.get_submodule(read[0].rpartition(".")[0])).__name__
+            places = sorted({f"*.{'.'.join(name.split('.')[-2:])}" for name in read})
+            yield (
+                f"target '{target}': {mixer} reads the weight of its {target} without calling the layer, so an adapter "
+                f"beside it would not be trained. Leave it out of `targets`, or set `exclude: {places}`."
+            )
+
+    def missing(self, modules: Iterable[str]) -> Iterator[str]:
+        """Yield a sentence for every module that is to be trained whole and is not there."""
+        for module in modules:
+            if not any(_is(name, module) for name in self.names):
+                yield self._no_module(module)
+
+    def _no_module(self, target: str) -> str:
+        ends = {_last(name) for name in self.names if not _last(name).isdigit() and not self._left_out(name)}
+        ends |= {_last(name) for name in self.structure.experts}
+        return (
+            f"target '{target}' matches no module of the model.{did_you_mean(target, ends)} "
+            f"Its modules: {', '.join(sorted(ends))}."
+        )
+
+
+def names_taken(model: nn.Module, structure: ModelStructure) -> frozenset[str]:
+    """Return the names of linear layers that PEFT takes for those of experts, whatever stands before them.
+
+    PEFT rewrites targets such as ``gate_proj`` for families whose experts have become one tensor, and so loses the
+    dense layers and shared experts of the same name: these are adapted by their weights.
+    """
+    if not structure.experts:
+        return frozenset()
+    try:
+        convert = importlib.import_module("peft.utils.transformers_weight_conversion")
+    except ImportError:  # a PEFT that rewrites nothing
+        return frozenset()
+    from peft import LoraConfig
+
+    ends = {_last(name) for name in structure.linear}
+    probe = LoraConfig(
+        target_modules=sorted({*ends, *(part for groups in HALVES.values() for g in groups for part in g)})
+    )
+    convert.convert_peft_config_for_transformers(probe, model=model, conversions=None)
+    return frozenset(ends - set(probe.target_modules))
+
+
+def _half_alone(target: str, group: tuple[str, ...], targets: Sequence[str]) -> Iterator[str]:
+    """Yield a sentence when one half of a tensor is named and the other is not."""
+    missing = [half for half in group if not any(_is(half, other) for other in targets)]
+    if missing and len(missing) < len(group):
+        yield (
+            f"target '{target}': the experts hold it and {_last(missing[0])} in one tensor, which is adapted as a "
+            f"whole. Add '{_last(missing[0])}' to `targets`, or leave the experts out: `exclude: ['*.experts']`."
+        )
+
+
+def _tower(structure: ModelStructure, name: str) -> str:
+    return next(part for part in structure.idle if name == part or name.startswith(f"{part}."))
+
+
+def _is(name: str, target: str) -> bool:
+    """Whether `target` is a whole name or its end."""
+    return name == target or name.endswith(f".{target}")
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _block(name: str) -> str:
+    """Return the block of an expert's tensor: ``…mlp`` for ``…mlp.experts.down_proj``, ``…mlp.input_linear.weight``."""
+    return name.rpartition(".")[0].rpartition(".")[0]

@@ -1,0 +1,45 @@
+"""What a reader should know of what a recipe trains: said by `check` and `plan`, refused by neither."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from sftplug.errors import SftplugError
+from sftplug.plan.devices import find_device
+from sftplug.plan.settings import settings_of
+from sftplug.plan.weights import Weights, count_weights
+
+if TYPE_CHECKING:
+    from sftplug.recipe import Recipe
+
+
+def model_notes(recipe: Recipe) -> list[str]:
+    """Return what there is to say of the recipe's model; nothing where that cannot be known without weights."""
+    try:
+        _, weights = count_weights(recipe, settings_of(recipe, on_cpu=find_device(None).on_cpu))
+    except SftplugError:
+        return []
+    return list(notes_of(recipe, weights))
+
+
+def notes_of(recipe: Recipe, weights: Weights) -> Iterator[str]:
+    """Yield what has no adapter, which ranks are not the usual one, and what stays larger than it seems."""
+    size, kind = weights.size, recipe.adapter.type
+    if size.untouched:
+        what = "not trained" if recipe.adapter.trains_base else "without adapter"
+        yield f"{what}: {size.shares()}"
+    for name, rank in size.ranks.items():
+        yield f"adapter '{kind}': the update of {name} has rank {rank}, because it holds several projections in one"
+    if weights.routers:
+        yield (
+            f"adapter '{kind}' also trains the routers of the experts, such as {weights.routers[0]}: which expert a "
+            "token gets may change, and some servers of adapters do not load that"
+        )
+    if size.float_experts:
+        dtype = str(settings_of(recipe, on_cpu=True).dtype).removeprefix("torch.")
+        yield (
+            f"quantization {recipe.quantization.type} holds linear layers in {recipe.quantization.bits} bits; the "
+            f"experts are tensors and no layers, and stay in {dtype}: {size.float_experts / 1e9:,.2f} GB of "
+            f"{weights.base / 1e9:,.2f} GB of base weights"
+        )
