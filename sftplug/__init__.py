@@ -41,6 +41,7 @@ from sftplug.errors import (
 from sftplug.hookspecs import hookimpl
 from sftplug.libraries import require
 from sftplug.library_options import LibrarySource, set_options
+from sftplug.patterns import Pattern
 from sftplug.prompt import render_prompt
 from sftplug.recipe import InputPath, Recipe
 from sftplug.redact import without_secrets
@@ -89,6 +90,7 @@ __all__ = [
     "ModelBuilder",
     "ModelError",
     "ModelStructure",
+    "Pattern",
     "PluginError",
     "Problem",
     "Quantization",

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sftplug.conversation import Conversation
+    from sftplug.patterns import Pattern
 
 PARTS = ("scaffold", "header", "content", "reasoning", "tool_call", "end_of_turn")
 """What a piece of rendered text is within its turn; arrays hold the index."""
@@ -88,8 +89,12 @@ class TokenBatch:
         index = np.where(self.message >= 0, first[self.row] + self.message, 0)
         return np.where(self.message >= 0, flat[index], 1.0)
 
-    def matching(self, pattern: re.Pattern[str]) -> NDArray[np.bool_]:
-        """Return (N,) True for the tokens that overlap a match of `pattern` in the text of their row."""
+    def matching(self, pattern: re.Pattern[str] | Pattern) -> NDArray[np.bool_]:
+        """Return (N,) True for the tokens that overlap a match of `pattern` in the text of their row.
+
+        An expression that is an option of the recipe comes as a `Pattern`, which is sure to end. Raises DataError when
+        it takes too long.
+        """
         import numpy as np
 
         found = np.zeros(len(self.ids), dtype=bool)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import field_validator
 
-from sftplug import Conversation, Field, Masking, TokenBatch
+from sftplug import Conversation, Field, Masking, Pattern, TokenBatch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,7 +86,7 @@ class Regex(Masking):
     selects = False
     type: Literal["regex"] = "regex"
     pattern: str = Field(examples=["I am an AI[^.]*\\."])
-    """Regular expression, as Python's `re` reads it, searched in the rendered text of each row."""
+    """Regular expression, as Python's `re` reads it, searched in the rendered text of each row for a second at most."""
     weight: float = Field(0.0, ge=0, allow_inf_nan=False)
     """Loss weight of the tokens it matches."""
     role: Literal["system", "developer", "user", "assistant", "tool", "document"] | None = "assistant"
@@ -96,15 +96,11 @@ class Regex(Masking):
     @field_validator("pattern")
     @classmethod
     def _compiles(cls, value: str) -> str:
-        try:
-            re.compile(value)
-        except re.error as error:
-            raise ValueError(f"is no regular expression: {error}") from error
-        return value
+        return Pattern(value).text
 
     def weights(self, tokens: TokenBatch) -> Weights:
         """Return the weight on matched tokens, 1 elsewhere."""
-        found = tokens.matching(re.compile(self.pattern))
+        found = tokens.matching(Pattern(self.pattern))
         if self.role is not None:
             found = found & (tokens.role == tokens.role_code(self.role))
         return 1 + found * (self.weight - 1)

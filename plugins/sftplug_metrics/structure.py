@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator
 
-from sftplug import Field, Metric, Reply, RowError
+from sftplug import Field, Metric, Pattern, Reply, RowError
 
 _FENCE = re.compile(r"\A\s*```[A-Za-z]*[ \t]*\n(.*?)\n?[ \t]*```\s*\Z", re.DOTALL)
 
@@ -84,11 +84,7 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _is_pattern(text: str) -> str:
-    try:
-        re.compile(text)
-    except re.error as error:
-        raise ValueError(f"is no regular expression: {error}") from error
-    return text
+    return Pattern(text).text
 
 
 class Regex(Metric):
@@ -127,7 +123,7 @@ class Regex(Metric):
 
     def _last(self, text: str) -> str | None:
         last = None
-        for last in re.finditer(self.pattern, text):  # noqa: B007 - the last one is wanted
+        for last in Pattern(self.pattern).finditer(text):  # noqa: B007 - the last one is wanted
             pass
         if last is None:
             return None
