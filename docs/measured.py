@@ -63,6 +63,14 @@ version of PEFT that was measured and for no other. It does not refuse what depe
 package, on tied embeddings or on the learning rate. `adamss` was run with scikit-learn 1.9.1, which it needs.
 """
 
+RATES = """
+## Rates
+
+What each type trains with where the recipe says no `train.learning_rate`, with Adam, decaying linearly after a warmup
+over 3 % of the updates. The fewer numbers a type trains, the further each of them has to go. "PEFT's comparison" is
+`method_comparison/MetaMathQA` in PEFT's repository (Llama-3.2-3B, 5000 steps of 4 rows), as of August 2026.
+"""
+
 ADAPTER_NOTES = """
 ## What trains otherwise than its paper says
 
@@ -123,8 +131,20 @@ def adapters_page() -> str:
         "merged in fp32": _count(run["fp32"].get("merges") for run in runs),
     }
     head = ["type", *bases, "merges", "all-linear", "options of the run"]
-    parts = [ADAPTERS, _ran(record), *_counts(counts), *_table(head, rows), *_reasons(notes), ADAPTER_NOTES]
+    parts = [ADAPTERS, _ran(record), *_counts(counts), *_table(head, rows), *_reasons(notes), *_rates(), ADAPTER_NOTES]
     return "\n".join(parts)
+
+
+def _rates() -> list[str]:
+    """Return the section on learning rates: a row a family."""
+    from sftplug_peft.rates import FAMILIES, LIKE_LORA
+
+    rest = ["all others: matrices beside a frozen base", f"{LIKE_LORA:g}", "every other type", "as `lora`"]
+    rows = [
+        [family.what, f"{family.rate:g}", ", ".join(f"`{name}`" for name in sorted(family.types)), family.source]
+        for family in FAMILIES
+    ]
+    return [RATES, *_table(["what is trained", "rate", "types", "source"], [*rows, rest])]
 
 
 def _adapter_row(name: str, entry: Mapping[str, Any], notes: dict[str, int]) -> list[str]:

@@ -44,6 +44,7 @@ from sftplug.library_options import LibrarySource, set_options
 from sftplug.patterns import Pattern
 from sftplug.prompt import render_prompt
 from sftplug.recipe import InputPath, Recipe
+from sftplug.recipe.in_words import train_in_words
 from sftplug.redact import without_secrets
 from sftplug.run import RunDirectory
 from sftplug.size import Size, measure
@@ -115,5 +116,6 @@ __all__ = [
     "require",
     "set_options",
     "structure_of",
+    "train_in_words",
     "without_secrets",
 ]

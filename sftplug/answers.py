@@ -140,6 +140,14 @@ def train_options(callback: Callback, recipe: Recipe) -> dict[str, Any]:
     return options
 
 
+def train_defaults(adapter: Adapter, recipe: Recipe) -> dict[str, Any]:
+    """Return the trainer's options that suit an adapter. Raises PluginError for anything but a dict."""
+    with blaming(adapter, "train_defaults"):
+        answer: object = adapter.train_defaults(recipe)
+    options: dict[str, Any] = _checked(adapter, "train_defaults", answer, dict, "a dict of options of `train`")
+    return options
+
+
 def loss_metrics(callback: Callback, sums: LossSums) -> dict[str, float]:
     """Return what a callback logs beside the loss. Raises PluginError for anything but numbers by name."""
     with blaming(callback, "loss_metrics"):

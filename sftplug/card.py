@@ -8,6 +8,8 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from sftplug.answers import load_kwargs, loading_code
+from sftplug.recipe.defaults import OF_TRL
+from sftplug.recipe.in_words import train_in_words
 from sftplug.recipe.yaml import write_yaml
 from sftplug.redact import redact
 from sftplug.run.files import write_whole
@@ -42,6 +44,8 @@ def card(directory: RunDirectory, recipe: Recipe, merge: Mapping[str, Any] | Non
         "## How to load it",
         f"```python\n{snippet(recipe, merge, adapter=adapter, chat=_has_template(directory))}```",
         *(_merge(merge) if merge is not None else ()),
+        "## Training",
+        _table(("", "", "from"), _training(directory, recipe)),
         "## Metrics",
         _table(("", ""), _metrics(directory, recipe)),
         "## Data",
@@ -149,6 +153,13 @@ def _ledger(ledger: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
             dropped = ", ".join(f"{count:,} {why}" for why, count in account["dropped"].items()) or "0"
             counts = (f"{account['read']:,}", f"{account['kept']:,}", dropped, f"{account['tokens']:,}")
             yield split, public(account["source"]), *counts, f"{account['trained_share']:.1%}"
+
+
+def _training(directory: RunDirectory, recipe: Recipe) -> Iterator[tuple[str, str, str]]:
+    """Yield what was in force, wherever it came from."""
+    origins = directory.origins()
+    for name, value, path in train_in_words(recipe.train):
+        yield name, value, origins.get(path, OF_TRL)
 
 
 def _metrics(directory: RunDirectory, recipe: Recipe) -> Iterator[tuple[str, str]]:

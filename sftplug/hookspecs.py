@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from transformers import Trainer
 
@@ -95,8 +95,12 @@ def sftplug_metrics() -> list[type[Metric]]:  # type: ignore[empty-body]
 
 
 @hookspec
-def sftplug_recipe_loaded(recipe: Recipe) -> None:
-    """The recipe is valid; nothing has been downloaded or loaded yet."""
+def sftplug_recipe_loaded(recipe: Recipe, origins: Mapping[str, str]) -> None:
+    """The recipe is valid; nothing has been downloaded or loaded yet.
+
+    `origins` is dotted path -> where the value comes from: ``origins["train.learning_rate"]`` is ``mine.yaml:12``,
+    ``command line``, ``default of adapter lora`` or the like.
+    """
 
 
 @hookspec

@@ -146,6 +146,10 @@ class LibrarySource:
         text = (ast.get_docstring(self.class_node(class_name)) or "").strip()
         return _plain(re.split(r"\n\s*\n|\n\s*Args:", text)[0])
 
+    def default(self, option: LibraryOption) -> Any:
+        """Return the option's default; None where it has none, or it must be run to be known."""
+        return None if option.default is None else self._value_of(option.default)
+
     def problem(self, option: LibraryOption, value: Any) -> str | None:
         """Return a sentence if `value` has not the option's type."""
         try:

@@ -68,6 +68,7 @@ def train(loaded: LoadedRecipe, prepared: Prepared, attempt: Attempt | None = No
     if attempt is None:
         with begin(loaded) as attempt:
             return train(loaded, prepared, attempt)
+    loaded = attempt.loaded  # what it leaves open as the run was begun
     refuse_other_processes(loaded.recipe, attempt.checkpoint)
     quiet_libraries()
     attempt.record_rows(prepared)

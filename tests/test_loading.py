@@ -29,7 +29,7 @@ BROKEN = {
     ),
     "a wrong signature of a moment hook": (
         GOOD + "\n@sftplug.hookimpl\ndef sftplug_recipe_loaded(recipes):\n    pass\n",
-        "sftplug_recipe_loaded() takes 'recipes', but it is called as sftplug_recipe_loaded(recipe). "
+        "sftplug_recipe_loaded() takes 'recipes', but it is called as sftplug_recipe_loaded(recipe, origins). "
         "Did you mean 'recipe'? (FILE:13)",
     ),
     "a hook without its mark": (
@@ -258,5 +258,5 @@ def test_verbose_shows_every_hook_call_with_plugin_and_result(site, recipe_file)
     listed = site.sftplug("plugins", "-v")
     assert "sftplug.hooks: sftplug_maskings() of acme (acme 1.2.3) -> [<class 'acme_plugin.Mine'>]" in listed.stderr
     result = site.sftplug("check", recipe_file(masking="mine"), "-v")
-    assert "sftplug.hooks: sftplug_recipe_loaded(recipe) of acme (acme 1.2.3) -> None" in result.stderr
-    assert "sftplug.hooks: sftplug_recipe_loaded(recipe) of console (sftplug 0.1.0) -> None" in result.stderr
+    assert "sftplug.hooks: sftplug_recipe_loaded(recipe, origins) of acme (acme 1.2.3) -> None" in result.stderr
+    assert "sftplug.hooks: sftplug_recipe_loaded(recipe, origins) of console (sftplug 0.1.0) -> None" in result.stderr

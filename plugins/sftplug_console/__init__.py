@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Any
 import sftplug
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sftplug import Recipe
 
 
 @sftplug.hookimpl
-def sftplug_recipe_loaded(recipe: Recipe) -> None:
-    """Show what was chosen."""
+def sftplug_recipe_loaded(recipe: Recipe, origins: Mapping[str, str]) -> None:
+    """Show what was chosen, and where it comes from."""
     from sftplug_console.tables import show_recipe
 
-    show_recipe(recipe)
+    show_recipe(recipe, origins)
 
 
 @sftplug.hookimpl

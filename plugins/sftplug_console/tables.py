@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import rich
@@ -10,14 +10,15 @@ import rich.box
 from rich.markup import escape
 from rich.table import Table
 
+from sftplug import train_in_words
 from sftplug_console.curve import draw_curve
 
 if TYPE_CHECKING:
     from sftplug import Recipe
 
 
-def show_recipe(recipe: Recipe) -> None:
-    """Show what the recipe chose."""
+def show_recipe(recipe: Recipe, origins: Mapping[str, str]) -> None:
+    """Show what the recipe chose, what is in force where it says nothing, and where each value comes from."""
     table = Table(show_header=False, box=None, pad_edge=False)
     build = recipe.model.build
     table.add_row("model", escape(str(build.type if build else recipe.model.name_or_path)))
@@ -26,8 +27,10 @@ def show_recipe(recipe: Recipe) -> None:
         table.add_row("", f"[bold red]runs code that comes with the model, revision {escape(str(code))}")
     table.add_row("template", recipe.chat_template.type)
     table.add_row("masking", ", ".join(" + ".join(part.type for part in union) for union in recipe.masking))
-    table.add_row("quantization", recipe.quantization.type)
-    table.add_row("adapter", recipe.adapter.type)
+    chosen = [("adapter", recipe.adapter.type, "adapter.type")]
+    chosen += [("quantization", recipe.quantization.type, "quantization.type")]
+    for name, value, path in [*chosen, *train_in_words(recipe.train)]:
+        table.add_row(name, escape(value), f"[dim]{escape(origins.get(path, ''))}")
     table.add_row("output", escape(recipe.output))
     rich.get_console().print(table)
 

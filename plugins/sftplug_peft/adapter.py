@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import PrivateAttr
 
 from sftplug import Adapter, MissingLibraryError, require, set_options
 from sftplug_peft.facts import adapts_linear_layers, merge_refusals, refusals
+from sftplug_peft.rates import usual_rate
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,6 +37,10 @@ class PeftAdapter(Adapter):
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle what was set: the class is made, and so it cannot be imported where the copy is read."""
         return type(self).remake, (self.model_dump(by_alias=True, exclude_unset=True), self._chosen)
+
+    def train_defaults(self, recipe: Recipe) -> Mapping[str, Any]:
+        """Return what suits the type's family: `rates.FAMILIES` has the rates with their sources."""
+        return {**super().train_defaults(recipe), "learning_rate": usual_rate(self.peft_type)}
 
     def check(self, recipe: Recipe) -> Iterable[str]:
         """Say so when this type is known not to train on the recipe's quantization, or an option has no effect."""

@@ -12,7 +12,9 @@ from sftplug.cli.options import (
     be_verbose,
     open_recipe,
     prepare_rows,
+    tell,
 )
+from sftplug.recipe.origins import origin_by_path
 
 
 def check(
@@ -24,9 +26,10 @@ def check(
     """
     be_verbose(verbose)
     loaded = open_recipe(recipe, overrides, no_plugin)
-    loaded.call("sftplug_recipe_loaded")
+    loaded.call("sftplug_recipe_loaded", origins=origin_by_path(loaded))
     from sftplug.errors import ModelError, SftplugError
     from sftplug.models import check_positions
+    from sftplug.notices import notices
     from sftplug.plan import model_notes
     from sftplug.preflight import problems_before_rows
 
@@ -35,6 +38,7 @@ def check(
         check_positions(loaded.recipe, prepare_rows(loaded).longest)
     except SftplugError as error:
         problems.append(str(error))
+    tell(notices(loaded))
     if problems:
         raise ModelError("\n".join(dict.fromkeys(problems)))
     for note in model_notes(loaded.recipe):

@@ -53,6 +53,12 @@ def warn(sentences: Iterable[str]) -> None:
         typer.echo(f"warning: {sentence}", err=True)
 
 
+def tell(sentences: Iterable[str]) -> None:
+    """Say what the user should know of a recipe that is right."""
+    for sentence in sentences:
+        typer.echo(f"note: {sentence}", err=True)
+
+
 def be_verbose(verbose: bool) -> None:
     """Let the libraries log, and trace every hook call, when the user asked for it."""
     if verbose:

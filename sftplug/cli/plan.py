@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import rich
 import typer
 
+from sftplug.cli.display import say
 from sftplug.cli.options import NoPlugin, Overrides, RecipeName, Verbose, be_verbose, open_recipe, prepare_rows
 from sftplug.errors import SftplugError
+from sftplug.notices import notices
+from sftplug.recipe.in_words import train_in_words
+from sftplug.recipe.origins import origin_by_path
 
 if TYPE_CHECKING:
     from sftplug.plan import Memory, Plan, Range, Rows, Study, Trial
@@ -54,7 +58,7 @@ def plan(  # noqa: PLR0913 - the parameters are the command's options
     tried: list[Trial] = []
     if limit is not None and not fits:
         tried = _tried(lambda more: open_recipe(recipe, [*(overrides or []), *more], no_plugin), study, limit)
-    answer = Answer(planned, why, limit, fits, tried, study)
+    answer = Answer(planned, why, limit, fits, tried, study, loaded)
     typer.echo(json.dumps(answer.to_dict(), indent=2)) if as_json else answer.show()
     if not fits:
         raise typer.Exit(1)
@@ -99,10 +103,19 @@ class Answer:
     """The plan, and whether it fits."""
 
     def __init__(  # noqa: PLR0913 - what there is to say
-        self, plan: Plan, why: str | None, limit: int | None, fits: bool, tried: list[Trial], study: Study
+        self,
+        plan: Plan,
+        why: str | None,
+        limit: int | None,
+        fits: bool,
+        tried: list[Trial],
+        study: Study,
+        loaded: LoadedRecipe,
     ) -> None:
         self.plan, self.why, self.limit, self.fits, self.tried = plan, why, limit, fits, tried
         self.float_experts = study.weights.size.float_experts
+        self.training, self.origins = loaded.recipe.train, origin_by_path(loaded)
+        self.notes = [*plan.notes, *notices(loaded)]
         self.largest = None if limit is None else study.largest_batch(limit)
 
     def to_dict(self) -> dict[str, Any]:
@@ -110,6 +123,11 @@ class Answer:
         found = self.tried[-1] if self.tried and self.tried[-1].fits else None
         return {
             **self.plan.to_dict(),
+            "notes": self.notes,
+            "training": {
+                path: {"value": self.training[path.partition(".")[2]], "origin": self.origins[path]}
+                for _, _, path in train_in_words(self.training)
+            },
             "rows_unknown_because": self.why,
             "limit": self.limit,
             "fits": self.fits if self.limit is not None else None,
@@ -124,11 +142,12 @@ class Answer:
     def show(self) -> None:
         """Print the answer for a person."""
         _show_memory(self.plan)
+        _show_training(self)
         _show_work(self.plan, self.why)
         console = rich.get_console()
         if self.limit is not None:
             _show_fit(self, _size(self.limit))
-        for note in self.plan.notes:
+        for note in self.notes:
             console.print(f"note: {note}", highlight=False, markup=False)
 
 
@@ -164,6 +183,12 @@ def _lines(memory: Memory) -> list[tuple[str, str]]:
         ("libraries, allocator or driver", _span(memory.overhead)),
         *([("sent between processes", _span(memory.communication))] if memory.communication.high else []),
     ]
+
+
+def _show_training(answer: Answer) -> None:
+    """Show what is in force, and where it comes from."""
+    for name, value, path in train_in_words(answer.training):
+        say(f"{name}: {value} ({answer.origins[path]})")
 
 
 def _show_work(plan: Plan, why: str | None) -> None:

@@ -29,11 +29,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def open_run(run: Path, overrides: Sequence[str] = ()) -> tuple[RunDirectory, LoadedRecipe]:
     """Return the folder of a finished run, and its recipe with `overrides`, whose rows may be gone."""
-    from sftplug.recipe import load_recipe
     from sftplug.ship.tuned import open_finished
 
     directory = open_finished(run)
-    loaded = load_recipe(str(directory.path / "recipe.yaml"), overrides, rows=False)
+    loaded = directory.load_recipe(*overrides, rows=False)
     warn(loaded.warnings())
     return directory, loaded
 
@@ -46,7 +45,6 @@ def choose_rows(
     overrides: Sequence[str] = (),
 ) -> tuple[LoadedRecipe, Selection | None]:
     """Return the recipe, with the user's rows if there are any, and which of its rows are measured on."""
-    from sftplug.recipe import load_recipe
     from sftplug.ship import rows
 
     if (data is None) != (format is None):
@@ -55,7 +53,7 @@ def choose_rows(
         return loaded, rows.held_out(loaded.recipe)
     source = json.dumps({"path": str(Path(data).resolve()) if "://" not in data else data, "format": _format(format)})
     given = [f"data.train=[{source}]", "data.eval=[]", "data.eval_fraction=0", *overrides]
-    loaded = load_recipe(str(directory.path / "recipe.yaml"), given)
+    loaded = directory.load_recipe(*given)
     return loaded, rows.given(loaded.recipe)
 
 

@@ -17,10 +17,12 @@ from sftplug.cli.options import (
     prepare_rows,
     read_recipe,
     shown,
+    tell,
 )
 from sftplug.errors import ModelError, SftplugError
 from sftplug.processes import is_launched, is_main, leave
 from sftplug.recipe import LoadedRecipe
+from sftplug.recipe.origins import origin_by_path
 
 
 def train(  # noqa: PLR0913 - an argument is an option of the command
@@ -79,6 +81,7 @@ def launch_overrides(launch: str | None) -> list[str]:
 
 def _train(loaded: LoadedRecipe, *, resume: bool, overwrite: bool) -> None:
     """Train in this process, which may be one of several."""
+    from sftplug.notices import notices
     from sftplug.preflight import problems_before_rows
     from sftplug.run import begin
     from sftplug.training import join
@@ -86,12 +89,15 @@ def _train(loaded: LoadedRecipe, *, resume: bool, overwrite: bool) -> None:
 
     join(loaded.recipe)
     with begin(loaded, resume=resume, overwrite=overwrite) as attempt:
+        loaded = attempt.loaded
         if is_main():
-            loaded.call("sftplug_recipe_loaded")
+            loaded.call("sftplug_recipe_loaded", origins=origin_by_path(loaded))
         for note in attempt.notes:
             typer.echo(note, err=True)
         if attempt.checkpoint is not None and is_main():
             typer.echo(f"resuming from step {attempt.checkpoint.step}", err=True)
+        if is_main():
+            tell(notices(loaded))
         # Preparing many rows takes long: what cannot work anyway is said before.
         if problems := problems_before_rows(loaded.recipe):
             raise ModelError("\n".join(problems))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,12 @@ from pydantic import ValidationError
 
 from sftplug.answers import adaptable, complaints, train_options
 from sftplug.blame import describe, place_of, reason
-from sftplug.components import Adapter, DatasetSource
+from sftplug.components import DatasetSource
 from sftplug.errors import PluginError, Problem, RecipeError, did_you_mean
 from sftplug.libraries import refuse_unsupported
 from sftplug.plugins import DISABLE_VARIABLE, Plugins, load_plugins
-from sftplug.recipe.choices import expand, recipe_class
+from sftplug.recipe.choices import recipe_class
+from sftplug.recipe.defaults import choose_quantization, fill_train
 from sftplug.recipe.find import find_recipe, read_extended
 from sftplug.recipe.merge import merge, read_override
 from sftplug.recipe.model import DataSection, MaskingList, ModelSection, Recipe, resolve_path
@@ -91,9 +92,11 @@ def load_recipe(
     # Which plugins a recipe names is known without them; what its other sections mean is not.
     registry, problems = _load_named_plugins(merge(layers, {}), frozenset(blocked))
     tree = merge(layers, registry.classes())
-    _choose_quantization(tree, registry)
+    choose_quantization(tree, registry)
     problems += _train_problems(tree)
     recipe = _validate(tree, registry, problems)
+    if recipe is not None and not problems:
+        recipe = fill_train(recipe, tree)
     if recipe is not None:
         problems += _check_components(recipe, tree, rows=rows)
     if problems or recipe is None:
@@ -162,19 +165,6 @@ def _active(recipe: Recipe, registry: Registry, tree: Tree) -> set[str]:
 
 
 # --- validate and check -----------------------------------------------------------------------------------------------
-
-
-def _choose_quantization(tree: Tree, registry: Registry) -> None:
-    """Fill in the quantization that the adapter asks for when the recipe names none."""
-    if tree.data.get("quantization") is not None:
-        return
-    classes = registry.classes()[Adapter]
-    adapter = expand(tree.data.get("adapter", Recipe.model_fields["adapter"].default), classes)
-    name = adapter.get("type") if isinstance(adapter, Mapping) else None
-    component = classes.get(str(name), Adapter)
-    chosen = component.default_quantization if issubclass(component, Adapter) else Adapter.default_quantization
-    tree.data["quantization"] = chosen
-    tree.origins[("quantization",)] = f"default of adapter {name}"
 
 
 def _train_problems(tree: Tree) -> list[Problem]:

@@ -11,6 +11,7 @@ from pydantic_core import to_jsonable_python
 
 from sftplug.blame import NOUNS
 from sftplug.components import Component
+from sftplug.recipe.defaults import of_adapter
 from sftplug.recipe.load import LoadedRecipe
 from sftplug.recipe.model import SOURCE_OF, Section, SourceSection
 from sftplug.recipe.problems import origin_of
@@ -44,6 +45,11 @@ def origins(loaded: LoadedRecipe) -> list[Origin]:
     return list(_Explainer(loaded).walk("", loaded.recipe, _Written(loaded.tree.data, ()), "default"))
 
 
+def origin_by_path(loaded: LoadedRecipe) -> dict[str, str]:
+    """Return dotted path -> where the value comes from, of every value of the resolved recipe."""
+    return {value.path: value.origin for value in origins(loaded)}
+
+
 @dataclass(frozen=True, slots=True)
 class _Explainer:
     """Walks what was resolved beside what was written."""
@@ -58,12 +64,23 @@ class _Explainer:
             yield from self._section(path, value, written)
         elif path == "train":
             for name, option in value.items():
-                yield from self.walk(f"train.{name}", option, _key(written, name), "default")
+                yield from self._of_whom(name).walk(f"train.{name}", option, _key(written, name), "default")
         elif isinstance(value, tuple) and any(isinstance(item, Section | Component | tuple) for item in value):
             yield from self._items(path, value, written, default)
         else:
             origin = default if written is None else self._origin(written.at)
             yield Origin(path, to_jsonable_python(value, fallback=str), origin, self.plugin)
+
+    def _of_whom(self, option: str) -> _Explainer:
+        """Return the walker for an option of the trainer: the adapter's plugin answers for what suits the adapter."""
+        adapter = self.loaded.recipe.adapter
+        if self.loaded.tree.origins.get(("train", option)) != of_adapter(adapter.type):
+            return self
+        return self._inside(adapter)
+
+    def _inside(self, component: Component) -> _Explainer:
+        plugin = self.loaded.registry.plugin_of(component)
+        return _Explainer(self.loaded, str(self.loaded.registry.plugins.loaded[plugin]) if plugin else None)
 
     def _items(self, path: str, items: tuple[Any, ...], written: _Written | None, default: str) -> Iterator[Origin]:
         for index, item in enumerate(items):
@@ -81,9 +98,7 @@ class _Explainer:
             yield from self.walk(below, getattr(section, name), said.get(name), "default")
 
     def _component(self, path: str, component: Component, written: _Written | None, default: str) -> Iterator[Origin]:
-        plugin = self.loaded.registry.plugin_of(component)
-        inside = _Explainer(self.loaded, str(self.loaded.registry.plugins.loaded[plugin]) if plugin else None)
-        said = _spread_component(component, written)
+        inside, said = self._inside(component), _spread_component(component, written)
         noun = next(noun for kind, noun in NOUNS.items() if isinstance(component, kind))
         for name in type(component).model_fields:
             otherwise = default if name == "type" else f"default of {noun} {component.type}"

@@ -75,6 +75,12 @@ def train_fields() -> dict[str, LibraryOption]:
     return _SOURCE.options("SFTConfig")
 
 
+def own_default(name: str) -> Any:
+    """Return the default that the installed `trl.SFTConfig` gives an option; None where it is found by running it."""
+    option = train_fields().get(name)
+    return None if option is None else _SOURCE.default(option)
+
+
 def train_schema() -> dict[str, Any]:
     """Return the JSON Schema of the ``train`` section: every field but those that sftplug owns."""
     properties = {name: _SOURCE.json_schema(option) for name, option in train_fields().items() if name not in OWNED}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sftplug.errors import Interrupted, PluginError, RunError
 from sftplug.processes import is_main, share
 from sftplug.run import checkpoints
+from sftplug.run.begun import as_begun, begun_with, changes, settled, with_settled
 from sftplug.run.checkpoints import Checkpoint
 from sftplug.run.directory import RunDirectory, RunState, State
 from sftplug.run.environment import environment
@@ -33,6 +34,7 @@ class Attempt:
     """One start or resume of a run; holds the folder's lock."""
 
     loaded: LoadedRecipe
+    """The recipe; what it leaves open is as it was when the run began."""
     directory: RunDirectory
     state: RunState
     checkpoint: Checkpoint | None
@@ -96,17 +98,19 @@ def begin(loaded: LoadedRecipe, *, resume: bool = False, overwrite: bool = False
 
     An error inside is told to the plugins with ``sftplug_run_failed``, written down, and raised again.
 
-    Of several processes, the main one does all this; the others go on from the checkpoint that it found.
+    Of several processes, the main one does all this; the others go on from the checkpoint that it found, with what it
+    settled where the recipe leaves something open.
     """
     directory = RunDirectory(Path(loaded.recipe.output))
     if not is_main():
-        yield Attempt(loaded, directory, RunState("running"), share(None), writes=False)
+        checkpoint, options = share(None)
+        yield Attempt(with_settled(loaded, options), directory, RunState("running"), checkpoint, writes=False)
         return
     claim(directory.path)
     with locked(directory.path) as note:
         attempt = _open(loaded, directory, resume=resume, overwrite=overwrite)
         attempt.notes = (*([note] if note else []), *attempt.notes)
-        share(attempt.checkpoint)
+        share((attempt.checkpoint, settled(attempt.loaded)))
         try:
             yield attempt
         except BaseException as raised:
@@ -171,12 +175,14 @@ def _open(loaded: LoadedRecipe, directory: RunDirectory, *, resume: bool, overwr
     found = next(checkpoints.whole(directory.path), None)
     if found is None:
         _refuse_models_only(directory)
+    begun = loaded
     if found is not None or resume:
-        _refuse_other_recipe(loaded, directory)
+        begun = as_begun(loaded, directory)
+        _refuse_other_recipe(begun, directory)
         check_sources(directory, loaded.recipe)
-    notes = tuple(_notes(loaded, directory, found))
+    notes = (*_notes(loaded, directory, found), *changes(loaded, begun))
     _discard_unfinished(directory.path, found)
-    return _record(loaded, directory, state, found, notes)
+    return _record(begun, directory, state, found, notes)
 
 
 def _clear(directory: RunDirectory) -> None:
@@ -209,7 +215,7 @@ def _refuse_models_only(directory: RunDirectory) -> None:
 
 
 def _refuse_other_recipe(loaded: LoadedRecipe, directory: RunDirectory) -> None:
-    changed = differences(directory.recipe(), recorded(loaded.recipe))
+    changed = differences(begun_with(directory, loaded.recipe.train), recorded(loaded.recipe))
     if changed:
         lines = "\n".join(f"  {line}" for line in changed)
         raise RunError(

@@ -82,11 +82,15 @@ class RunDirectory:
         """Return the resolved recipe as plain data, every default filled in."""
         return dict(self._parsed("recipe.yaml", _recipe))
 
-    def load_recipe(self, *overrides: str) -> LoadedRecipe:
-        """Return the resolved recipe as the run used it, with the plugin files kept in the folder, and `overrides`."""
-        from sftplug.recipe import load_recipe
+    def load_recipe(self, *overrides: str, rows: bool = True) -> LoadedRecipe:
+        """Return the resolved recipe as the run used it, with the plugin files kept in the folder, and `overrides`.
 
-        return load_recipe(str(self.path / "recipe.yaml"), overrides)
+        Without `rows` sources may be gone.
+        """
+        from sftplug.recipe import load_recipe
+        from sftplug.run.begun import as_begun
+
+        return as_begun(load_recipe(str(self.path / "recipe.yaml"), overrides, rows=rows), self)
 
     def origins(self) -> dict[str, str]:
         """Return dotted path in the recipe -> where the value was written: ``file:line``, ``default`` …"""

@@ -65,6 +65,19 @@ def fits_a_model(trial: Trial) -> None:
     )
 
 
+def suits_the_trainer(trial: Trial) -> None:
+    """``train_defaults`` returns options of the ``train`` section, by name and type, the same each time."""
+    from sftplug.recipe.train_options import problems_in_train
+
+    first, second = (trial.adapter.train_defaults(trial.run.recipe) for _ in range(2))
+    wrong = [f"`{name}` {text}" for name, text in problems_in_train(first)] if isinstance(first, dict) else []
+    demand(
+        isinstance(first, dict) and first == second and not wrong,
+        "; ".join([shown(first), *([f"and then {shown(second)}"] if first != second else []), *wrong]),
+        "return a dict such as {'learning_rate': 2e-4}, of fields of trl.SFTConfig that no other section decides.",
+    )
+
+
 def trains_what_it_says(trial: Trial) -> None:
     """Something is trained; the base model's own weights only where ``trains_base`` says so."""
     trained = [name for name, value in trial.run.trainer.model.named_parameters() if value.requires_grad]
@@ -119,6 +132,7 @@ def merges_if_it_says_so(trial: Trial) -> None:
 LAWS = (
     gives_the_same_configuration,
     fits_a_model,
+    suits_the_trainer,
     trains_what_it_says,
     learns,
     reloads_to_the_same_logits,

@@ -1,0 +1,119 @@
+"""What a recipe leaves open, filled in with where it comes from: what suits its adapter, else what TRL does.
+
+So every value that shapes the result stands in the resolved recipe, in the record of the run, and in all that shows
+either, and a run that goes on is told from one that would get other defaults today.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from sftplug.answers import train_defaults, train_options
+from sftplug.blame import fault
+from sftplug.components import Adapter
+from sftplug.recipe.choices import expand
+from sftplug.recipe.model import Recipe
+from sftplug.recipe.train_options import own_default, problems_in_train
+from sftplug.recipe.yaml import Tree
+from sftplug.registry import Registry
+
+STATED = (
+    "learning_rate",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "num_train_epochs",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "weight_decay",
+    "max_grad_norm",
+    "seed",
+)
+"""Options of the trainer that a resolved recipe always states: what is trained on these rows depends on them."""
+OF_TRL = "default of TRL"
+_WITHOUT_WARMUP = frozenset({"constant", "reduce_lr_on_plateau", "greedy"})
+"""Schedules that take no warmup."""
+_ADAM = ("adam", "ademamix")
+"""In the name of each optimizer whose steps have the size of Adam's."""
+
+
+def of_adapter(name: str) -> str:
+    """Return the origin of a value that suits the adapter of that name."""
+    return f"default of adapter {name}"
+
+
+def is_default(origin: str) -> bool:
+    """Whether a value of this origin was left open by the recipe."""
+    return origin == "default" or origin.startswith("default of ")
+
+
+def choose_quantization(tree: Tree, registry: Registry) -> None:
+    """Fill in the quantization that the adapter asks for when the recipe names none."""
+    if tree.data.get("quantization") is not None:
+        return
+    classes = registry.classes()[Adapter]
+    adapter = expand(tree.data.get("adapter", Recipe.model_fields["adapter"].default), classes)
+    name = adapter.get("type") if isinstance(adapter, Mapping) else None
+    component = classes.get(str(name), Adapter)
+    chosen = component.default_quantization if issubclass(component, Adapter) else Adapter.default_quantization
+    tree.data["quantization"] = chosen
+    tree.origins[("quantization",)] = of_adapter(str(name))
+
+
+def fill_train(recipe: Recipe, tree: Tree) -> Recipe:
+    """Return `recipe` with what its ``train`` section leaves open, and note in `tree` where that comes from.
+
+    Raises PluginError when the adapter, or a callback, means options that the trainer does not have.
+    """
+    found = list(_left_open(recipe))
+    filled = {name: value for name, value, _ in found}
+    tree.data["train"] = {**tree.data.get("train", {}), **filled}
+    tree.origins.update({("train", name): origin for name, _, origin in found})
+    return recipe.model_copy(update={"train": {**recipe.train, **filled}})
+
+
+def _left_open(recipe: Recipe) -> Iterator[tuple[str, Any, str]]:
+    """Yield (option, value, origin) of what `train` leaves open: by a callback, else by the adapter, else by TRL."""
+    suited, meant = suits(recipe), _meant(recipe)
+    by_steps = recipe.train.get("max_steps", -1) > 0
+    for name in dict.fromkeys([*suited, *STATED]):
+        if name in recipe.train or (by_steps and name == "num_train_epochs"):
+            continue
+        if name in meant:
+            (value, origin), *others = meant[name]
+            if all(other == value for other, _ in others):  # else the callbacks are refused
+                yield name, value, origin
+        elif name in suited:
+            yield name, suited[name], of_adapter(recipe.adapter.type)
+        elif (own := own_default(name)) is not None:
+            yield name, own, OF_TRL
+
+
+def _meant(recipe: Recipe) -> dict[str, list[tuple[Any, str]]]:
+    """Return option -> (value, origin) of each callback that means one."""
+    found: dict[str, list[tuple[Any, str]]] = {}
+    for callback in recipe.callbacks:
+        for name, value in train_options(callback, recipe).items():
+            found.setdefault(name, []).append((value, f"default of callback {callback.type}"))
+    return found
+
+
+def suits(recipe: Recipe) -> dict[str, Any]:
+    """Return the options of the trainer that suit the recipe's adapter, beside what the recipe says itself.
+
+    Raises PluginError when the adapter returns something else.
+    """
+    options = train_defaults(recipe.adapter, recipe)
+    for name, problem in problems_in_train(options):
+        raise fault(recipe.adapter, "train_defaults", f"must return options of `train`, but `{name}` {problem}")
+    return {name: value for name, value in options.items() if _goes_with(name, recipe.train)}
+
+
+def _goes_with(name: str, train: Mapping[str, Any]) -> bool:
+    """Whether what suits the adapter still does beside what the recipe says."""
+    if name == "learning_rate":
+        optimizer = str(train.get("optim", "adam"))
+        return any(sort in optimizer for sort in _ADAM)
+    if name == "warmup_steps":
+        return "warmup_ratio" not in train and train.get("lr_scheduler_type") not in _WITHOUT_WARMUP
+    return True

@@ -1,0 +1,39 @@
+"""The trainer's options that shape a run, in words: the same in the terminal, the plan, the card and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+
+def train_in_words(train: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Yield (name, value, path in the recipe) of what decides how much is learned of each row: ``("learning rate",
+    "0.0002", "train.learning_rate")``.
+
+    `train` is the ``train`` section of a recipe that is loaded, or of a run's record. What it does not say is left out.
+    """
+    by_steps = train.get("max_steps", -1) > 0
+    for option, name, words in _WORDS:
+        value = train.get(option)
+        if value is not None and option != ("num_train_epochs" if by_steps else "max_steps"):
+            yield name, words(value), f"train.{option}"
+
+
+def _warmup(value: float) -> str:
+    """Return what a number of updates, or a share of them below 1, means."""
+    if not value:
+        return "none"
+    return f"over {value:g} updates" if value >= 1 else f"over {value * 100:g}% of the updates"
+
+
+_WORDS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+    ("learning_rate", "learning rate", lambda value: f"{value:g}"),
+    ("lr_scheduler_type", "schedule", str),
+    ("warmup_steps", "warmup", _warmup),
+    ("optim", "optimizer", str),
+    ("num_train_epochs", "epochs", lambda value: f"{value:g}"),
+    ("max_steps", "updates", lambda value: f"{value:,}"),
+    ("per_device_train_batch_size", "rows of a batch", lambda value: f"{value:,}"),
+    ("gradient_accumulation_steps", "batches to an update", lambda value: f"{value:,}"),
+)
+"""Option -> what it is called, and what its value is."""
