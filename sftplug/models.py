@@ -17,6 +17,7 @@ from sftplug.blame import blaming
 from sftplug.contents import is_whole, list_contents, say_dropped
 from sftplug.data.store import cannot_keep
 from sftplug.errors import ModelError
+from sftplug.folders import refuse_adapter_on_hub, refuse_no_model
 from sftplug.quiet import quiet_libraries, quiet_progress_bars
 from sftplug.remote_code import code_options
 from sftplug.run.failure import is_full
@@ -33,8 +34,12 @@ if TYPE_CHECKING:
 
 
 def base_model_path(recipe: Recipe) -> str:
-    """Return the model's name or folder; a model that is built on the spot is built once and then kept."""
+    """Return the model's name or folder; a model that is built on the spot is built once and then kept.
+
+    Raises ModelError for a folder or file that is no model: an adapter, a run without a result, rows, a GGUF file.
+    """
     if recipe.model.build is None:
+        refuse_no_model(str(recipe.model.name_or_path))
         return str(recipe.model.name_or_path)
     return str(_built(recipe.model.build))
 
@@ -185,6 +190,7 @@ def model_config(recipe: Recipe) -> Any:
     try:
         return AutoConfig.from_pretrained(path, **_options(recipe))
     except (OSError, ValueError) as error:
+        refuse_adapter_on_hub(path, recipe.model.revision)
         raise ModelError(f"the configuration of {path} cannot be loaded: {error}{_hint_of_folder(recipe)}") from error
 
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sftplug.answers import merge_complaints
 from sftplug.errors import Interrupted, PluginError, RunError
 from sftplug.processes import is_main, share
 from sftplug.run import checkpoints
@@ -21,6 +22,7 @@ from sftplug.run.environment import environment
 from sftplug.run.failure import explained, is_full
 from sftplug.run.lock import LOCK, OWNER, locked
 from sftplug.run.record import differences, record_recipe, recorded
+from sftplug.run.result import how_to_train_on
 from sftplug.run.sources import check_rows, check_sources, describe_rows, describe_sources
 
 if TYPE_CHECKING:
@@ -168,9 +170,11 @@ def _open(loaded: LoadedRecipe, directory: RunDirectory, *, resume: bool, overwr
         return _record(loaded, directory, RunState("running"), None, ())
     state = RunDirectory.open(directory.path).state()
     if state.state == "finished":
+        recipe = loaded.recipe
+        cannot = merge_complaints(recipe.adapter, recipe.quantization, in_place=False)
         raise RunError(
             f"{directory.path} holds a finished run. Choose another --output, or --overwrite to delete it and begin "
-            "again."
+            f"again. {how_to_train_on(directory.path, cannot)}"
         )
     found = next(checkpoints.whole(directory.path), None)
     if found is None:

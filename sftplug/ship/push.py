@@ -10,7 +10,8 @@ from typing import Any
 from sftplug.card import CARD, HERE
 from sftplug.errors import ModelError, RunError
 from sftplug.run import RunDirectory
-from sftplug.ship.tuned import ADAPTER, is_adapter, open_finished
+from sftplug.run.result import ADAPTER
+from sftplug.ship.tuned import is_adapter, open_finished
 
 RECORD = frozenset(
     {

@@ -8,6 +8,7 @@ from sftplug.errors import ModelError, RunError
 from sftplug.models import load_base
 from sftplug.remote_code import code_options
 from sftplug.run import RunDirectory
+from sftplug.run.result import ADAPTER
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from sftplug.recipe import Recipe
-
-ADAPTER = "adapter_config.json"
-"""The file that tells an adapter from a whole model."""
 
 
 def open_finished(path: Path) -> RunDirectory:

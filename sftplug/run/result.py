@@ -1,0 +1,40 @@
+"""What a run leaves: a whole model, or an adapter; and how to train on from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+from sftplug.errors import ModelError
+
+ADAPTER = "adapter_config.json"
+"""The file that tells an adapter from a whole model."""
+PROMPTS = ("PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "MULTITASK_PROMPT_TUNING", "CPT", "CARTRIDGE")
+"""PEFT's types that train a prompt, which no weight can stand for."""
+
+
+def how_to_train_on(path: Path, cannot_merge: Sequence[str] = ()) -> str:
+    """Return how to train on from the result of the run in `path`; `cannot_merge` says why an adapter stays one."""
+    if not (path / ADAPTER).is_file():
+        return f"To train on from its weights: `model: {path}`, and another --output."
+    if cannot_merge:
+        return f"It cannot be trained on: an adapter must be merged for that, and {cannot_merge[0]}"
+    merged = f"{path}-merged"
+    return (
+        f"To train on from it: `sftplug merge {quote(str(path))} --output {quote(merged)}`, then `model: {merged}` and "
+        "another --output."
+    )
+
+
+def adapter_config(path: Path) -> Mapping[str, Any]:
+    """Return what PEFT wrote of the adapter in the folder `path`. Raises ModelError when it cannot be read."""
+    try:
+        known = json.loads((path / ADAPTER).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path / ADAPTER} cannot be read: {error}") from error
+    if not isinstance(known, dict):
+        raise ModelError(f"{path / ADAPTER} is damaged: it holds no object.")
+    return known
