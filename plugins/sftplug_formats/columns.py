@@ -58,6 +58,6 @@ def _cell(row: Mapping[str, Any], column: str, turn: str) -> str:
     value = row[column]
     if value is None:
         raise RowError(column, "is null")
-    if isinstance(value, Mapping | list):
+    if isinstance(value, Mapping | list | bytes):
         raise RowError(column, "must be text or a number to stand in a turn")
     return str(value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from sftplug import RowError, did_you_mean
@@ -27,8 +28,14 @@ def optional_text(row: Mapping[str, Any], column: str) -> str:
 
 def kind_of(value: Any) -> str:
     """Return what to call the type of `value` to someone who knows JSON rather than Python."""
-    names = {type(None): "null", bool: "true or false", int: "a number", float: "a number", str: "text"}
-    return names.get(type(value), "an object" if isinstance(value, Mapping) else "a list")
+    if isinstance(value, Mapping):
+        return "an object"
+    if isinstance(value, list | tuple):
+        return "a list"
+    names = {type(None): "null", bool: "true or false", str: "text", bytes: "bytes"}
+    number = isinstance(value, int | float | Decimal)
+    # Tables hold dates and more, which JSON does not have.
+    return names.get(type(value)) or ("a number" if number else f"a {type(value).__name__}")
 
 
 def parsed_json(text: str, field: str) -> Any:
@@ -37,6 +44,8 @@ def parsed_json(text: str, field: str) -> Any:
         return json.loads(text, object_pairs_hook=lambda pairs: _unique(pairs, field), parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
         raise RowError(field, f"is not valid JSON: {error.msg} at column {error.colno}") from error
+    except RecursionError as error:
+        raise RowError(field, "is nested too deeply") from error
     except ValueError as error:  # a constant that JSON lacks, a whole number of more digits than Python reads
         digits = sys.get_int_max_str_digits()
         text = str(error) if isinstance(error, _NoJson) else f"holds a whole number of more than {digits:,} digits"

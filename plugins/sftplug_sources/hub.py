@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import ClassVar, Literal
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Literal
 
 from sftplug import DataError, DatasetSource, Field, Row
-from sftplug_sources.tables import as_written, choose_columns
+from sftplug_sources.tables import as_stored, choose_columns
 
 
 class Hub(DatasetSource):
@@ -43,7 +43,7 @@ class Hub(DatasetSource):
             table = datasets.load_dataset(
                 self.hub, self.config, split=self.split, revision=self.revision, streaming=True
             )
-            rows = (Row(row, f"{self.hub}/{self.split}[{index}]") for index, row in enumerate(as_written(table)))
+            rows = (Row(row, f"{self.hub}/{self.split}[{index}]") for index, row in enumerate(undecoded(table)))
             yield from choose_columns(rows, self.columns, self.hub)
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
             raise DataError(f"dataset {self.hub} (split {self.split}): {error}") from error
@@ -51,3 +51,16 @@ class Hub(DatasetSource):
     def fingerprint(self) -> str | None:
         """Return the commit, if the revision is one: nothing else stays the same."""
         return self.revision if re.fullmatch(r"[0-9a-f]{40}", self.revision or "") else None
+
+
+def undecoded(table: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield the rows of a streamed dataset as they are stored.
+
+    A dataset may call a column an image, a recording or a video: decoded, whatever path or address stands in it would
+    be opened. Undecoded it is its bytes and its path, and needs no library that decodes.
+    """
+    if not table.features:
+        yield from table
+        return
+    table = table.decode(False)
+    yield from as_stored(table, table.features.arrow_schema)

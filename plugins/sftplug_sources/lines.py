@@ -8,55 +8,83 @@ and the reader of tables that it comes with takes the cell ``007`` for 7, and ``
 from __future__ import annotations
 
 import csv
-import io
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import IO, Any
+from typing import Any
 
 from sftplug import DataError, Row
 from sftplug_sources.stored import Stored
 
+_UNFINISHED = "The file ends within it: whatever wrote it was stopped. Leave the line out, or write the file anew."
+"""What to say of a last line that is no whole row, and that no line break ends."""
 
-def _text(file: Stored) -> IO[str]:
-    # A byte order mark is no part of the first key's name.
-    return io.TextIOWrapper(file.open_decompressed(), encoding="utf-8-sig", newline="\n")
+
+def _lines(file: Stored) -> Iterator[str]:
+    """Yield the lines, each with the line break that ends it. Raises DataError naming line and byte."""
+    at = 0
+    with file.open_decompressed() as stream:
+        for number, line in enumerate(stream, start=1):
+            yield _decoded(line, at, f"{file.name}:{number}").removeprefix("" if at else "\ufeff")
+            at += len(line)
+
+
+def _decoded(line: bytes, at: int, origin: str) -> str:
+    """Return the text of a line that begins at byte `at` of the file."""
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        where = f"{error.reason} at byte {at + error.start:,}"
+        cut = error.end == len(line) and error.reason == "unexpected end of data"
+        help_ = _UNFINISHED if cut else "Convert the file first."
+        raise DataError(f"{origin}: is not UTF-8 text: {where} of the file. {help_}") from error
 
 
 def _read_jsonl(file: Stored) -> Iterator[Row]:
     name = file.name
-    with _text(file) as stream:
-        for number, line in enumerate(stream, start=1):
-            if line.strip():
-                origin = f"{name}:{number}"
-                yield _object(_parse(line.rstrip("\r\n"), origin), origin)
+    for number, line in enumerate(_lines(file), start=1):
+        if line.strip():
+            origin = f"{name}:{number}"
+            yield _object(_parse(line.rstrip("\r\n"), origin, ended=line.endswith("\n")), origin)
 
 
 def _read_json(file: Stored) -> Iterator[Row]:
-    with _text(file) as stream:
-        data = _parse(stream.read(), file.name)
+    name, text = file.name, "".join(_lines(file))
+    data = _parse(text, name, ended=False)
     if not isinstance(data, list):
-        raise DataError(f"{file.name}: must hold a list of objects, not {type(data).__name__}; or name it .jsonl")
-    name = file.name
+        raise DataError(f"{name}: must hold a list of objects, not {type(data).__name__}; or name it .jsonl")
     for index, row in enumerate(data):
         yield _object(row, f"{name}[{index}]")
 
 
-def _parse(text: str, origin: str) -> Any:
+def _parse(text: str, origin: str, *, ended: bool) -> Any:
+    """Return the value of JSON `text`; `ended` says that something stands after it, so it cannot be cut off."""
     try:
         return _DECODER.decode(text)
     except _Doubled as error:
         raise DataError(f"{origin}: the key '{error}' stands twice in one object, and only one could be read") from None
     except json.JSONDecodeError as error:
-        line = f", line {error.lineno}" if error.lineno > 1 else ""
-        hint = " If each line is a row, name it .jsonl." if line and error.msg == "Extra data" else ""
-        raise DataError(f"{origin}: is not valid JSON: {error.msg} at column {error.colno}{line}.{hint}") from error
+        raise DataError(f"{origin}: is not valid JSON: {_complaint(error, ended)}") from error
     except RecursionError as error:
         raise DataError(f"{origin}: is nested too deeply") from error
     except ValueError as error:  # of Python's own reading of numbers
         digits = sys.get_int_max_str_digits()
         raise DataError(f"{origin}: holds a whole number of more than {digits:,} digits. Write it as text.") from error
+
+
+def _complaint(error: json.JSONDecodeError, ended: bool) -> str:
+    line = f", line {error.lineno}" if error.lineno > 1 else ""
+    hint = " If each line is a row, name it .jsonl." if line and error.msg == "Extra data" else ""
+    hint = f" {_UNFINISHED}" if not ended and _is_cut_off(error) else hint
+    return f"{error.msg} at column {error.colno}{line}.{hint}"
+
+
+def _is_cut_off(error: json.JSONDecodeError) -> bool:
+    """Whether the text might be valid JSON if it went on."""
+    rest = error.doc[error.pos :].strip()
+    begun = any(word.startswith(rest) for word in ("true", "false", "null", "-"))
+    return error.msg.startswith("Unterminated string") or begun or ("escape" in error.msg and len(rest) < 6)
 
 
 class _Doubled(Exception):
@@ -84,21 +112,35 @@ def _read_csv(file: Stored, delimiter: str) -> Iterator[Row]:
     """Yield rows of cells, each the text that it is, by the names in the first line."""
     csv.field_size_limit(sys.maxsize)  # a cell may well be longer than the 128 kB that the module allows
     name = file.name
-    with _text(file) as stream:
-        reader, line = csv.reader(stream, delimiter=delimiter, strict=True), 1
-        try:
-            header = next(reader, [])
-            _refuse_doubled(header, name)
+    lines, line = _Last(_lines(file)), 1
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    try:
+        header = next(reader, [])
+        _refuse_doubled(header, name)
+        line = reader.line_num + 1
+        for cells in reader:
+            if len(cells) not in (0, len(header)):
+                counts = f"the first line names {len(header)} columns, and this one has {len(cells)}"
+                help_ = "" if lines.last.endswith("\n") or len(cells) > len(header) else f". {_UNFINISHED}"
+                raise DataError(f"{name}:{line}: {counts}{help_}")
+            if cells:
+                yield Row(dict(zip(header, cells, strict=True)), f"{name}:{line}")
             line = reader.line_num + 1
-            for cells in reader:
-                if len(cells) not in (0, len(header)):
-                    counts = f"the first line names {len(header)} columns, and this one has {len(cells)}"
-                    raise DataError(f"{name}:{line}: {counts}")
-                if cells:
-                    yield Row(dict(zip(header, cells, strict=True)), f"{name}:{line}")
-                line = reader.line_num + 1
-        except csv.Error as error:
-            raise DataError(f"{name}:{line}: cannot be read as comma-separated values: {error}") from error
+    except csv.Error as error:
+        help_ = f". {_UNFINISHED}" if str(error) == "unexpected end of data" else ""
+        raise DataError(f"{name}:{line}: cannot be read as comma-separated values: {error}{help_}") from error
+
+
+class _Last:
+    """Lines, of which the last one read is remembered."""
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self._lines, self.last = lines, ""
+
+    def __iter__(self) -> Iterator[str]:
+        for line in self._lines:
+            self.last = line
+            yield line
 
 
 def _refuse_doubled(header: list[str], name: str) -> None:
@@ -109,10 +151,9 @@ def _refuse_doubled(header: list[str], name: str) -> None:
 
 def _read_text(file: Stored) -> Iterator[Row]:
     name = file.name
-    with _text(file) as stream:
-        for number, line in enumerate(stream, start=1):
-            if line.strip():
-                yield Row({"text": line.rstrip("\r\n")}, f"{name}:{number}")
+    for number, line in enumerate(_lines(file), start=1):
+        if line.strip():
+            yield Row({"text": line.rstrip("\r\n")}, f"{name}:{number}")
 
 
 READERS: Mapping[str, Callable[[Stored], Iterator[Row]]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
@@ -75,11 +76,11 @@ class Stored:
     def open_decompressed(self) -> IO[bytes]:
         """Open for reading what is in it, if it is compressed."""
         if self.name.lower().endswith(".gz"):
-            return cast("IO[bytes]", gzip.open(self.open()))
+            return io.BufferedReader(cast("Any", gzip.open(self.open())))
         if self.name.lower().endswith(".zst"):
             import pyarrow
 
-            return cast("IO[bytes]", pyarrow.CompressedInputStream(pyarrow.PythonFile(self.open(), mode="r"), "zstd"))
+            return io.BufferedReader(pyarrow.CompressedInputStream(pyarrow.PythonFile(self.open(), mode="r"), "zstd"))
         return self.open()
 
 
@@ -94,7 +95,12 @@ def find(path: str) -> list[Stored]:
         raise DataError(f"{path}: cannot be read: {error}") from error
     if not found:
         raise DataError(f"{path}: no file {'matches this pattern' if is_pattern(path) else 'is there'}")
-    return [Stored(name, filesystem) for name in found]
+    files = [Stored(name, filesystem) for name in found]
+    link = next((file for file in files if not file.is_remote and Path(file.path).is_dir()), None)
+    if link is not None:
+        text = "is a folder behind a symbolic link, which is not followed. Name that folder as a `path` of its own"
+        raise DataError(f"{link}: {text}, or take the link away.")
+    return files
 
 
 def _match(filesystem: Any, path: str) -> list[str]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 from sftplug.blame import failed, fault
@@ -15,6 +17,9 @@ from sftplug.errors import PluginError, RowError, SftplugError, did_you_mean
 
 WATCHED = 100
 """So many rows are watched for columns that their format does not read."""
+DEEPEST = 100
+"""How deeply tools and the arguments of calls may be nested: what renders them calls itself for each level."""
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,25 +154,50 @@ def _check_message(where: str, message: Message) -> None:
 
 
 def _check_leaves(where: str, value: object) -> None:
-    """Raise RowError for text that no tokenizer reads, and for numbers that JSON does not have."""
+    """Raise RowError for text that no tokenizer reads, and for what JSON does not have."""
     for place, leaf in _leaves(where, value):
-        if isinstance(leaf, str) and not leaf.isascii():
-            _refuse_half_characters(place, leaf)
-        if isinstance(leaf, float) and not math.isfinite(leaf):
-            raise RowError(place, f"is {leaf}: JSON has no such number, and the model would learn to write it")
+        if isinstance(leaf, str):
+            if not leaf.isascii():
+                _refuse_half_characters(place, leaf)
+        elif isinstance(leaf, float):
+            if not math.isfinite(leaf):
+                raise RowError(place, f"is {leaf}: JSON has no such number, and the model would learn to write it")
+        elif not (leaf is None or isinstance(leaf, int)):
+            raise RowError(place, f"is of the type {type(leaf).__name__}, which JSON does not have. Make it text")
 
 
 def _leaves(where: str, value: object) -> Iterator[tuple[str, object]]:
-    if isinstance(value, ToolCall):
-        yield from _leaves(f"{where}.arguments", value.arguments)
-    elif isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _leaves(f"{where}.{key}", inner)
-    elif isinstance(value, Sequence) and not isinstance(value, str):
-        for index, inner in enumerate(value):
-            yield from _leaves(f"{where}[{index}]", inner)
-    else:
-        yield where, value
+    """Yield (place, value) for all that is in `value`, in order. Raises RowError for what is nested too deeply."""
+    left = [(where, value, 0)]
+    while left:
+        place, item, depth = left.pop()
+        if isinstance(item, ToolCall):
+            place, item = f"{place}.arguments", item.arguments
+            depth = _depth_of_json(item) if isinstance(item, str) else depth
+        if depth > DEEPEST:
+            raise RowError(where, f"is nested more than {DEEPEST} levels deep, deeper than templates are rendered")
+        inner = _members(place, item)
+        if inner is None:
+            yield place, item
+        else:
+            left += [(name, part, depth + 1) for name, part in reversed(inner)]
+
+
+def _members(where: str, value: object) -> list[tuple[str, object]] | None:
+    """Return (place, value) for what is in an object or a list; None for anything else."""
+    if isinstance(value, Mapping):
+        return [(f"{where}.{key}", inner) for key, inner in value.items()]
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [(f"{where}[{index}]", inner) for index, inner in enumerate(value)]
+    return None
+
+
+def _depth_of_json(text: str) -> int:
+    """Return how deeply JSON text is nested, without parsing it."""
+    if text.count("{") + text.count("[") <= DEEPEST:
+        return 0
+    steps = [1 if sign in "{[" else -1 for sign in re.findall(r"[\[\]{}]", _STRING.sub("", text))]
+    return max(accumulate(steps), default=0)
 
 
 def _refuse_half_characters(where: str, text: str) -> None:

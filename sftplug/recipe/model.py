@@ -43,9 +43,12 @@ def resolve_path(value: Any) -> Any:
     """Resolve a path against the folder of the file it was written in; other strings against the working folder."""
     if not isinstance(value, str) or not value or "://" in value:
         return value
-    path = Path(str(value)).expanduser()
     base = getattr(value, "base", None)
-    return str(path if path.is_absolute() or base is None else (base / path).resolve())
+    try:
+        path = Path(str(value)).expanduser()
+        return str(path if path.is_absolute() or base is None else (base / path).resolve())
+    except RuntimeError as error:  # symbolic links that lead in a circle, a home folder that nobody has
+        raise ValueError(f"{value} leads to no file: {error}.") from error
 
 
 InputPath = Annotated[str, Field(min_length=1), BeforeValidator(resolve_path)]

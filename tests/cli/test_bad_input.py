@@ -1,5 +1,6 @@
 """What a user reads when the rows are not what they should be; nothing is written, and the exit code is 2."""
 
+import functools
 import json
 
 import pytest
@@ -31,12 +32,13 @@ def said(folder, rows, *, name="rows.jsonl", **data):
     return str(result.exception)
 
 
+NESTED = functools.reduce(lambda inner, _: {"a": inner}, range(700), 1)
 GOOD = {"messages": [USER, REPLY]}
 BAD = {
     "a broken line": (lines(GOOD) + b'{"messages": [', "rows.jsonl:2: is not valid JSON: Expecting value at column 15"),
     "another encoding": (
         '{"messages": "é"}'.encode("latin-1"),
-        "is not UTF-8 text: invalid continuation byte at byte 14.",
+        "rows.jsonl:1: is not UTF-8 text: invalid continuation byte at byte 14 of the file.",
     ),
     "an empty file": (b"", "rows.jsonl: holds no rows"),
     "a role nobody knows": (
@@ -54,6 +56,22 @@ BAD = {
     "a weight below zero": (
         lines({"messages": [USER, {**REPLY, "weight": -1}]}),
         "rows.jsonl:1: messages[1].weight: must be a number of at least 0, not -1",
+    ),
+    "a call nested too deeply": (
+        lines(GOOD, {"messages": [USER, {**REPLY, "tool_calls": [{"name": "f", "arguments": NESTED}]}]}),
+        "rows.jsonl:2: messages[1].tool_calls: is nested more than 100 levels deep",
+    ),
+    "the JSON text of a call nested too deeply": (
+        lines(GOOD, {"messages": [USER, {**REPLY, "tool_calls": [{"name": "f", "arguments": json.dumps(NESTED)}]}]}),
+        "rows.jsonl:2: messages[1].tool_calls: is nested more than 100 levels deep",
+    ),
+    "the JSON text of a call nested beyond all bounds": (
+        lines(GOOD, {"messages": [USER, {**REPLY, "tool_calls": [{"name": "f", "arguments": "[" * 100_000}]}]}),
+        "rows.jsonl:2: messages[1].tool_calls[0].arguments: is nested too deeply",
+    ),
+    "a tool nested too deeply": (
+        lines(GOOD, {"messages": [USER, REPLY], "tools": [{"name": "f", "parameters": NESTED}]}),
+        "rows.jsonl:2: tools[0]: is nested more than 100 levels deep",
     ),
     "half a character": (
         b'{"messages": [{"role": "user", "content": "caf\\u00e9 \\ud83d"}, {"role": "assistant", "content": "b"}]}',

@@ -15,12 +15,18 @@ from types import SimpleNamespace
 import datasets
 import fsspec
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from sftplug import DataError
+from sftplug import DataError, RecipeError, RowError
+from sftplug.recipe import load_recipe
+from sftplug_formats import Text
 from sftplug_sources import File, Hub, lines
 from sftplug_sources.stored import Stored
+
+CUT = " … the file ends within it"
+"""After a message: the writer of the file was stopped."""
 
 
 def read_file(path, **options):
@@ -84,7 +90,7 @@ def test_cells_of_csv_and_tsv_are_the_text_that_they_are_and_know_their_line(tmp
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.jsonl", b'{"a": 1}\n{"a": \n', "a.jsonl:2: is not valid JSON: Expecting value at column 7"),
+        ("a.jsonl", b'{"a": 1}\n{"a": \n\n', "a.jsonl:2: is not valid JSON: Expecting value at column 7"),
         (
             "a.jsonl",
             b'{"a": 1}\n{"a": [{"b": 1, "c": 2, "b": 3}]}\n',
@@ -94,7 +100,25 @@ def test_cells_of_csv_and_tsv_are_the_text_that_they_are_and_know_their_line(tmp
         ("a.jsonl", b'{"a": 1}\n[1]\n', "a.jsonl:2: must be an object with keys, not list"),
         ("a.json", b'{"a": 1}', "a.json: must hold a list of objects, not dict; or name it .jsonl"),
         ("a.jsonl", b"\n\n", "a.jsonl: holds no rows"),
-        ("a.jsonl", '{"a": "é"}'.encode("latin-1"), "is not UTF-8 text: invalid continuation byte at byte 7"),
+        (
+            "a.jsonl",
+            '{"a": "é"}'.encode("latin-1"),
+            "a.jsonl:1: is not UTF-8 text: invalid continuation byte at byte 7",
+        ),
+        (
+            "a.jsonl",
+            b'{"a": "0123456789"}\n' * 5_000 + b'{"a": "\xff"}\n{"a": 1}\n',
+            "a.jsonl:5001: is not UTF-8 text: invalid start byte at byte 100,007 of the file. Convert",
+        ),
+        ("a.json", b'[{"a": 1},\n {"a": "\xff"}]', "a.json:2: is not UTF-8 text: invalid start byte at byte 19 of"),
+        ("a.txt", b"\xef\xbb\xbfone\n\xfftwo\n", "a.txt:2: is not UTF-8 text: invalid start byte at byte 7 of"),
+        ("a.jsonl", b'{"a": 1}\n{"a": [{"b": "c', f"a.jsonl:2: is not valid JSON: Unterminated string{CUT}"),
+        ("a.jsonl", b'{"a": 1}\n{"a": [{"b": "\xc3', f"a.jsonl:2: is not UTF-8 text: unexpected end of data{CUT}"),
+        ("a.jsonl", b'{"a": 1}\n{"a": tru', f"a.jsonl:2: is not valid JSON: Expecting value{CUT}"),
+        ("a.jsonl", b'{"a": 1}\n{"a": "\\u00', f"a.jsonl:2: is not valid JSON: Invalid \\uXXXX escape{CUT}"),
+        ("a.jsonl", b'{"a": 1}\n{"a": "\\', f"a.jsonl:2: is not valid JSON: Unterminated string{CUT}"),
+        ("a.json", b'[{"a": 1}, {"a": 2}', f"a.json: is not valid JSON: Expecting ',' delimiter{CUT}"),
+        ("a.csv", b"a,b\n1,2\n1", f"a.csv:3: the first line names 2 columns, and this one has 1{CUT}"),
         (
             "a.json",
             b'{"a": 1}\n{"a": 2}',
@@ -102,7 +126,7 @@ def test_cells_of_csv_and_tsv_are_the_text_that_they_are_and_know_their_line(tmp
         ),
         ("a.csv", b"a,b\n1,2\n1,2,3\n", "a.csv:3: the first line names 2 columns, and this one has 3"),
         ("a.csv", b"a,b\n1\n", "a.csv:2: the first line names 2 columns, and this one has 1"),
-        ("a.csv", b'a,b\n"1,2\n', "a.csv:2: cannot be read as comma-separated values: unexpected end of data"),
+        ("a.csv", b'a,b\n"1,2\n', f"a.csv:2: cannot be read as comma-separated values: unexpected end of data{CUT}"),
         ("a.csv", b"a,a\n1,2\n", "a.csv:1: two columns are named 'a'"),
         ("a.csv", b"a,b\n", "a.csv: holds no rows"),
         ("a.csv", b"", "a.csv: holds no rows"),
@@ -120,7 +144,34 @@ def test_what_cannot_be_read_is_named_with_its_line(tmp_path, name, content, mes
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError) as caught:
         list(read_file(tmp_path / name))
+    message, cut, _ = message.partition(CUT)
     assert message in str(caught.value)
+    # Only of the end of a file can it be said that its writer was stopped there.
+    assert ("whatever wrote it was stopped" in str(caught.value)) == bool(cut)
+
+
+def test_a_line_in_the_middle_is_wrong_and_not_cut_off(tmp_path):
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(b'{"a": "b\n{"a": 1}\n')
+    with pytest.raises(DataError, match=r"a\.jsonl:1: is not valid JSON: [^.]*\.$"):
+        list(read_file(file))
+
+
+def test_links_that_lead_in_a_circle_are_told_as_that(tmp_path, recipe_file):
+    (tmp_path / "one.jsonl").symlink_to("two.jsonl")
+    (tmp_path / "two.jsonl").symlink_to("one.jsonl")
+    file = recipe_file()
+    file.write_text(file.read_text().replace("rows.jsonl", "one.jsonl"))
+    with pytest.raises(RecipeError, match=r"data\.train\.path \(.*\): one\.jsonl leads to no file: Symlink loop"):
+        load_recipe(str(file))
+    assert list(File(path=str(tmp_path / "one.jsonl")).check(None)) == [
+        f"the symbolic link {tmp_path / 'one.jsonl'} leads to no file."
+    ]
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "round").symlink_to("../folder")
+    with pytest.raises(DataError, match=r"round: is a folder behind a symbolic link, which is not followed"):
+        list(read_file(folder))
 
 
 def test_a_missing_file_says_so(tmp_path):
@@ -228,6 +279,174 @@ def test_objects_of_a_table_have_no_member_that_their_row_did_not_have(tmp_path)
         {"call": [{"x": None}, {"y": "1"}]}, features=datasets.Features({"call": datasets.Json()})
     ).to_parquet(str(tmp_path / "b.parquet"))
     assert [row.data["call"] for row in read_file(tmp_path / "b.parquet")] == [{"x": None}, {"y": "1"}]
+
+
+def test_what_no_json_holds_is_called_by_its_name(tmp_path):
+    table = pa.table({"text": pa.array([b"one"]), "when": pa.array([0], pa.timestamp("us")), "none": pa.nulls(1)})
+    pq.write_table(table, tmp_path / "a.parquet")
+    (row,) = read_file(tmp_path / "a.parquet")
+    for column, kind in (("text", "bytes"), ("when", "a datetime"), ("none", "null")):
+        with pytest.raises(RowError, match=f"{column}: must be text, not {kind}"):
+            Text(column=column).to_conversation(row.data)
+
+
+TEXTS = {
+    "large": pa.large_string(),
+    "view": pa.string_view(),
+    "dictionary": pa.dictionary(pa.int32(), pa.string()),
+    "run ends": pa.run_end_encoded(pa.int32(), pa.string()),
+}
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+def test_text_is_text_however_a_table_holds_it(tmp_path, kind):
+    plain = pa.array(["one", "one", "é two"])
+    array = pc.run_end_encode(plain) if kind == "run ends" else plain.cast(TEXTS[kind])
+    schema = pa.schema([("text", array.type)])
+    with pa.ipc.new_file(str(tmp_path / "a.arrow"), schema) as file:
+        file.write_batch(pa.record_batch([array], schema=schema))
+    assert [row.data for row in read_file(tmp_path / "a.arrow")] == [
+        {"text": "one"},
+        {"text": "one"},
+        {"text": "é two"},
+    ]
+    if kind != "run ends":  # Parquet has none
+        pq.write_table(pa.table({"text": array}), tmp_path / "a.parquet")
+        assert [row.data["text"] for row in read_file(tmp_path / "a.parquet")] == ["one", "one", "é two"]
+
+
+def test_maps_and_json_of_a_table_are_objects(tmp_path):
+    member = pa.struct([("b", pa.int64()), ("c", pa.int64())])
+    maps = pa.array([[("a", {"b": 1, "c": None})], None], pa.map_(pa.string(), member))
+    texts = pa.ExtensionArray.from_storage(pa.json_(), pa.array(['{"x": null}', None, "[1]"]))
+    pq.write_table(pa.table({"map": maps, "json": pa.ListArray.from_arrays([0, 2, 3], texts)}), tmp_path / "a.parquet")
+    assert [row.data for row in read_file(tmp_path / "a.parquet")] == [
+        {"map": {"a": {"b": 1}}, "json": [{"x": None}, None]},
+        {"map": None, "json": [[1]]},
+    ]
+
+
+def test_text_of_a_table_that_is_not_utf8_is_named_with_its_row(tmp_path):
+    bad = pa.Array.from_buffers(pa.string(), 3, pa.array([b"one", b"tw\xff", b"three"]).buffers())
+    pq.write_table(pa.table({"n": [0, 1, 2], "text": bad}), tmp_path / "a.parquet")
+    message = r"a\.parquet\[1\]: column 'text' holds text that is not UTF-8: invalid start byte at byte 2 of the text"
+    with pytest.raises(DataError, match=message):
+        list(read_file(tmp_path / "a.parquet"))
+
+
+def test_a_table_without_rows_is_told_unless_it_is_one_of_several(tmp_path):
+    pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet: holds no rows"):
+        list(read_file(tmp_path / "a.parquet"))
+    pq.write_table(pa.table({"text": ["one"]}), tmp_path / "b.parquet")
+    (tmp_path / "c.parquet").write_bytes((tmp_path / "a.parquet").read_bytes())
+    assert [row.data["text"] for row in read_file(tmp_path)] == ["one"]
+    (tmp_path / "b.parquet").unlink()
+    with pytest.raises(DataError, match=r"c\.parquet: holds no rows"):
+        list(read_file(tmp_path))
+
+
+def test_columns_of_a_table_that_are_not_there_are_named(tmp_path):
+    pq.write_table(pa.table({"text": ["one"], "n": [1]}), tmp_path / "a.parquet")
+    with pytest.raises(
+        DataError, match=r"a\.parquet: there is no column 'txt'\. Did you mean 'text'\? Columns: text, n\."
+    ):
+        list(read_file(tmp_path / "a.parquet", columns=("txt",)))
+    assert [row.data for row in read_file(tmp_path / "a.parquet", columns=("n",))] == [{"n": 1}]
+
+
+# --- nothing is opened that a table names -----------------------------------------------------------------------------
+
+MEDIA = [
+    {"_type": "Image"},
+    {"_type": "Audio", "sampling_rate": 8000},
+    {"_type": "Video"},
+    {"_type": "Pdf"},
+    {"_type": "Nifti"},
+]
+
+
+def _media_table(address, path):
+    """Return a table whose columns say that they are images, recordings …, at an address and at a path; nested too."""
+    stored = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    columns, features = {"text": pa.array(["one", "two"])}, {"text": {"dtype": "string", "_type": "Value"}}
+    for feature in MEDIA:
+        name = feature["_type"].lower()
+        values = [{"bytes": None, "path": address}, {"bytes": None, "path": path}]
+        columns |= {
+            name: pa.array(values, stored),
+            f"{name}_in_list": pa.array([values, []], pa.list_(stored)),
+            f"{name}_in_object": pa.array([{"it": value} for value in values], pa.struct([("it", stored)])),
+        }
+        features |= {
+            name: feature,
+            f"{name}_in_list": {"feature": feature, "_type": "List"},
+            f"{name}_in_object": {"it": feature},
+        }
+    table = pa.table(columns)
+    metadata = {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
+    return table.replace_schema_metadata(metadata)
+
+
+OPENED = []
+WATCHING = []
+sys.addaudithook(lambda event, args: OPENED.append(args[0]) if WATCHING and event == "open" else None)
+
+
+@pytest.fixture
+def watched(tmp_path):
+    """Return an address that nobody must ask, and a path that nobody must open; fail if somebody did."""
+    asked = []
+
+    class Asked(_Quiet):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_error(404)
+
+        do_HEAD = do_GET
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Asked)
+    Thread(target=server.serve_forever, daemon=True).start()
+    secret = tmp_path / "secret"
+    secret.write_text("not for everyone")
+    WATCHING.append(True)
+    yield f"http://127.0.0.1:{server.server_port}/image.png", str(secret)
+    WATCHING.clear()
+    server.shutdown()
+    server.server_close()
+    assert not asked
+    assert str(secret) not in [str(path) for path in OPENED]
+    OPENED.clear()
+
+
+@pytest.mark.parametrize("columns", [None, ("text",)])
+@pytest.mark.parametrize("ending", ["parquet", "arrow"])
+def test_what_a_table_calls_media_is_neither_fetched_nor_opened(tmp_path, watched, ending, columns):
+    address, path = watched
+    table, file = _media_table(address, path), tmp_path / f"a.{ending}"
+    if ending == "parquet":
+        pq.write_table(table, file)
+    else:
+        with pa.ipc.new_stream(str(file), table.schema) as stream:
+            stream.write_table(table)
+    first, second = (row.data for row in read_file(file, columns=columns))
+    assert [first["text"], second["text"]] == ["one", "two"]
+    if columns is None:
+        assert first["image"] == first["audio_in_object"]["it"] == {"path": address}
+        assert second["pdf"] == {"path": path}
+
+
+@pytest.mark.parametrize("columns", [None, ("text",)])
+def test_what_a_dataset_of_the_hub_calls_media_is_neither_fetched_nor_opened(tmp_path, watched, columns):
+    address, path = watched
+    folder = tmp_path / "set"
+    folder.mkdir()
+    pq.write_table(_media_table(address, path), folder / "train.parquet")
+    first, second = (row.data for row in Hub(hub=str(folder), columns=columns).rows())
+    assert [first["text"], second["text"]] == ["one", "two"]
+    if columns is None:
+        assert first["image"] == first["video_in_object"]["it"] == {"path": address}
+        assert second["nifti"] == {"path": path}
 
 
 class _Quiet(SimpleHTTPRequestHandler):

@@ -218,6 +218,6 @@ def _holds_json(text: str, said: str) -> bool:
         return True
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(value, dict | list) and all(_lost_of_call({"function": item}, said) is None for item in [value])
