@@ -19,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import trl
+from transformers.utils.chat_template_utils import render_jinja_template
 
 import sftplug
 from sftplug.data.render import compile_template
@@ -65,7 +66,9 @@ def main() -> None:
         template = compile_template((FOLDER / f"{file}.jinja").read_text(), name=name)
         for turns in (4, 12):
             rows = conversations(options.rows, turns)
-            plain = best_time(lambda row, t=template: t.render_plain(row, **KWARGS), rows)
+            plain = best_time(
+                lambda row, t=template.source: render_jinja_template([row], chat_template=t, **KWARGS), rows
+            )
             spans = best_time(lambda row, t=template: t.render(row, **KWARGS), rows)
             full = best_time(lambda row, t=template: t.analyse(row, **KWARGS), rows)
             cells = [name, turns, f"{options.rows / plain:,.0f}"]

@@ -7,6 +7,7 @@ SftplugError
 ├── DataError              a source that cannot be read, or rows that do not fit
 │   └── RowError           one row does not fit its format; names the field and the reason
 ├── TemplateError          a chat template that does not compile, or refuses a conversation
+│   └── TemplateStopped    one that does more than a chat template may; it is not tried again
 ├── MaskError              a loss mask that failed its check
 ├── ModelError             the model, its tokenizer or its modules do not fit the recipe
 ├── RunError               a run's folder that cannot be used: taken, unwritable, of another recipe, damaged
@@ -84,6 +85,10 @@ class RowError(DataError):
 
 class TemplateError(SftplugError):
     """A chat template does not compile, or refuses a conversation."""
+
+
+class TemplateStopped(TemplateError):
+    """A chat template does more than a chat template may, and was stopped; it is not tried again."""
 
 
 class MaskError(SftplugError):

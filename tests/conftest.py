@@ -50,6 +50,14 @@ def rows(count=24, seed=0):
     return made
 
 
+def transformers_text(template, messages, tools=None, **arguments):
+    """Return what transformers itself renders."""
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    (text,), _ = render_jinja_template([messages], tools=tools, chat_template=template.source, **arguments)
+    return text
+
+
 def write_rows(path: Path, data) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in data), encoding="utf-8")
     return path

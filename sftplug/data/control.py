@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sftplug.data.render import Template
-from sftplug.errors import TemplateError
+from sftplug.errors import TemplateError, TemplateStopped
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -57,7 +57,9 @@ def lacking_tokens(
 def _rendered(template: Template, special_tokens: Mapping[str, Any]) -> Iterator[str]:
     for messages in _PROBES:
         try:
-            yield template.render_plain(messages, **special_tokens)
-            yield template.render_plain(messages[:-1], add_generation_prompt=True, **special_tokens)
+            yield template.text(messages, **special_tokens)
+            yield template.text(messages[:-1], add_generation_prompt=True, **special_tokens)
+        except TemplateStopped:
+            raise
         except TemplateError:
             continue  # it takes no such conversation; the rows tell what it takes

@@ -31,6 +31,7 @@ from sftplug.errors import (
     RowError,
     SftplugError,
     TemplateError,
+    TemplateStopped,
     did_you_mean,
 )
 from sftplug.processes import is_main
@@ -117,6 +118,8 @@ class Gate:
         except MaskError as error:
             account.picture = account.picture or error.picture
             account.drop("unsafe", origin, str(error))
+        except TemplateStopped:
+            raise  # it would be stopped at every row
         except TemplateError as error:
             account.drop("unsafe", origin, str(error))
         else:
@@ -181,7 +184,7 @@ class Gate:
         """Compare with transformers' own text: always on the first rows, then on a sample."""
         if self.seen > COMPARED_FIRST and self.seen % COMPARED_FIRST:
             return
-        if template.render_plain(call.messages, call.tools, **call.kwargs) != rendered.text:
+        if template.text(call.messages, call.tools, **call.kwargs) != rendered.text:
             raise MaskError(f"chat template '{self.name}' renders differently when its parts are told apart")
 
     def _judge(self, rendered: Rendered, account: Account, origin: str) -> None:

@@ -28,7 +28,7 @@ def assistant_spans(
     try:
         compiled = compile_template(template)
         rendered = compiled.analyse(messages, tools, **template_kwargs)
-        plain = compiled.render_plain(messages, tools, **template_kwargs)
+        plain = compiled.text(messages, tools, **template_kwargs)
     except TemplateError as error:
         raise MaskError(str(error)) from error
     refuse(rendered, compiled.name)

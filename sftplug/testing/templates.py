@@ -52,7 +52,7 @@ class Trial:
 
     def plain(self, messages: Sequence[Mapping[str, Any]], *, prompt: bool = False) -> str:
         """Return the text that transformers renders."""
-        return self.compiled.render_plain(messages, add_generation_prompt=prompt, **self.arguments)
+        return self.compiled.text(messages, add_generation_prompt=prompt, **self.arguments)
 
 
 def check_template(

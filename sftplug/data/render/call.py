@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,6 +11,7 @@ from typing import Any
 from jinja2 import meta, nodes
 
 from sftplug.conversation import GIVEN_TO_TEMPLATES
+from sftplug.data.render.budget import measured
 
 Messages = Sequence[Mapping[str, Any]]
 Tools = Sequence[Mapping[str, Any]] | None
@@ -26,6 +28,10 @@ class Call:
     kwargs: Mapping[str, Any]
     ends: frozenset[str] = frozenset()
     """The model's end tokens, when they are known."""
+    size: int = 0
+    """How many characters the row has, numbers and lists counted too."""
+    depth: int = 0
+    """How deep it is nested."""
 
     def until(self, message: int) -> Call:
         """Return the call with only the messages before `message`."""
@@ -69,4 +75,6 @@ def make_call(messages: Messages, tools: Tools, kwargs: Mapping[str, Any], ends:
     plain = getattr(chat_template_utils, "_plain_template_data", lambda value: value)
     alias = getattr(chat_template_utils, "_alias_reasoning_fields", list)
     chat = alias([plain(dict(message)) for message in messages])
-    return Call(chat, plain(list(tools)) if tools else None, plain(dict(kwargs)), ends)
+    tools, kwargs = plain(list(tools)) if tools else None, plain(dict(kwargs))
+    held = measured((chat, tools, kwargs), sys.maxsize)
+    return Call(chat, tools, kwargs, ends, held.work, held.depth)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
 from typing import Any
 
 import jinja2
@@ -20,7 +21,8 @@ from jinja2.parser import Parser
 from jinja2.utils import _PassArg
 from markupsafe import Markup
 
-from sftplug.data.render.bounds import BoundedEnvironment, impure
+from sftplug.data.render.bounds import BoundedEnvironment, without_jinja_s
+from sftplug.data.render.budget import ITEM, Budget
 from sftplug.data.render.provenance import (
     MENTIONED,
     Active,
@@ -48,24 +50,29 @@ _TOJSON = {"ensure_ascii": False, "indent": None, "separators": None, "sort_keys
 """Arguments of transformers' `tojson`, in their order, with their defaults."""
 
 
+@cache
+def official_environment() -> jinja2.Environment:
+    """Return transformers' own environment, of which ours are copies."""
+    from transformers.utils.chat_template_utils import _compile_jinja_template
+
+    return _compile_jinja_template("").environment  # type: ignore[no-any-return]
+
+
 class TracedEnvironment(BoundedEnvironment):
     """The environment of chat templates, keeping track of who wrote what."""
 
-    def __init__(self, like: jinja2.Environment) -> None:
+    def __init__(self, like: jinja2.Environment, budget: Budget) -> None:
         """Copy the filters, tests and globals of `like`, transformers' own environment."""
-        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
+        super().__init__(budget, trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
         self.active = self.new_active()
         self.owners: dict[int, int] = {}
         """id() of a message, or of anything within one -> index of the message."""
         self.concat = lambda parts: concat(parts, self.active)  # type: ignore[method-assign]
-        self.finalize = lambda value: self.budget.printed(
-            value if isinstance(value, str) else shown(value, self.active)
-        )
         known = {name: self._following(name, function) for name, function in like.filters.items()}
         self.filters.update({**known, **_filters(self)})
         self.tests.update(like.tests)
         self.globals.update(like.globals)
-        self.bound_filters()
+        self.bound()
 
     def new_active(self) -> Active:
         """Return the record of what a render is working on."""
@@ -75,8 +82,15 @@ class TracedEnvironment(BoundedEnvironment):
         """Return the `text` of a message as one that remembers where it came from."""
         return Traced(text, runs, self.active)
 
+    def printed(self, value: Any) -> Any:
+        """Return what is printed of `value`, as a text with runs where it holds any."""
+        self.budget.printed(value)
+        return value if isinstance(value, str) else shown(value, self.active)
+
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
         """Keep the runs through ``"…".format(…)``, which the sandbox wraps."""
+        if getattr(value, "__name__", "") not in ("format", "format_map"):
+            return None
         owner = getattr(value, "__self__", None)
         if isinstance(owner, Traced):
             value = getattr(str.__str__(owner), value.__name__, None)
@@ -90,6 +104,7 @@ class TracedEnvironment(BoundedEnvironment):
 
             return place(render, list(traced_in((args, kwargs))), self.active, opaque=owner or "")
 
+        traced_format.counts_itself = True  # type: ignore[attr-defined]
         return traced_format
 
     def call(self, context: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -98,12 +113,13 @@ class TracedEnvironment(BoundedEnvironment):
         if type(owner) is str and (name == "join" or any(isinstance(item, Traced) for item in args)):
             function = getattr(Traced(owner, runs_of(owner, self.active), self.active), name)
         result = super().call(context, function, *args, **kwargs)
-        return self.followed(result, (owner, *args) if isinstance(owner, str) else args, kwargs)
+        return self.followed(result, (owner, *args) if isinstance(owner, str) else args, without_jinja_s(kwargs))
 
     def followed(self, result: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Return `result` with what can be said of its runs, if it is a text that was made from texts of messages."""
         if type(result) not in _PLAIN:
             return result
+        self.budget.deep((args, kwargs))
         parts = list(traced_in((args, kwargs)))
         if not parts:
             return result
@@ -129,28 +145,31 @@ class TracedEnvironment(BoundedEnvironment):
 
     def owner_of(self, value: Any) -> int | None:
         """Return the index of the message that `value` is, or is part of, or was made from."""
-        known = self.owners.get(id(value))
-        if known is not None:
-            return known
-        if isinstance(value, Traced):
-            return next((run.message for run in runs_of(value, self.active) if run.field), None)
-        if isinstance(value, Mapping):
-            return next((owner for item in value.values() if (owner := self.owner_of(item)) is not None), None)
-        if isinstance(value, list | tuple):
-            return next((owner for item in value if (owner := self.owner_of(item)) is not None), None)
+        waiting = [value]
+        while waiting:
+            item = waiting.pop()
+            known = self.owners.get(id(item))
+            if known is None and isinstance(item, Traced):
+                known = next((run.message for run in runs_of(item, self.active) if run.field), None)
+            if known is not None:
+                return known
+            parts = item.values() if isinstance(item, Mapping) else item if isinstance(item, list | tuple) else ()
+            if parts:
+                self.budget.charge(ITEM * len(parts))
+                waiting += reversed([*parts])
         return None
 
 
 class PlainEnvironment(BoundedEnvironment):
     """The environment of chat templates as transformers has it, with bounds."""
 
-    def __init__(self, like: jinja2.Environment) -> None:
+    def __init__(self, like: jinja2.Environment, budget: Budget) -> None:
         """Copy the filters, tests and globals of `like`, transformers' own environment."""
-        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
+        super().__init__(budget, trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
         self.filters.update(like.filters)
         self.tests.update(like.tests)
         self.globals.update(like.globals)
-        self.bound_filters()
+        self.bound()
 
 
 class _Generation(Extension):
@@ -167,7 +186,7 @@ class _Generation(Extension):
 
 
 def _filters(environment: TracedEnvironment) -> dict[str, Callable[..., Any]]:
-    return {name: impure(function) for name, function in {**_marks(environment), **_operations(environment)}.items()}
+    return {**_marks(environment), **_operations(environment)}
 
 
 def _marks(environment: TracedEnvironment) -> dict[str, Callable[..., Any]]:

@@ -12,7 +12,7 @@ import jinja2
 from jinja2 import nodes
 from jinja2.visitor import NodeTransformer
 
-from sftplug.data.render.bounds import compiled
+from sftplug.data.render.bounds import compiled, parsed
 from sftplug.data.render.instrument import TracedEnvironment
 
 
@@ -161,4 +161,4 @@ Compiled = tuple[TracedEnvironment, jinja2.Template]
 
 def compile_traced(source: str, environment: TracedEnvironment, marks: Marks) -> Compiled:
     """Return `source` compiled with `marks`, and the environment whose `active` and `owners` belong to it."""
-    return environment, compiled(environment, marks.visit(environment.parse(source)))
+    return environment, compiled(environment, marks.visit(parsed(environment, source)))

@@ -109,7 +109,6 @@ def lay_out(
     variables: Mapping[str, Any],
 ) -> Layout:
     """Render `messages` and return text and pieces. Raises what the template raises."""
-    environment.budget.begin()
     environment.owners.clear()
     environment.active.message = None
     environment.active.stack.clear()

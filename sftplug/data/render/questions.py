@@ -16,10 +16,15 @@ from jinja2 import nodes
 from jinja2.runtime import LoopContext, Macro
 from jinja2.utils import Cycler, Joiner
 
+from sftplug.data.render.budget import Budget
 from sftplug.data.render.instrument import TracedEnvironment
 from sftplug.data.render.marks import Marks
 from sftplug.data.render.provenance import Active, Run, Traced
 
+LONG = 1000
+"""A longer text, or a larger number, is no part of a question: to ask it of many rows would take too long."""
+MOST = 10_000
+"""So many values are looked through for a text of a message; where there are more, there may be one."""
 SAME = object()
 """The answer of a method that returned the text itself, unchanged."""
 
@@ -84,9 +89,12 @@ class Probe(Traced):
     __slots__ = ()
 
     def _ask(self, name: str, args: tuple[Any, ...]) -> Any:
-        if any(isinstance(item, Traced) for item in args):
-            raise Opaque  # the answer depends on two texts
-        method, text = getattr(str, name), str.__str__(self)
+        if not all(map(_is_short, args)):
+            raise Opaque  # the answer depends on two texts, say
+        text = str.__str__(self)
+        if name in _CHANGING and (args or name == "expandtabs"):
+            return self._ask_whether_without("\t" if name == "expandtabs" else args[0], name)
+        method = getattr(str, name)
         answer = method(text, *args)
         if isinstance(answer, bool | int):
             self._note(method, args, answer)
@@ -98,6 +106,13 @@ class Probe(Traced):
             self._note(method, args, (SAME,))
             return [self]
         raise Opaque
+
+    def _ask_whether_without(self, sought: Any, name: str) -> Any:
+        """Answer for a method that changes nothing where `sought` does not stand; elsewhere it may make much."""
+        if not isinstance(sought, str) or not sought or str.__contains__(self, sought):
+            raise Opaque
+        self._note(str.__contains__, (sought,), False)
+        return [self] if name in ("split", "rsplit") else self
 
     def _note(self, method: Callable[..., Any], args: tuple[Any, ...], answer: Any) -> None:
         position, parts, text = 0, [], str.__str__(self)
@@ -117,7 +132,23 @@ class Probe(Traced):
 
 
 def _asker(name: str) -> Callable[..., Any]:
-    return lambda self, *args, **kwargs: _opaque() if kwargs else self._ask(name, args)
+    def method(self: Probe, *args: Any, **kwargs: Any) -> Any:
+        return _opaque() if kwargs else self._ask(name, args)
+
+    method.__name__ = name  # what it costs is looked up by it
+    return method
+
+
+_CHANGING = ("replace", "expandtabs", "split", "rsplit")
+
+
+def _is_short(value: Any) -> bool:
+    """Whether `value` may be part of a question: a short text of the template's own, a small number, a few of them."""
+    if isinstance(value, tuple):
+        return len(value) < LONG and all(map(_is_short, value))
+    if type(value) is str:
+        return len(value) < LONG
+    return value is None or (isinstance(value, int) and abs(value) < LONG)
 
 
 _OPERATORS = ("__contains__", "__eq__", "__ne__")
@@ -173,7 +204,8 @@ _PASSING = frozenset(
 )
 """Filters that hand on what they get, or ask by the methods that a `Probe` has."""
 _MARKING = frozenset({"sftplug_mark", "sftplug_mark_item", "sftplug_mark_argument", "sftplug_push", "sftplug_pop"})
-_KEEPING = _MARKING | {"sftplug_own", "sftplug_own_here", "sftplug_concat", "sftplug_sized", "sftplug_tick"}
+_COUNTING = frozenset({"sftplug_tick", "sftplug_sized", "sftplug_compared", "sftplug_searched"})
+_KEEPING = _MARKING | _COUNTING | {"sftplug_own", "sftplug_own_here", "sftplug_concat"}
 _FUNCTIONS = ("namespace", "dict", "range", "cycler", "joiner", "raise_exception")
 """Globals of templates that keep what they get, or stop the render."""
 _OF_JINJA = ("_loop_vars", "_block_vars")
@@ -185,10 +217,10 @@ _DAY = frozenset("aAbBdjmyY")
 class AskingEnvironment(TracedEnvironment):
     """The environment of chat templates, in which every way to look at a text is a question or is `Opaque`."""
 
-    def __init__(self, like: jinja2.Environment) -> None:
+    def __init__(self, like: jinja2.Environment, budget: Budget) -> None:
         """Wrap filters and tests, so that none reads a text past its methods."""
-        super().__init__(like)
-        self._known = [self.globals.get(name) for name in _FUNCTIONS]
+        super().__init__(like, budget)
+        self._harmless = [self.globals.get(name) for name in _FUNCTIONS]
         self.filters["sftplug_needle"] = lambda value: value
         self.filters |= {name: _length_or(self.filters[name]) for name in ("length", "count")}
         self.filters.update({name: _asking_filter(name, function) for name, function in self.filters.items()})
@@ -209,7 +241,7 @@ class AskingEnvironment(TracedEnvironment):
         """Call only what reads no text past its methods, and gives the same every time."""
         if getattr(function, "__name__", "") == "strftime_now":
             self._note_day(args)
-        elif not any(function is known for known in self._known) and not _is_known(function, args, kwargs):
+        elif not any(function is known for known in self._harmless) and not _is_known(function, args, kwargs):
             raise Opaque
         return super().call(context, function, *args, **kwargs)
 
@@ -276,12 +308,18 @@ def _passing_on(
 
 
 def holds_probe(value: Any) -> bool:
-    """Whether `value` is a text of a message, or holds one."""
-    if isinstance(value, Mapping):
-        return any(map(holds_probe, value.values()))
-    if isinstance(value, list | tuple):
-        return any(map(holds_probe, value))
-    return isinstance(value, Probe) or not isinstance(value, str | int | float | type(None))
+    """Whether `value` is a text of a message, or may hold one."""
+    waiting, seen = [value], 0
+    while waiting and seen < MOST:
+        item = waiting.pop()
+        seen += 1
+        if isinstance(item, Mapping):
+            waiting += [*item.keys(), *item.values()]
+        elif isinstance(item, list | tuple):
+            waiting += item
+        elif isinstance(item, Probe) or not isinstance(item, str | int | float | type(None)):
+            return True
+    return bool(waiting)
 
 
 class AskingMarks(Marks):

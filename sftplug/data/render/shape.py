@@ -163,17 +163,17 @@ def learn(
         runs, spans = [places.point(int(start)) for start in rendered.runs.starts], []
         for span in rendered.spans:
             spans.append((places.point(span.start), places.point(span.end), span.message))
+        shape = Shape(
+            outline=whole,
+            questions=tuple(asking.questions),
+            day=datetime.date.today() if asking.by_the_day else None,
+            starts=tuple(runs),
+            runs=rendered.runs,
+            spans=tuple(spans),
+        )
+        return shape if shape.fits(texts) and shape.fill(texts).text == rendered.text else None
     except Opaque:
         return None
-    shape = Shape(
-        outline=whole,
-        questions=tuple(asking.questions),
-        day=datetime.date.today() if asking.by_the_day else None,
-        starts=tuple(runs),
-        runs=rendered.runs,
-        spans=tuple(spans),
-    )
-    return shape if shape.fits(texts) and shape.fill(texts).text == rendered.text else None
 
 
 class _Places:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from threading import Lock
 from typing import Any
 
-import jinja2
-
-from sftplug.data.render.bounds import TooMuch, compiled, refuse_constants, stopping
+from sftplug.data.render.bounds import compiled, parsed
+from sftplug.data.render.budget import Budget, TooMuch, Unproven
 from sftplug.data.render.call import PROBE, Call, Messages, Tools, arguments_of, assistants_in, make_call
 from sftplug.data.render.check import (
     Finding,
@@ -21,7 +21,8 @@ from sftplug.data.render.check import (
     missing_texts,
     quote,
 )
-from sftplug.data.render.instrument import PlainEnvironment, TracedEnvironment
+from sftplug.data.render.enforce import bounded, compiling
+from sftplug.data.render.instrument import PlainEnvironment, TracedEnvironment, official_environment
 from sftplug.data.render.marks import Compiled, Marks, compile_traced
 from sftplug.data.render.pieces import REASONING, Layout, lay_out
 from sftplug.data.render.questions import Asking, AskingEnvironment, AskingMarks, Field
@@ -30,7 +31,12 @@ from sftplug.data.render.shape import Shape, Shapes, key_of, learn, texts_of
 from sftplug.data.render.spans import Habit, Place, Start, common_start, find_opening, find_start, find_stop, places
 from sftplug.data.render.turns import Turn, all_findings, divergence, spans_of
 from sftplug.data.render.walk import Walks
-from sftplug.errors import TemplateError
+from sftplug.errors import TemplateError, TemplateStopped
+
+FLAT = 50
+"""How deep a row is nested when it cannot be its fault that Python's stack is exhausted."""
+LONGEST_REASON = 1000
+"""So many characters are shown of the reason that a template gives for refusing."""
 
 
 @dataclass(slots=True)
@@ -39,6 +45,12 @@ class Template:
 
     source: str
     name: str
+    budget: Budget = field(default_factory=Budget)
+    """What it may still use, whoever renders it."""
+    stopped: TemplateStopped | None = None
+    """Why it was stopped: it is not tried again."""
+    outside: bool = False
+    """Whether it does what only another process may try; see `enforce`."""
     _lock: Lock = field(default_factory=Lock)
     _habits: dict[str, Habit | None] = field(default_factory=dict)
     reads: frozenset[str] = frozenset()
@@ -51,22 +63,17 @@ class Template:
 
     def __post_init__(self) -> None:
         """Compile. Raises TemplateError naming the line for a template that is not valid Jinja."""
-        from transformers.utils.chat_template_utils import _compile_jinja_template
-
-        try:
-            # The template itself is compiled by transformers only once it has proven to keep within bounds.
-            environment = PlainEnvironment(_compile_jinja_template("").environment)
-            with stopping(self.name):
-                refuse_constants(environment.parse(self.source), environment)
-            self._plain = environment, compiled(environment, environment.parse(self.source))
-            self.reads = arguments_of(environment.parse(self.source))
-            self._traced = compile_traced(self.source, TracedEnvironment(environment), Marks())
-            self._walks = Walks(self.source, environment)
-        except jinja2.TemplateSyntaxError as error:
-            raise TemplateError(f"chat template '{self.name}', line {error.lineno}: {error.message}") from error
+        with compiling(self.name):
+            environment = PlainEnvironment(official_environment(), self.budget)
+            tree = parsed(environment, self.source)
+            self.reads = arguments_of(tree)
+            self._plain = environment, compiled(environment, tree)
+            self._traced = compile_traced(self.source, TracedEnvironment(official_environment(), self.budget), Marks())
+            self._walks = Walks(self.source, self.budget, self._rendering)
 
     # --- what callers use -------------------------------------------------------------------------------------------
 
+    @bounded
     def render(
         self, messages: Messages, tools: Tools = None, *, end_tokens: frozenset[str] = frozenset(), **kwargs: Any
     ) -> Rendered:
@@ -85,8 +92,7 @@ class Template:
         rendered = self.analyse(messages, tools, end_tokens=end_tokens, **kwargs)
         key = key_of(roles, texts, arguments)
         if not rendered.findings and self._shapes.worth_learning(key):
-            with stopping(self.name):
-                shape = self._learn(texts, rendered, make_call(messages, tools, kwargs, end_tokens))
+            shape = self._learn(texts, rendered, make_call(messages, tools, kwargs, end_tokens))
             if shape is not None:
                 self._shapes.add(key, shape)
         return rendered
@@ -99,14 +105,12 @@ class Template:
         shape = self._shapes.find(key_of(roles, texts, arguments), texts)
         return None if shape is None else shape.fill(texts)
 
+    @bounded
     def analyse(
         self, messages: Messages, tools: Tools = None, *, end_tokens: frozenset[str] = frozenset(), **kwargs: Any
     ) -> Rendered:
         """Render as `render` does, from nothing: every piece traced, the prompt of every turn rendered."""
-        with stopping(self.name):
-            return self._analyse(make_call(messages, tools, kwargs, end_tokens), messages)
-
-    def _analyse(self, call: Call, messages: Messages) -> Rendered:
+        call = make_call(messages, tools, kwargs, end_tokens)
         layout = self._layout(call)
         layout.prompt_end = self._walks.prompt_ends(call, layout.text)
         turns = [self._turn(layout, call, index) for index in assistants_in(messages)]
@@ -114,32 +118,15 @@ class Template:
             layout, spans_of(turns), [*self._missing(layout, call), *self._tools(layout, call), *all_findings(turns)]
         )
 
-    def text(self, messages: Messages, *, add_generation_prompt: bool = False, **kwargs: Any) -> str:
-        """Return the text that transformers renders, within bounds. Raises TemplateError when the template refuses."""
-        with stopping(self.name):
-            return self._text(
-                make_call(messages, None, kwargs, frozenset()), add_generation_prompt=add_generation_prompt
-            )
-
-    def render_plain(
+    @bounded
+    def text(
         self, messages: Messages, tools: Tools = None, *, add_generation_prompt: bool = False, **kwargs: Any
     ) -> str:
-        """Return the text that transformers renders. Raises TemplateError when the template refuses."""
-        from transformers.utils.chat_template_utils import render_jinja_template
+        """Return the text that transformers renders, within bounds. Raises TemplateError when the template refuses."""
+        call = make_call(messages, tools, kwargs, frozenset())
+        return self._text(call, add_generation_prompt=add_generation_prompt)
 
-        try:
-            (text,), _ = render_jinja_template(
-                [list(messages)],
-                tools=list(tools) if tools else None,
-                chat_template=self.source,
-                add_generation_prompt=add_generation_prompt,
-                **kwargs,
-            )
-        except Exception as error:
-            # A template is a program of its author's: whatever it raises is its way of refusing.
-            raise TemplateError(self._refusal(error, messages)) from error
-        return str(text)
-
+    @bounded
     def split_divergent(
         self,
         rendered: Rendered,
@@ -347,21 +334,14 @@ class Template:
     def _text(self, call: Call, *, add_generation_prompt: bool = False) -> str:
         """Return transformers' text of a call whose data is already as transformers gives it to templates."""
         variables = {"documents": None, "add_generation_prompt": add_generation_prompt, **call.kwargs}
-        environment, template = self._plain
-        try:
-            with self._lock:
-                environment.budget.begin()
-                return str(template.render(messages=call.messages, tools=call.tools, **variables))
-        except TooMuch:
-            raise
-        except Exception as error:
-            # A template is a program of its author's: whatever it raises is its way of refusing.
-            raise TemplateError(self._refusal(error, call.messages)) from error
+        _, template = self._plain
+        with self._rendering(call):
+            return str(template.render(messages=call.messages, tools=call.tools, **variables))
 
     def _learn(self, texts: Mapping[Field, str], rendered: Rendered, call: Call) -> Shape | None:
         """Return the shape of a row, learned by rendering it and its prompts with texts that note what is asked."""
         if self._asking is None:
-            environment = AskingEnvironment(self._plain[0])
+            environment = AskingEnvironment(official_environment(), self.budget)
             self._asking = compile_traced(self.source, environment, AskingMarks())
         asking = self._asking[0].active
         assert isinstance(asking, Asking)
@@ -374,20 +354,34 @@ class Template:
 
     def _layout(self, call: Call, *, add_generation_prompt: bool = False, compiled: Compiled | None = None) -> Layout:
         environment, template = compiled or self._traced
-        variables = {"add_generation_prompt": add_generation_prompt, **call.kwargs}
+        everything = {"tools": call.tools, "documents": None, "add_generation_prompt": add_generation_prompt}
+        with self._rendering(call):
+            return lay_out(template, environment, call.messages, {**everything, **call.kwargs})
+
+    @contextmanager
+    def _rendering(self, call: Call) -> Iterator[None]:
+        """Count what a render uses; an error of the template's own is its way of refusing the conversation."""
         with self._lock:
+            self.budget.begin(call.size)
             try:
-                everything = {"tools": call.tools, "documents": None, **variables}
-                return lay_out(template, environment, call.messages, everything)
-            except TooMuch:  # and transformers would not stop it
+                yield
+            except (TooMuch, Unproven):
                 raise
-            except Exception as error:
-                self.render_plain(call.messages, call.tools, **variables)  # raises in the template's own words
+            except RecursionError as error:
+                if call.depth <= FLAT:
+                    raise TooMuch("its macros, loops or blocks call themselves too deep") from error
                 raise TemplateError(self._refusal(error, call.messages)) from error
+            except MemoryError as error:
+                raise TooMuch("it takes more memory than it may") from error
+            except Exception as error:
+                # A template is a program of its author's: whatever it raises is its way of refusing.
+                raise TemplateError(self._refusal(error, call.messages)) from error
+            finally:
+                self.budget.end()
 
     def _refusal(self, error: Exception, messages: Messages) -> str:
         roles = ", ".join(str(message.get("role")) for message in messages)
-        return f"chat template '{self.name}' refuses a conversation of {roles}: {error}"
+        return f"chat template '{self.name}' refuses a conversation of {roles}: {str(error)[:LONGEST_REASON]}"
 
 
 @lru_cache(maxsize=256)

@@ -13,8 +13,8 @@ there are, the last one), it raises `Opaque`: then nothing is proven, and the pr
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from threading import Lock
 from typing import Any, NoReturn
 
 import jinja2
@@ -22,11 +22,13 @@ from jinja2 import nodes
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
-from sftplug.data.render.bounds import TooMuch, compiled, impure
+from sftplug.data.render.bounds import compiled
+from sftplug.data.render.budget import Budget, Unproven
 from sftplug.data.render.call import Call, assistants_in
-from sftplug.data.render.instrument import PlainEnvironment
+from sftplug.data.render.instrument import PlainEnvironment, official_environment
 from sftplug.data.render.pieces import unknown
 from sftplug.data.render.questions import Opaque
+from sftplug.errors import TemplateError
 
 MANY = 8
 """From so many turns on it is worth to ask for a proof."""
@@ -41,6 +43,8 @@ _LAZY = frozenset(
 _KEEPING = frozenset({"cycler", "joiner"})
 """Globals that do."""
 
+Rendering = Callable[[Call], AbstractContextManager[None]]
+"""Counts what a render uses, and raises TemplateError where the template refuses the conversation."""
 State = tuple[tuple[int, str, type, Any], ...]
 """What all namespaces hold."""
 
@@ -138,12 +142,12 @@ class Walked:
 class WalkingEnvironment(PlainEnvironment):
     """The environment of chat templates, which notes what a template keeps."""
 
-    def __init__(self, like: jinja2.Environment) -> None:
+    def __init__(self, like: jinja2.Environment, budget: Budget) -> None:
         """Copy the filters, tests and globals of `like`."""
-        super().__init__(like)
+        super().__init__(like, budget)
         self.record = Record()
-        self.globals["namespace"] = _noting(self)
-        self.filters |= {name: impure(function) for name, function in _notes(self).items()}
+        self.know("namespace", _noting(self))
+        self.filters.update(_notes(self))
 
 
 def _noting(environment: WalkingEnvironment) -> Callable[..., Namespace]:
@@ -231,14 +235,16 @@ class Walk:
 
     environment: WalkingEnvironment
     template: jinja2.Template
-    lock: Lock = field(default_factory=Lock)
+    rendering: Rendering
 
     @classmethod
-    def through(cls, source: str, like: jinja2.Environment) -> Walk | None:
+    def through(cls, source: str, budget: Budget, rendering: Rendering) -> Walk | None:
         """Return the walk through `source`; None for a template that cannot be followed."""
-        environment = WalkingEnvironment(like)
+        environment = WalkingEnvironment(official_environment(), budget)
         tree = environment.parse(source)
-        return cls(environment, compiled(environment, _Watch().visit(tree))) if _can_be_followed(tree) else None
+        if not _can_be_followed(tree):
+            return None
+        return cls(environment, compiled(environment, _Watch().visit(tree)), rendering)
 
     def prompts(self, call: Call, text: str) -> Prompts | None:
         """Return where the prompts of the turns of `call`, whose `text` it is, end; None where nothing is proven."""
@@ -251,20 +257,17 @@ class Walk:
     def render(self, call: Call, turns: frozenset[int]) -> tuple[str, Record] | None:
         """Return the text with what asks for a reply, and what the template asked; None where that proves nothing."""
         variables = {"documents": None, "tools": call.tools, "add_generation_prompt": True, **call.kwargs}
-        with self.lock:
-            record = self.environment.record = Record(turns)
-            self.environment.budget.begin()
-            texts = []
-            context = self.template.new_context({**variables, "messages": Walked(call.messages, record)})
-            try:
+        texts: list[str] = []
+        try:
+            with self.rendering(call):
+                record = self.environment.record = Record(turns)
+                context = self.template.new_context({**variables, "messages": Walked(call.messages, record)})
                 for text in self.template.root_render_func(context):
                     texts.append(str(text))
                     record.printed += len(text)
-            except (Opaque, TooMuch):
-                return None
-            except Exception:  # noqa: BLE001 - whatever a template raises is its refusal; the prompt itself shows it
-                return None
-            return "".join(texts), record
+        except (Opaque, Unproven, TemplateError):
+            return None  # where the template refuses, the prompt itself shows it
+        return "".join(texts), record
 
 
 @dataclass(slots=True)
@@ -272,7 +275,8 @@ class Walks:
     """The walk through a template, made when the first long conversation comes."""
 
     source: str
-    like: jinja2.Environment
+    budget: Budget
+    rendering: Rendering
     made: list[Walk | None] = field(default_factory=list)
 
     def prompt_ends(self, call: Call, text: str) -> Callable[[int], int | None]:
@@ -280,7 +284,7 @@ class Walks:
         if len(assistants_in(call.messages)) < MANY:
             return unknown
         if not self.made:
-            self.made.append(Walk.through(self.source, self.like))
+            self.made.append(Walk.through(self.source, self.budget, self.rendering))
         walk = self.made[0]
         prompts = None if walk is None else walk.prompts(call, text)
         return unknown if prompts is None else prompts.end

@@ -1,12 +1,52 @@
 """A template that does not end, or makes too much, is stopped with its name, in any thread."""
 
+import contextlib
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
+import trl
+from conftest import transformers_text
 
-from sftplug.data.render import bounds, compile_template
-from sftplug.errors import TemplateError
+from sftplug.data.render import budget, compile_template, enforce
+from sftplug.data.render.template import Template
+from sftplug.errors import TemplateError, TemplateStopped
+
+FOLDER = Path(trl.__file__).parent / "chat_templates"
+TOOL = {
+    "name": "weather",
+    "description": "Tells the weather.\n",
+    "parameters": {
+        "type": "object",
+        "properties": {
+            "city": {"type": "string", "enum": ["Oslo", "Bergen"], "description": "Where é"},
+            "days": {"type": ["integer", "null"]},
+            "more": {"type": "object", "properties": {"units": {"type": "array", "items": {"type": "string"}}}},
+        },
+        "required": ["city"],
+    },
+}
+_CALL = {
+    "id": "abcdefghi",
+    "type": "function",
+    "function": {"name": "weather", "arguments": {"city": "Oslo", "days": 3}},
+}
+_ASK, _SAY = {"role": "user", "content": "How is it?"}, {"role": "assistant", "content": "Fine."}
+CONVERSATIONS = [
+    ([{"role": "system", "content": "Be brief."}, _ASK, _SAY], None),
+    ([_ASK, {**_SAY, "reasoning_content": "Hm."}, _ASK, _SAY], None),
+    (
+        [
+            _ASK,
+            {"role": "assistant", "content": "", "tool_calls": [_CALL]},
+            {"role": "tool", "name": "weather", "tool_call_id": "abcdefghi", "content": "sun"},
+            _SAY,
+        ],
+        [{"type": "function", "function": TOOL}],
+    ),
+]
 
 MESSAGES = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -18,8 +58,6 @@ BOMBS = {
     "a message repeated": "{{ messages[0].content * 1000000000 }}",
     "a list repeated": "{% set x = [0] * 1000000000 %}",
     "a large number": "{{ 10 ** (10 ** 10) }}",
-    "in a dead branch": "{% if false %}{{ 10 ** (10 ** 10) }}{% endif %}",
-    "a filter in a dead branch": "{% if false %}{{ 'a' | center(1000000000) }}{% endif %}",
     "doubling": "{% set n = namespace(x='a') %}{% for i in range(99) %}{% set n.x = n.x + n.x %}{% endfor %}",
     "doubling with ~": "{% set n = namespace(x='a') %}{% for i in range(99) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
     "doubling a block": "{% set n = namespace(x='a') %}{% for i in range(99) %}"
@@ -32,7 +70,6 @@ BOMBS = {
     "a large format": "{{ '%1000000000d' | format(1) }}",
     "a large format of a method": "{{ '{:>1000000000}'.format(1) }}",
     "a large format of an operator": "{{ '%1000000000d' % 1 }}",
-    "a format in a dead branch": "{% if false %}{{ '%1000000000d' % 1 }}{% endif %}",
     "a width that is given": "{{ '{:>{}}'.format(1, 1000000000) }}",
     "a large indent": "{{ messages | tojson(indent=1000000000) }}",
     "a macro that calls itself": "{% macro f(n) %}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}",
@@ -44,12 +81,12 @@ BOMBS = {
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
     """Nobody has to wait for a million turns."""
-    monkeypatch.setattr(bounds, "TURNS", 20_000)
-    monkeypatch.setattr(bounds, "SIZE", 200_000)
+    monkeypatch.setattr(budget, "TURNS", 20_000)
+    monkeypatch.setattr(budget, "SIZE", 200_000)
 
 
 def stopped(source, name="bomb"):
-    with pytest.raises(TemplateError, match=f"chat template '{name}' (is stopped|refuses)") as caught:
+    with pytest.raises(TemplateStopped, match=f"chat template '{name}' is stopped: ") as caught:
         compile_template(source, name).render(MESSAGES)
     return str(caught.value)
 
@@ -62,19 +99,89 @@ def test_a_bomb_is_stopped_by_name(bomb):
 
 
 def test_the_message_says_what_was_too_much():
-    assert stopped(BOMBS["nested loops"]).endswith("its loops and macros run more than 20,000 times")
-    assert stopped(BOMBS["a message repeated"]).endswith("it repeats a text or list 1,000,000,000 times")
+    assert stopped(BOMBS["nested loops"]).endswith("its loops and macros run more than 20,000 times.")
+    assert stopped(BOMBS["a message repeated"]).endswith("it repeats a text or list 1,000,000,000 times.")
 
 
 def test_a_bomb_that_only_a_prompt_sets_off_is_stopped():
-    assert "is stopped" in stopped(CHATML + "{% if add_generation_prompt %}" + BOMBS["nested loops"] + "{% endif %}")
+    stopped(CHATML + "{% if add_generation_prompt %}" + BOMBS["nested loops"] + "{% endif %}")
+
+
+@pytest.mark.parametrize(
+    "dead", ["10 ** (10 ** 10)", "'a' | center(1000000000)", "'%1000000000d' % 1", "'a' * 10 ** 9", "[0] * 10 ** 9"]
+)
+def test_nothing_is_computed_as_it_is_compiled(dead):
+    template = compile_template("{% if false %}{{ " + dead + " }}{% endif %}" + CHATML)
+    assert template.text(MESSAGES) == compile_template(CHATML).text(MESSAGES)
 
 
 def test_it_works_in_threads():
     with ThreadPoolExecutor(2) as threads:
         said = list(threads.map(stopped, [BOMBS["nested loops"], BOMBS["doubling"]], ["first", "second"]))
-    assert said[0] == "chat template 'first' is stopped: its loops and macros run more than 20,000 times"
-    assert said[1] == "chat template 'second' is stopped: it makes a text or list of more than 200,000 items"
+    assert said[0] == "chat template 'first' is stopped: its loops and macros run more than 20,000 times."
+    assert re.fullmatch(
+        r"chat template 'second' is stopped: it makes a text or list of more than [\d,]+ items.", said[1]
+    )
+
+
+def test_a_template_that_was_stopped_is_not_tried_again():
+    template = Template(BOMBS["macros that call themselves twice"] + CHATML, "bomb")
+    with pytest.raises(TemplateStopped) as first:
+        template.render(MESSAGES)
+    started = time.thread_time()
+    for method in (template.render, template.analyse, template.text):
+        with pytest.raises(TemplateStopped, match=re.escape(str(first.value))):
+            method(MESSAGES)
+    assert time.thread_time() - started < 0.1
+
+
+def test_what_many_renders_take_together_is_bounded(monkeypatch):
+    monkeypatch.setattr(budget, "SECONDS", 0.2)
+    slow = Template("{% for a in range(9000) %}{% set x = a ~ a %}{% endfor %}" + CHATML, "slow")
+    slow.text(MESSAGES)
+    with pytest.raises(TemplateStopped, match=r"it takes more than 0\.2 seconds"):
+        [slow.text(MESSAGES) for _ in range(10_000)]
+
+
+# --- what another process must try ------------------------------------------------------------------------------------
+
+UNPROVEN = {
+    "a text of many words": "{{ lipsum(n=100000000) }}",
+    "a list that is added up": "{{ ([[1]] * 99999) | sum(start=[]) }}",
+    "a translation": "{{ ('a' * 1000000).translate({97: 'b' * 1000}) }}",
+    "the bytes of a number": "{{ (1).to_bytes(2000000000, 'big') }}",
+}
+
+
+@pytest.fixture
+def _quick(monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setattr(enforce, "SECONDS", 0.5)
+    monkeypatch.setattr(enforce, "GRACE", 0.5)
+
+
+@pytest.mark.usefixtures("_quick")
+@pytest.mark.parametrize("bomb", UNPROVEN)
+def test_what_is_not_known_to_end_is_ended_from_outside(bomb):
+    template = Template(UNPROVEN[bomb] + CHATML, "bomb")
+    with pytest.raises(TemplateStopped, match=r"chat template 'bomb' is stopped: it (takes|makes) "):
+        template.render(MESSAGES)
+    assert template.outside
+
+
+def test_what_is_not_known_to_end_may_end():
+    template = Template("{% for m in messages %}<|{{ m.role }}|>{{ m.content.encode().hex() }}{% endfor %}", "odd")
+    assert template.text(MESSAGES) == "<|user|>61<|assistant|>62"
+    assert template.outside
+    with pytest.raises(TemplateError, match="chat template 'odd' refuses a conversation of user: it turns the text"):
+        template.analyse(MESSAGES[:1])
+    refusing = Template("{{ (1).bit_length() }}{{ raise_exception('no') }}", "odd")
+    with pytest.raises(TemplateError, match="chat template 'odd' refuses a conversation of user, assistant: no"):
+        refusing.render(MESSAGES)
+    assert refusing.outside
+
+
+# --- and what is none of all this -------------------------------------------------------------------------------------
 
 
 def test_operators_still_do_what_they_did():
@@ -83,4 +190,22 @@ def test_operators_still_do_what_they_did():
     )
     source += "{{ '**{}** 12345678'.format(messages[0].role) }}{{ '%s 12345678 * %d%%' % ('a', 5) }}"
     template = compile_template(source, "plain")
-    assert template.render(MESSAGES).text == template.render_plain(MESSAGES)
+    assert template.render(MESSAGES).text == transformers_text(template, MESSAGES)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("*.jinja")))
+def test_real_templates_render_as_in_transformers_and_in_this_process(name):
+    template = compile_template((FOLDER / f"{name}.jinja").read_text(), name)
+    for messages, tools in CONVERSATIONS:
+        for prompt in (False, True):
+            arguments = {"add_generation_prompt": prompt, "bos_token": "<s>", "eos_token": "</s>"}
+            try:
+                expected = transformers_text(template, messages, tools, **arguments)
+            except Exception:  # noqa: BLE001 - its way of refusing
+                with pytest.raises(TemplateError, match="refuses a conversation"):
+                    template.text(messages, tools, **arguments)
+            else:
+                assert template.text(messages, tools, **arguments) == expected
+        with contextlib.suppress(TemplateError):
+            template.analyse(messages, tools, bos_token="<s>", eos_token="</s>")
+    assert not template.outside

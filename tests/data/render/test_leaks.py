@@ -1,6 +1,7 @@
 """Whatever a template does with a text, nobody else's text is trained, and no lost text is passed over."""
 
 import pytest
+from conftest import transformers_text
 
 from sftplug import MaskError
 from sftplug.data.render.template import Template
@@ -159,5 +160,5 @@ def test_a_row_is_never_filled_with_the_words_of_another(expression):
     for name in ("one", "two", "three", "<four>"):
         messages = [{"role": "user", "content": f"{name}?"}, {"role": "assistant", "content": f"{name}."}]
         rendered = template.render(messages)
-        assert rendered.text == template.render_plain(messages)
+        assert rendered.text == transformers_text(template, messages)
         assert rendered.spans == template.analyse(messages).spans

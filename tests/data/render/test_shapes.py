@@ -5,6 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
+from conftest import transformers_text
 from data.render.test_templates import TEMPLATES
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -145,7 +146,7 @@ def test_no_answer_is_taken_from_another_row(look):
     template = Template(source, "template")
     for texts in itertools.product(WORDS, WORDS):
         row = conversation(*texts)
-        expected = template.render_plain(row, **KWARGS)
+        expected = transformers_text(template, row, **KWARGS)
         assert template.render(row, **KWARGS).text == expected, texts
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import trl
+from conftest import transformers_text
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.utils.chat_template_utils import render_jinja_template
@@ -162,7 +163,7 @@ def test_divergent_turns_become_rows_of_their_own_as_inference_renders_them():
     whole, apart = template.split_divergent(rendered, messages, **KWARGS)
     assert [span.message for span in whole.spans] == [3]
     (span,) = apart.spans
-    prompt = template.render_plain(messages[:1], add_generation_prompt=True, **KWARGS)
+    prompt = transformers_text(template, messages[:1], add_generation_prompt=True, **KWARGS)
     assert apart.text[: span.start] == prompt
     assert apart.text[span.start : span.end] == "<think>\nrrr one\n</think>\n\naaa one<|im_end|>"
     assert span.end == len(apart.text)
@@ -221,7 +222,7 @@ def _check_prompts(template, tokenizer, rendered, tokens):
     divergent = {finding.message for finding in rendered.findings}
     messages = [message.to_dict() for message in tokens.conversations[0].messages]
     for span in rendered.spans:
-        prompt = template.render_plain(messages[: span.message], add_generation_prompt=True, **KWARGS)
+        prompt = transformers_text(template, messages[: span.message], add_generation_prompt=True, **KWARGS)
         if span.message not in divergent and rendered.text.startswith(prompt):
             ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
             assert tokens.ids[: len(ids)].tolist() == ids
