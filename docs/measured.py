@@ -29,10 +29,17 @@ types marked under *all-linear* adapt all linear layers; the others must be told
 
 ## What `lora` adapts
 
-`targets: all-linear`, the default, is every linear layer of the language model. Left out are the head; layers whose
-weight the model reads without calling them (`out_proj` of Mamba, which its fused kernels take as a tensor); and, in a
-model that also takes images or sound, what rows of text do not run. `check`, `plan` and `train` say which share of the
-weights has no adapter, and where it lies.
+`targets: all-linear`, the default, is every linear layer of the language model and every expert. Left out are the
+head, routers, and layers whose weight the model reads without calling them. `check`, `plan` and `train` say which
+share of the weights has no adapter, and where it lies.
+
+**Images, sound and text.** Of a model such as Gemma 3, rows of text run the language model alone. `full` trains that
+and leaves vision tower and projector as they are; `lora` adapts it, whatever names `targets` has in common with the
+tower; `freeze` and PEFT's own types are refused where they would train the rest, with the pattern that leaves it out.
+What `AutoModelForCausalLM` does not load, such as Qwen2.5-VL, is not trained.
+
+**State spaces.** `out_proj` of Mamba 2, Bamba, Falcon-H1, Zamba2, Nemotron-H or Granite 4, and `x_proj` and `dt_proj`
+of Mamba, are read as weights: named in `targets`, they are refused.
 
 **Mixtures of experts.** The experts of a block are one tensor for each projection: `experts.gate_up_proj` and
 `experts.down_proj` in Qwen3-MoE, Mixtral, DeepSeek-V3, gpt-oss, OLMoE, GLM-4-MoE and others. Such tensors are found by

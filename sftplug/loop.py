@@ -43,10 +43,15 @@ class Guard(TrainerCallback):  # type: ignore[misc]
         parameters = dict(kwargs["model"].named_parameters())
         idle = [name for name, parameter in parameters.items() if parameter.requires_grad and parameter.grad is None]
         if idle:
+            adapted = hasattr(kwargs["model"], "peft_config")
+            how = "leave such modules out of the adapter" if adapted else _FREEZE
             raise TrainingError(
                 f"{len(idle)} parameters are to be trained but get no gradient, such as {idle[0]}. "
-                "The model's forward pass does not use them on these rows: leave such modules out of the adapter."
+                f"The model's forward pass does not use them on these rows: {how}."
             )
+
+
+_FREEZE = "train the others, by patterns of their names, with the adapter `freeze`"
 
 
 class Clock:

@@ -167,8 +167,25 @@ def skeleton(recipe: Recipe, **options: Any) -> PreTrainedModel:
     config = model_config(recipe)
     if _brings_code(config):
         options |= code_options(recipe.model)
+    else:
+        _refuse_other_kinds(config)
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config, **options)
+
+
+def _refuse_other_kinds(config: Any) -> None:
+    """Raise ModelError for a model that transformers does not load as a causal language model."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+
+    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING or getattr(config, "auto_map", None):
+        return
+    made = ", ".join(getattr(config, "architectures", None) or ()) or config.model_type
+    kind = "no causal language model"
+    if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        kind = "a model of images and text, which transformers does not load as a causal language model"
+    raise ModelError(
+        f"model: {made} is {kind}, and sftplug trains what `AutoModelForCausalLM` loads. Name a text model instead."
+    )
 
 
 def _brings_code(config: Any) -> bool:
@@ -209,7 +226,8 @@ def check_model(recipe: Recipe) -> list[str]:
     try:
         model = skeleton(recipe, **({"attn_implementation": attention} if attention else {}))
     except (ValueError, ImportError) as error:  # transformers' own word on what this model and machine can do
-        raise ModelError(f"model.attn_implementation: {attention}: {error}") from error
+        what = f"model.attn_implementation: {attention}" if attention else "the model cannot be made"
+        raise ModelError(f"{what}: {error}") from error
     return [*model_complaints(recipe.adapter, model), *_untrained_tokens(recipe)]
 
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from sftplug import Adapter, Field, did_you_mean
+from sftplug import Adapter, Field, did_you_mean, structure_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,7 +23,7 @@ arXiv:2411.15124), at 5e-6 for 8 billion parameters. TRL's own rate is 2e-5."""
 
 
 class Full(Adapter):
-    """Train every parameter of the model."""
+    """Train every parameter of the model; of one that takes images or sound too, every one of its language model."""
 
     type: Literal["full"] = "full"
     trains_base = True
@@ -35,6 +35,11 @@ class Full(Adapter):
 
     def peft_config(self) -> None:
         """Return None: the model's own parameters are trained."""
+
+    def prepare_model(self, model: nn.Module) -> None:
+        """Leave towers and projectors for images and sound as they are: rows of text give them no gradient."""
+        for part in structure_of(model).idle:
+            model.get_submodule(part).requires_grad_(False)
 
 
 class Freeze(Adapter):
@@ -56,6 +61,13 @@ class Freeze(Adapter):
         for pattern in self.train:
             if not fnmatch.filter(names, pattern):
                 yield f"`train: {pattern}` matches no parameter.{_hint(pattern, names)} One is called {names[0]}."
+        structure = structure_of(model)
+        idle = [name for name in names if structure.is_idle(name)]
+        if any(fnmatch.filter(idle, pattern) for pattern in self.train):
+            yield (
+                f"`train: {self.train}` matches what rows of text do not run: {', '.join(sorted(structure.idle))}. "
+                f"Name the others: `train: {_patterns(names, frozenset(idle))}`, or narrower patterns."
+            )
 
     def peft_config(self) -> None:
         """Return None: the model's own parameters are trained."""
@@ -64,6 +76,19 @@ class Freeze(Adapter):
         """Freeze what does not match."""
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(any(fnmatch.fnmatch(name, pattern) for pattern in self.train))
+
+
+def _patterns(names: Sequence[str], idle: frozenset[str]) -> list[str]:
+    """Return the shortest patterns that match all of `names` but those of `idle`: ``model.language_model.*``."""
+    beside = {name[:end] for name in idle for end in range(len(name) + 1) if name[end : end + 1] in (".", "")}
+    found = []
+    for name in names:
+        words = name.split(".")
+        starts = [".".join(words[:count]) for count in range(1, len(words) + 1)]
+        if name not in idle:
+            start = next(start for start in starts if start not in beside)
+            found.append(start if start == name else f"{start}.*")
+    return sorted(set(found))
 
 
 def _hint(pattern: str, names: Sequence[str]) -> str:

@@ -159,7 +159,8 @@ class Search:
         if any(self.model.get_submodule(name) is head for name in found):
             yield f"target '{target}' would be ignored by the fused loss. Put it under `modules_to_save`."
         if found and all(self.structure.is_idle(name) for name in found):
-            yield f"target '{target}' is in {_tower(self.structure, found[0])} alone, which rows of text do not run."
+            part = _tower(self.structure, found[0])
+            yield f"target '{target}' is in {part} alone, which rows of text do not run. Leave it out."
         yield from self._no_layer(target, found)
         yield from self._read_by_kernels(target, found)
 
@@ -186,8 +187,12 @@ class Search:
     def missing(self, modules: Iterable[str]) -> Iterator[str]:
         """Yield a sentence for every module that is to be trained whole and is not there."""
         for module in modules:
-            if not any(_is(name, module) for name in self.names):
+            found = [name for name in self.names if _is(name, module)]
+            if not found:
                 yield self._no_module(module)
+            elif all(self.structure.is_idle(name) for name in found):
+                part = _tower(self.structure, found[0])
+                yield f"`modules_to_save: {module}` is in {part} alone, which rows of text do not run. Leave it out."
 
     def _no_module(self, target: str) -> str:
         ends = {_last(name) for name in self.names if not _last(name).isdigit() and not self._left_out(name)}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import PrivateAttr
 
-from sftplug import Adapter, MissingLibraryError, require, set_options
+from sftplug import Adapter, MissingLibraryError, ModelStructure, require, set_options, structure_of
 from sftplug_peft.facts import adapts_linear_layers, merge_refusals, refusals
 from sftplug_peft.rates import usual_rate
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from sftplug import Quantization, Recipe
 
 _TARGETS = "target_modules"
+_EXCLUDE = "exclude_modules"
 _WITHOUT_EFFECT = {"orth_reg_weight": "PEFT adds it to the model's own loss, and the loss is computed from its logits"}
 """Option -> why it changes nothing here, whatever it says."""
 
@@ -54,14 +56,40 @@ class PeftAdapter(Adapter):
         """Say so when PEFT refuses the options, or finds no module to adapt, on the model without weights."""
         peft = require("peft", needed_by=f"adapter {self.type}")
         self._choose_targets(model)
+        structure = structure_of(model)
         try:
-            peft.get_peft_model(model, self.peft_config())
+            adapted = peft.get_peft_model(model, self.peft_config())
         except ImportError as error:
             raise MissingLibraryError(f"adapter {self.type}: {error}") from error
         except ValueError as error:
-            yield f"PEFT refuses it: {error}"
+            read = structure.read_as_weights
+            way = f" {self._leaving_out(read, structure)} leaves such layers out." if read else ""
+            yield f"PEFT refuses it: {error}{way}"
         except Exception:  # noqa: BLE001 - what needs weights cannot be told without them
             return
+        else:
+            yield from self._idle(structure, adapted)
+
+    def _idle(self, structure: ModelStructure, adapted: nn.Module) -> Iterable[str]:
+        """Say so when something is trained that rows of text do not run, or whose weight the model reads by itself."""
+        names = [name for name, parameter in adapted.named_parameters() if parameter.requires_grad]
+        names = [name.removeprefix("base_model.model.") for name in names]
+        idle = [name for name in names if structure.is_idle(name)]
+        read = [name for name in names if any(name.startswith(f"{layer}.") for layer in structure.read_as_weights)]
+        if idle:
+            way = self._leaving_out(structure.idle, structure)
+            yield f"it would train {idle[0]}, which rows of text do not run. {way} leaves such parts out."
+        elif read:
+            way = self._leaving_out(structure.read_as_weights, structure)
+            yield f"it would train {read[0]}, beside a weight that fused kernels read. {way} leaves such layers out."
+
+    def _leaving_out(self, parts: Iterable[str], structure: ModelStructure) -> str:
+        """Return the option that leaves out parts of a model; a type without it must be told what to adapt."""
+        if _EXCLUDE in type(self).model_fields:
+            return f"`{_EXCLUDE}: '{_pattern(parts)}'`"
+        kept = [name for name in structure.linear if not structure.is_idle(name)]
+        ends = sorted({name.rpartition(".")[2] for name in kept if name not in structure.read_as_weights})
+        return f"`{_TARGETS}: '(?!{_pattern(parts)}$)(.*\\.)?({'|'.join(ends)})'`"
 
     def check_merge(self, quantization: Quantization, *, in_place: bool) -> Iterable[str]:
         """Say so when this type is known not to merge."""
@@ -76,12 +104,16 @@ class PeftAdapter(Adapter):
         """Adapt all linear layers of a family of models for which PEFT has no list.
 
         PEFT's lists name the layers of a few dozen families; `all-linear` is what its types with linear layers in
-        their lists understand for any other.
+        their lists understand for any other. Left out is what would get no gradient.
         """
         family = getattr(getattr(model, "config", None), "model_type", None)
-        if _TARGETS not in type(self).model_fields or getattr(self, _TARGETS) is not None or self._lists(family):
+        if _TARGETS not in type(self).model_fields or getattr(self, _TARGETS) is not None:
             return
-        if adapts_linear_layers(self.type):
+        structure = structure_of(model)
+        left_out = structure.idle | structure.read_as_weights
+        if left_out and getattr(self, _EXCLUDE, "set") is None:
+            self._chosen[_EXCLUDE] = _pattern(left_out)
+        if not self._lists(family) and adapts_linear_layers(self.type):
             self._chosen[_TARGETS] = "all-linear"
 
     def _lists(self, family: str | None) -> bool:
@@ -96,3 +128,12 @@ class PeftAdapter(Adapter):
         require("peft", needed_by=f"adapter {self.type}")
         options = {**self._chosen, **set_options(self, leave_out=frozenset({"type"}))}
         return type(self).config()(task_type="CAUSAL_LM", **options)
+
+
+def _pattern(parts: Iterable[str]) -> str:
+    """Return a regular expression for modules and all that is in them, a number for each layer of theirs."""
+    return f"({'|'.join(sorted({_LAYER.sub(_ANY_LAYER, re.escape(part)) for part in parts}))})(\\..*)?"
+
+
+_LAYER = re.compile(r"(?<=\.)\d+(?=\\)")
+_ANY_LAYER = r"\\d+"

@@ -1,0 +1,187 @@
+"""What a model is made of, by its modules: experts, routers, layers read as weights, parts that text does not run."""
+
+import re
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+from twins import config_of, make_model
+
+from sftplug import TrainingError, structure_of
+from sftplug.loop import Guard
+from sftplug_adapters import Freeze, Full, Lora
+
+SIZES = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "vocab_size": 128}
+
+
+def on_meta(family, **options):
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **options))
+
+
+def kinds(names):
+    return {re.sub(r"\.\d+", "", name) for name in names}
+
+
+@pytest.mark.parametrize(
+    ("family", "routers"),
+    [
+        ("qwen3_moe", {"model.layers.mlp.gate"}),
+        ("gpt_oss", {"model.layers.mlp.router"}),
+        ("qwen2_moe", {"model.layers.mlp.gate", "model.layers.mlp.shared_expert_gate"}),
+    ],
+)
+def test_experts_and_routers_are_found_whatever_they_are_called(family, routers):
+    with torch.device("meta"):
+        structure = structure_of(AutoModelForCausalLM.from_config(config_of(family)))
+    assert kinds(structure.experts) == {"model.layers.mlp.experts.gate_up_proj", "model.layers.mlp.experts.down_proj"}
+    assert kinds(structure.routers) == routers
+
+
+def test_experts_of_another_build_are_found_too():
+    jetmoe = structure_of(on_meta("jetmoe", num_local_experts=4, num_experts_per_tok=2, kv_channels=16, **SIZES))
+    assert kinds(jetmoe.routers) == {
+        "model.layers.mlp.router.layer",
+        "model.layers.self_attention.experts.router.layer",
+    }
+    assert "model.layers.mlp.input_linear.weight" in kinds(jetmoe.experts)
+
+
+def test_a_shared_expert_that_is_as_wide_as_there_are_experts_is_no_router():
+    structure = structure_of(on_meta("qwen2_moe", num_experts=32, shared_expert_intermediate_size=32, **SIZES))
+    assert kinds(structure.routers) == {"model.layers.mlp.gate", "model.layers.mlp.shared_expert_gate"}
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "read"),
+    [
+        ("mamba2", {"num_heads": 8, "head_dim": 16}, {"out_proj"}),
+        ("falcon_mamba", {}, {"out_proj", "x_proj", "dt_proj"}),
+        ("bamba", {"attn_layer_indices": [1], "mamba_n_heads": 8, "mamba_d_head": "auto"}, {"out_proj"}),
+        ("llama", {}, set()),
+        ("bloom", {}, set()),
+    ],
+)
+def test_layers_that_kernels_read_as_weights_are_found(family, options, read):
+    structure = structure_of(on_meta(family, **{**SIZES, **options}))
+    names = {name.rpartition(".")[2] for name in structure.read_as_weights if name in structure.linear}
+    assert names == read
+
+
+def test_parts_that_rows_of_text_do_not_run_are_found():
+    assert structure_of(make_model("gemma3")).idle == {"model.vision_tower", "model.multi_modal_projector"}
+    assert structure_of(make_model("llama")).idle == frozenset()
+
+
+def trained(model):
+    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def test_full_trains_the_language_model_and_nothing_else():
+    model = make_model("gemma3")
+    before = trained(model)
+    Full().prepare_model(model)
+    assert trained(model) == {name for name in before if name.startswith("model.language_model.")}
+
+
+def test_patterns_of_freeze_that_match_a_tower_are_refused_with_patterns_that_work():
+    model = make_model("gemma3")
+    (text,) = Freeze(train=["*"]).check_model(model)
+    assert (
+        "model.multi_modal_projector, model.vision_tower. Name the others: `train: ['model.language_model.*']`" in text
+    )
+    other = Freeze(train=["model.language_model.*"])
+    assert list(other.check_model(model)) == []
+    full = make_model("gemma3")
+    Full().prepare_model(full)
+    other.prepare_model(model)
+    assert trained(model) == trained(full)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (
+            {"targets": ["patch_embedding"]},
+            "is in model.vision_tower alone, which rows of text do not run. Leave it out.",
+        ),
+        ({"modules_to_save": ["multi_modal_projector"]}, "is in model.multi_modal_projector alone"),
+    ],
+)
+def test_what_is_in_a_tower_alone_cannot_be_adapted(options, expected):
+    (text,) = Lora(**options).check_model(make_model("gemma3"))
+    assert expected in text
+
+
+@pytest.mark.parametrize("targets", ["all-linear", ["q_proj", "v_proj"]])
+def test_lora_leaves_towers_out(targets):
+    lora = Lora(targets=targets)
+    lora.prepare_model(make_model("gemma3"))
+    assert all(name.startswith("model.language_model.") for name in lora.peft_config().target_modules)
+
+
+def test_out_proj_of_mamba_is_left_out_or_refused_with_a_way_out():
+    lora = Lora()
+    lora.prepare_model(make_model("mamba2"))
+    assert {name.rpartition(".")[2] for name in lora.peft_config().target_modules} == {"in_proj"}
+    (text,) = Lora(targets=["in_proj", "out_proj"]).check_model(make_model("mamba2"))
+    assert "Mamba2Mixer reads the weight of its out_proj without calling the layer" in text
+    assert "set `exclude: ['*.mixer.out_proj']`" in text
+    with_way_out = Lora(targets=["in_proj", "out_proj"], exclude=["*.mixer.out_proj"])
+    assert [text for text in with_way_out.check_model(make_model("mamba2")) if "reads" in text] == []
+
+
+@pytest.mark.parametrize("family", ["gemma3", "mamba2"])
+@pytest.mark.parametrize("kind", ["peft_lora", "vera"])
+def test_types_of_peft_leave_such_parts_out_or_say_how(family, kind, recipe_file, twin):
+    from sftplug.models import check_model
+    from sftplug.recipe import load_recipe
+
+    def problems(**options):
+        return check_model(
+            load_recipe(str(recipe_file(model=str(twin(family)), adapter={"type": kind, **options}))).recipe
+        )
+
+    (text,) = problems(target_modules="all-linear")
+    name, value = re.search(r"`(\w+): '(.*?)'` leaves such", text).groups()
+    assert problems(**{"target_modules": "all-linear", name: value}) == []
+    if kind == "peft_lora":
+        assert problems() == []  # chosen for it
+
+
+def test_a_parameter_without_gradient_is_told_as_what_it_is():
+    class Arguments:
+        deepspeed_plugin = None
+
+    model = make_model("gemma3")
+    with pytest.raises(TrainingError, match="train the others, by patterns of their names, with the adapter `freeze`"):
+        Guard().on_pre_optimizer_step(Arguments(), None, None, model=model)
+    model.peft_config = {}
+    with pytest.raises(TrainingError, match="leave such modules out of the adapter"):
+        Guard().on_pre_optimizer_step(Arguments(), None, None, model=model)
+
+
+@pytest.mark.parametrize("adapter", ["full", "lora"])
+def test_a_model_of_images_and_text_trains_on_rows_of_text(adapter, recipe_file, twin, command):
+    file = recipe_file(model=str(twin("gemma3")), adapter=adapter)
+    result = command("train", file)
+    assert result.exit_code == 0, result.exception
+    what = "not trained: " if adapter == "full" else "without adapter: "
+    assert what in result.output
+    assert "vision_tower" in result.output
+    if adapter == "full":
+        from safetensors.torch import load_file
+
+        before, after = (load_file(folder / "model.safetensors") for folder in (twin("gemma3"), file.parent / "out"))
+        changed = {name for name in before if not torch.equal(before[name], after[name])}
+        assert changed
+        assert not any("vision_tower" in name or "projector" in name for name in changed)
+
+
+def test_what_is_no_causal_language_model_is_called_what_it_is(recipe_file, tmp_path, command):
+    AutoConfig.for_model("qwen2_5_vl").save_pretrained(tmp_path / "vl")
+    AutoConfig.for_model("t5").save_pretrained(tmp_path / "t5")
+    for folder, expected in (("vl", "is a model of images and text, which"), ("t5", "t5 is no causal language model")):
+        text = str(command("plan", recipe_file(model=str(tmp_path / folder)), "--rows", "9").exception)
+        assert expected in text
+        assert len(text) < 300
