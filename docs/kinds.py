@@ -44,7 +44,7 @@ def kinds_page() -> str:
             *_members(kind),
         ]
     lines.append(DATA)
-    for name in ("Row", "Conversation", "Message", "ToolCall", "TokenBatch", "LongRow", "Reply"):
+    for name in ("Row", "Conversation", "Message", "ToolCall", "TokenBatch", "LongRow", "Reply", "Device"):
         cls = getattr(sftplug, name)
         lines += [f"### `{name}`", "", str(inspect.getdoc(cls)), "", *_members(cls)]
     return "\n".join(lines).rstrip() + "\n"

@@ -21,6 +21,7 @@ from sftplug.components import (
     Quantization,
 )
 from sftplug.conversation import ROLES, Conversation, Message, Reply, Row, ToolCall
+from sftplug.device import ComputeDtype, Device, this_device
 from sftplug.errors import (
     DataError,
     Interrupted,
@@ -70,11 +71,13 @@ __all__ = [
     "Adapter",
     "Callback",
     "ChatTemplate",
+    "ComputeDtype",
     "Conversation",
     "DataError",
     "DatasetFormat",
     "DatasetSource",
     "Deferred",
+    "Device",
     "Field",
     "InputPath",
     "Interrupted",
@@ -116,6 +119,7 @@ __all__ = [
     "require",
     "set_options",
     "structure_of",
+    "this_device",
     "train_in_words",
     "without_secrets",
 ]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from sftplug.components import Adapter, Callback, ChatTemplate, Component, DatasetSource, Metric, Quantization
     from sftplug.conversation import Reply
+    from sftplug.device import Device
     from sftplug.recipe import Recipe
     from sftplug.tokens import LossSums
 
@@ -138,6 +139,22 @@ def train_options(callback: Callback, recipe: Recipe) -> dict[str, Any]:
         answer: object = callback.train_options(recipe)
     options: dict[str, Any] = _checked(callback, "train_options", answer, dict, "a dict of options of `train`")
     return options
+
+
+def quantization_for(adapter: Adapter, device: Device) -> str:
+    """Return the quantization that an adapter asks for on a device. Raises PluginError for anything but text."""
+    with blaming(adapter, "quantization_for"):
+        answer: object = adapter.quantization_for(device)
+    name: str = _checked(adapter, "quantization_for", answer, str, "the name of a quantization")
+    return name
+
+
+def for_device(quantization: Quantization, device: Device) -> Quantization:
+    """Return a quantization with all options set. Raises PluginError for anything but one of the same class."""
+    with blaming(quantization, "for_device"):
+        answer: object = quantization.for_device(device)
+    settled: Quantization = _checked(quantization, "for_device", answer, type(quantization), "one of its own class")
+    return settled
 
 
 def train_defaults(adapter: Adapter, recipe: Recipe) -> dict[str, Any]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
     from sftplug.conversation import Conversation, Reply, Row
+    from sftplug.device import Device
     from sftplug.recipe import Recipe
     from sftplug.tokens import LongRow, LossSums, TokenBatch
 
@@ -224,6 +225,15 @@ class Quantization(Component):
         """Whether an adapter can be trained on the weights; override it where they are for inference only."""
         return True
 
+    def for_device(self, device: Device) -> Quantization:
+        """Return the backend with every option set that it leaves to the device that the recipe is trained on.
+
+        An option whose default says so, such as ``compute_dtype: ComputeDtype | None = None``, is set here from what
+        `device` does fast, with ``self.model_copy(update=…)``. The record of the run holds it, so that the weights are
+        computed with as they were in training wherever the result is loaded. By default nothing is left open.
+        """
+        return self
+
     def prepare_model(self, model: nn.Module) -> None:
         """Change the loaded model in place where the backend needs it; nothing by default."""
 
@@ -252,10 +262,19 @@ class Quantization(Component):
 class Adapter(Component):
     """Says which parameters are trained."""
 
-    default_quantization: ClassVar[str] = "bf16"
-    """The quantization a recipe gets that names this adapter and no quantization."""
+    default_quantization: ClassVar[str | None] = None
+    """The quantization a recipe gets that names this adapter and no quantization; None for floats of the type that the
+    device trains fastest in."""
     trains_base: ClassVar[bool] = False
     """Whether weights of the base model itself are trained."""
+
+    def quantization_for(self, device: Device) -> str:
+        """Return the name of the quantization that a recipe gets on `device` that names this adapter and no other.
+
+        By default `default_quantization`; where that is None ``bf16``, on a GPU without units for bfloat16 ``fp16``,
+        on a CPU without them ``fp32``. The record of the run holds what was chosen.
+        """
+        return self.default_quantization or device.float_quantization
 
     def train_defaults(self, recipe: Recipe) -> Mapping[str, Any]:
         """Return options of the ``train`` section that suit it: ``learning_rate``, ``lr_scheduler_type``,

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from sftplug.answers import load_kwargs
+from sftplug.components import Quantization
+from sftplug.device import Device, this_device
+from sftplug.errors import SftplugError
+from sftplug.quiet import quiet_libraries
 from sftplug.recipe import LoadedRecipe
 from sftplug.recipe.defaults import suits
 from sftplug.recipe.problems import origin_of
@@ -11,10 +16,18 @@ from sftplug.recipe.problems import origin_of
 FAR = 10.0
 """A rate that is so many times what is usual, or that part of it, is told."""
 
+_AUTOCAST = {"bf16": "bfloat16", "fp16": "float16"}
+"""Option of the trainer -> the type that it lets matrices be multiplied in."""
 
-def notices(loaded: LoadedRecipe) -> list[str]:
-    """Return a sentence for everything in the recipe that is obeyed, and has a price that is not to be seen in it."""
-    return [*_far_rate(loaded)]
+
+def notices(loaded: LoadedRecipe, device: Device | None = None) -> list[str]:
+    """Return a sentence for everything in the recipe that is obeyed, and has a price that is not to be seen in it.
+
+    `device` is what is trained on, by default this machine.
+    """
+    quiet_libraries()
+    device = device or this_device(use_cpu=bool(loaded.recipe.train.get("use_cpu")))
+    return [*_far_rate(loaded), *_slow_numbers(loaded, device)]
 
 
 def _far_rate(loaded: LoadedRecipe) -> Iterator[str]:
@@ -30,6 +43,35 @@ def _far_rate(loaded: LoadedRecipe) -> Iterator[str]:
         yield f"{what} The run may learn nothing that shows: set `train.learning_rate: {usual:g}`."
     else:
         yield f"{what} It may spoil a pretrained model, though very small models stand higher rates than large ones."
+
+
+def _slow_numbers(loaded: LoadedRecipe, device: Device) -> Iterator[str]:
+    """A type that the device has no units for is computed with many times slower than 32-bit floats."""
+    quantization, train = loaded.recipe.quantization, loaded.recipe.train
+    autocast = next((name for name in _AUTOCAST if train.get(name)), None)
+    dtype: str | None
+    if autocast is not None:
+        dtype, path, remedy = _AUTOCAST[autocast], f"train.{autocast}", f"`train.{autocast}: false`"
+    else:
+        dtype, named = _dtype(quantization), getattr(quantization, "compute_dtype", None)
+        path = "quantization" if named is None else "quantization.compute_dtype"
+        remedy = f"`{path}: {device.float_quantization if named is None else device.compute_dtype}`"
+    if dtype is None or device.is_fast_in(dtype):
+        return
+    origin = origin_of(loaded.tree, tuple(path.split(".")))
+    yield (
+        f"{path} ({origin}): {device.explain(dtype)}, and the run computes in it. {remedy} is faster"
+        f"{', and weights take twice the memory' if path == 'quantization' and 'fp32' in remedy else ''}."
+    )
+
+
+def _dtype(quantization: Quantization) -> str | None:
+    """Return the type that a quantization computes in; None where the model's configuration or nothing says it."""
+    try:
+        dtype = str(load_kwargs(quantization).get("dtype", "auto")).removeprefix("torch.")
+    except SftplugError:
+        return None  # whatever it lacks is said before anything is loaded
+    return dtype if dtype.startswith(("bfloat", "float")) else None
 
 
 def _times(factor: float) -> str:

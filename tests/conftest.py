@@ -39,6 +39,27 @@ def _own_cache(tmp_path_factory):
     os.environ["HF_DATASETS_CACHE"] = str(tmp_path_factory.mktemp("datasets"))
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _known_cpu():
+    """Every machine's CPU multiplies bfloat16 twice as fast as float32: what a recipe leaves to it decides no test."""
+    from sftplug import device
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(device, "measured", lambda: (1e11, 2e11))
+        yield
+
+
+@pytest.fixture
+def slow_bfloat16(monkeypatch):
+    """The CPU has no units for bfloat16."""
+    from sftplug import device
+
+    monkeypatch.setattr(device, "measured", lambda: (1e11, 1e10))
+    device._look.cache_clear()
+    yield
+    device._look.cache_clear()
+
+
 def rows(count=24, seed=0):
     """Return questions with answers that a model can learn by heart."""
     rng = random.Random(seed)

@@ -17,7 +17,7 @@ from sftplug import RecipeError
 from sftplug.cli import app
 from sftplug.plugins import load_plugins
 from sftplug.recipe import load_recipe, shipped_recipes
-from sftplug.recipe.defaults import choose_quantization
+from sftplug.recipe.defaults import assume_quantization
 from sftplug.recipe.load import _train_problems, _validate
 from sftplug.recipe.schema import recipe_schema
 from sftplug.recipe.train_options import OWNED, train_fields
@@ -244,7 +244,7 @@ def changed_recipes(draw):
 def problems_of_structure(recipe):
     """Return what the loader finds in the recipe alone: it looks for no file, and asks for no combination."""
     tree, problems = Tree(copy.deepcopy(recipe)), []
-    choose_quantization(tree, REGISTRY)
+    assume_quantization(tree, REGISTRY)
     problems += _train_problems(tree)
     _validate(tree, REGISTRY, problems)
     return problems

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from sftplug import Quantization, require
+from sftplug import ComputeDtype, Device, Quantization, require, this_device
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,15 +21,32 @@ _NESTED_TABLES = 4 * 256 + 4
 """The 32-bit values that an 8-bit scale can have, and the mean that was taken off all scales."""
 
 
-class Int8(Quantization):
+class _Computing(Quantization):
+    """Quantized weights, which are multiplied in a type that may be left to the device."""
+
+    compute_dtype: ComputeDtype | None = None
+    """The type; null is the one that the device trains fastest in."""
+
+    def for_device(self, device: Device) -> Quantization:
+        """Return it with the type in which `device` trains fastest, where none is named."""
+        return self if self.compute_dtype else self.model_copy(update={"compute_dtype": device.compute_dtype})
+
+    @property
+    def _dtype(self) -> Any:
+        """The type itself; that of this machine where a recipe has not settled it."""
+        torch = require("torch", needed_by=f"quantization {self.type}")
+        return getattr(torch, self.compute_dtype or this_device().compute_dtype)
+
+
+class Int8(_Computing):
     """LLM.int8(): 8-bit weights, outlier features in 16 bits (Dettmers et al. 2022, arXiv:2208.07339)."""
 
     type: Literal["int8"] = "int8"
     bits = 8
     merges_in_place = True
     keeps_inputs = True
-    compute_dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
-    """Type of what is not quantized: embeddings, norms, the head."""
+    compute_dtype: ComputeDtype | None = None
+    """Type of what is not quantized: embeddings, norms, the head; null is the one that the device trains fastest in."""
     threshold: float = 6.0
     """Activations beyond this are outliers, and are multiplied in 16 bits."""
     skip_modules: list[str] | None = None
@@ -42,23 +59,23 @@ class Int8(Quantization):
     def load_kwargs(self) -> dict[str, Any]:
         """Return dtype and quantization configuration."""
         require("bitsandbytes", needed_by="quantization int8")
-        torch = require("torch", needed_by="quantization int8")
         transformers = require("transformers", needed_by="quantization int8")
         config = transformers.BitsAndBytesConfig(
             load_in_8bit=True, llm_int8_threshold=self.threshold, llm_int8_skip_modules=self.skip_modules
         )
-        return {"dtype": getattr(torch, self.compute_dtype), "quantization_config": config}
+        return {"dtype": self._dtype, "quantization_config": config}
 
 
-class _FourBit(Quantization):
+class _FourBit(_Computing):
     """4-bit weights, 64 of them to a scale (Dettmers et al. 2023, arXiv:2305.14314)."""
 
     bits = 4
     merges_in_place = True
     double_quant: bool = True
     """Quantize the scales too: saves 0.37 bits a weight."""
-    compute_dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
-    """Type that weights are unpacked to when they are multiplied, and of what is not quantized."""
+    compute_dtype: ComputeDtype | None = None
+    """Type that weights are unpacked to when they are multiplied, and of what is not quantized; null is the one that
+    the device trains fastest in."""
     storage_dtype: Literal["uint8", "bfloat16", "float16", "float32"] = "uint8"
     """Type of the packed tensor; FSDP needs it equal to `compute_dtype`."""
 
@@ -87,10 +104,10 @@ class _FourBit(Quantization):
             load_in_4bit=True,
             bnb_4bit_quant_type=self.type,
             bnb_4bit_use_double_quant=self.double_quant,
-            bnb_4bit_compute_dtype=getattr(torch, self.compute_dtype),
+            bnb_4bit_compute_dtype=self._dtype,
             bnb_4bit_quant_storage=getattr(torch, self.storage_dtype),
         )
-        return {"dtype": getattr(torch, self.compute_dtype), "quantization_config": config}
+        return {"dtype": self._dtype, "quantization_config": config}
 
     def prepare_model(self, model: nn.Module) -> None:
         """Keep evaluation from spoiling the gradients that come after it.

@@ -6,9 +6,18 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from sftplug import MissingLibraryError, ModelError, Quantization, require, set_options
+from sftplug import (
+    ComputeDtype,
+    Device,
+    MissingLibraryError,
+    ModelError,
+    Quantization,
+    require,
+    set_options,
+    this_device,
+)
 from sftplug_transformers.facts import refusals, transformers_version
 
 if TYPE_CHECKING:
@@ -34,12 +43,16 @@ class LibraryQuantization(Quantization):
     untrainable: ClassVar[bool] = False
     """Whether nothing can be trained on its weights, not even an adapter."""
 
-    compute_dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
-    """Type of what is not quantized."""
+    compute_dtype: ComputeDtype | None = None
+    """Type of what is not quantized; null is the one that the device trains fastest in."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle what was set: the class is made, and so it cannot be imported where the copy is read."""
         return type(self).remake, (self.model_dump(by_alias=True, exclude_unset=True),)
+
+    def for_device(self, device: Device) -> Quantization:
+        """Return it with the type in which `device` trains fastest, where none is named."""
+        return self if self.compute_dtype else self.model_copy(update={"compute_dtype": device.compute_dtype})
 
     @property
     def bits(self) -> int:  # type: ignore[override]
@@ -101,7 +114,7 @@ class LibraryQuantization(Quantization):
         torch = require("torch", needed_by=needed_by)
         require("transformers", needed_by=needed_by)
         options = set_options(self, leave_out=frozenset({"type", "compute_dtype"}))
-        kwargs: dict[str, Any] = {"dtype": getattr(torch, self.compute_dtype)}
+        kwargs: dict[str, Any] = {"dtype": getattr(torch, self.compute_dtype or this_device().compute_dtype)}
         if "gguf_file" in options:
             kwargs["gguf_file"] = options["gguf_file"]  # from_pretrained wants it beside the configuration
         if self.calibrated and not options:

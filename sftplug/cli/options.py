@@ -15,6 +15,7 @@ from sftplug.recipe import LoadedRecipe, load_recipe
 
 if TYPE_CHECKING:
     from sftplug.data.prepare import Prepared
+    from sftplug.device import Device
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A path, or the name of a shipped recipe.")]
 Overrides = Annotated[
@@ -26,18 +27,29 @@ Output = Annotated[Path | None, typer.Option("--output", metavar="DIR", help="Fo
 
 
 def open_recipe(
-    recipe: str, overrides: list[str] | None, no_plugin: list[str] | None, output: Path | None = None
+    recipe: str,
+    overrides: list[str] | None,
+    no_plugin: list[str] | None,
+    output: Path | None = None,
+    device: Device | None = None,
 ) -> LoadedRecipe:
-    """Load the recipe with what the command line adds; the console plugin shows what happens, unless it is blocked."""
-    return shown(read_recipe(recipe, overrides, no_plugin, output))
+    """Load the recipe with what the command line adds; the console plugin shows what happens, unless it is blocked.
+
+    `device` is what is trained on, if that is not this machine.
+    """
+    return shown(read_recipe(recipe, overrides, no_plugin, output, device))
 
 
 def read_recipe(
-    recipe: str, overrides: list[str] | None, no_plugin: list[str] | None, output: Path | None = None
+    recipe: str,
+    overrides: list[str] | None,
+    no_plugin: list[str] | None,
+    output: Path | None = None,
+    device: Device | None = None,
 ) -> LoadedRecipe:
     """Load the recipe with what the command line adds, and show nothing."""
     given = [*(overrides or []), *([f"output={output}"] if output is not None else [])]
-    return load_recipe(recipe, given, no_plugin or [])
+    return load_recipe(recipe, given, no_plugin or [], device=device)
 
 
 def shown(loaded: LoadedRecipe) -> LoadedRecipe:

@@ -12,6 +12,7 @@ import typer
 
 from sftplug.cli.display import say
 from sftplug.cli.options import NoPlugin, Overrides, RecipeName, Verbose, be_verbose, open_recipe, prepare_rows
+from sftplug.device import find_device
 from sftplug.errors import SftplugError
 from sftplug.notices import notices
 from sftplug.recipe.in_words import train_in_words
@@ -45,10 +46,15 @@ def plan(  # noqa: PLR0913 - the parameters are the command's options
     """
     be_verbose(verbose)
     limit = None if memory is None else parse_bytes(memory)
-    loaded = open_recipe(recipe, overrides, no_plugin)
-    from sftplug.plan import Study, find_device
-
     chosen = find_device(device)
+    named = chosen if device is not None else None
+
+    def load(more: list[str]) -> LoadedRecipe:
+        return open_recipe(recipe, [*(overrides or []), *more], no_plugin, device=named)
+
+    loaded = load([])
+    from sftplug.plan import Study
+
     rows, why = _rows(loaded, row_count)
     study = Study(loaded.recipe, chosen, rows)
     planned = study.plan()
@@ -57,7 +63,7 @@ def plan(  # noqa: PLR0913 - the parameters are the command's options
     fits = limit is None or planned.memory.total.high <= limit
     tried: list[Trial] = []
     if limit is not None and not fits:
-        tried = _tried(lambda more: open_recipe(recipe, [*(overrides or []), *more], no_plugin), study, limit)
+        tried = _tried(load, study, limit)
     answer = Answer(planned, why, limit, fits, tried, study, loaded)
     typer.echo(json.dumps(answer.to_dict(), indent=2)) if as_json else answer.show()
     if not fits:
@@ -115,7 +121,7 @@ class Answer:
         self.plan, self.why, self.limit, self.fits, self.tried = plan, why, limit, fits, tried
         self.float_experts = study.weights.size.float_experts
         self.training, self.origins = loaded.recipe.train, origin_by_path(loaded)
-        self.notes = [*plan.notes, *notices(loaded)]
+        self.notes = [*plan.notes, *notices(loaded, study.device)]
         self.largest = None if limit is None else study.largest_batch(limit)
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What a run will cost, before anything but the model's configuration is downloaded."""
 
-from sftplug.plan.devices import DEVICES, Device, find_device
+from sftplug.device import DEVICES, Device, find_device
 from sftplug.plan.fit import Trial, shared, trials
 from sftplug.plan.make import Study, make_plan
 from sftplug.plan.notes import model_notes

@@ -109,14 +109,20 @@ def _lighter_weights(loaded: LoadedRecipe, study: Study) -> Iterator[tuple[list[
     light: list[Any] = [offer.component for offer in offers if not getattr(offer.component, "trains_base", True)]
     if recipe.adapter.trains_base:
         for adapter in light:
-            name, quantization = adapter.model_fields["type"].default, adapter.default_quantization
+            name, quantization = adapter.model_fields["type"].default, _lightest(adapter, study)
             yield (
                 [f"adapter={name}", f"quantization={quantization}"],
                 "train an adapter in place of the weights: another result",
             )
         return
-    for quantization in sorted({adapter.default_quantization for adapter in light} - {recipe.quantization.type}):
+    for quantization in sorted({_lightest(adapter, study) for adapter in light} - {recipe.quantization.type}):
         yield [f"quantization={quantization}"], "lighter base weights: a slightly worse base"
+
+
+def _lightest(adapter: type[Adapter], study: Study) -> str:
+    """Return the quantization that an adapter names, else floats of 16 bits, slow as they may be on the device."""
+    no_bfloat16 = not study.device.on_cpu and study.device.compute_dtype == "float16"
+    return adapter.default_quantization or ("fp16" if no_bfloat16 else "bf16")
 
 
 def _shortened(rows: Rows | None, overrides: list[str]) -> Rows | None:

@@ -18,7 +18,7 @@ from sftplug.plan.weights import Weights, count_weights
 from sftplug.plan.work import Rows, work_of
 
 if TYPE_CHECKING:
-    from sftplug.plan.devices import Device
+    from sftplug.device import Device
     from sftplug.plan.rehearse import Rehearsal, Stage
     from sftplug.recipe import Recipe
 

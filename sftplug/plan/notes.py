@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from sftplug.device import find_device
 from sftplug.errors import SftplugError
-from sftplug.plan.devices import find_device
 from sftplug.plan.settings import settings_of
 from sftplug.plan.weights import Weights, count_weights
 

@@ -33,6 +33,11 @@ class Settings:
     autocast: torch.dtype | None
     """Type that matrix products are computed in, where it is not the weights' own."""
 
+    @property
+    def computes_in(self) -> str:
+        """The type that matrix products are computed in, by torch's name of it."""
+        return str(self.autocast or self.dtype).removeprefix("torch.")
+
 
 def settings_of(recipe: Recipe, *, on_cpu: bool) -> Settings:
     """Return how `sftplug train` would run the recipe: its own options, else sftplug's and TRL's defaults."""

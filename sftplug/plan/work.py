@@ -10,7 +10,7 @@ from sftplug.plan.result import Range, Work
 
 if TYPE_CHECKING:
     from sftplug.data.prepare import Prepared
-    from sftplug.plan.devices import Device
+    from sftplug.device import Device
     from sftplug.plan.settings import Settings
 
 
@@ -45,9 +45,9 @@ def work_of(  # noqa: PLR0913 - what there is to know
     updates = _updates(settings, rows, processes)
     tokens = None if updates is None else _tokens(settings, rows, updates * processes, longest)
     flops = tokens.high * flops_per_token if tokens is not None else None
-    seconds = None
-    if flops is not None and tokens is not None and device.flops is not None:
-        slow, fast = (share * device.flops * processes for share in device.efficiency)
+    seconds, speed = None, device.flops_in(settings.computes_in)
+    if flops is not None and tokens is not None and speed is not None:
+        slow, fast = (share * speed * processes for share in device.efficiency)
         seconds = tokens.low * flops_per_token / fast, flops / slow
     return Work(rows.count if rows else None, per_update, updates, tokens, flops_per_token, flops, seconds)
 

@@ -1,4 +1,4 @@
-"""What a recipe leaves open, filled in with where it comes from: what suits its adapter, else what TRL does.
+"""What a recipe leaves open, filled in with where it comes from: what suits its adapter and the device, else TRL's own.
 
 So every value that shapes the result stands in the resolved recipe, in the record of the run, and in all that shows
 either, and a run that goes on is told from one that would get other defaults today.
@@ -7,11 +7,14 @@ either, and a run that goes on is told from one that would get other defaults to
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
-from sftplug.answers import train_defaults, train_options
+from pydantic import ValidationError
+
+from sftplug.answers import for_device, quantization_for, train_defaults, train_options
 from sftplug.blame import fault
-from sftplug.components import Adapter
+from sftplug.components import Adapter, Quantization
+from sftplug.device import Device, this_device
 from sftplug.recipe.choices import expand
 from sftplug.recipe.model import Recipe
 from sftplug.recipe.train_options import own_default, problems_in_train
@@ -47,17 +50,58 @@ def is_default(origin: str) -> bool:
     return origin == "default" or origin.startswith("default of ")
 
 
-def choose_quantization(tree: Tree, registry: Registry) -> None:
-    """Fill in the quantization that the adapter asks for when the recipe names none."""
+def assume_quantization(tree: Tree, registry: Registry) -> None:
+    """Put in the quantization that the adapter's class names when the recipe names none; `settle` has the last word."""
     if tree.data.get("quantization") is not None:
         return
     classes = registry.classes()[Adapter]
     adapter = expand(tree.data.get("adapter", Recipe.model_fields["adapter"].default), classes)
     name = adapter.get("type") if isinstance(adapter, Mapping) else None
     component = classes.get(str(name), Adapter)
-    chosen = component.default_quantization if issubclass(component, Adapter) else Adapter.default_quantization
-    tree.data["quantization"] = chosen
+    named = component.default_quantization if issubclass(component, Adapter) else None
+    tree.data["quantization"] = named or "bf16"
     tree.origins[("quantization",)] = of_adapter(str(name))
+
+
+def settle(recipe: Recipe, tree: Tree, registry: Registry, device: Device | None) -> Recipe:
+    """Return `recipe` with everything that it leaves open, and note in `tree` where that comes from.
+
+    `device` is what it is trained on; None is what this machine trains on. Raises PluginError when a component answers
+    with what cannot be.
+    """
+    device = device or this_device(use_cpu=bool(recipe.train.get("use_cpu")))
+    quantization = _settle_options(_settle_quantization(recipe, tree, registry, device), tree, device)
+    return fill_train(recipe.model_copy(update={"quantization": quantization}), tree)
+
+
+def _settle_quantization(recipe: Recipe, tree: Tree, registry: Registry, device: Device) -> Quantization:
+    """Return the quantization that the recipe names, else the one that its adapter asks for on the device."""
+    adapter = recipe.adapter
+    if tree.origins.get(("quantization",)) != of_adapter(adapter.type):
+        return recipe.quantization
+    name = quantization_for(adapter, device)
+    if adapter.default_quantization is None:
+        tree.origins[("quantization",)] = f"{of_adapter(adapter.type)}: {device.explain()}"
+    if name == recipe.quantization.type:
+        return recipe.quantization
+    tree.data["quantization"] = name
+    try:
+        return cast("Quantization", registry.classes()[Quantization][name].model_validate({"type": name}))
+    except (KeyError, ValidationError) as error:
+        raise fault(adapter, "quantization_for", f"names '{name}', which cannot be had by its name alone") from error
+
+
+def _settle_options(quantization: Quantization, tree: Tree, device: Device) -> Quantization:
+    """Return the quantization with the options set that it leaves to the device."""
+    settled = for_device(quantization, device)
+    before, after = (part.model_dump(mode="json", by_alias=True) for part in (quantization, settled))
+    changed = {name: value for name, value in after.items() if before[name] != value}
+    if changed:
+        written = tree.data["quantization"]
+        tree.data["quantization"] = {**({"type": written} if isinstance(written, str) else written), **changed}
+        origin = f"default of quantization {settled.type}: {device.explain()}"
+        tree.origins.update({("quantization", name): origin for name in changed})
+    return settled
 
 
 def fill_train(recipe: Recipe, tree: Tree) -> Recipe:

@@ -134,6 +134,10 @@ def _source(component: type[DatasetSource], written: Any) -> dict[str, Any]:
     return {"data": {"train": [{**options, "format": "messages"}]}}
 
 
+def _adapter(component: type[Adapter], written: Any) -> dict[str, Any]:
+    return {"quantization": component.default_quantization or "bf16", "adapter": written}
+
+
 def _quantization(component: type[Quantization], written: Any) -> dict[str, Any]:
     return {"quantization": written, **({} if component.trainable else {"adapter": "lora"})}
 
@@ -144,7 +148,7 @@ _SECTIONS: Mapping[type[Component], Callable[[Any, Any], dict[str, Any]]] = {
     LengthPolicy: lambda _, written: {"data": {"max_length": 1024, "too_long": written}},
     Masking: lambda masking, written: {"masking": written if masking.selects else ["assistant", written]},
     ModelBuilder: lambda _, written: {"model": {"build": written}},
-    Adapter: lambda adapter, written: {"quantization": adapter.default_quantization, "adapter": written},
+    Adapter: _adapter,
     Quantization: _quantization,
     Callback: lambda _, written: {"callbacks": [written]},
     Metric: lambda _, written: {"evaluation": {"metrics": [written]}},

@@ -13,11 +13,12 @@ from pydantic import ValidationError
 from sftplug.answers import adaptable, complaints, train_options
 from sftplug.blame import describe, place_of, reason
 from sftplug.components import DatasetSource
+from sftplug.device import Device
 from sftplug.errors import PluginError, Problem, RecipeError, did_you_mean
 from sftplug.libraries import refuse_unsupported
 from sftplug.plugins import DISABLE_VARIABLE, Plugins, load_plugins
 from sftplug.recipe.choices import recipe_class
-from sftplug.recipe.defaults import choose_quantization, fill_train
+from sftplug.recipe.defaults import assume_quantization, settle
 from sftplug.recipe.find import find_recipe, read_extended
 from sftplug.recipe.merge import merge, read_override
 from sftplug.recipe.model import DataSection, MaskingList, ModelSection, Recipe, resolve_path
@@ -76,15 +77,21 @@ class LoadedRecipe:
 
 
 def load_recipe(
-    reference: str, overrides: Sequence[str] = (), blocked: Iterable[str] = (), *, rows: bool = True
+    reference: str,
+    overrides: Sequence[str] = (),
+    blocked: Iterable[str] = (),
+    *,
+    rows: bool = True,
+    device: Device | None = None,
 ) -> LoadedRecipe:
     """Load the recipe that `reference` names: a path, or the name of a shipped recipe.
 
     `overrides` are ``section.key=value``; `blocked` are names of plugins that must not be loaded; without `rows`, for
-    a model that is trained already, sources may be gone. Raises RecipeError
-    with every problem at once: a plugin that the recipe needs and that is broken, or a name of it that two components
-    claim, is one of them; and MissingLibraryError for libraries in versions that are not supported. Imports no heavy
-    library.
+    a model that is trained already, sources may be gone; `device` is what is trained on, where the recipe leaves
+    something to it, by default this machine. Raises RecipeError with every problem at once: a plugin that the recipe
+    needs and that is broken, or a name of it that two components claim, is one of them; and MissingLibraryError for
+    libraries in versions that are not supported. Imports no heavy library, unless the machine must be asked what it
+    does fast: then torch.
     """
     refuse_unsupported()
     file = find_recipe(reference)
@@ -92,11 +99,11 @@ def load_recipe(
     # Which plugins a recipe names is known without them; what its other sections mean is not.
     registry, problems = _load_named_plugins(merge(layers, {}), frozenset(blocked))
     tree = merge(layers, registry.classes())
-    choose_quantization(tree, registry)
+    assume_quantization(tree, registry)
     problems += _train_problems(tree)
     recipe = _validate(tree, registry, problems)
     if recipe is not None and not problems:
-        recipe = fill_train(recipe, tree)
+        recipe = settle(recipe, tree, registry, device)
     if recipe is not None:
         problems += _check_components(recipe, tree, rows=rows)
     if problems or recipe is None:

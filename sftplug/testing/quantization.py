@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sftplug.components import Quantization
+from sftplug.device import Device
 from sftplug.testing.component import check_component
 from sftplug.testing.law import Breach, check, demand, make, shown
 from sftplug.testing.runs import Run, difference, load_tiny, logits
@@ -47,6 +48,19 @@ def gives_the_same_arguments(trial: Trial) -> None:
         isinstance(first, dict) and first is not second and first.keys() == second.keys(),
         f"{shown(first)}, and then {shown(second)}",
         "make the dictionary in the method.",
+    )
+
+
+def leaves_nothing_open(trial: Trial) -> None:
+    """``for_device`` returns one of its own class in which nothing is left to the device: asked again, for another
+    device, it returns the same."""
+    fast, slow = (Device("cpu", on_cpu=True, speeds={"bfloat16": speed}) for speed in (2.0, 0.1))
+    once = trial.quantization.for_device(fast)
+    again = once.for_device(slow)
+    demand(
+        type(once) is type(trial.quantization) and again == once,
+        f"{shown(once)}, and then {shown(again)}",
+        "set every option that is still open with `self.model_copy(update={…})`, and no other.",
     )
 
 
@@ -131,6 +145,7 @@ def trains_whole_if_it_says_so(trial: Trial) -> None:
 
 LAWS = (
     gives_the_same_arguments,
+    leaves_nothing_open,
     loads,
     says_how_many_bits,
     says_whether_inputs_are_kept,

