@@ -30,6 +30,8 @@ def quiet_libraries() -> None:
     warnings.filterwarnings(
         "ignore", message=r"The following (rank|alpha)_pattern keys did not match .*(_proj|weight)'\]"
     )
+    # `check` says it in its own words, and `sftplug merge` parts the two or keeps them together.
+    warnings.filterwarnings("ignore", message="Model (has|with) `tie_word_embeddings=True` and (a|the) tied")
     # Said by `sftplug merge` itself, with how much it is.
     warnings.filterwarnings("ignore", message="Merge lora module to .*-bit linear")
     # In which numbers a base was made floats: `sftplug merge` says it.

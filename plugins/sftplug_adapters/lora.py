@@ -70,7 +70,7 @@ class Lora(Adapter):
         search = self._search(model)
         problems = [*search.problems(() if self.targets == ALL_LINEAR else self.targets)]
         problems += search.missing(self.modules_to_save or ())
-        self._memo.targets = self._find(search)
+        self._memo.targets, self._memo.tied = self._find(search), search.saves_tied()
         yield from [*problems, *self._problems_of_parameters(self._memo.targets)]
         if not problems and not (self._memo.targets.modules or self._memo.targets.parameters):
             yield "no module is left to adapt: `exclude` and `modules_to_save` leave nothing of `targets`."
@@ -91,7 +91,8 @@ class Lora(Adapter):
 
     def prepare_model(self, model: nn.Module) -> None:
         """Find what is adapted; the weights stay as they are."""
-        self._memo.targets = self._find(self._search(model))
+        search = self._search(model)
+        self._memo.targets, self._memo.tied = self._find(search), search.saves_tied()
 
     def _search(self, model: nn.Module) -> Search:
         return Search(model, self.exclude, self.modules_to_save or (), self._memo.float_base)
@@ -112,6 +113,7 @@ class Lora(Adapter):
             use_rslora=self.rslora,
             init_lora_weights=True if self.init == "default" else self.init,
             modules_to_save=self.modules_to_save,
+            **({"ensure_weight_tying": True} if self._memo.tied else {}),
             **self._targets_for_peft(),
         )
 

@@ -41,6 +41,8 @@ class Memo:
     """What the model at hand decides; no part of what a recipe says, so any two are equal."""
 
     targets: Targets | None = None
+    tied: bool = False
+    """Whether a table that is trained whole is both embeddings and head."""
     float_base: bool = True
 
     def __eq__(self, other: object) -> bool:
@@ -130,6 +132,15 @@ class Search:
         block = _block(name)
         sizes = [math.prod(other[1:]) for known, other in self.structure.experts.items() if _block(known) == block]
         return math.prod(shape[1:]) == 2 * min(sizes)
+
+    def saves_tied(self) -> bool:
+        """Whether a module that is trained whole shares its weights with another: PEFT then trains one for both."""
+        tables = [
+            getattr(self.model, find, lambda: None)() for find in ("get_input_embeddings", "get_output_embeddings")
+        ]
+        names = [name for name in self.names if any(self.model.get_submodule(name) is table for table in tables)]
+        weights = {id(table.weight) for table in tables if table is not None}
+        return len(names) == 2 and len(weights) == 1 and any(self._named(name, self.whole) for name in names)
 
     # --- what is wrong ------------------------------------------------------------------------------------------------
 

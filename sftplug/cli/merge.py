@@ -67,8 +67,10 @@ def merge(  # noqa: PLR0913 - an argument is an option of the command
 
 def _told(record: dict[str, Any], output: Path) -> str:
     apart = record["difference"]
+    untied = "the head has weights of its own now: the adapter changed the embeddings alone, or the head\n"
     return (
         f"merged {record['adapter']} onto {record['onto']} in {record['dtype']}: {output}\n"
+        f"{untied if record['untied'] else ''}"
         f"logits differ from the adapter's by {apart['relative']:.3%} of their standard deviation "
         f"(mean {apart['mean']:.3g}, largest {apart['max']:.3g}, KL {apart['kl']:.2g}), on {apart['positions']} "
         f"positions of {apart['rows']} {record['compared_on']}"

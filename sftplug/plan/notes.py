@@ -36,6 +36,11 @@ def notes_of(recipe: Recipe, weights: Weights) -> Iterator[str]:
             f"adapter '{kind}' also trains the routers of the experts, such as {weights.routers[0]}: which expert a "
             "token gets may change, and some servers of adapters do not load that"
         )
+    if weights.parted:
+        yield (
+            f"adapter '{kind}' changes the embeddings and not the head, which shares their weights, or the other way "
+            f"round: `sftplug merge` gives the head its own, {weights.parted:,} parameters more"
+        )
     if size.float_experts:
         dtype = str(settings_of(recipe, on_cpu=True).dtype).removeprefix("torch.")
         yield (

@@ -14,6 +14,7 @@ from sftplug.errors import ModelError, SftplugError
 from sftplug.models import check_model, new_ids, skeleton
 from sftplug.size import Size, measure
 from sftplug.structure import ModelStructure, structure_of
+from sftplug.tied import parted
 from sftplug.vocabulary import grow, train_rows
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ class Weights:
     """What is trained, and what is not."""
     routers: tuple[str, ...] = ()
     """Routers of experts that are trained."""
+    parted: int = 0
+    """Parameters of a head that shares them with the embeddings, and won't in the merged model."""
 
     @property
     def base(self) -> int:
@@ -138,6 +141,7 @@ def count_weights(recipe: Recipe, settings: Settings) -> tuple[nn.Module, Weight
         quantized=bool(packed),
         size=size,
         routers=tuple(_trained_routers(adapted, structure)),
+        parted=head.weight.numel() if (head := parted(model)) is not None else 0,
     )
 
 

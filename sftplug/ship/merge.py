@@ -21,6 +21,7 @@ from sftplug.run.environment import environment
 from sftplug.run.whole import whole_folder
 from sftplug.ship.compare import Difference, difference, logits_at, probes
 from sftplug.ship.tuned import is_adapter, load_tuned, load_tuned_tokenizer, placed, with_adapter
+from sftplug.tied import part, parted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -94,7 +95,7 @@ def merge(directory: RunDirectory, recipe: Recipe, rows: Measured, output: Path,
     before = _logits(load_tuned(directory, recipe), wanted)
     with whole_folder(output) as folder:
         model = merged(directory, recipe, how)
-        dtype = str(model.dtype).removeprefix("torch.")
+        dtype, tied = str(model.dtype).removeprefix("torch."), model.config.get_text_config().tie_word_embeddings
         _save(directory, recipe, model, folder)
         del model
         apart = difference(before, _logits(_reloaded(recipe, folder, how), wanted))
@@ -104,6 +105,7 @@ def merge(directory: RunDirectory, recipe: Recipe, rows: Measured, output: Path,
             "in_place": how.in_place,
             "dtype": dtype,
             "adapter": recipe.adapter.type,
+            "untied": not tied and bool(model_config(recipe).get_text_config().tie_word_embeddings),
             "quantization": recipe.quantization.type,
             "compared_on": rows.what,
             "difference": apart.to_dict(),
@@ -144,8 +146,11 @@ def merged(directory: RunDirectory, recipe: Recipe, how: Merge) -> PreTrainedMod
         base = _dequantized(recipe, base)
     if how.dtype is not None:
         base = base.to({"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[how.dtype])
+    adapted = with_adapter(base, directory.path)
+    if (head := parted(adapted.get_base_model())) is not None:
+        part(adapted.get_base_model(), head)
     with blaming(recipe.adapter, "merge"):
-        model = recipe.adapter.merge(with_adapter(base, directory.path))
+        model = recipe.adapter.merge(adapted)
     _refuse_rest(recipe, model)
     return model
 
