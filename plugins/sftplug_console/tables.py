@@ -69,6 +69,13 @@ def _show_notes(account: Any) -> None:
     if account.unread:
         columns = escape(", ".join(account.unread))
         console.print(f"note: {escape(account.source)}: not read by its format: {columns}", highlight=False)
+    if account.filled:
+        texts = escape(", ".join(f"{text} x {count:,}" for text, count in account.filled.items()))
+        rows = f"in {account.filled_rows:,} rows"
+        console.print(f"note: {escape(account.source)}: filled in {texts}, {rows}", highlight=False)
+    if account.led:
+        got = f"{account.led:,} rows without a system turn begin with that of the recipe"
+        console.print(f"note: {escape(account.source)}: {got}", highlight=False)
     if account.lost:
         share = account.lost / (account.lost + account.trained)
         name = escape(account.source)

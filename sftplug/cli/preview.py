@@ -168,16 +168,21 @@ def facts(ledger: Ledger) -> dict[str, Any]:
         "stops": dict(ledger.stops),
         "noted": dict(noted),
         "dropped": dict(dropped),
+        "replaced": dict(sum((account.filled for account in accounts), Counter())),
+        "system_given": sum(account.led for account in accounts),
     }
 
 
 def lines(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return `facts` in words, a name and a text each."""
-    tokens, trained = facts["tokens"], facts["trained"]
+    tokens, trained, filled, led = facts["tokens"], facts["trained"], facts["replaced"], facts["system_given"]
+    given = [("replaced", ", ".join(f"{text} x {count:,}" for text, count in filled.items()))] * bool(filled)
+    given += [("system", f"the recipe's, in {led:,} rows that have none")] * bool(led)
     return [
         ("rows", f"{facts['rows']:,}" + (f", of them {facts['added']:,} added" if facts["added"] else "")),
         ("tokens", f"{tokens:,}"),
         ("trained", f"{trained:,.0f} ({trained / tokens:.1%})" if tokens else "0"),
+        *given,
         ("stops learned", ", ".join(f"{stop} x {turns:,}" for stop, turns in facts["stops"].items()) or "none"),
         ("noted", ", ".join(f"{rows:,} {kind}" for kind, rows in facts["noted"].items()) or "nothing"),
         ("dropped", ", ".join(f"{rows:,} {stage}" for stage, rows in facts["dropped"].items()) or "nothing"),

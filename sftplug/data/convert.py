@@ -7,13 +7,17 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sftplug.blame import failed, fault
 from sftplug.components import DatasetFormat
 from sftplug.conversation import ROLES, Conversation, Message, Row, ToolCall
+from sftplug.data.given import Given
 from sftplug.data.ledger import Account
 from sftplug.errors import PluginError, RowError, SftplugError, did_you_mean
+
+if TYPE_CHECKING:
+    from sftplug.recipe.model import SourceSection
 
 WATCHED = 100
 """So many rows are watched for columns that their format does not read."""
@@ -30,34 +34,19 @@ class Example:
     origin: str
 
 
-def convert(
-    rows: Iterable[Row],
-    format_: DatasetFormat,
-    account: Account,
-    *,
-    row_weight: str | None = None,
-    template_kwargs: Mapping[str, Any] | None = None,
-) -> Iterator[Example]:
-    """Yield an example for each row that fits; tell `account` about those that do not.
-
-    `row_weight` is the column that holds the loss weight of a row, `template_kwargs` what the source adds to the
-    arguments of the chat template.
-    """
+def convert(rows: Iterable[Row], source: SourceSection, account: Account) -> Iterator[Example]:
+    """Yield an example for each row of `source` that fits; tell `account` about those that do not."""
     given: dict[str, None] = {}
-    read = {row_weight} if row_weight is not None else set()
+    recipe_s = Given(source, account)
+    read = {source.row_weight} if source.row_weight is not None else set()
     for row in rows:
         account.read += 1
-        data = row.data
-        if account.read <= WATCHED:
-            data = _Watched(row.data, read)
         try:
-            conversation = _checked(_converted(format_, data, row.origin), format_)
-            if row_weight is not None:
-                conversation = replace(conversation, weight=conversation.weight * _weight(row.data, row_weight))
-            if template_kwargs:
-                conversation = replace(
-                    conversation, template_kwargs={**template_kwargs, **conversation.template_kwargs}
-                )
+            data = recipe_s.fill(row.data)
+            if account.read <= WATCHED:
+                data = _Watched(data, read)
+            conversation = _checked(_converted(source.format, data, row.origin), source.format)
+            conversation = _with_options(recipe_s.lead(conversation), source, row)
         except RowError as error:
             account.drop("bad", row.origin, str(error))
             continue
@@ -65,6 +54,17 @@ def convert(
             given.update(dict.fromkeys(str(name) for name, value in row.data.items() if value is not None))
             account.unread = tuple(name for name in given if name not in read)
         yield Example(conversation, row.origin)
+
+
+def _with_options(conversation: Conversation, source: SourceSection, row: Row) -> Conversation:
+    """Return a conversation with the weight of its row, and the source's arguments of the chat template."""
+    if source.row_weight is not None:
+        weight = _weight(row.data, source.row_weight)
+        conversation = replace(conversation, weight=conversation.weight * weight)
+    if source.template_kwargs:
+        arguments = {**source.template_kwargs, **conversation.template_kwargs}
+        conversation = replace(conversation, template_kwargs=arguments)
+    return conversation
 
 
 def _converted(format_: DatasetFormat, data: Mapping[str, Any], origin: str) -> object:

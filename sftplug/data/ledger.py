@@ -41,6 +41,12 @@ class Account:
     """Kind of finding -> rows that were kept with it, such as ``divergent_header``."""
     unread: tuple[str, ...] = ()
     """Columns that the format did not read in any of the first rows, though they hold something."""
+    filled: Counter[str] = field(default_factory=Counter)
+    """Text of the source's ``replace`` -> how often it was replaced."""
+    filled_rows: int = 0
+    """Rows in which any was."""
+    led: int = 0
+    """Rows that got the source's ``system`` turn."""
     picture: tuple[tuple[str, str], ...] = ()
     """The first unsafe row as (text, style) pieces."""
     reasons: dict[str, list[str]] = field(default_factory=dict)
@@ -94,6 +100,9 @@ class Account:
             "trained_share": self.trained / self.tokens if self.tokens else 0.0,
             "length_quantiles": length_quantiles(self.lengths),
             "unread_columns": list(self.unread),
+            "replaced": dict(self.filled),
+            "replaced_rows": self.filled_rows,
+            "system_given": self.led,
             "reasons": self.reasons,
         }
 
@@ -169,7 +178,7 @@ def _state(account: Account) -> dict[str, Any]:
 
 
 def _account(state: dict[str, Any]) -> Account:
-    counters = {name: Counter(state[name]) for name in ("dropped", "noted")}
+    counters = {name: Counter(state[name]) for name in ("dropped", "noted", "filled")}
     texts = {"unread": tuple(state["unread"]), "picture": ()}
     return Account(**{**state, **counters, **texts, "lengths": _numbered(state["lengths"])})
 

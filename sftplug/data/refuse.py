@@ -28,6 +28,7 @@ def refuse(ledger: Ledger, data: DataSection) -> None:
     letters = [letter for account in accounts for letter in _letters(account, fatal)]
     if data.on_unread_column == "error":
         letters += [letter for account in accounts for letter in (*_unread(account), *_unheeded(account))]
+    letters += _unfilled(ledger, data)
     letters += [letter for account in accounts for letter in (*_losses(account, data), *_drops(account, data))]
     letters = letters or list(_nothing_left(ledger, data))
     if letters:
@@ -56,6 +57,22 @@ def _unread(account: Account) -> Iterator[str]:
             f"{account.source} has columns that its format does not read: {names}. If that is meant, say so beside its "
             f"`format` with `ignore: [{names}]`, or for all data with `data.on_unread_column: report`."
         )
+
+
+def _unfilled(ledger: Ledger, data: DataSection) -> Iterator[str]:
+    """Yield a paragraph for each text of a source's ``replace`` that stands in none of its rows."""
+    for where, sources in (("train", data.train), ("eval", data.eval)):
+        for index, source in enumerate(sources):
+            # A held-out fraction makes two accounts of one source.
+            splits = ("train", "eval") if where == "train" and data.eval_fraction else (where,)
+            accounts = [ledger.splits[split][index] for split in splits]
+            missing = [text for text in source.replace if not any(account.filled[text] for account in accounts)]
+            if missing:
+                texts = ", ".join(map(repr, missing))
+                yield (
+                    f"`replace` of `data.{where}[{index}]` names {texts}, which stands in no row of "
+                    f"{accounts[0].source}. Correct it, or leave it out."
+                )
 
 
 def _unheeded(account: Account) -> Iterator[str]:

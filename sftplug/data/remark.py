@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,13 @@ from sftplug.data.ledger import Account
 
 UNHEEDED = "weight not heeded"
 EMPTY_REPLY = "empty reply"
+PLACEHOLDER = "unfilled placeholder"
+
+_NAMED = re.compile(r"(?<![A-Za-z0-9_\\${}^])\{\{ ?([A-Za-z][A-Za-z0-9]*(?:[_-][A-Za-z0-9]+)*) ?\}\}(?!\})")
+"""What a placeholder looks like: a name in double braces, ``{{name}}``. Not ``${{ name }}``, which is a workflow's, and
+not what TeX writes, ``x_{{max}}``."""
+_CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL)
+"""What an answer shows as code: a template in it is what was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +49,11 @@ class Remarks:
         if empty := [index for index, message in enumerate(conversation.messages) if _is_empty_reply(message)]:
             where = ", ".join(f"messages[{index}]" for index in empty)
             account.note(EMPTY_REPLY, example.origin, f"{where} says nothing: all that it teaches is to stop at once")
+        named = (name for message in conversation.messages for name in placeholders(message))
+        if names := list(dict.fromkeys(named)):
+            shown, key = ", ".join(map("{{{{{}}}}}".format, names)), names[0]
+            way = f'`replace: {{"{{{{{key}}}}}": TEXT}}` beside the format fills it in'
+            account.note(PLACEHOLDER, example.origin, f"{shown} as it stands; {way}")
         return example
 
     def _unheeded(self, conversation: Conversation) -> Iterator[str]:
@@ -57,7 +70,17 @@ class Remarks:
 def _is_usual(message: Message) -> bool:
     """Whether there is nothing to say of a message, which holds for most of them."""
     content = message.content
-    return type(content) is str and message.weight is None and bool(content) and not content.isspace()
+    said = type(content) is str and bool(content) and not content.isspace() and "{{" not in content
+    return said and message.weight is None and "{{" not in (message.reasoning_content or "")
+
+
+def placeholders(message: Message) -> Iterator[str]:
+    """Yield the names of placeholders in what a message says."""
+    content = message.content
+    texts = [content] if isinstance(content, str) else [part.get("text") for part in content or ()]
+    for text in (*texts, message.reasoning_content):
+        if isinstance(text, str) and "{{" in text:
+            yield from (match[1] for match in _NAMED.finditer(_CODE.sub("", text)) if len(match[1]) > 1)
 
 
 def _weighted_parts(where: str, content: Any) -> Iterator[str]:

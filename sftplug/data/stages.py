@@ -49,9 +49,7 @@ class Stages:
         """Yield token rows that fit; while one batch is masked, the next is read, rendered and tokenized."""
         data = self.recipe.data
         fitter = Fitter(data.max_length, data.too_long, self.gate, self._tokens)
-        examples = convert(
-            rows, source.format, self.account, row_weight=source.row_weight, template_kwargs=source.template_kwargs
-        )
+        examples = convert(rows, source, self.account)
         remarks = Remarks.of(self.maskings)
         noted = (remarks.note(example, self.account) for example in examples)
         texts = filter(None, (self._texts(batch) for batch in _batched(noted, BATCH)))

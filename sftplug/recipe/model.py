@@ -172,6 +172,11 @@ class SourceSection(Section):
     """Column that holds the loss weight of each row; the masking `message_weights` reads it."""
     ignore: tuple[str, ...] = ()
     """Columns that the rows have and the run does not use, such as ``id``."""
+    replace: dict[Annotated[str, Field(min_length=1)], str] = Field(default_factory=dict)
+    """Texts that stand for others, such as ``{"{{name}}": Ada}``; each is replaced as it is written, in every text of a
+    row, before the format reads it. One that stands in no row is refused."""
+    system: str | None = Field(None, min_length=1)
+    """The system turn of rows that have none; without it the template's own, if it has one, is what they train with."""
 
     @field_validator("template_kwargs")
     @classmethod
