@@ -9,7 +9,7 @@ from sftplug.components import Quantization
 from sftplug.device import Device, this_device
 from sftplug.errors import SftplugError
 from sftplug.quiet import quiet_libraries
-from sftplug.recipe import LoadedRecipe
+from sftplug.recipe import LoadedRecipe, Recipe
 from sftplug.recipe.defaults import suits
 from sftplug.recipe.problems import origin_of
 
@@ -27,7 +27,7 @@ def notices(loaded: LoadedRecipe, device: Device | None = None) -> list[str]:
     """
     quiet_libraries()
     device = device or this_device(use_cpu=bool(loaded.recipe.train.get("use_cpu")))
-    return [*_far_rate(loaded), *_slow_numbers(loaded, device)]
+    return [*_far_rate(loaded), *_slow_numbers(loaded, device), *_lost_updates(loaded, device)]
 
 
 def _far_rate(loaded: LoadedRecipe) -> Iterator[str]:
@@ -63,6 +63,48 @@ def _slow_numbers(loaded: LoadedRecipe, device: Device) -> Iterator[str]:
         f"{path} ({origin}): {device.explain(dtype)}, and the run computes in it. {remedy} is faster"
         f"{', and weights take twice the memory' if path == 'quantization' and 'fp32' in remedy else ''}."
     )
+
+
+STEP = {"bfloat16": 2**-9, "float16": 2**-12}
+"""The part of itself by which a weight must change, at least, not to be rounded back: half of the least distance
+between neighbouring numbers."""
+
+
+def _lost_updates(loaded: LoadedRecipe, device: Device) -> Iterator[str]:
+    """Weights of 16 bits that are trained without a copy in 32 bits lose every update much smaller than themselves."""
+    recipe, dtype = loaded.recipe, _dtype(loaded.recipe.quantization)
+    if not recipe.adapter.trains_base or dtype not in STEP or keeps_copies(recipe, device):
+        return
+    computes = "; with `train.bf16: true` it still computes in bfloat16" if device.is_fast_in("bfloat16") else ""
+    origin = origin_of(loaded.tree, ("quantization",))
+    yield (
+        f"quantization ({origin}): '{recipe.adapter.type}' trains weights in {dtype} and keeps no copy of them in 32 "
+        f"bits, so small updates are lost. {_rounded_back(recipe, STEP[dtype])}`quantization: fp32` keeps every "
+        f"update, for twice the memory{computes}. At a higher rate more weights move. An adapter such as `lora` is "
+        "trained in 32 bits."
+    )
+
+
+def _rounded_back(recipe: Recipe, step: float) -> str:
+    """Return which weights stay what they are at the recipe's rate."""
+    rate = recipe.train.get("learning_rate")
+    if not rate:
+        return ""
+    norms = ", norms among them" if rate < step else ""
+    return (
+        f"Adam moves a weight by about the learning rate in an update: at {rate:g}, those beyond {rate / step:.2g} are "
+        f"rounded back to what they were{norms}. "
+    )
+
+
+def keeps_copies(recipe: Recipe, device: Device) -> bool:
+    """Whether what trains the recipe keeps a copy in 32 bits of weights that are held in 16.
+
+    DeepSpeed does; FSDP2 holds what it trains in 32 bits where it computes under autocast, which it does not on CPUs.
+    """
+    strategy = recipe.launch.strategy if recipe.launch is not None else None
+    deepspeed = strategy in ("zero2", "zero3") or bool(recipe.train.get("deepspeed"))
+    return deepspeed or (strategy == "fsdp2" and not device.on_cpu)
 
 
 def _dtype(quantization: Quantization) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,6 +23,7 @@ from sftplug.launch import (
     write_config,
 )
 from sftplug.models import base_model_path, check_positions, load_model, new_ids
+from sftplug.moved import Moved, Sample
 from sftplug.probe import check_isolation
 from sftplug.processes import is_launched, is_main
 from sftplug.quiet import quiet_libraries
@@ -57,6 +58,8 @@ class RunResult:
     """Time in the training loop."""
     tokens: int
     """Tokens that went through the model in training, padding left out."""
+    moved: Moved | None = None
+    """What became of trained weights that are held in 16 bits; None where there are none."""
 
 
 def train(loaded: LoadedRecipe, prepared: Prepared, attempt: Attempt | None = None) -> RunResult:
@@ -85,11 +88,12 @@ def train(loaded: LoadedRecipe, prepared: Prepared, attempt: Attempt | None = No
     # From here on a signal ends the run after a checkpoint, and a run begun before goes on from its last one.
     with watched(loaded.recipe, trainer, attempt):
         loaded.call("sftplug_trainer_created", trainer=trainer)
+        weights = Sample(trainer.model)
         # The loop: batches of rows, the loss over their trained tokens, an update of the trained parameters.
         trainer.train(resume_from_checkpoint=attempt.resume_from)
         # What inference needs: weights, tokenizer with the chat template, the tokens that end a turn.
         save(loaded, trainer, prepared)
-    result = _result(loaded, trainer, size)
+    result = replace(_result(loaded, trainer, size), moved=weights.moved())
     attempt.finish(trainer.state.global_step, result)
     if is_main():
         write_card(attempt.directory, loaded.recipe, result.output)

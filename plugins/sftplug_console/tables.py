@@ -156,7 +156,18 @@ def show_result(result: Any) -> None:
             console.print(line, highlight=False)
     speed = result.tokens / result.seconds if result.seconds else 0.0
     console.print(f"trained on {result.tokens:,} tokens in {result.seconds:.1f} s ({speed:,.0f} tokens/s)")
+    if result.moved is not None:
+        _show_moved(result.moved)
     console.print(f"saved in {escape(str(result.output))}", highlight=False)
+
+
+def _show_moved(moved: Any) -> None:
+    """Say how many weights are other numbers than before, where 16 bits may have rounded them back."""
+    still = f"; none at all in {len(moved.still)} of {moved.tensors} tensors" if moved.still else ""
+    first = f", such as {escape(moved.still[0])}" if moved.still else ""
+    rich.get_console().print(
+        f"{moved.share:.1%} of the trained 16-bit weights are other numbers than before{still}{first}", highlight=False
+    )
 
 
 def show_failure(error: BaseException) -> None:

@@ -1,0 +1,79 @@
+"""Weights that are trained in 16 bits lose small updates: told before, and counted afterwards."""
+
+import pytest
+import torch
+
+from sftplug.models import load_model
+from sftplug.moved import Sample
+from sftplug.notices import STEP, notices
+from sftplug.recipe import load_recipe
+
+RATE = {"learning_rate": 1e-5}
+
+
+def told(file, *overrides):
+    said = notices(load_recipe(str(file), overrides))
+    return [sentence for sentence in said if "small updates are lost" in sentence]
+
+
+def test_whole_weights_in_bf16_are_told_with_what_helps(recipe_file):
+    file = recipe_file(quantization="bf16", train=RATE)
+    (said,) = told(file)
+    assert said == (
+        "quantization (recipe.yaml:13): 'full' trains weights in bfloat16 and keeps no copy of them in 32 bits, so "
+        "small updates are lost. Adam moves a weight by about the learning rate in an update: at 1e-05, those beyond "
+        "0.0051 are rounded back to what they were, norms among them. `quantization: fp32` keeps every update, for "
+        "twice the memory; with `train.bf16: true` it still computes in bfloat16. At a higher rate more weights move. "
+        "An adapter such as `lora` is trained in 32 bits."
+    )
+    # Each way out ends it.
+    for way in (["quantization=fp32"], ["quantization=fp32", "train.bf16=true"], ["adapter=lora"]):
+        assert told(file, *way) == []
+    assert told(recipe_file(adapter={"freeze": {"train": ["*norm*"]}}, quantization="bf16", train=RATE))
+
+
+def test_deepspeed_keeps_copies_and_where_bf16_is_slow_it_is_not_advised(recipe_file, slow_bfloat16):
+    file = recipe_file(quantization="bf16", train=RATE)
+    assert told(file, "launch={strategy: zero2, processes: 2}") == []
+    assert told(file, "launch={strategy: fsdp2, processes: 2}")  # on a CPU nothing is upcast
+    assert "train.bf16" not in told(file)[0]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_weights_beyond_the_bound_stay_and_those_within_half_of_it_move(dtype):
+    kind, rate = getattr(torch, dtype), 2.0**-7  # exact in both types
+    weights = torch.linspace(0.1, 60, 5000).to(kind)
+    moved = (weights - rate != weights) & (weights + rate != weights)
+    assert not moved[weights > rate / STEP[dtype]].any()
+    assert moved[weights < rate / STEP[dtype] / 2].all()
+    assert not moved.all()
+    assert moved.any()
+
+
+def test_a_run_counts_the_weights_that_moved(recipe_file, run, tmp_path):
+    file = recipe_file(quantization="bf16", train={**RATE, "max_steps": 3, "save_strategy": "no", "warmup_steps": 0})
+    before = {name: weight.detach().clone() for name, weight in base(file).named_parameters()}
+    moved = run(file).moved
+    after = dict(base(file, f"model={tmp_path / 'out'}").named_parameters())
+    differ = {name: int((after[name] != before[name]).sum()) for name in after}
+    assert moved.share == pytest.approx(sum(differ.values()) / sum(w.numel() for w in after.values()), abs=0.03)
+    assert set(moved.still) == {name for name, count in differ.items() if not count}
+    assert all("norm" in name for name in moved.still)
+    assert moved.tensors == len(after) > len(moved.still) > 0
+
+
+def base(file, *overrides):
+    return load_model(load_recipe(str(file), overrides).recipe)
+
+
+def test_what_is_trained_in_32_bits_is_not_counted(recipe_file):
+    assert Sample(base(recipe_file())).moved() is None
+
+
+def test_the_terminal_says_how_many_moved(recipe_file, command):
+    train = {**RATE, "max_steps": 2, "save_strategy": "no"}
+    result = command("train", recipe_file(quantization="bf16", train=train))
+    assert result.exit_code == 0, result.exception
+    said = " ".join(result.output.split())
+    assert "so small updates are lost" in said
+    assert "of the trained 16-bit weights are other numbers than before; none at all in 5 of 20 tensors" in said
