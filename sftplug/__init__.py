@@ -50,7 +50,7 @@ from sftplug.redact import without_secrets
 from sftplug.run import RunDirectory
 from sftplug.size import Size, measure
 from sftplug.structure import ModelStructure, structure_of
-from sftplug.text import read_text
+from sftplug.text import read_text, visible
 from sftplug.tokens import PARTS, ROLE_CODES, LongRow, LossSums, TokenBatch
 
 __version__ = "0.1.0"
@@ -121,5 +121,6 @@ __all__ = [
     "structure_of",
     "this_device",
     "train_in_words",
+    "visible",
     "without_secrets",
 ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from sftplug.text import visible
+
 STYLE = """
 :root { color-scheme: light dark; --page: #fff; --ink: #1c2024; --pale: #5f6b76; --line: #d8dce0; --card: #fafbfc;
   --trained: #c3ecce; --on-trained: #0b3d1a; --part: #f7e3a1; --on-part: #4d3b00; --turn: #1f5fb4; --stop: #b3261e;
@@ -37,16 +39,6 @@ def page(title: str, body: str, style: str = "") -> str:
 def text(value: object) -> str:
     """Return `value` as HTML that shows it and is nothing else; also for attributes in double quotes."""
     return escape(visible(str(value)))
-
-
-def visible(value: str) -> str:
-    """Show the control characters that HTML cannot hold, or that would turn the text around them."""
-    return "".join(c if c.isprintable() or c in "\n\t" else _spelled(c) for c in value)
-
-
-def _spelled(character: str) -> str:
-    code = ord(character)
-    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
 
 
 def facts_table(facts: Iterable[tuple[str, object]]) -> str:

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from transformers import TrainerCallback  # noqa: TID253 - loaded only when a trainer exists
 
-from sftplug import RunDirectory, render_prompt, without_secrets
+from sftplug import RunDirectory, render_prompt, visible, without_secrets
 
 if TYPE_CHECKING:
     from sftplug_callbacks.samples import Samples
@@ -153,7 +153,7 @@ def show_now(state: Any, answers: dict[str, str]) -> None:
     if state.is_world_process_zero and state.global_step < state.max_steps:  # at the end they stand beside the first
         table = Table("prompt", f"after {state.global_step} steps", show_lines=True)
         for prompt, answer in answers.items():
-            table.add_row(escape(prompt), escape(answer))
+            table.add_row(escape(visible(prompt)), escape(visible(answer)))
         rich.get_console().print(table)
 
 
@@ -161,5 +161,5 @@ def show(rows: Sequence[tuple[str, str, str]]) -> None:
     """Print prompts and answers side by side."""
     table = Table("prompt", "before", "after", show_lines=True)
     for row in rows:
-        table.add_row(*(escape(text) for text in row))
+        table.add_row(*(escape(visible(text)) for text in row))
     rich.get_console().print(table)

@@ -7,14 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import rich
 import rich.box
-from rich.markup import escape
+from rich.markup import escape as escape_markup
 from rich.table import Table
 
-from sftplug import train_in_words
+from sftplug import train_in_words, visible
 from sftplug_console.curve import draw_curve
 
 if TYPE_CHECKING:
     from sftplug import Recipe
+
+
+def escape(text: str) -> str:
+    """Return `text` so that neither rich nor the terminal takes it for more than text."""
+    return escape_markup(visible(text))
 
 
 def show_recipe(recipe: Recipe, origins: Mapping[str, str]) -> None:

@@ -26,6 +26,7 @@ from sftplug.cli.train import train
 from sftplug.errors import MaskError, SftplugError
 from sftplug.processes import end, is_main, report_failure, world_size
 from sftplug.redact import redact, redact_logs
+from sftplug.text import visible
 
 app = typer.Typer(
     help="Supervised fine-tuning in which every step is a plugin.",
@@ -80,15 +81,20 @@ def main() -> None:
         elif world_size() == 1:
             # Of several processes, the launcher says which one failed, and why.
             name = type(error).__name__
-            said = redact("\n".join([f"sftplug failed: {name}: {error}", *getattr(error, "__notes__", ())]))
+            said = _said("\n".join([f"sftplug failed: {name}: {error}", *getattr(error, "__notes__", ())]))
             typer.echo(f"{said}\nRun the command again with -v for the traceback.", err=True)
         end(1)
+
+
+def _said(text: str) -> str:
+    """Return what may be printed of a text in which strangers' words stand: no secret, nothing for the terminal."""
+    return visible(redact(text))
 
 
 def _show(error: SftplugError, verbose: bool) -> None:
     if verbose:
         _show_traceback(error)
-    elif said := redact("\n".join([str(error), *getattr(error, "__notes__", ())])):
+    elif said := _said("\n".join([str(error), *getattr(error, "__notes__", ())])):
         typer.echo(said, err=True)
     if isinstance(error, MaskError) and error.picture:
         _show_picture(error.picture)
@@ -98,7 +104,7 @@ def _show_traceback(error: Exception) -> None:
     """Show all there is to know; it ends with the error's own text and notes."""
     import traceback
 
-    typer.echo(redact("".join(traceback.format_exception(error))), err=True, nl=False)
+    typer.echo(_said("".join(traceback.format_exception(error))), err=True, nl=False)
 
 
 def _show_picture(picture: Sequence[tuple[str, str]]) -> None:
@@ -106,6 +112,6 @@ def _show_picture(picture: Sequence[tuple[str, str]]) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from sftplug.preview.terminal import visible
+    from sftplug.preview.terminal import marked
 
-    Console(stderr=True).print(Text.assemble(*((visible(text), style) for text, style in picture)))
+    Console(stderr=True).print(Text.assemble(*((marked(text), style) for text, style in picture)))

@@ -11,6 +11,7 @@ import typer
 
 from sftplug.cli.options import Verbose, be_verbose
 from sftplug.cli.runs import Json, Run, open_run
+from sftplug.text import visible
 
 if TYPE_CHECKING:
     from sftplug.ship.chat import Conversation
@@ -73,7 +74,7 @@ def _lines() -> Iterator[str]:
 
 def _answer(line: str, tuned: Conversation, base: Conversation | None) -> None:
     if base is None:
-        tuned.ask(line, lambda text: typer.echo(text, nl=False))
+        tuned.ask(line, lambda text: typer.echo(visible(text), nl=False))
         typer.echo()
         return
     from rich.markup import escape
@@ -82,7 +83,7 @@ def _answer(line: str, tuned: Conversation, base: Conversation | None) -> None:
     from sftplug.cli.display import show
 
     table = Table("base", "tuned")
-    table.add_row(escape(base.ask(line)), escape(tuned.ask(line)))
+    table.add_row(escape(visible(base.ask(line))), escape(visible(tuned.ask(line))))
     show(table)
 
 

@@ -15,6 +15,7 @@ from sftplug.cli.options import (
     tell,
 )
 from sftplug.recipe.origins import origin_by_path
+from sftplug.text import visible
 
 
 def check(
@@ -42,5 +43,5 @@ def check(
     if problems:
         raise ModelError("\n".join(dict.fromkeys(problems)))
     for note in model_notes(loaded.recipe):
-        typer.echo(f"note: {note}", err=True)
+        typer.echo(f"note: {visible(note)}", err=True)
     typer.echo(f"{recipe}: everything that can be known without weights is right")

@@ -12,6 +12,7 @@ import typer
 from sftplug.errors import RunError
 from sftplug.processes import is_main
 from sftplug.recipe import LoadedRecipe, load_recipe
+from sftplug.text import visible
 
 if TYPE_CHECKING:
     from sftplug.data.prepare import Prepared
@@ -62,13 +63,13 @@ def shown(loaded: LoadedRecipe) -> LoadedRecipe:
 def warn(sentences: Iterable[str]) -> None:
     """Say what is wrong with what is installed and does not stop this command."""
     for sentence in sentences:
-        typer.echo(f"warning: {sentence}", err=True)
+        typer.echo(f"warning: {visible(sentence)}", err=True)
 
 
 def tell(sentences: Iterable[str]) -> None:
     """Say what the user should know of a recipe that is right."""
     for sentence in sentences:
-        typer.echo(f"note: {sentence}", err=True)
+        typer.echo(f"note: {visible(sentence)}", err=True)
 
 
 def be_verbose(verbose: bool) -> None:

@@ -23,6 +23,7 @@ from sftplug.cli.options import (
     write_file,
 )
 from sftplug.errors import DataError, MaskError, SftplugError
+from sftplug.text import visible
 
 if TYPE_CHECKING:
     from sftplug.data.ledger import Ledger
@@ -90,7 +91,7 @@ def _show(shown: Shown, *, ids: bool) -> None:
     for item in shown.rows:
         console.print(draw_row(item, ids=ids, marks=console.no_color or not console.is_terminal), "")
     for name, value in lines(shown.facts):
-        typer.echo(f"{name}: {value}")
+        typer.echo(visible(f"{name}: {value}"))
 
 
 def _show_differences(first: Sequence[PreviewRow], second: Sequence[PreviewRow]) -> None:

@@ -57,7 +57,7 @@ def _show_summary(reports: Sequence[Report]) -> None:
     from rich.table import Column, Table
     from rich.text import Text
 
-    from sftplug.preview.terminal import visible
+    from sftplug.preview.terminal import marked
     from sftplug.report.collect import NOTHING
     from sftplug.report.facts import summary
 
@@ -65,28 +65,28 @@ def _show_summary(reports: Sequence[Report]) -> None:
     for known, item in zip(facts, reports, strict=True):
         if losses := [value for _, value in item.points("loss")]:
             known["loss"] = sparkline(losses)
-    table = Table("", *(Column(Text(visible(item.name))) for item in reports))
+    table = Table("", *(Column(Text(marked(item.name))) for item in reports))
     for name in dict.fromkeys(name for known in facts for name in known):
-        table.add_row(name, *(Text(visible(known.get(name, NOTHING))) for known in facts))
+        table.add_row(name, *(Text(marked(known.get(name, NOTHING))) for known in facts))
     show(table)
     for item in reports:
         for sentence in item.missing:
-            say(visible(sentence), "yellow")
+            say(marked(sentence), "yellow")
 
 
 def _show_rows(item: Report, *, named: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from sftplug.preview.terminal import visible
+    from sftplug.preview.terminal import marked
     from sftplug.report.facts import LEDGER, ledger_rows
 
     if not item.ledger:
         return
-    say(f"\nrows{f' of {visible(item.name)}' if named else ''}", "bold")
+    say(f"\nrows{f' of {marked(item.name)}' if named else ''}", "bold")
     table = Table(*LEDGER)
     for line in ledger_rows(item.ledger):
-        table.add_row(*(Text(visible(cell)) for cell in line))
+        table.add_row(*(Text(marked(cell)) for cell in line))
     show(table)
 
 
@@ -94,27 +94,27 @@ def _show_differences(reports: Sequence[Report]) -> None:
     from rich.table import Column, Table
     from rich.text import Text
 
-    from sftplug.preview.terminal import visible
+    from sftplug.preview.terminal import marked
     from sftplug.report.collect import differing
 
     if len(reports) < 2:
         return
     say("\nwhat differs between the recipes", "bold")
-    table = Table("", *(Column(Text(visible(item.name))) for item in reports))
+    table = Table("", *(Column(Text(marked(item.name))) for item in reports))
     for path, values in differing(reports):
-        table.add_row(*(Text(visible(cell)) for cell in (path, *values)))
+        table.add_row(*(Text(marked(cell)) for cell in (path, *values)))
     show(table) if table.row_count else say("nothing but the output folder")
 
 
 def _show_answers(reports: Sequence[Report]) -> None:
-    from sftplug.preview.terminal import visible
+    from sftplug.preview.terminal import marked
     from sftplug.report.facts import answers
 
     for prompt, found in answers(reports).items():
-        say(f"\n{visible(prompt)}", "bold")
+        say(f"\n{marked(prompt)}", "bold")
         for run, step, answer in sorted(found, key=lambda item: (item[1], item[0])):
             whose = f"{reports[run].name}, " if len(reports) > 1 else ""
-            say(f"  {visible(whose)}step {step:,}: {visible(answer) or '(empty)'}")
+            say(f"  {marked(whose)}step {step:,}: {marked(answer) or '(empty)'}")
 
 
 def sparkline(values: Sequence[float], width: int = 40) -> str:

@@ -8,6 +8,7 @@ from itertools import groupby
 from rich.text import Text
 
 from sftplug.preview.collect import PreviewRow, PreviewToken
+from sftplug.text import visible
 
 _PARTS = {"reasoning": " italic", "tool_call": " underline", "end_of_turn": " reverse"}
 
@@ -35,7 +36,7 @@ def draw_row(row: PreviewRow, *, ids: bool = False, marks: bool = False) -> Text
         if token.message != message and token.message >= 0:
             text.append(f"[{token.message} {token.role}]", style="bold cyan")
         message = token.message
-        text.append(visible(token.text), style=style_of(token.weight, token.part))
+        text.append(marked(token.text), style=style_of(token.weight, token.part))
         if ids:
             text.append(f"⟨{token.id}⟩", style="magenta")
     text.append(_bracket(before, 0.0))
@@ -64,15 +65,9 @@ def _bracket(before: float, after: float) -> str:
     return ("⟧" if before else "") + opened
 
 
-def visible(text: str) -> str:
-    """Return `text` with control characters shown: a hostile row must not drive the terminal."""
-    return "".join(_shown(character) for character in text)
-
-
-def _shown(character: str) -> str:
-    if character == "\n":
-        return "⏎\n"
-    return character if character.isprintable() else f"\\x{ord(character):02x}"
+def marked(text: str) -> str:
+    """Return `text` with its line ends marked, and with control characters shown."""
+    return visible(text.replace("\t", "\\x09")).replace("\n", "⏎\n")
 
 
 def differences(first: Sequence[PreviewRow], second: Sequence[PreviewRow], *, marks: bool = False) -> Iterator[Text]:
@@ -92,7 +87,7 @@ def differences(first: Sequence[PreviewRow], second: Sequence[PreviewRow], *, ma
         pairs = zip(one.tokens, theirs, strict=True)
         for sign, run in groupby(pairs, key=lambda pair: _sign(pair[0].weight, pair[1][1])):
             style, begin, end = _SIGNS[sign]
-            inside = "".join(visible(token.text) for token, _ in run)
+            inside = "".join(marked(token.text) for token, _ in run)
             text.append(f"{begin}{inside}{end}" if marks else inside, style=style)
         yield text
     if len(first) != len(second):

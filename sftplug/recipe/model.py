@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, cast, get_args
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -49,6 +50,12 @@ def resolve_path(value: Any) -> Any:
         return str(path if path.is_absolute() or base is None else (base / path).resolve())
     except RuntimeError as error:  # symbolic links that lead in a circle, a home folder that nobody has
         raise ValueError(f"{value} leads to no file: {error}.") from error
+
+
+def _refuse_nul(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("holds a NUL, which no path can.")
+    return value
 
 
 InputPath = Annotated[str, Field(min_length=1), BeforeValidator(resolve_path)]
@@ -331,7 +338,7 @@ class Recipe(Section):
     """Options of the trainer: the fields of ``trl.SFTConfig``."""
     launch: LaunchSection | None = None
     """Train in several processes; null is one, unless a launcher has started more."""
-    output: str = "runs/{name}"
+    output: Annotated[str, AfterValidator(_refuse_nul)] = "runs/{name}"
     """Folder for the result; ``{name}`` is the recipe's name. Relative to the working folder."""
 
     def components(self) -> Iterator[tuple[str, Component]]:

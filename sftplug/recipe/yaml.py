@@ -61,8 +61,11 @@ def read_yaml(file: Path) -> Tree:
         with file.open("rb") as stream:
             content = stream.read(MOST_BYTES + 1)
         text = content[:MOST_BYTES].decode("utf-8", errors="strict" if len(content) <= MOST_BYTES else "ignore")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(str(file), [Problem("recipe", f"cannot be read: {error}")]) from error
+    except UnicodeDecodeError as error:
+        what = f"is not UTF-8 text: {error.reason} at byte {error.start}. Convert it first."
+        raise RecipeError(str(file), [Problem("recipe", what, file.name)]) from error
+    except OSError as error:
+        raise RecipeError(str(file), [Problem("recipe", f"cannot be read: {error.strerror or error}")]) from error
     if len(content) > MOST_BYTES:
         what = f"is longer than {MOST_BYTES:,} bytes: it is no recipe. Rows stand in files of their own"
         raise RecipeError(str(file), [Problem("recipe", f"{what}, which `data.train` names.", file.name)])

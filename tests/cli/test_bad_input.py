@@ -152,3 +152,19 @@ def test_more_dropped_rows_than_the_recipe_allows_stop_the_run(tmp_path):
     assert "1 of 3 rows of" in text
     assert "would be dropped (33.3%), 10.0% are allowed by `data.max_dropped`: 1 bad." in text
     assert "The first: rows.jsonl:2: messages: holds no message" in text
+
+
+def test_what_strangers_wrote_does_not_drive_the_terminal(tmp_path, capfd, monkeypatch):
+    """A key, a name or a text that is quoted in an error may hold sequences that a terminal obeys."""
+    from sftplug.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe.yaml").write_text(
+        '"\\e]0;owned\\a\\u202e": 1\nmodel: x\ndata: {train: {path: a.jsonl, format: text}}\n'
+    )
+    monkeypatch.setattr("sys.argv", ["sftplug", "check", "recipe.yaml"])
+    monkeypatch.setattr("sftplug.cli.end", lambda code: None)
+    main()
+    said = capfd.readouterr().err
+    assert r"\x1b]0;owned\x07\u202e (recipe.yaml:1): unknown key." in said
+    assert not {"\x1b", "\x07", "\u202e"} & set(said)
