@@ -19,9 +19,10 @@ from sftplug.data.store import cannot_keep
 from sftplug.errors import ModelError
 from sftplug.folders import refuse_adapter_on_hub, refuse_no_model
 from sftplug.quiet import quiet_libraries, quiet_progress_bars
-from sftplug.remote_code import code_options
+from sftplug.remote_code import code_options, refuse_kernels
 from sftplug.run.failure import is_full
 from sftplug.vocabulary import add_tokens, grow, refuse_untrained, train_rows
+from sftplug.weights import PICKLED, check_weights, damaged_json, refuse_other_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -132,8 +133,9 @@ def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
     path = base_model_path(recipe)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **_options(recipe))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"the tokenizer of {path} cannot be loaded: {error}{_hint_of_folder(recipe)}") from error
+    except Exception as error:  # the tokenizers library raises nothing narrower for a damaged file
+        why = damaged_json(Path(path)) or f"{error}{_hint_of_folder(recipe)}"
+        raise ModelError(f"the tokenizer of {path} cannot be loaded: {why}") from error
     add_tokens(tokenizer, recipe.model.add_tokens)
     if tokenizer.pad_token is None:
         # Padding is told from text by its position, never by its id, so any token serves.
@@ -165,6 +167,8 @@ def skeleton(recipe: Recipe, **options: Any) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
     config = model_config(recipe)
+    if not options.get("attn_implementation"):
+        refuse_kernels(base_model_path(recipe), config)
     if _brings_code(config):
         options |= code_options(recipe.model)
     else:
@@ -201,14 +205,19 @@ def _brings_code(config: Any) -> bool:
 def model_config(recipe: Recipe) -> Any:
     """Return the model's configuration. Raises ModelError when it cannot be had."""
     quiet_libraries()
+    return _configuration(recipe, base_model_path(recipe))
+
+
+def _configuration(recipe: Recipe, path: str) -> Any:
     from transformers import AutoConfig
 
-    path = base_model_path(recipe)
+    options = _options(recipe) if path == base_model_path(recipe) else code_options(recipe.model, path)
     try:
-        return AutoConfig.from_pretrained(path, **_options(recipe))
+        return AutoConfig.from_pretrained(path, **options)
     except (OSError, ValueError) as error:
         refuse_adapter_on_hub(path, recipe.model.revision)
-        raise ModelError(f"the configuration of {path} cannot be loaded: {error}{_hint_of_folder(recipe)}") from error
+        why = damaged_json(Path(path)) or f"{error}{_hint_of_folder(recipe)}"
+        raise ModelError(f"the configuration of {path} cannot be loaded: {why}") from error
 
 
 def _hint_of_folder(recipe: Recipe) -> str:
@@ -277,17 +286,17 @@ def load_model(recipe: Recipe, **sharding: Any) -> PreTrainedModel:
     return model
 
 
-_PICKLED = (
-    " Only safetensors are loaded: pickled weights can run code. If you trust where they are from, "
-    "`model.use_safetensors: false` takes them all the same."
-)
+def check_files(recipe: Recipe, folder: Path | None = None) -> None:
+    """Raise ModelError for what can be known of the files of weights without loading them.
 
-
-def _lacks_safetensors(path: str | Path, error: Exception) -> bool:
-    """Whether loading failed because the model's weights are pickled."""
-    if Path(path).is_dir():
-        return any(Path(path).glob("*.bin")) and not any(Path(path).glob("*.safetensors"))
-    return isinstance(error, OSError) and ".safetensors" in str(error)
+    The base's, or those of what a run saved in `folder`: damaged, missing, pickled or elsewhere; and a configuration
+    that names a kernel on the Hub.
+    """
+    place = folder or Path(base_model_path(recipe))
+    if recipe.model.attn_implementation is None:
+        refuse_kernels(str(place), _configuration(recipe, str(place)))
+    if place.is_dir():
+        check_weights(place, pickled=not recipe.model.use_safetensors)
 
 
 def load_base(
@@ -309,12 +318,19 @@ def load_base(
     numbers = load_kwargs(recipe.quantization)
     if original:
         numbers = {"dtype": numbers.get("dtype", "auto")}
-    path, arguments = folder or base_model_path(recipe), {**numbers, **sharding}
+    path, arguments = str(folder or base_model_path(recipe)), {**numbers, **sharding}
+    check_files(recipe, folder)
     try:
-        model = AutoModelForCausalLM.from_pretrained(path, **options, use_safetensors=only or None, **arguments)
+        # What has another shape is told with the rest, by name.
+        told = {"output_loading_info": True, "ignore_mismatched_sizes": True}
+        model, info = AutoModelForCausalLM.from_pretrained(
+            path, **options, use_safetensors=only or None, **told, **arguments
+        )
     except (OSError, ValueError, ImportError, RuntimeError) as error:
-        hint = _PICKLED if only and _lacks_safetensors(path, error) else ""
+        lacks = only and not Path(path).is_dir() and isinstance(error, OSError) and ".safetensors" in str(error)
+        hint = f" {PICKLED}" if lacks else ""
         raise ModelError(f"the model {path} cannot be loaded as {recipe.quantization.type}: {error}{hint}") from error
+    refuse_other_weights(path, info)
     if recipe.model.add_tokens and folder is None:
         grow(model, new_ids(recipe))
     if not original:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sftplug.errors import SftplugError
 from sftplug.launch import launch_problems
-from sftplug.models import check_model
+from sftplug.models import check_files, check_model
 from sftplug.quiet import quiet_libraries
 from sftplug.training import training_arguments
 
@@ -43,6 +43,7 @@ def problems_before_rows(recipe: Recipe) -> list[str]:
         problems.append(f"train: {error}")
     try:
         problems += [f"adapter: {text}" for text in check_model(recipe)]
+        check_files(recipe)
     except SftplugError as error:
         problems.append(str(error))
     return problems

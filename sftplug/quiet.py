@@ -12,6 +12,8 @@ def quiet_libraries() -> None:
     # Usage pings of the libraries are off unless the user turned them on.
     for switch in ("HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK"):
         os.environ.setdefault(switch, "1")
+    # Where the library `kernels` is installed, transformers would fetch code for some layers from the Hub, and run it.
+    os.environ.setdefault("USE_HUB_KERNELS", "NO")
     # transformers would ask a service on the Hub, in the background, to convert weights that are no safetensors.
     os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
     # bitsandbytes offers a kernel for faster 4-bit inference on some CPUs; training does not use it.

@@ -70,3 +70,25 @@ def _references(value: Any) -> Iterator[str]:
     elif isinstance(value, Mapping | list | tuple):
         for item in value.values() if isinstance(value, Mapping) else value:
             yield from _references(item)
+
+
+def refuse_kernels(name: str, config: Any) -> None:
+    """Raise ModelError when the configuration of the model `name`, or a part of it, names a kernel on the Hub.
+
+    transformers would download the code of the attention and run it, from a branch, whatever `trust_remote_code` says.
+    """
+    for attention in _attentions(config):
+        if "/" in attention:  # ``org/kernel@revision:name``
+            raise ModelError(
+                f"the configuration of {name} names the attention {attention!r}: code on the Hub, which is not run. "
+                "Set `model.attn_implementation: sdpa` (or `eager`, or `flash_attention_2`) to compute with another."
+            )
+
+
+def _attentions(config: Any) -> Iterator[str]:
+    """Yield what a configuration and its parts say of attention."""
+    value = getattr(config, "_attn_implementation", None)
+    if isinstance(value, str):
+        yield value
+    for part in getattr(config, "sub_configs", None) or {}:
+        yield from _attentions(getattr(config, part, None))

@@ -316,6 +316,11 @@ def _check_evaluation(recipe: Recipe) -> Iterator[tuple[str, str]]:
 
 def _check_data(recipe: Recipe) -> Iterator[tuple[str, str]]:
     data, attention = recipe.data, recipe.model.attn_implementation or ""
+    if "/" in attention:
+        yield (
+            "model.attn_implementation",
+            f"{attention!r} names code on the Hub, which is not run. Take `sdpa`, `eager` or `flash_attention_2`.",
+        )
     if data.packing == "rows" and data.max_length is None:
         yield "data.packing", "needs `data.max_length`: it is the length of the packed rows."
     if data.packing == "rows" and "flash" in attention:

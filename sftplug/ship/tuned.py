@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sftplug.errors import ModelError, RunError
-from sftplug.models import load_base
+from sftplug.models import base_model_path, load_base
 from sftplug.remote_code import code_options
 from sftplug.run import RunDirectory
 from sftplug.run.result import ADAPTER
+from sftplug.weights import check_adapter
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,6 +41,7 @@ def load_tuned(directory: RunDirectory, recipe: Recipe) -> PreTrainedModel:
     if not is_adapter(directory.path):
         model = load_base(recipe, directory.path)
     else:
+        check_adapter(directory.path, base_model_path(recipe), built=recipe.model.build is not None)
         model = with_adapter(load_base(recipe), directory.path)
     return placed(model)
 
