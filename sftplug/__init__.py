@@ -36,6 +36,7 @@ from sftplug.errors import (
     RunError,
     SftplugError,
     TemplateError,
+    TemplateStopped,
     TrainingError,
     did_you_mean,
 )
@@ -43,7 +44,7 @@ from sftplug.hookspecs import hookimpl
 from sftplug.libraries import require
 from sftplug.library_options import LibrarySource, set_options
 from sftplug.patterns import Pattern
-from sftplug.prompt import render_prompt
+from sftplug.prompt import encode_prompt, render_prompt
 from sftplug.recipe import InputPath, Recipe
 from sftplug.recipe.in_words import train_in_words
 from sftplug.redact import without_secrets
@@ -108,10 +109,12 @@ __all__ = [
     "SftplugError",
     "Size",
     "TemplateError",
+    "TemplateStopped",
     "TokenBatch",
     "ToolCall",
     "TrainingError",
     "did_you_mean",
+    "encode_prompt",
     "hookimpl",
     "measure",
     "read_text",

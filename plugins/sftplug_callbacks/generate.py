@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from transformers import TrainerCallback  # noqa: TID253 - loaded only when a trainer exists
 
-from sftplug import RunDirectory, render_prompt, visible, without_secrets
+from sftplug import RunDirectory, encode_prompt, render_prompt, visible, without_secrets
 
 if TYPE_CHECKING:
     from sftplug_callbacks.samples import Samples
@@ -28,9 +28,12 @@ class SampleCallback(TrainerCallback):  # type: ignore[misc]
         self._options = options
         self._given: dict[int, dict[str, str]] = {}
         """Step -> prompt -> answer."""
+        self._said: dict[str, Any] = {}
+        """What prompts may hold besides words; see `encode_prompt`."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Answer with the base model; a run that goes on has its answers already."""
+        self._said = said(RunDirectory.open(args.output_dir).recipe())
         if state.global_step == 0:
             self._answer_once(args, state, control, **kwargs)
         else:
@@ -91,18 +94,20 @@ class SampleCallback(TrainerCallback):  # type: ignore[misc]
         return {without_secrets(prompt): without_secrets(answer) for prompt, answer in answers.items()}
 
     def _answer(self, model: Any, tokenizer: Any, prompt: str) -> str:
-        text, special = prompt, True
         if self._options.chat:
-            text, special = render_prompt(tokenizer, [{"role": "user", "content": prompt}]), False
-        inputs = tokenizer(text, return_tensors="pt", add_special_tokens=special).to(model.device)
+            ids = encode_prompt(tokenizer, [{"role": "user", "content": prompt}], **self._said)
+        else:
+            ids = tokenizer(prompt)["input_ids"]
+        inputs = torch.tensor([ids], device=model.device)
         out = model.generate(
-            **inputs,
+            input_ids=inputs,
+            attention_mask=torch.ones_like(inputs),
             max_new_tokens=self._options.max_new_tokens,
             do_sample=False,
             eos_token_id=_ends(tokenizer, model),
             pad_token_id=tokenizer.pad_token_id,
         )
-        return str(tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)).strip()
+        return str(tokenizer.decode(out[0, len(ids) :], skip_special_tokens=True)).strip()
 
 
 @contextmanager
@@ -125,6 +130,12 @@ def trackers_of(trainer: Any) -> list[TrainerCallback]:
 
     kinds = tuple(get_reporting_integration_callbacks(trainer.args.report_to))
     return [callback for callback in trainer.callback_handler.callbacks if isinstance(callback, kinds)]
+
+
+def said(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what texts may hold besides words, as the rows of `recipe` may; see `encode_prompt`."""
+    allowed = recipe.get("data", {}).get("special_tokens_in_content") == "allow"
+    return {"words": tuple(recipe.get("model", {}).get("add_tokens", ())), "escape": not allowed}
 
 
 def kept(directory: RunDirectory, prompts: Sequence[str]) -> dict[int, dict[str, str]]:

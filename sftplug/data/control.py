@@ -1,12 +1,27 @@
-"""Control tokens that a chat template writes and the tokenizer does not have: it would cut them into pieces."""
+"""Control tokens: which those of a tokenizer are, and which a chat template writes and the tokenizer does not have.
+
+What a row says must never become one. A control token is
+
+- any special token of the tokenizer (``"special": true``),
+- any other added token that the chat template writes, or that is spelled like a control token (``<|user|>``),
+- any token of the ordinary vocabulary that the template writes and that is spelled like one (``[INST]``).
+
+Other added tokens are words (``<table>``, runs of spaces), and so is what ``model.add_tokens`` names and the template
+does not write. In its own words an assistant may use what the template writes within its turns, where that is not
+special: ``<think>``, ``<tool_call>``.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sftplug.data.render import Template
 from sftplug.errors import TemplateError, TemplateStopped
@@ -21,6 +36,116 @@ _ASKED, _ANSWERED = "sftplug asks", "sftplug answers"
 _USER, _ASSISTANT = {"role": "user", "content": _ASKED}, {"role": "assistant", "content": _ANSWERED}
 _PROBES = ([_USER, _ASSISTANT], [{"role": "system", "content": _ASKED}, _USER, _ASSISTANT, _USER, _ASSISTANT])
 """Conversations that show what a template writes."""
+
+
+_SPELLED = re.compile(r"[<\[{][|｜].{1,60}|.{1,60}[|｜][>\]}]", re.DOTALL)
+"""How the text of a control token is spelled and no word is."""
+_BRACKETS = frozenset("<>[]{}|｜")
+_MARKER = re.compile(r"<[|｜][^\s<>]{1,60}>|<[^\s<>]{1,60}[|｜]>|\[/?[A-Z_]{2,40}\]|</?[a-z]+_[a-z_]+>")
+"""What is spelled like a control token in a template's text."""
+_THOUGHT = re.compile(r"</?(?:think|thinking|thought|reasoning)>|\[/?THINK\]")
+_CALL = {"id": "abcdefghi", "type": "function", "function": {"name": "sftplug", "arguments": {"a": "b"}}}
+_THINKING = {"role": "assistant", "content": _ANSWERED, "reasoning_content": _ASKED}
+_SPEAKING: tuple[list[dict[str, Any]], ...] = (
+    [_USER, _THINKING],
+    [
+        _USER,
+        {"role": "assistant", "content": "", "tool_calls": [_CALL]},
+        {"role": "tool", "name": "sftplug", "tool_call_id": "abcdefghi", "content": _ASKED},
+        _THINKING,
+    ],
+)
+"""Conversations in which an assistant does all that it may do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Controls:
+    """The control tokens of a tokenizer under a chat template."""
+
+    pattern: re.Pattern[str] | None
+    """Matches the text of one; None where there are none."""
+    ids: NDArray[np.bool_]
+    """(V,) whether an id is that of one."""
+    texts: Mapping[int, str]
+    """Id -> its text."""
+    spoken: NDArray[np.bool_]
+    """(V,) whether an assistant may use it in its own words."""
+    spoken_texts: frozenset[str]
+
+    def is_spelled(self, index: int, text: str) -> bool:
+        """Whether `text`, which became the control token `index`, spells it; a single byte has such an id in places."""
+        return _plain(self.texts[index]) in _plain(text)
+
+
+def _plain(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).casefold()
+
+
+def controls_of(
+    tokenizer: PreTrainedTokenizerBase,
+    template: Template | None = None,
+    special_tokens: Mapping[str, Any] | None = None,
+    words: Iterable[str] = (),
+) -> Controls:
+    """Return the control tokens of `tokenizer`.
+
+    `template` is the chat template in use, `special_tokens` what it sees as ``bos_token`` and so on, `words` the tokens
+    that the recipe adds.
+    """
+    arguments = special_tokens or {}
+    written = "" if template is None else "\0".join([*template.literals, *_rendered(template, arguments)])
+    added = {token.content: (index, token.special) for index, token in tokenizer.added_tokens_decoder.items()}
+    own = {text for text in words if text not in written}
+    special = {text for text, (_, special) in added.items() if special} | {*map(str, tokenizer.all_special_tokens)}
+    marks = {text for text in added if text in special or _SPELLED.fullmatch(text) or _is_written(text, written)}
+    control = {text: added[text][0] for text in marks - own}
+    control |= dict(_ordinary(tokenizer, {*_MARKER.findall(written)} - added.keys()))
+    spoken = {text for text in control.keys() - special if not _SPELLED.fullmatch(text)}
+    if template is not None and spoken:
+        spoken = _spoken(spoken, written, template, arguments)
+    size = max([len(tokenizer), *control.values()]) + 1
+    texts = sorted(control, key=len, reverse=True)
+    pattern = re.compile("|".join(map(re.escape, texts))) if texts else None
+    ids, spoken_ids = (_mask(size, [control[text] for text in chosen]) for chosen in (texts, spoken))
+    return Controls(pattern, ids, {index: text for text, index in control.items()}, spoken_ids, frozenset(spoken))
+
+
+def _is_written(text: str, written: str) -> bool:
+    """Whether the template writes an added token that is no mere word of its prose."""
+    return not _BRACKETS.isdisjoint(text) and text in written
+
+
+def _mask(size: int, ids: Iterable[int]) -> NDArray[np.bool_]:
+    mask = np.zeros(size, dtype=bool)
+    mask[list(ids)] = True
+    return mask
+
+
+def _ordinary(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> Iterator[tuple[str, int]]:
+    """Yield those of `texts` that are one token of the ordinary vocabulary."""
+    for text in texts:
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        if len(ids) == 1 and ids[0] != tokenizer.unk_token_id:
+            yield text, ids[0]
+
+
+def _spoken(texts: set[str], written: str, template: Template, arguments: Mapping[str, Any]) -> set[str]:
+    """Return those of `texts` that the template writes, or reads a thought by, within an assistant's turn."""
+    found = {text for text in texts if _THOUGHT.fullmatch(text) and text in written}
+    for turn in _turns(template, arguments):
+        found |= {text for text in texts if text in turn and not turn.rstrip().endswith(text)}
+    return found
+
+
+def _turns(template: Template, arguments: Mapping[str, Any]) -> Iterator[str]:
+    for messages in _SPEAKING:
+        try:
+            rendered = template.analyse(messages, **arguments)
+        except TemplateStopped:
+            raise
+        except TemplateError:
+            continue
+        yield from (rendered.text[span.start : span.end] for span in rendered.spans)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,14 +10,14 @@ import itertools
 import logging
 import re
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from sftplug.answers import template_source
 from sftplug.components import ChatTemplate
 from sftplug.conversation import Conversation
-from sftplug.data.control import lacking_tokens
+from sftplug.data.control import Controls, controls_of, lacking_tokens
 from sftplug.data.convert import Example
 from sftplug.data.ledger import Account
 from sftplug.data.plain import render_plain
@@ -77,6 +77,8 @@ class Call:
     messages: list[dict[str, Any]]
     tools: list[dict[str, Any]] | None
     kwargs: dict[str, Any]
+    given: frozenset[str]
+    """Names of the arguments that the row gives, and not the tokenizer."""
 
 
 @dataclass(slots=True)
@@ -126,6 +128,11 @@ class Gate:
             pieces = enumerate(rendered)
             yield from (TextRow(number, conversation, piece, origin, index > 0) for index, piece in pieces)
 
+    def controls(self, tokenizer: PreTrainedTokenizerBase, words: Iterable[str]) -> Controls:
+        """Return the control tokens of `tokenizer` under the template; `words` are the tokens that the recipe adds."""
+        template = None if isinstance(self.template, SftplugError) else self.template
+        return controls_of(tokenizer, template, self.special_tokens, words)
+
     def _plain(self, conversation: Conversation) -> Rendered:
         return render_plain(conversation, self.bos, str(self.special_tokens.get("eos_token", "")))
 
@@ -142,8 +149,11 @@ class Gate:
             [message.to_dict() for message in conversation.messages],
             [dict(tool) for tool in conversation.tools] or None,
             {**self.special_tokens, **conversation.template_kwargs},
+            frozenset(conversation.template_kwargs),
         )
-        rendered = self.template.render(call.messages, call.tools, end_tokens=self.end_tokens, **call.kwargs)
+        rendered = self.template.render(
+            call.messages, call.tools, end_tokens=self.end_tokens, given=call.given, **call.kwargs
+        )
         self._compare(self.template, rendered, call)
         if (
             not self.preamble
@@ -159,7 +169,7 @@ class Gate:
         if self.policies.on_divergence != "split" or not _kinds(rendered) & {*DIVERGENT}:
             return [rendered]
         return self.template.split_divergent(
-            rendered, call.messages, call.tools, end_tokens=self.end_tokens, **call.kwargs
+            rendered, call.messages, call.tools, end_tokens=self.end_tokens, given=call.given, **call.kwargs
         )
 
     def _unread(self, origin: str, name: str, reads: frozenset[str]) -> DataError:

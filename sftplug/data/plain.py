@@ -26,7 +26,7 @@ def render_plain(conversation: Conversation, bos: str, eos: str) -> Rendered:
     part = np.array([PARTS.index(name) for _, name, _ in pieces], dtype=np.int8)
     spans = tuple(_spans(conversation, message, starts))
     own = np.array([name == "content" for _, name, _ in pieces], dtype=bool)
-    runs = Runs(starts[:-1].astype(np.int32), message, part, own, np.full(len(own), -1, np.int16))
+    runs = Runs(starts[:-1].astype(np.int32), message, part, own, np.full(len(own), -1, np.int16), own)
     return Rendered("".join(text for _, _, text in pieces), runs, spans, ())
 
 

@@ -25,6 +25,7 @@ from sftplug.answers import label
 from sftplug.blame import blaming, fault
 from sftplug.components import DatasetSource
 from sftplug.conversation import Row
+from sftplug.data.encoder import Encoder, encoder
 from sftplug.data.gate import Gate, Policies, TextRow, open_gate
 from sftplug.data.ledger import Ledger
 from sftplug.data.length import stops
@@ -36,7 +37,6 @@ from sftplug.data.stages import Stages, few_pauses
 from sftplug.data.still import Still
 from sftplug.data.store import Store, key_of, making_room
 from sftplug.data.table import Columns, Measures, TokenWriter, longest, open_dataset, rearrange
-from sftplug.data.tokenize import Encoder, encoder
 from sftplug.errors import DataError
 from sftplug.progress import Progress, no_progress
 from sftplug.tokens import MOST_SOURCES, TokenBatch
@@ -183,9 +183,10 @@ class _Work:
     def fill(self, folder: Path) -> None:
         """Write the rows of every split, and what is known of them. Raises for what is refused."""
         data = self.recipe.data
-        escape = data.special_tokens_in_content == "escape"
+        escape = data.special_tokens_in_content != "allow"
+        controls = self.gate.controls(self.tokenizer, self.recipe.model.add_tokens)
         with few_pauses():
-            encode = encoder(self.tokenizer, escape=escape, engine=data.engine, proofs=self.proofs)
+            encode = encoder(self.tokenizer, controls, escape=escape, engine=data.engine, proofs=self.proofs)
             made = {name: self._split(name, sources, encode, folder) for name, sources in _splits(self.recipe).items()}
         self.still.check()
         self.ledger.engine = encode.engines.name

@@ -17,13 +17,14 @@ import numpy as np
 from sftplug.components import Masking
 from sftplug.conversation import Row
 from sftplug.data.convert import Example, convert
+from sftplug.data.encoder import Encoder
 from sftplug.data.engine import Encoded
 from sftplug.data.gate import Gate, TextRow
 from sftplug.data.ledger import Account
 from sftplug.data.length import Batch, Fitter
 from sftplug.data.mask import weigh
 from sftplug.data.remark import Remarks
-from sftplug.data.tokenize import Encoder, look_alikes, tokenize
+from sftplug.data.tokenize import look_alikes, tokenize
 from sftplug.errors import DataError, MaskError
 
 if TYPE_CHECKING:
@@ -62,11 +63,10 @@ class Stages:
 
     def _allowed(self, row: list[TextRow]) -> list[TextRow]:
         """Return the texts of a row; none if it holds a control token and the recipe refuses that."""
-        control = self.encode.control
-        if self.recipe.data.special_tokens_in_content != "error" or control is None:
+        if self.recipe.data.special_tokens_in_content != "error":
             return row
         for text in row:
-            for start, end in look_alikes(text.rendered, control)[:1]:
+            for start, end in look_alikes(text.conversation, text.rendered, self.encode.controls)[:1]:
                 reason = f"a message holds the control token {text.rendered.text[start:end]!r}"
                 self.account.drop("bad", text.origin, f"{reason}; `data.special_tokens_in_content` refuses that")
                 return []

@@ -153,6 +153,7 @@ def key_of(
     template = str(tokenizer.chat_template)
     made_by = {
         "rows": rows,
+        "added_tokens": recipe.model.add_tokens,
         "recipe": recipe.model_dump(mode="json", include={"data", "chat_template", "masking", "spans"}),
         "seed": recipe.train.get("seed"),
         "tokenizer": tokenizer.backend_tokenizer.to_str(),

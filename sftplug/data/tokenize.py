@@ -7,92 +7,22 @@ sides are tokenized apart there.
 
 from __future__ import annotations
 
-import itertools
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sftplug.conversation import Conversation
-from sftplug.data.engine import Encoded, Encoders, EngineName, IntArray, TokenizersEngine, together
+from sftplug.data.control import Controls
+from sftplug.data.encoder import Encoder
+from sftplug.data.engine import Encoded, IntArray
 from sftplug.data.render import Rendered
 from sftplug.errors import ModelError
 from sftplug.tokens import PARTS, ROLE_CODES, TokenBatch
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
 _CODES = {role: code for code, role in enumerate(ROLE_CODES)}
-
-
-@dataclass(frozen=True)
-class Encoder:
-    """A tokenizer's engines, and what it takes for control tokens."""
-
-    engines: Encoders
-    control: re.Pattern[str] | None
-    """Matches the text of a control token; None for a tokenizer that has none."""
-    control_ids: NDArray[np.bool_]
-    """(V,) whether an id is that of a control token."""
-    escape: bool
-    """Whether what looks like a control token in a message is mere text."""
-
-    @cached_property
-    def literal(self) -> TokenizersEngine:
-        """The same tokenizer, to which control tokens are text like any other."""
-        backend = self.engines.slow.backend
-        literal = type(backend).from_str(backend.to_str())
-        literal.encode_special_tokens = True
-        return TokenizersEngine(literal)
-
-    def puts_space_before_pieces(self) -> bool:
-        """Whether a piece of text on its own gets a space that it does not have within the whole."""
-        first = self.engines.slow.backend.encode("a", add_special_tokens=False).tokens[:1]
-        return bool(first) and first[0].startswith(("▁", "Ġ"))
-
-    def encode_pieces(self, text: str, edges: Sequence[int], marks: Sequence[tuple[int, int]]) -> Encoded:
-        """Tokenize `text` cut at `edges`, as inference tokenizes the prompt alone, and at `marks`, which are text."""
-        literal = {start for start, _ in marks}
-        cuts = sorted({0, len(text), *edges, *(edge for mark in marks for edge in mark)})
-        pieces = []
-        for start, end in itertools.pairwise(cuts):
-            engine = self.literal if start in literal else self.engines.slow
-            piece = engine.with_offsets([text[start:end]])
-            pieces.append(piece._replace(start=piece.start + np.int32(start), end=piece.end + np.int32(start)))
-        whole = together(pieces)
-        return whole._replace(counts=whole.counts.sum(keepdims=True))
-
-
-def encoder(
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    escape: bool = False,
-    engine: EngineName = "auto",
-    proofs: Path | None = None,
-) -> Encoder:
-    """Return the engines of `tokenizer`; `escape` makes text in messages that looks like a control token mere text.
-
-    `proofs` is a folder that remembers for which vocabularies the engines agree.
-
-    Raises ModelError for a tokenizer without a fast backend, which does not know what a token covers.
-    """
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        name = type(tokenizer).__name__
-        raise ModelError(f"the tokenizer ({name}) has no fast backend: it cannot say which characters a token covers")
-    backend.no_padding()
-    backend.no_truncation()
-    special = {index: token.content for index, token in tokenizer.added_tokens_decoder.items() if token.special}
-    texts = sorted(special.values(), key=len, reverse=True)
-    control = re.compile("|".join(map(re.escape, texts))) if texts else None
-    ids = np.zeros(max([len(tokenizer), *special]) + 1, dtype=bool)
-    ids[list(special)] = True
-    return Encoder(Encoders(TokenizersEngine(backend), engine, proofs), control, ids, escape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +53,11 @@ def tokenize(
     """
     batch = _Batch.of(rendered)
     placed = batch.place(encode.engines.encode(batch.texts) if encoded is None else encoded)
-    found = _look_alikes_in(batch, placed, encode)
-    escaped = found if encode.escape else {}
-    placed = batch.replace(
-        placed, {index: encode.encode_pieces(batch.texts[index], [], marks) for index, marks in escaped.items()}
-    )
-    stuck = _stuck(batch, placed, encode) & escaped.keys() if escaped else frozenset()
+    speakers = _Speakers(conversations, batch)
+    found = _look_alikes_in(batch, placed, encode, speakers)
+    escaped, stuck = found if encode.escape else {}, frozenset[int]()
+    if escaped:
+        placed, escaped, stuck = _escape(batch, placed, encode, speakers, found)
     apart = _straddled(batch, placed)
     if apart:
         _refuse_prefix_space(encode)
@@ -137,7 +66,7 @@ def tokenize(
         placed,
         {index: encode.encode_pieces(batch.texts[index], edges[index], escaped.get(index, [])) for index in apart},
     )
-    first = {index: rendered[index].text[slice(*marks[0])] for index, marks in found.items() if marks}
+    first = {index: rendered[index].text[slice(*min(marks))] for index, marks in found.items()}
     return Tokenized(_tokens(conversations, batch, placed), apart, first, stuck)
 
 
@@ -197,35 +126,94 @@ class _Batch(NamedTuple):
         return self.place(placed.tokens.with_rows(rows)) if rows else placed
 
 
-def _look_alikes_in(batch: _Batch, placed: _Placed, encode: Encoder) -> dict[int, list[tuple[int, int]]]:
-    """Return row -> (start, end) of every control token's text in it that a message wrote, not the template."""
-    if encode.control is None:
+class _Speakers:
+    """Says in which runs of a batch an assistant speaks itself; looked up only where a row holds a control token."""
+
+    def __init__(self, conversations: Sequence[Conversation], batch: _Batch) -> None:
+        self._conversations, self._batch = conversations, batch
+
+    def at(self, runs: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return whether an assistant speaks in each of `runs`, which are of `rows`."""
+        own, message = self._batch.joined("own")[runs], self._batch.joined("message")[runs]
+        said = [
+            bool(mine) and index >= 0 and self._conversations[row].messages[index].role == "assistant"
+            for mine, index, row in zip(own.tolist(), message.tolist(), rows.tolist(), strict=True)
+        ]
+        return np.array(said, dtype=bool)
+
+
+Marks = dict[int, list[tuple[int, int]]]
+"""Row -> (start, end) of every control token in it that the row wrote, not the template."""
+
+
+def _look_alikes_in(batch: _Batch, placed: _Placed, encode: Encoder, speakers: _Speakers) -> Marks:
+    tokens = np.flatnonzero(encode.controls.ids[placed.tokens.ids])
+    if not len(tokens):
         return {}
-    rows = np.unique(batch.row_of(_controls_written(batch, placed, encode))).tolist()
-    return {row: look_alikes(batch.rendered[row], encode.control) for row in rows}
-
-
-def _controls_written(batch: _Batch, placed: _Placed, encode: Encoder) -> NDArray[np.int64]:
-    """Return where control tokens stand in text that a message wrote."""
-    at = placed.start[encode.control_ids[placed.tokens.ids]]
-    return at[batch.joined("own")[batch.run_of(at)]] if len(at) else at
-
-
-def look_alikes(row: Rendered, control: re.Pattern[str]) -> list[tuple[int, int]]:
-    """Return (start, end) of every match of `control` in text that a message wrote."""
-    found = []
-    for match in control.finditer(row.text):
-        run = int(np.searchsorted(row.runs.starts, match.start(), side="right")) - 1
-        if row.runs.own[run]:
-            found.append(match.span())
+    first, last = batch.run_of(placed.start[tokens]), batch.run_of(placed.end[tokens] - 1)
+    given = np.concatenate([[0], np.cumsum(batch.joined("given"))])
+    written = given[last + 1] > given[first]
+    tokens, first = tokens[written], first[written]
+    rows = batch.row_of(placed.start[tokens])
+    spoken = encode.controls.spoken[placed.tokens.ids[tokens]]
+    if spoken.any():
+        kept = ~(spoken & speakers.at(first, rows))
+        tokens, rows = tokens[kept], rows[kept]
+    found: Marks = {}
+    for token, row in zip(tokens.tolist(), rows.tolist(), strict=True):
+        start, end = int(placed.tokens.start[token]), int(placed.tokens.end[token])
+        if encode.controls.is_spelled(int(placed.tokens.ids[token]), batch.texts[row][start:end]):
+            found.setdefault(row, []).append((start, end))
     return found
 
 
-def _stuck(batch: _Batch, placed: _Placed, encode: Encoder) -> frozenset[int]:
-    """Return the rows in which text that was to be escaped is a control token still, or has got a space."""
+_ROUNDS = 3
+"""What is cut out may leave a control token beside it; so often that is looked for."""
+
+
+def _escape(
+    batch: _Batch, placed: _Placed, encode: Encoder, speakers: _Speakers, found: Marks
+) -> tuple[_Placed, Marks, frozenset[int]]:
+    """Tokenize what was found as text; return the marks too, and the rows in which that cannot be done."""
     if encode.puts_space_before_pieces():
-        return frozenset(range(len(batch.texts)))
-    return frozenset(batch.row_of(_controls_written(batch, placed, encode)).tolist())
+        return placed, found, frozenset(found)
+    marks, left = {row: list(places) for row, places in found.items()}, found
+    for _ in range(_ROUNDS):
+        pieces = {row: encode.encode_pieces(batch.texts[row], [], marks[row]) for row in left}
+        placed = batch.replace(placed, pieces)
+        left = _look_alikes_in(batch, placed, encode, speakers)
+        if not left:
+            break
+        for row, places in left.items():
+            marks[row] = _united([*marks.get(row, ()), *places])
+    return placed, marks, frozenset(left)
+
+
+def _united(marks: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return `marks` in order, those that overlap as one."""
+    united: list[tuple[int, int]] = []
+    for start, end in sorted(marks):
+        if united and start < united[-1][1]:
+            united[-1] = united[-1][0], max(end, united[-1][1])
+        else:
+            united.append((start, end))
+    return united
+
+
+def look_alikes(conversation: Conversation, row: Rendered, controls: Controls) -> list[tuple[int, int]]:
+    """Return (start, end) of every text of a control token that the row wrote, before it is tokenized."""
+    found = []
+    for match in controls.pattern.finditer(row.text) if controls.pattern is not None else ():
+        first, last = (
+            int(run) for run in np.searchsorted(row.runs.starts, [match.start(), match.end() - 1], "right") - 1
+        )
+        if not row.runs.given[first : last + 1].any():
+            continue
+        message = int(row.runs.message[first])
+        speaks = row.runs.own[first] and message >= 0 and conversation.messages[message].role == "assistant"
+        if not (speaks and match.group() in controls.spoken_texts):
+            found.append(match.span())
+    return found
 
 
 def _straddled(batch: _Batch, placed: _Placed) -> tuple[int, ...]:

@@ -134,8 +134,9 @@ class ModelSection(Section):
     attn_implementation: str | None = None
     """Attention kernel: ``sdpa``, ``eager``, ``flash_attention_2`` …; null leaves the choice to transformers."""
     add_tokens: tuple[str, ...] = ()
-    """New special tokens, such as the control tokens of a chat template that the tokenizer lacks. Their rows in the
-    embeddings and the head start as the mean of the others, and are trained."""
+    """New special tokens, such as the control tokens of a chat template that the tokenizer lacks. One that the template
+    does not write is a word that rows may use. Their rows in the embeddings and the head start as the mean of the
+    others, and are trained."""
 
 
 def as_share(value: Any) -> Any:
@@ -243,7 +244,7 @@ class DataSection(Section):
     max_dropped: Share = 1.0
     """Largest share of a source's rows that may be dropped, for whatever reason."""
     special_tokens_in_content: Literal["escape", "error", "allow"] = "escape"
-    """Text in a message that looks like a control token: tokenize it as text, which stops the run where the tokenizer
+    """Text in a row that looks like a control token: tokenize it as text, which stops the run where the tokenizer
     cannot; refuse the row as `on_bad_row` says; or let it control."""
     engine: Literal["auto", "tokenizers", "tiktoken"] = "auto"
     """What turns text into ids: ``tiktoken`` where it has proven to give the tokenizer's ids, else ``tokenizers``."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sftplug.models import load_base
-from sftplug.prompt import render_prompt
+from sftplug.prompt import encode_prompt
 from sftplug.ship.tuned import is_adapter, load_tuned, load_tuned_tokenizer, placed
 
 if TYPE_CHECKING:
@@ -52,6 +52,10 @@ class Conversation:
     system: str | None = None
     base: bool = False
     """Whether the adapter is left out."""
+    words: tuple[str, ...] = ()
+    """Added tokens that what is said may hold; see `encode_prompt`."""
+    escape: bool = True
+    """Whether what is said can be no control token."""
     messages: list[dict[str, str]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -66,29 +70,28 @@ class Conversation:
         """Return the answer to `text`; `tell` gets it piece by piece."""
         import torch
 
-        prompt = self._prompt(text)
-        inputs = self.tokenizer(prompt, return_tensors="pt", add_special_tokens=not self.tokenizer.chat_template)
+        ids = torch.tensor([self._prompt(text)], device=self.model.device)
         if self.sampling.seed is not None:
             torch.manual_seed(self.sampling.seed)
         with _without_adapter(self.model) if self.base else nullcontext(), torch.inference_mode():
             out = self.model.generate(
-                **inputs.to(self.model.device),
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
                 streamer=_streamer(self.tokenizer, tell),
                 eos_token_id=self.generation.eos_token_id,
                 pad_token_id=self.generation.pad_token_id,
                 **self.sampling.options(),
             )
-        reply = out[0, inputs["input_ids"].shape[1] :]
+        reply = out[0, ids.shape[1] :]
         answer = str(self.tokenizer.decode(reply, skip_special_tokens=True)).strip()
         self.messages.append({"role": "assistant", "content": answer})
         return answer
 
-    def _prompt(self, text: str) -> str:
+    def _prompt(self, text: str) -> list[int]:
         """Return what the model continues: the conversation in the template of training, or the text itself."""
         self.messages.append({"role": "user", "content": text})
-        if not self.tokenizer.chat_template:
-            return text
-        return render_prompt(self.tokenizer, self.messages)
+        said = self.messages if self.tokenizer.chat_template else text
+        return encode_prompt(self.tokenizer, said, words=self.words, escape=self.escape)
 
 
 def _streamer(tokenizer: PreTrainedTokenizerBase, tell: Tell) -> Any:
@@ -119,8 +122,9 @@ def open_chat(
 
     model, tokenizer = load_tuned(directory, recipe), load_tuned_tokenizer(directory, recipe)
     generation = GenerationConfig.from_pretrained(str(directory.path))
-    tuned = Conversation(model, tokenizer, generation, sampling, system)
+    said = recipe.model.add_tokens, recipe.data.special_tokens_in_content != "allow"
+    tuned = Conversation(model, tokenizer, generation, sampling, system, False, *said)
     if not compare:
         return tuned, None
     base = model if is_adapter(directory.path) else placed(load_base(recipe))
-    return tuned, Conversation(base, tokenizer, generation, sampling, system, base=True)
+    return tuned, Conversation(base, tokenizer, generation, sampling, system, True, *said)

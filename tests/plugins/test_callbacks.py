@@ -98,9 +98,9 @@ def test_a_folder_of_a_tracker_is_not_named_after_the_machine(train, tensorboard
 
 
 def test_a_template_that_does_not_end_is_stopped_when_a_sample_sets_it_off(train, tmp_path, monkeypatch):
-    from sftplug.data.render import bounds
+    from sftplug.data.render import budget
 
-    monkeypatch.setattr(bounds, "TURNS", 20_000)
+    monkeypatch.setattr(budget, "TURNS", 20_000)
     loop = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
     turns = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     asks = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"

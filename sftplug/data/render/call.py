@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -28,6 +28,8 @@ class Call:
     kwargs: Mapping[str, Any]
     ends: frozenset[str] = frozenset()
     """The model's end tokens, when they are known."""
+    given: frozenset[str] = frozenset()
+    """Names of the arguments that the row itself gives, and not the tokenizer."""
     size: int = 0
     """How many characters the row has, numbers and lists counted too."""
     depth: int = 0
@@ -67,7 +69,21 @@ def arguments_of(tree: nodes.Template) -> frozenset[str]:
     return frozenset(meta.find_undeclared_variables(tree)) - GIVEN_TO_TEMPLATES
 
 
-def make_call(messages: Messages, tools: Tools, kwargs: Mapping[str, Any], ends: frozenset[str]) -> Call:
+def literals_of(tree: nodes.Template) -> Iterator[str]:
+    """Yield the texts that stand in a template: what it writes, and what it compares with."""
+    for node in tree.find_all((nodes.TemplateData, nodes.Const)):
+        text = node.data if isinstance(node, nodes.TemplateData) else node.value  # type: ignore[attr-defined]
+        if isinstance(text, str):
+            yield text
+
+
+def make_call(
+    messages: Messages,
+    tools: Tools,
+    kwargs: Mapping[str, Any],
+    ends: frozenset[str] = frozenset(),
+    given: frozenset[str] = frozenset(),
+) -> Call:
     """Return a call with its data as transformers gives it to templates: plain, reasoning under all of its names."""
     from transformers.utils import chat_template_utils
 
@@ -77,4 +93,4 @@ def make_call(messages: Messages, tools: Tools, kwargs: Mapping[str, Any], ends:
     chat = alias([plain(dict(message)) for message in messages])
     tools, kwargs = plain(list(tools)) if tools else None, plain(dict(kwargs))
     held = measured((chat, tools, kwargs), sys.maxsize)
-    return Call(chat, tools, kwargs, ends, held.work, held.depth)
+    return Call(chat, tools, kwargs, ends, given, held.work, held.depth)

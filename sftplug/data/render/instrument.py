@@ -24,6 +24,7 @@ from markupsafe import Markup
 from sftplug.data.render.bounds import BoundedEnvironment, without_jinja_s
 from sftplug.data.render.budget import ITEM, Budget
 from sftplug.data.render.provenance import (
+    GIVEN,
     MENTIONED,
     Active,
     Run,
@@ -32,6 +33,7 @@ from sftplug.data.render.provenance import (
     concat,
     derived,
     follow,
+    is_said,
     percent,
     place,
     runs_of,
@@ -67,6 +69,8 @@ class TracedEnvironment(BoundedEnvironment):
         self.active = self.new_active()
         self.owners: dict[int, int] = {}
         """id() of a message, or of anything within one -> index of the message."""
+        self.given: set[int] = set()
+        """id() of what the row gives beside its messages, and of anything within that."""
         self.concat = lambda parts: concat(parts, self.active)  # type: ignore[method-assign]
         known = {name: self._following(name, function) for name, function in like.filters.items()}
         self.filters.update({**known, **_filters(self)})
@@ -150,7 +154,7 @@ class TracedEnvironment(BoundedEnvironment):
             item = waiting.pop()
             known = self.owners.get(id(item))
             if known is None and isinstance(item, Traced):
-                known = next((run.message for run in runs_of(item, self.active) if run.field), None)
+                known = next((run.message for run in runs_of(item, self.active) if is_said(run)), None)
             if known is not None:
                 return known
             parts = item.values() if isinstance(item, Mapping) else item if isinstance(item, list | tuple) else ()
@@ -271,10 +275,12 @@ def _tojson(value: Any, options: Mapping[str, Any], environment: TracedEnvironme
     """Return the JSON text of `value`, as transformers' filter writes it, with the runs of the strings in it."""
     settings = {**_TOJSON, **options}
     owners = _owners_in(value, environment)
-    if len(owners) <= 1 and (owner := next(iter(owners), None)) is not None and not _holds_parts(value):
-        # All of it is of one message: braces, keys and numbers too.
+    owner = next(iter(owners), None)
+    if id(value) in environment.given or (len(owners) == 1 and owner is not None and not _holds_parts(value)):
+        # All of it is of one message, or of no message but of the row: braces, keys and numbers too.
         text = json.dumps(value, **settings)
-        return Traced(text, [Run(len(text), owner, _field_of(value), -1)], environment.active)
+        field = GIVEN if owner is None else _field_of(value)
+        return Traced(text, [Run(len(text), owner, field, -1)], environment.active)
     if settings["sort_keys"]:
         return derived(json.dumps(value, **settings), traced_in(value), environment.active)
 
@@ -292,14 +298,18 @@ def _owners_in(value: Any, environment: TracedEnvironment) -> set[int | None]:
     whole = environment.owners.get(id(value))
     if whole is not None:
         return {whole}
-    return {run.message for text in traced_in(value) for run in text._runs if run.field}
+    return {run.message for run in _said_in(value)}
+
+
+def _said_in(value: Any) -> Iterator[Run]:
+    return (run for text in traced_in(value) for run in text._runs if is_said(run))
 
 
 def _holds_parts(value: Any) -> bool:
     """Whether `value` is a content of several parts, each of which must be found again."""
-    return isinstance(value, list) and len({run.field for text in traced_in(value) for run in text._runs}) > 1
+    return isinstance(value, list) and len({run.field for run in _said_in(value)}) > 1
 
 
 def _field_of(value: Any) -> str:
-    first = next(traced_in(value), None)
-    return first._runs[0].field if first is not None and first._runs[0].field else "tool_calls"
+    first = next(_said_in(value), None)
+    return "tool_calls" if first is None else first.field

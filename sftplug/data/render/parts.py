@@ -39,6 +39,8 @@ class Runs(NamedTuple):
     """(R,) whether the message wrote the run itself, rather than the template for it."""
     item: NDArray[np.int16]
     """(R,) index of the content part a run is of, where the content is a list of parts; -1 elsewhere."""
+    given: NDArray[np.bool_]
+    """(R,) whether the row wrote the run at all: a message, or a tool, an argument's name, an id."""
 
     def cut(self, start: int, end: int) -> Runs:
         """Return the runs of the characters from `start` to `end`, their starts counted from `start`."""
@@ -59,7 +61,7 @@ def label_parts(layout: Layout, spans: Sequence[tuple[int, int, int]]) -> Runs:
     find = _finder(bounds)
     last = {piece.message: piece.end for piece in layout.pieces if piece.field}
     runs = [
-        (run, piece.field)
+        (run, piece)
         for piece in layout.pieces
         if piece.end > piece.start
         for run in _label(layout.text, piece, last.get(piece.message), find)
@@ -67,10 +69,11 @@ def label_parts(layout: Layout, spans: Sequence[tuple[int, int, int]]) -> Runs:
     starts = np.array([start for (start, _, _), _ in runs], dtype=np.int32)
     message = np.array([owner for (_, owner, _), _ in runs], dtype=np.int32)
     part = np.array([_CODE[name] for (_, _, name), _ in runs], dtype=np.int8)
-    own = np.array([bool(field) for _, field in runs], dtype=bool)
-    item = np.array([_item_of(field) for _, field in runs], dtype=np.int16)
+    own = np.array([bool(piece.field) for _, piece in runs], dtype=bool)
+    item = np.array([_item_of(piece.field) for _, piece in runs], dtype=np.int16)
+    given = np.array([piece.given for _, piece in runs], dtype=bool)
     thoughts = [found for span in bounds for found in _thoughts_in(layout.text, *span)]
-    return _mark(thoughts, _split(thoughts, Runs(starts, message, part, own, item), len(layout.text)))
+    return _mark(thoughts, _split(thoughts, Runs(starts, message, part, own, item, given), len(layout.text)))
 
 
 def _finder(spans: Sequence[Edges]) -> Finder:

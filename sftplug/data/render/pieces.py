@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import jinja2
 
 from sftplug.data.render.instrument import TracedEnvironment
-from sftplug.data.render.provenance import MENTIONED, Active, Run, runs_of
+from sftplug.data.render.provenance import GIVEN, MENTIONED, Active, Run, runs_of
 
 REASONING = "reasoning_content"
 _ALIASES = {"thinking": REASONING, "reasoning": REASONING}
-_PLAIN_KEYS = frozenset({"role", "type", "id", "tool_call_id"})
-"""Keys whose values templates compare and look up rather than print; they stay plain strings."""
+_NAMING_KEYS = frozenset({"role", "type", "id", "tool_call_id"})
+"""Keys whose values templates compare and look up; where they print them, that is no more than a header."""
 
 
 class Piece(NamedTuple):
@@ -32,6 +32,8 @@ class Piece(NamedTuple):
     offset: int
     within: int | None
     """The message the template was working on."""
+    given: bool = False
+    """Whether the row wrote it: a message, or a tool, an argument's name, an id."""
 
 
 def unknown(_turn: int) -> None:
@@ -107,13 +109,16 @@ def lay_out(
     environment: TracedEnvironment,
     messages: Sequence[Mapping[str, Any]],
     variables: Mapping[str, Any],
+    given: Mapping[str, Any],
 ) -> Layout:
-    """Render `messages` and return text and pieces. Raises what the template raises."""
+    """Render `messages` and return text and pieces; what is `given` comes from the row too. Raises what it raises."""
     environment.owners.clear()
+    environment.given.clear()
     environment.active.message = None
     environment.active.stack.clear()
     traced = [_trace_message(message, index, environment) for index, message in enumerate(messages)]
-    context = template.new_context({"messages": traced, **variables})
+    others = {name: trace_given(value, environment) for name, value in given.items()}
+    context = template.new_context({**variables, **others, "messages": traced})
     texts: list[str] = []
     pieces: list[Piece] = []
     position = 0
@@ -137,9 +142,14 @@ def _piece(run: Run, position: int, active: Active) -> Piece:
         # A tool's turn may name the function that was called: there it is text of the tool's turn.
         for place in (active.message, within):
             if place not in (None, run.message):
-                return Piece(position, end, place, "", -1, place)
+                return Piece(position, end, place, "", -1, place, True)
+    if run.field == GIVEN:
+        return Piece(position, end, within, "", -1, within, True)
     message = run.message if run.field or run.message is not None else within
-    return Piece(position, end, message, run.field, run.offset, within)
+    return Piece(position, end, message, run.field, run.offset, within, bool(run.field))
+
+
+# --- what a template sees ---------------------------------------------------------------------------------------------
 
 
 def _trace_message(message: Mapping[str, Any], index: int, environment: TracedEnvironment) -> dict[str, Any]:
@@ -151,14 +161,36 @@ def _trace_message(message: Mapping[str, Any], index: int, environment: TracedEn
 def _trace(value: Any, key: str, index: int, environment: TracedEnvironment) -> Any:
     """Copy `value` with every string in it traced to (index, path of keys)."""
     if isinstance(value, str):
-        if key.rpartition(".")[2] in _PLAIN_KEYS:
-            return str.__str__(value)
+        if key == "role":
+            return str.__str__(value)  # compared at every turn, and one of a few words
+        if key.rpartition(".")[2] in _NAMING_KEYS:
+            return _given(value, environment)
         return environment.trace(value, [Run(len(value), index, _ALIASES.get(key, key), 0)])
     copied: Any = value
     if isinstance(value, Mapping):
-        copied = {name: _trace(item, f"{key}.{name}", index, environment) for name, item in value.items()}
+        copied = {
+            _given(name, environment): _trace(item, f"{key}.{name}", index, environment) for name, item in value.items()
+        }
     elif isinstance(value, list | tuple):
         copied = [_trace(item, f"{key}[{number}]", index, environment) for number, item in enumerate(value)]
     if copied is not value:
         environment.owners[id(copied)] = index
     return copied
+
+
+def trace_given(value: Any, environment: TracedEnvironment) -> Any:
+    """Copy `value`, which is of the row but of no message, with every string in it traced, keys too."""
+    if isinstance(value, str):
+        return _given(value, environment)
+    copied: Any = value
+    if isinstance(value, Mapping):
+        copied = {_given(name, environment): trace_given(item, environment) for name, item in value.items()}
+    elif isinstance(value, list | tuple):
+        copied = [trace_given(item, environment) for item in value]
+    if copied is not value:
+        environment.given.add(id(copied))
+    return copied
+
+
+def _given(value: Any, environment: TracedEnvironment) -> Any:
+    return environment.trace(value, [Run(len(value), None, GIVEN, -1)]) if isinstance(value, str) else value

@@ -18,6 +18,9 @@ LITERAL = ""
 """The field of text that the template itself wrote."""
 DERIVED = "derived"
 """The field of text that was made from messages in a way that cannot be followed: ``x | title``, ``{{ [x] }}``."""
+GIVEN = "given"
+"""The field of text that a row gives beside its messages: tools, documents, names of arguments, ids. Where it stands
+it counts as the template's own, but it can be no control token."""
 MENTIONED = ("tool_calls", "name")
 """Keys whose values templates also print in the turns of other messages."""
 
@@ -29,7 +32,8 @@ class Run(NamedTuple):
     message: int | None
     """Index of the message; None when the template wrote it while no message was at hand."""
     field: str
-    """Key of the message the text came from (``content``, ``tool_calls`` …); `LITERAL` for the template's own."""
+    """Key of the message the text came from (``content``, ``tool_calls`` …); `LITERAL` for the template's own,
+    `GIVEN` for the rest of the row."""
     offset: int
     """Where in that field the run starts; -1 when the characters were changed on the way."""
     within: int | None = None
@@ -250,6 +254,11 @@ class Safe(Markup):
         return follow(whole, [other], other._active) if isinstance(other, Traced) else whole
 
 
+def is_said(run: Run) -> bool:
+    """Whether a run is what a message says."""
+    return run.field not in (LITERAL, GIVEN)
+
+
 def runs_of(text: str, active: Active) -> tuple[Run, ...]:
     """Return the runs of `text`; a plain string is the template's own, written for the message now active."""
     return text._runs if isinstance(text, Traced) else (Run(len(text), active.message, LITERAL, -1),)
@@ -273,8 +282,8 @@ def shown(value: Any, active: Active) -> str:
 
 
 def _without_empty(runs: list[Run]) -> list[Run]:
-    """Drop empty runs of the template's own; an empty run of a message says where its empty text would stand."""
-    return [run for run in runs if run.length or run.field]
+    """Drop empty runs of no message; an empty run of a message says where its empty text would stand."""
+    return [run for run in runs if run.length or is_said(run)]
 
 
 def percent(template: str, values: Any, active: Active) -> Traced:
@@ -372,6 +381,8 @@ def derived(text: str, parts: Iterable[Traced], active: Active) -> Traced:
     It may not stand in the span of another message, and it does not count as what its own message says.
     """
     active.lost()
-    owners = {run.message for part in parts for run in part._runs if run.field}
+    runs = [run for part in parts for run in part._runs]
+    owners = {run.message for run in runs if is_said(run)}
     owner = next(iter(owners)) if len(owners) == 1 else None
-    return Traced(text, [Run(len(text), owner, DERIVED if owners else LITERAL, -1)], active)
+    field = DERIVED if owners else GIVEN if any(run.field for run in runs) else LITERAL
+    return Traced(text, [Run(len(text), owner, field, -1)], active)

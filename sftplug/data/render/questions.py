@@ -19,7 +19,7 @@ from jinja2.utils import Cycler, Joiner
 from sftplug.data.render.budget import Budget
 from sftplug.data.render.instrument import TracedEnvironment
 from sftplug.data.render.marks import Marks
-from sftplug.data.render.provenance import Active, Run, Traced
+from sftplug.data.render.provenance import GIVEN, Active, Run, Traced
 
 LONG = 1000
 """A longer text, or a larger number, is no part of a question: to ask it of many rows would take too long."""
@@ -235,6 +235,8 @@ class AskingEnvironment(TracedEnvironment):
         """Return `text` as one that notes what is asked of it, if it is what a message says."""
         if runs[0].field in ("content", "reasoning_content"):
             return Probe(text, runs, self.active)
+        if runs[0].field == GIVEN:
+            return text  # type: ignore[return-value]  # the same for all rows of a shape
         raise Opaque
 
     def call(self, context: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:

@@ -95,6 +95,7 @@ def _insert_stop(row: Rendered, index: int, stop: str) -> Rendered:
         np.array([PARTS.index("end_of_turn")], np.int8),
         np.zeros(1, bool),
         np.full(1, -1, np.int16),
+        np.zeros(1, bool),
     )
     runs = row.runs.cut(0, at).followed_by(at, ending)
     if at < len(row.text):

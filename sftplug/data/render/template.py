@@ -11,20 +11,29 @@ from typing import Any
 
 from sftplug.data.render.bounds import compiled, parsed
 from sftplug.data.render.budget import Budget, TooMuch, Unproven
-from sftplug.data.render.call import PROBE, Call, Messages, Tools, arguments_of, assistants_in, make_call
+from sftplug.data.render.call import (
+    PROBE,
+    Call,
+    Messages,
+    Tools,
+    arguments_of,
+    assistants_in,
+    literals_of,
+    make_call,
+)
 from sftplug.data.render.check import (
     Finding,
     check_interruptions,
     check_iterations,
     check_questions,
     check_spans,
-    missing_texts,
     quote,
 )
 from sftplug.data.render.enforce import bounded, compiling
 from sftplug.data.render.instrument import PlainEnvironment, TracedEnvironment, official_environment
+from sftplug.data.render.lost import missing, missing_tools
 from sftplug.data.render.marks import Compiled, Marks, compile_traced
-from sftplug.data.render.pieces import REASONING, Layout, lay_out
+from sftplug.data.render.pieces import Layout, lay_out
 from sftplug.data.render.questions import Asking, AskingEnvironment, AskingMarks, Field
 from sftplug.data.render.rendered import Rendered, continue_prompt, cut_after, lost_stop, to_row
 from sftplug.data.render.shape import Shape, Shapes, key_of, learn, texts_of
@@ -39,7 +48,7 @@ LONGEST_REASON = 1000
 """So many characters are shown of the reason that a template gives for refusing."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Template:
     """One chat template, compiled twice: as transformers does, and with marks."""
 
@@ -53,6 +62,8 @@ class Template:
     """Whether it does what only another process may try; see `enforce`."""
     _lock: Lock = field(default_factory=Lock)
     _habits: dict[str, Habit | None] = field(default_factory=dict)
+    literals: tuple[str, ...] = ()
+    """The texts that stand in it."""
     reads: frozenset[str] = frozenset()
     """Names of the arguments that it reads, beyond those that every caller gives."""
     _plain: Any = None
@@ -66,7 +77,7 @@ class Template:
         with compiling(self.name):
             environment = PlainEnvironment(official_environment(), self.budget)
             tree = parsed(environment, self.source)
-            self.reads = arguments_of(tree)
+            self.reads, self.literals = arguments_of(tree), tuple(literals_of(tree))
             self._plain = environment, compiled(environment, tree)
             self._traced = compile_traced(self.source, TracedEnvironment(official_environment(), self.budget), Marks())
             self._walks = Walks(self.source, self.budget, self._rendering)
@@ -75,24 +86,31 @@ class Template:
 
     @bounded
     def render(
-        self, messages: Messages, tools: Tools = None, *, end_tokens: frozenset[str] = frozenset(), **kwargs: Any
+        self,
+        messages: Messages,
+        tools: Tools = None,
+        *,
+        end_tokens: frozenset[str] = frozenset(),
+        given: frozenset[str] = frozenset(),
+        **kwargs: Any,
     ) -> Rendered:
         """Render `messages` in one piece, with the spans of every assistant turn and what the check found.
 
-        `end_tokens` are the texts of the model's end tokens when they are known. A row that the template treats as it
-        did another is filled into that row's shape. Raises TemplateError when the template refuses the conversation.
+        `end_tokens` are the texts of the model's end tokens when they are known, and `given` the names of those of
+        `kwargs` that come from the row: their text can be no control token. A row that the template treats as it did
+        another is filled into that row's shape. Raises TemplateError when the template refuses the conversation.
         """
         texts = None if tools else texts_of(messages)
         if texts is None:
-            return self.analyse(messages, tools, end_tokens=end_tokens, **kwargs)
-        roles, arguments = [message["role"] for message in messages], (repr(kwargs), end_tokens)
+            return self.analyse(messages, tools, end_tokens=end_tokens, given=given, **kwargs)
+        roles, arguments = [message["role"] for message in messages], (repr(kwargs), end_tokens, *sorted(given))
         rendered = self.fill(roles, texts, arguments)
         if rendered is not None:
             return rendered
-        rendered = self.analyse(messages, tools, end_tokens=end_tokens, **kwargs)
+        rendered = self.analyse(messages, tools, end_tokens=end_tokens, given=given, **kwargs)
         key = key_of(roles, texts, arguments)
         if not rendered.findings and self._shapes.worth_learning(key):
-            shape = self._learn(texts, rendered, make_call(messages, tools, kwargs, end_tokens))
+            shape = self._learn(texts, rendered, make_call(messages, tools, kwargs, end_tokens, given))
             if shape is not None:
                 self._shapes.add(key, shape)
         return rendered
@@ -107,15 +125,23 @@ class Template:
 
     @bounded
     def analyse(
-        self, messages: Messages, tools: Tools = None, *, end_tokens: frozenset[str] = frozenset(), **kwargs: Any
+        self,
+        messages: Messages,
+        tools: Tools = None,
+        *,
+        end_tokens: frozenset[str] = frozenset(),
+        given: frozenset[str] = frozenset(),
+        **kwargs: Any,
     ) -> Rendered:
         """Render as `render` does, from nothing: every piece traced, the prompt of every turn rendered."""
-        call = make_call(messages, tools, kwargs, end_tokens)
+        call = make_call(messages, tools, kwargs, end_tokens, given)
         layout = self._layout(call)
         layout.prompt_end = self._walks.prompt_ends(call, layout.text)
         turns = [self._turn(layout, call, index) for index in assistants_in(messages)]
         return to_row(
-            layout, spans_of(turns), [*self._missing(layout, call), *self._tools(layout, call), *all_findings(turns)]
+            layout,
+            spans_of(turns),
+            [*missing(layout, call, self._layout), *missing_tools(layout, call, self._text), *all_findings(turns)],
         )
 
     @bounded
@@ -123,8 +149,27 @@ class Template:
         self, messages: Messages, tools: Tools = None, *, add_generation_prompt: bool = False, **kwargs: Any
     ) -> str:
         """Return the text that transformers renders, within bounds. Raises TemplateError when the template refuses."""
-        call = make_call(messages, tools, kwargs, frozenset())
-        return self._text(call, add_generation_prompt=add_generation_prompt)
+        return self._text(make_call(messages, tools, kwargs), add_generation_prompt=add_generation_prompt)
+
+    @bounded
+    def prompt(
+        self,
+        messages: Messages,
+        tools: Tools = None,
+        *,
+        add_generation_prompt: bool = True,
+        given: frozenset[str] = frozenset(),
+        **kwargs: Any,
+    ) -> Rendered:
+        """Return what the model is shown after `messages`: a text of which nothing is trained.
+
+        Raises TemplateError when the template refuses, and when what it writes cannot be told from what it is given.
+        """
+        call = make_call(messages, tools, kwargs, given=given)
+        layout = self._layout(call, add_generation_prompt=add_generation_prompt)
+        if layout.text != self._text(call, add_generation_prompt=add_generation_prompt):
+            raise TemplateError(f"chat template '{self.name}' renders differently when its parts are told apart")
+        return to_row(layout, [])
 
     @bounded
     def split_divergent(
@@ -134,13 +179,14 @@ class Template:
         tools: Tools = None,
         *,
         end_tokens: frozenset[str] = frozenset(),
+        given: frozenset[str] = frozenset(),
         **kwargs: Any,
     ) -> list[Rendered]:
         """Return `rendered` without the spans of its divergent turns, and one row for each of those turns.
 
         The row of a turn is what inference shows the model, and then what the model must produce.
         """
-        call = make_call(messages, tools, kwargs, end_tokens)
+        call = make_call(messages, tools, kwargs, end_tokens, given)
         marked = {finding.message for finding in rendered.findings if finding.kind.startswith("divergent")}
         divergent = [message for message in assistants_in(messages) if message in marked]
         kept = tuple(span for span in rendered.spans if span.message not in divergent)
@@ -271,46 +317,6 @@ class Template:
 
     # --- the whole --------------------------------------------------------------------------------------------------
 
-    def _missing(self, layout: Layout, call: Call) -> Iterator[Finding]:
-        for message, key, text in missing_texts(layout, call.messages):
-            role = call.messages[message].get("role")
-            yield self._missing_finding(layout, call, (message, key, text), str(role))
-
-    def _missing_finding(self, layout: Layout, call: Call, lost: tuple[int, str, str], role: str) -> Finding:
-        message, key, text = lost
-        what = f"message {message} ({role}): {key} {quote(text)}"
-        if key.startswith("content") and text.strip() in layout.text:
-            return Finding("provenance_lost", "error", message, f"{what} is in the text, but cannot be followed there.")
-        if not key.startswith("tool_calls") and self._shown_at_inference(call, message, key):
-            return Finding("divergent_context", "policy", message, f"{what} is shown at inference, but not here.")
-        if key in (REASONING, "thoughts"):
-            return Finding("dropped_reasoning", "policy", message, f"{what} is dropped by the template.")
-        return Finding("dropped", "error", message, f"{what} is dropped by the template.")
-
-    def _tools(self, layout: Layout, call: Call) -> Iterator[Finding]:
-        """Say so when the text is the same without the tools: the model would call what it was never shown."""
-        try:
-            shown = not call.tools or layout.text != self._text(replace(call, tools=None))
-        except TemplateError:
-            shown = True
-        if not shown:
-            text = f"the tools of the row ({call.tool_names}) are not in the text: the template leaves them out."
-            yield Finding("dropped_tools", "policy", None, text)
-
-    def _shown_at_inference(self, call: Call, message: int, key: str) -> bool:
-        """Whether the model would see the field (or, of its own turn, produce it) in a shorter conversation."""
-        own = call.messages[message].get("role") == "assistant"
-        for end in [message + 1] if own else assistants_in(call.messages):
-            try:
-                layout = self._layout(call.until(end), add_generation_prompt=not own)
-            except TemplateError:
-                continue
-            if end > message and not any(
-                lost[:2] == (message, key) for lost in missing_texts(layout, call.messages[:end])
-            ):
-                return True
-        return False
-
     def _habit(self, call: Call) -> Habit | None:
         """Return how the template ends a turn, learned from a probe; None when it refuses the probe."""
         key = repr(sorted(call.kwargs.items(), key=lambda item: item[0]))
@@ -354,9 +360,10 @@ class Template:
 
     def _layout(self, call: Call, *, add_generation_prompt: bool = False, compiled: Compiled | None = None) -> Layout:
         environment, template = compiled or self._traced
-        everything = {"tools": call.tools, "documents": None, "add_generation_prompt": add_generation_prompt}
+        variables = {"documents": None, "add_generation_prompt": add_generation_prompt, **call.kwargs}
+        given = {"tools": call.tools, **{name: call.kwargs[name] for name in call.given}}
         with self._rendering(call):
-            return lay_out(template, environment, call.messages, {**everything, **call.kwargs})
+            return lay_out(template, environment, call.messages, variables, given)
 
     @contextmanager
     def _rendering(self, call: Call) -> Iterator[None]:

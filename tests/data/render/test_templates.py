@@ -197,7 +197,8 @@ def test_a_template_that_is_no_jinja_names_the_line():
 @given(TURNS, st.sampled_from(sorted(TEMPLATES)))
 def test_trained_tokens_decode_to_the_spans_and_no_other_role_s_token_is_trained(turns, name):
     from sftplug import Conversation, Message, ModelError
-    from sftplug.data.tokenize import encoder, tokenize
+    from sftplug.data.encoder import encoder
+    from sftplug.data.tokenize import tokenize
     from sftplug_tiny.builder import build_tokenizer
 
     tokenizer = _cached(build_tokenizer)
