@@ -22,7 +22,8 @@ def refuse_no_model(name: str) -> None:
         return  # a name on the Hub, or nothing: whoever loads it will say so
     if (path / ADAPTER).is_file():
         raise ModelError(_of_adapter(path))
-    if not (path / _CONFIG).is_file():
+    # A bare name is one on the Hub, and that a folder of this name is here may be chance: its error will say so.
+    if not (path / _CONFIG).is_file() and (path.is_absolute() or name.startswith(".")):
         raise ModelError(f"model: {path} is no model: {_of_folder(path)}")
 
 

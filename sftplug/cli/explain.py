@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -30,7 +31,10 @@ def explain(
     no_plugin: NoPlugin = None,
     verbose: Verbose = False,
 ) -> None:
-    """Show the resolved recipe: where each value comes from, and which plugin answers for it."""
+    """Show the resolved recipe: where each value comes from, and which plugin answers for it.
+
+    Asked for ``adapter`` alone, and where the model is on this machine, it says too which modules are adapted.
+    """
     be_verbose(verbose)
     overrides = [argument for argument in arguments or [] if "=" in argument]
     loaded = open_recipe(recipe, overrides, no_plugin)
@@ -44,6 +48,19 @@ def explain(
         said = json.dumps(value.value, ensure_ascii=False)
         table.add_row(*map(escape, (value.path, said, value.origin, value.plugin or "")))
     show(table)
+    if any(_is_in(value.path, "adapter") for value in values) and len(values) < len(origins(loaded)):
+        _show_notes(loaded)
+
+
+def _show_notes(loaded: LoadedRecipe) -> None:
+    """Say what the adapter is beside, and what not, where the model is on this machine: nothing is downloaded here."""
+    model = loaded.recipe.model
+    if model.build is None and not Path(str(model.name_or_path)).is_dir():
+        return
+    from sftplug.plan import model_notes
+
+    for note in model_notes(loaded.recipe):
+        typer.echo(f"note: {note}")
 
 
 def _chosen(loaded: LoadedRecipe, keys: list[str]) -> list[Origin]:

@@ -26,6 +26,9 @@ def model_notes(recipe: Recipe) -> list[str]:
 def notes_of(recipe: Recipe, weights: Weights) -> Iterator[str]:
     """Yield what has no adapter, which ranks are not the usual one, and what stays larger than it seems."""
     size, kind = weights.size, recipe.adapter.type
+    if size.modules and not recipe.adapter.trains_base:
+        modules = ", ".join(f"{name} ({count})" for name, count in sorted(size.modules.items()))
+        yield f"adapter '{kind}' trains beside: {modules}"
     if size.untouched:
         what = "not trained" if recipe.adapter.trains_base else "without adapter"
         yield f"{what}: {size.shares()}"

@@ -150,6 +150,9 @@ def test_a_run_says_what_is_adapted_and_what_is_not(recipe_file, twin, command, 
     result = command("check", file)
     assert "note: without adapter: " in result.output
     assert "note: adapter 'lora': the update of gate_up_proj has rank 16" in result.output
+    assert "note: adapter 'lora' trains beside: down_proj (2), gate_up_proj (2), k_proj (2)" in result.output
+    assert "note: without adapter: " in command("explain", file, "adapter").output
+    assert "note: " not in command("explain", file).output
     result = command("train", file)
     assert result.exit_code == 0, result.exception
     said = " ".join(result.output.split())
