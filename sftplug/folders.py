@@ -10,11 +10,15 @@ from sftplug.run import RunDirectory
 from sftplug.run.result import ADAPTER, PROMPTS, adapter_config
 
 _CONFIG = "config.json"
+_TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 _ROWS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".txt", ".zst", ".gz")
 
 
-def refuse_no_model(name: str) -> None:
-    """Raise ModelError when `name` is a file or folder on this machine that is no model: what it is, and what to do."""
+def refuse_no_model(name: str, *, tokenizer_does: bool = False) -> None:
+    """Raise ModelError when `name` is a file or folder on this machine that is no model: what it is, and what to do.
+
+    Where a `tokenizer_does`, as it does for rows, a folder with nothing else is let through.
+    """
     path = Path(name)
     if path.is_file():
         raise ModelError(_of_file(path))
@@ -22,6 +26,8 @@ def refuse_no_model(name: str) -> None:
         return  # a name on the Hub, or nothing: whoever loads it will say so
     if (path / ADAPTER).is_file():
         raise ModelError(_of_adapter(path))
+    if tokenizer_does and any((path / file).is_file() for file in _TOKENIZER):
+        return
     # A bare name is one on the Hub, and that a folder of this name is here may be chance: its error will say so.
     if not (path / _CONFIG).is_file() and (path.is_absolute() or name.startswith(".")):
         raise ModelError(f"model: {path} is no model: {_of_folder(path)}")
@@ -102,7 +108,7 @@ def _of_folder(path: Path) -> str:
         return f"it holds folders with models. Name one: {', '.join(f'{path / name}' for name in inner[:5])}."
     if any(name.endswith(".gguf") for name in names):
         return f"it holds a GGUF file. {_GGUF}"
-    if "tokenizer.json" in names or "tokenizer_config.json" in names:
+    if any(file in names for file in _TOKENIZER):
         return f"it holds a tokenizer, and no {_CONFIG} and weights beside it."
     rows = [name for name in names if name.endswith(_ROWS)]
     if rows:

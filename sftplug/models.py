@@ -40,7 +40,7 @@ def base_model_path(recipe: Recipe) -> str:
     Raises ModelError for a folder or file that is no model: an adapter, a run without a result, rows, a GGUF file.
     """
     if recipe.model.build is None:
-        refuse_no_model(str(recipe.model.name_or_path))
+        refuse_no_model(str(recipe.model.name_or_path), tokenizer_does=True)
         return str(recipe.model.name_or_path)
     return str(_built(recipe.model.build))
 
@@ -211,6 +211,7 @@ def model_config(recipe: Recipe) -> Any:
 def _configuration(recipe: Recipe, path: str) -> Any:
     from transformers import AutoConfig
 
+    refuse_no_model(path)
     options = _options(recipe) if path == base_model_path(recipe) else code_options(recipe.model, path)
     try:
         return AutoConfig.from_pretrained(path, **options)

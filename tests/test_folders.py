@@ -36,6 +36,7 @@ def test_what_is_no_model_is_called_what_it_is(tmp_path):
     )
     assert "x.gguf is a GGUF file." in said(tmp_path / "g" / "x.gguf")
     assert "it holds a tokenizer, and no config.json" in said(made(tmp_path / "t", tokenizer_json="{}"))
+    refuse_no_model(str(tmp_path / "t"), tokenizer_does=True)
     assert "it has no config.json, and holds notes." in said(made(tmp_path / "n", notes=""))
     assert "config.json is a file. Name the folder" in said(made(tmp_path / "c", config_json="{}") / "config.json")
     refuse_no_model(str(tmp_path / "c"))
