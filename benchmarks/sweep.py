@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
 import os
 import platform
@@ -124,6 +125,7 @@ def _stages(sections: Mapping[str, Any], folder: Path, merge: bool) -> Iterator[
     from sftplug.recipe import load_recipe
     from sftplug.training import train
 
+    _measure_ourselves()
     loaded = load_recipe(str(_recipe(sections, folder)))
     trainers = loaded.registry.plugins.loaded["watch"].module.trainers
     trainers.clear()
@@ -147,6 +149,13 @@ def _stages(sections: Mapping[str, Any], folder: Path, merge: bool) -> Iterator[
     yield _equal("reloads", logits, _logits(_reloaded(loaded.recipe, result.output)))
     if merge and hasattr(model, "merge_and_unload"):
         yield _equal("merges", logits, _logits(model.merge_and_unload()))
+
+
+def _measure_ourselves() -> None:
+    """Let a run go on where it would be refused because what it saves is not read back: that is what is measured."""
+    from sftplug import training
+
+    training.try_to_save = training.read_back = lambda *_: None
 
 
 def _recipe(sections: Mapping[str, Any], folder: Path) -> Path:
@@ -221,6 +230,59 @@ def _first_line(error: BaseException) -> str:
     text = re.sub(r"^\S+ \(recipe\.yaml:\d+\): ", "", text)  # where the sweep's own recipe has it
     text = re.sub(r"^the model \S+ cannot be loaded as \S+: ", "", text)
     return text[:300] if type(error).__module__.startswith("sftplug") else f"{type(error).__name__}: {text}"[:300]
+
+
+def try_to_resume(sections: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Train to the end, and once more from a checkpoint halfway; return whether both are the same, bit for bit.
+
+    ``resumes``: the losses, the gradient norms and the saved weights are. Nothing is shared between the two but the
+    folder of the run: model, adapter and trainer are made anew, as in a process of their own.
+    """
+    import shutil
+
+    from sftplug import RunDirectory
+
+    steps = int(sections.get("train", {}).get("max_steps", RESUMED_STEPS))
+    saving = {"max_steps": steps, "save_strategy": "steps", "save_steps": steps // 2, "save_total_limit": 2}
+    file = _recipe({**sections, "train": {**sections.get("train", {}), **saving}}, folder)
+    output = folder / "out"
+    try:
+        _train(file)
+        whole = _outcome(output)
+        shutil.rmtree(output / f"checkpoint-{steps}")
+        state = json.loads((output / "run.json").read_text())
+        (output / "run.json").write_text(json.dumps({**state, "state": "running"}))  # as a kill leaves it
+        _train(file)
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        return {"resumes": False, "reason": _first_line(error)}
+    assert RunDirectory.open(output).state().attempts[-1]["from_step"] == steps // 2
+    differ = [what for what, value in _outcome(output).items() if value != whole[what]]
+    return {"resumes": not differ} | ({"reason": f"other {' and '.join(differ)}"} if differ else {})
+
+
+RESUMED_STEPS = 8
+
+
+def _train(file: Path) -> None:
+    from sftplug.data.prepare import prepare
+    from sftplug.models import load_tokenizer
+    from sftplug.recipe import load_recipe
+    from sftplug.run import begin
+    from sftplug.training import train
+
+    _measure_ourselves()
+    loaded = load_recipe(str(file))
+    with begin(loaded) as attempt:
+        train(loaded, prepare(loaded.recipe, load_tokenizer(loaded.recipe)), attempt)
+
+
+def _outcome(output: Path) -> dict[str, Any]:
+    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    measured = [{name: line.get(name) for name in ("step", "loss", "grad_norm")} for line in lines]
+    weights = [hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(output.glob("*.safetensors"))]
+    return {"losses": measured, "weights": weights}
 
 
 # --- the record -------------------------------------------------------------------------------------------------------

@@ -65,9 +65,11 @@ any targeted module and were ignored": it looks among modules only, and does use
 
 `python benchmarks/adapters.py` runs every type through `sftplug train`'s own code on a small Llama: load, train 30
 steps (the loss on one batch must fall by 2 %), save, reload in the same numbers (equal logits), and in fp32 merge
-(equal logits). `sftplug check` refuses what failed for a reason that lies in the type, with that reason, for the
-version of PEFT that was measured and for no other. It does not refuse what depends on the machine, on a missing
-package, on tied embeddings or on the learning rate. `adamss` was run with scikit-learn 1.9.1, which it needs.
+(equal logits). `--resume` trains 8 steps, and goes on once more from a checkpoint halfway with everything made anew:
+losses, gradient norms and saved weights must be the same, bit for bit, on every base on which the type trains.
+`sftplug check` refuses what failed for a reason that lies in the type, with that reason, for the version of PEFT that
+was measured and for no other. It does not refuse what depends on the machine, on a missing package, on tied embeddings
+or on the learning rate. `adamss` was run with scikit-learn 1.9.1, which it needs.
 """
 
 RATES = """
@@ -82,10 +84,9 @@ ADAPTER_NOTES = """
 ## What trains otherwise than its paper says
 
 * `adalora`: ranks are shared out anew after each update, by PEFT's `update_and_allocate` (so too with any adapter type
-  that has this method: `adamss` with `use_asa`); `total_step` must be the run's number of steps, and such a run does
-  not go on from a checkpoint, which holds nothing of what has been seen of the gradients. Where a module is left with
-  no rank at all, PEFT warns when it saves. The orthogonality loss is not added, for TRL computes the loss from
-  log-probabilities.
+  that has this method: `adamss` with `use_asa`); `total_step` must be the run's number of steps. What has been seen of
+  the gradients is kept in each checkpoint. Where a module is left with no rank at all, PEFT warns when it saves. The
+  orthogonality loss is not added, for TRL computes the loss from log-probabilities.
 * `shadow`: its auxiliary loss is not added for the same reason, and the parameters that only that loss trains get no
   gradient, which stops the run.
 * `poly` and `multitask_prompt_tuning` need a task id with every row.
@@ -136,9 +137,13 @@ def adapters_page() -> str:
         "trained and reloaded on some base": _count(any(map(_works, run.values())) for run in runs),
         **{f"… on {base}": _count(_works(run[base]) for run in runs) for base in bases},
         "merged in fp32": _count(run["fp32"].get("merges") for run in runs),
+        "went on from a checkpoint, bit for bit, on every base on which they train": _count(
+            map(_resumes_everywhere, types.values())
+        ),
     }
-    head = ["type", *bases, "merges", "all-linear", "options of the run"]
-    parts = [ADAPTERS, _ran(record), *_counts(counts), *_table(head, rows), *_reasons(notes), *_rates(), ADAPTER_NOTES]
+    head = ["type", *bases, "merges", "resumes", "all-linear", "options of the run"]
+    table = [*_table(head, rows), *_reasons(notes), *_variants(types)]
+    parts = [ADAPTERS, _ran(record), *_counts(counts), *table, *_rates(), ADAPTER_NOTES]
     return "\n".join(parts)
 
 
@@ -156,11 +161,12 @@ def _rates() -> list[str]:
 
 def _adapter_row(name: str, entry: Mapping[str, Any], notes: dict[str, int]) -> list[str]:
     runs = entry["bases"]
-    options = ", ".join(f"{key}: {value}" for key, value in entry["options"].items())
+    options = _options(entry)
     return [
         f"`{name}`",
         *(_cell(runs[base], notes) for base in ("fp32", "bf16", "nf4", "int8")),
         _merge_cell(runs["fp32"], notes),
+        _resume_cell(runs, notes),
         "yes" if entry.get("all_linear") else "",
         f"`{options}`" if options else "",
     ]
@@ -170,6 +176,39 @@ def _merge_cell(run: Mapping[str, Any], notes: dict[str, int]) -> str:
     if "merges" not in run:
         return ""
     return "yes" if run["merges"] else f"no {_note(run, notes)}"
+
+
+def _resume_cell(runs: Mapping[str, Any], notes: dict[str, int]) -> str:
+    """Return whether a run that went on was the same, bit for bit, on every base on which the type trains."""
+    tried = {base: run for base, run in runs.items() if "resumes" in run}
+    refused = {base: {"reason": run["resume_reason"]} for base, run in tried.items() if not run["resumes"]}
+    if refused:
+        return ", ".join(f"{base}: no {_note(run, notes)}" for base, run in refused.items())
+    return "identical" if tried else ""
+
+
+def _resumes_everywhere(entry: Mapping[str, Any]) -> bool:
+    told = [run.get("resumes") for run in entry["bases"].values() if run.get("trains")]
+    return bool(told) and all(told)
+
+
+def _variants(types: Mapping[str, Any]) -> list[str]:
+    """Return what became of options that make state of another kind."""
+    rows = [
+        [
+            f"`{name}`",
+            f"`{_options(variant)}`",
+            "identical" if variant["resumes"] else f"no: {variant['resume_reason']}",
+        ]
+        for name, entry in types.items()
+        for variant in entry.get("variants", [])
+    ]
+    said = "Options that make state of another kind, on fp32, and whether a run went on as it would have:\n"
+    return [said, *_table(["type", "options", "resumes"], rows)] if rows else []
+
+
+def _options(entry: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}: {value}" for key, value in entry["options"].items())
 
 
 def quantizations_page() -> str:

@@ -6,16 +6,17 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_callback import ExportableState
 
-from sftplug.errors import Interrupted, RunError, TrainingError
+from sftplug.attributes import Memory
+from sftplug.carried import Carried, is_resumable, refuse_lossy, refuse_unreadable, remembered
+from sftplug.errors import Interrupted, TrainingError
 from sftplug.processes import is_main, most, world_size
 from sftplug.run.checkpoints import read_progress
 
@@ -214,18 +215,13 @@ class Allocate(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Refuse a schedule for another number of steps, and to go on without what it has seen of the gradients."""
+        """Refuse a schedule for another number of steps."""
         planned = [getattr(config, "total_step", None) for config in self._tuner.peft_config.values()]
         wrong = next((steps for steps in planned if steps not in (None, state.max_steps)), None)
         if wrong is not None:
             raise TrainingError(
                 f"adapter {self._name}: `total_step` is {wrong}, and the run takes {state.max_steps} steps: the ranks "
                 f"would not be those that `target_r` asks for. Set `adapter.total_step: {state.max_steps}`."
-            )
-        if state.global_step > 0:
-            raise RunError(
-                f"adapter {self._name} shares out its ranks by what it has seen of the gradients, which no checkpoint "
-                "holds, so the run cannot go on as it would have. Begin it again with --overwrite."
             )
 
     def on_optimizer_step(
@@ -244,6 +240,34 @@ def allocating(model: Any) -> Any | None:
     return tuner if any(switched_on) else None
 
 
+class Keep(TrainerCallback):  # type: ignore[misc]
+    """Sees to it that checkpoints hold all that a run goes on with, and finds out early where they cannot."""
+
+    def __init__(self, carried: Carried, checkpoint: Checkpoint | None) -> None:
+        self._carried = carried
+        self._checkpoint = checkpoint
+        self._optimizer: Memory | None = None
+        self._looked = False
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Note how all begins, and give the callbacks back what they remembered; they have just begun themselves."""
+        self._carried.begin()
+        if self._checkpoint is not None:
+            self._carried.read(self._checkpoint.path, args.process_index)
+        if is_resumable(args):
+            self._optimizer = remembered(kwargs["optimizer"])
+            refuse_unreadable("the schedule of the learning rate", kwargs["lr_scheduler"].state_dict())
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Once, after the first step: the optimizer and the callbacks have by now what they will keep."""
+        if not self._looked and self._optimizer is not None:
+            refuse_lossy(kwargs["optimizer"], self._optimizer)
+            self._carried.refuse_lossy()
+        self._looked = True
+
+
 class GoOn(TrainerCallback):  # type: ignore[misc]
     """Gives the trainer back what it had counted when the checkpoint was saved."""
 
@@ -259,43 +283,6 @@ class GoOn(TrainerCallback):  # type: ignore[misc]
         self._trainer.go_on(progress)
         # Whoever stopped the run there may not say so again.
         control.should_training_stop |= progress["stopped"]
-
-
-def states_of(callbacks: Sequence[TrainerCallback]) -> list[dict[str, Any]]:
-    """Return class and state of the callbacks that implement transformers' `ExportableState`, in their order."""
-    stateful = [callback for callback in callbacks if isinstance(callback, ExportableState)]
-    return [{"class": type(callback).__name__, **callback.state()} for callback in stateful]
-
-
-def with_states(callbacks: Sequence[TrainerCallback], states: Sequence[Mapping[str, Any]]) -> list[TrainerCallback]:
-    """Return `callbacks`, each in its place, those with a state made anew from what `states_of` has told of them.
-
-    transformers' own way gives the first of several of one class the state of the run's beginning, and moves them
-    behind all others. Raises RunError when the callbacks are not those that the states are of.
-    """
-    stateful = [type(callback).__name__ for callback in callbacks if isinstance(callback, ExportableState)]
-    known = [str(state["class"]) for state in states]
-    if stateful != known:
-        now, then = (", ".join(names) or "none" for names in (stateful, known))
-        raise RunError(f"the checkpoint holds the states of other callbacks: {then} then, {now} now. Begin a new run.")
-    rest = iter(states)
-    return [
-        _anew(callback, next(rest)) if isinstance(callback, ExportableState) else callback for callback in callbacks
-    ]
-
-
-def _anew(callback: TrainerCallback, state: Mapping[str, Any]) -> TrainerCallback:
-    try:
-        made = type(callback)(**state["args"])
-        for name, value in state["attributes"].items():
-            setattr(made, name, value)
-    except (TypeError, KeyError, AttributeError) as error:
-        name = f"{type(callback).__module__}.{type(callback).__qualname__}"
-        raise RunError(
-            f"the callback {name} cannot be given back its state: {type(error).__name__}: {error}. Its `state()` must "
-            "return `args`, with which its class can be made, and `attributes`."
-        ) from error
-    return made
 
 
 class Flow(TrainerCallback):  # type: ignore[misc]

@@ -1,10 +1,9 @@
-"""The one subclass of TRL's trainer."""
+"""The trainer: TRL's, with a loss and checkpoints of our own."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 from transformers.trainer_pt_utils import LengthGroupedSampler
-from trl import SFTTrainer
 
+from sftplug.carried import states_of, with_states
+from sftplug.checkpointing import CheckpointingTrainer
 from sftplug.collate import IGNORED, SeededByEpoch, blank_rows
 from sftplug.errors import TrainingError
-from sftplug.loop import Clock, states_of, with_states
+from sftplug.loop import Clock
 from sftplug.run import checkpoints
-from sftplug.run.failure import explaining
 from sftplug.tally import Reader, Tally, by_code
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from sftplug.tokens import LossSums
 
 
-class SftplugTrainer(SFTTrainer):  # type: ignore[misc]
+class SftplugTrainer(CheckpointingTrainer):
     """`SFTTrainer` with a loss that knows weights other than 0 and 1, and with checkpoints that are whole.
 
     The loss of a batch is ``sum(w * nll) / sum(w)`` over all tokens of all micro-batches of a step, whatever the
@@ -45,10 +44,6 @@ class SftplugTrainer(SFTTrainer):  # type: ignore[misc]
     """How the work is shared by processes, as found in the model when training begins."""
     strategy = ""
     """What shares the work, in one word; a checkpoint holds it."""
-    keep: int | None = None
-    """How many checkpoints are kept; the trainer itself would delete an old one before the new one is whole."""
-    while_saving: Callable[[], AbstractContextManager[None]] = nullcontext
-    """Entered while a checkpoint is written."""
     goes_on_from: Path | None = None
     """The checkpoint that the run goes on from."""
     origins: Origins | None = None
@@ -323,32 +318,6 @@ class SftplugTrainer(SFTTrainer):  # type: ignore[misc]
 
     # --- checkpoints --------------------------------------------------------------------------------------------------
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Write a checkpoint, then seal it: only then is it one, and may an older one go."""
-        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        if self.args.should_save:
-            checkpoints.discard(folder)
-        self.accelerator.wait_for_everyone()
-        with self.while_saving(), explaining(f"{folder.name} cannot be written", folder.parent):
-            try:
-                super()._save_checkpoint(model, trial)
-                checkpoints.write_progress(folder, self.args.process_index, self._progress())
-                self.accelerator.wait_for_everyone()
-                if self.args.should_save:
-                    self._seal(folder)
-                # A launcher ends the others when one process is gone: none goes on before the checkpoint is whole.
-                self.accelerator.wait_for_everyone()
-            except Exception:
-                checkpoints.discard(folder)  # makes room again
-                raise
-
-    def _seal(self, folder: Path) -> None:
-        # A pickle of the trainer's options, secrets and all, that nothing reads.
-        (folder / "training_args.bin").unlink(missing_ok=True)
-        if not self.args.save_only_model:
-            checkpoints.seal(folder)
-            checkpoints.rotate(folder.parent, self.keep, self.state.best_model_checkpoint)
-
     def _progress(self) -> dict[str, Any]:
         """Return what the trainer counts and sums up between two logs, and does not save itself."""
         return {
@@ -373,6 +342,8 @@ class SftplugTrainer(SFTTrainer):  # type: ignore[misc]
 
     def go_on(self, progress: Mapping[str, Any]) -> None:
         """Take up what `_progress` said; called when the trainer has begun to train, for it sets all this to zero."""
+        if self.held is not None:
+            self.held.go_on()
         self._total_train_tokens = progress["tokens"]
         self._tr_loss = self._tr_loss + progress["loss"]
         self._total_loss_scalar = progress["loss_total"]

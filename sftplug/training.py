@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ from sftplug.moved import Moved, Sample
 from sftplug.probe import check_isolation
 from sftplug.processes import is_launched, is_main
 from sftplug.quiet import quiet_libraries
+from sftplug.readback import Structure, is_whole_here, read_back, try_to_save
 from sftplug.recipe.train_options import problems_in_train, train_fields
 from sftplug.run import Attempt, begin
 from sftplug.run.failure import explaining
@@ -80,7 +82,9 @@ def train(loaded: LoadedRecipe, prepared: Prepared, attempt: Attempt | None = No
         write_config(loaded.recipe, loaded.recipe.launch, attempt.directory.path)
     # The base model, its weights in the numbers that the quantization says; the adapter says what is trained.
     model = load_model(loaded.recipe, **sharding(loaded.recipe))
+    structure = Structure(model) if peft_config(loaded.recipe.adapter) is not None else None
     trainer = make_trainer(loaded.recipe, model, prepared)
+    try_what_comes_later(loaded.recipe, trainer, structure, prepared)
     size = measure(trainer.model)  # while it is whole: several processes may split it
     if layout(loaded.recipe) in ("rows", "flat"):
         check_isolation(trainer.model)
@@ -92,13 +96,29 @@ def train(loaded: LoadedRecipe, prepared: Prepared, attempt: Attempt | None = No
         # The loop: batches of rows, the loss over their trained tokens, an update of the trained parameters.
         trainer.train(resume_from_checkpoint=attempt.resume_from)
         # What inference needs: weights, tokenizer with the chat template, the tokens that end a turn.
-        save(loaded, trainer, prepared)
+        save_and_read_back(loaded.recipe, trainer, structure, prepared)
     result = replace(_result(loaded, trainer, size), moved=weights.moved())
     attempt.finish(trainer.state.global_step, result)
     if is_main():
         write_card(attempt.directory, loaded.recipe, result.output)
         _tell_result(loaded, result)
     return result
+
+
+def try_what_comes_later(
+    recipe: Recipe, trainer: SftplugTrainer, structure: Structure | None, prepared: Prepared
+) -> None:
+    """Find out before the first step what could fail at the end: what would be saved is saved and read back.
+
+    `structure` is that of the base, without its adapter. Raises ModelError.
+    """
+    from sftplug.carried import is_resumable
+    from sftplug.loop import allocating
+
+    if is_whole_here(trainer) and is_main():
+        try_to_save(recipe, trainer, structure, partial(save, trainer, prepared))
+    elif trainer.held is not None and trainer.splits_model() and is_resumable(trainer.args):
+        trainer.held.refuse_left_out(allocates=allocating(trainer.model) is not None)
 
 
 def join(recipe: Recipe) -> None:
@@ -141,7 +161,9 @@ def make_trainer(recipe: Recipe, model: PreTrainedModel, prepared: Prepared) -> 
     """Return the trainer for `model` with the recipe's adapter, callbacks and rows."""
     from transformers import PrinterCallback
 
+    from sftplug.carried import Carried
     from sftplug.collate import Collator
+    from sftplug.held import Base, Held
     from sftplug.loop import Allocate, Guard, allocating
     from sftplug.trainer import SftplugTrainer
 
@@ -153,6 +175,7 @@ def make_trainer(recipe: Recipe, model: PreTrainedModel, prepared: Prepared) -> 
     pad, multiple = int(prepared.tokenizer.pad_token_id), int(arguments.pad_to_multiple_of or 1)
     # Else the trainer does so itself, and warns of it.
     model.config.pad_token_id = model.generation_config.pad_token_id = pad
+    base, callbacks = Base(model), [trainer_callback(callback) for callback in recipe.callbacks]
     trainer = SftplugTrainer(
         model=model,
         args=arguments,
@@ -161,7 +184,7 @@ def make_trainer(recipe: Recipe, model: PreTrainedModel, prepared: Prepared) -> 
         processing_class=prepared.tokenizer,
         data_collator=Collator(pad, multiple, flat=layout(recipe) == "flat"),
         peft_config=adapter,
-        callbacks=[Guard(), *map(trainer_callback, recipe.callbacks)],
+        callbacks=[Guard(), *callbacks],
         sources=_source_names(recipe),
     )
     trainer.readers = [partial(loss_metrics, callback) for callback in recipe.callbacks if callback.reads_provenance]
@@ -174,6 +197,7 @@ def make_trainer(recipe: Recipe, model: PreTrainedModel, prepared: Prepared) -> 
             trainer.add_callback(Allocate(f"'{recipe.adapter.type}'", tuner))
     if ids:
         refuse_untrained(recipe.adapter.type, trainer.model)
+    trainer.held, trainer.carried = Held(trainer.model, base), Carried(callbacks)
     return trainer
 
 
@@ -198,13 +222,15 @@ def _source_names(recipe: Recipe) -> dict[str, list[str]]:
 @contextmanager
 def watched(recipe: Recipe, trainer: SftplugTrainer, attempt: Attempt) -> Iterator[None]:
     """Record the loop, make it stop at a signal, and let it go on where `attempt` does."""
-    from sftplug.loop import Begin, Clock, Flow, GoOn, Recorder, Stop
+    from sftplug.loop import Begin, Clock, Flow, GoOn, Keep, Recorder, Stop
 
     def look() -> None:
         trainer.in_force = InForce(recipe, trainer).check()
 
     stop = Stop()
     trainer.add_callback(Begin(look))
+    if trainer.carried is not None:
+        trainer.add_callback(Keep(trainer.carried, attempt.checkpoint))
     trainer.clock, trainer.while_saving = Clock(attempt.state.seconds), stop.waiting
     if attempt.checkpoint is not None:
         trainer.goes_on_from = attempt.checkpoint.path
@@ -302,20 +328,29 @@ def _checkpointing(train: Mapping[str, Any], on_cpu: bool) -> dict[str, bool]:
 # --- save -------------------------------------------------------------------------------------------------------------
 
 
-def save(loaded: LoadedRecipe, trainer: SftplugTrainer, prepared: Prepared) -> None:
-    """Write the model or adapter, and what inference needs beside it."""
-    output = Path(loaded.recipe.output)
+def save_and_read_back(
+    recipe: Recipe, trainer: SftplugTrainer, structure: Structure | None, prepared: Prepared
+) -> None:
+    """Save the result, and compare what is read back with the model in memory. Raises TrainingError."""
+    output = Path(recipe.output)
     with explaining("the trained model cannot be saved", output):
-        trainer.save_model(str(output))
-        if not is_main():
-            return
-        (output / "training_args.bin").unlink(missing_ok=True)  # a pickle, of what recipe.yaml says
-        _generation_config(trainer.model, prepared).save_pretrained(str(output))
+        save(trainer, prepared, output)
+    if is_whole_here(trainer) and is_main():
+        read_back(recipe, trainer, structure)
+
+
+def save(trainer: SftplugTrainer, prepared: Prepared, folder: Path) -> None:
+    """Write the model or adapter to `folder`, and what inference needs beside it."""
+    trainer.save_model(str(folder))
+    if not is_main():
+        return
+    (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle, of what recipe.yaml says
+    _generation_config(trainer.model, prepared).save_pretrained(str(folder))
 
 
 def _generation_config(model: PreTrainedModel, prepared: Prepared) -> Any:
     """Return the generation configuration, with every stop that was trained among its end tokens."""
-    tokenizer, config = prepared.tokenizer, model.generation_config
+    tokenizer, config = prepared.tokenizer, copy.deepcopy(model.generation_config)
     known = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
     special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
     stops = [stop for stop in prepared.ledger.stop_ids if stop in special]

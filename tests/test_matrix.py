@@ -86,9 +86,9 @@ def trained(tmp_path_factory):
         loaded = load_recipe(str(folder / f"{name}.yaml"))
         kept = {}
         original = training.save
-        training.save = lambda loaded, trainer, prepared, kept=kept, original=original: (
+        training.save = lambda trainer, prepared, folder, kept=kept, original=original: (
             kept.update(model=trainer.model),
-            original(loaded, trainer, prepared),
+            original(trainer, prepared, folder),
         )
         try:
             result = training.train(loaded, prepare(loaded.recipe, load_tokenizer(loaded.recipe)))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import PrivateAttr
 
 from sftplug import Adapter, MissingLibraryError, ModelStructure, require, set_options, structure_of
-from sftplug_peft.facts import adapts_linear_layers, merge_refusals, refusals
+from sftplug_peft.facts import adapts_linear_layers, merge_refusals, refusals, resume_refusals
 from sftplug_peft.rates import usual_rate
 
 if TYPE_CHECKING:
@@ -45,8 +45,10 @@ class PeftAdapter(Adapter):
         return {**super().train_defaults(recipe), "learning_rate": usual_rate(self.peft_type)}
 
     def check(self, recipe: Recipe) -> Iterable[str]:
-        """Say so when this type is known not to train on the recipe's quantization, or an option has no effect."""
+        """Say so when this type is known not to train or go on with this quantization, or an option has no effect."""
         yield from refusals(self.type, recipe.quantization.type)
+        if recipe.train.get("save_strategy") != "no":
+            yield from resume_refusals(self.type, recipe.quantization.type)
         for name, why in _WITHOUT_EFFECT.items():
             field = type(self).model_fields.get(name)
             if field is not None and getattr(self, name) != field.default:

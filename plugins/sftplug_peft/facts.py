@@ -40,6 +40,16 @@ def refusals(name: str, quantization: str) -> Iterator[str]:
 _STAGES = {"loads": "does not load on", "trains": "does not train on", "reloads": "cannot be reloaded exactly on"}
 
 
+def resume_refusals(name: str, quantization: str) -> Iterator[str]:
+    """Yield a sentence when runs have shown that one that goes on from a checkpoint is another one, or none."""
+    run = facts()["types"].get(name, {}).get("bases", {}).get(quantization, {})
+    if run.get("resumes") is False:
+        yield (
+            f"peft {facts()['versions']['peft']}: a run of {name} on {quantization} cannot go on from a checkpoint: "
+            f"{run['resume_reason']}. With `train.save_strategy: no` it trains, and begins anew when it is killed."
+        )
+
+
 def merge_refusals(name: str) -> Iterator[str]:
     """Yield a sentence when runs have shown that the type cannot be merged, not even into fp32 weights.
 

@@ -101,6 +101,20 @@ def test_a_killed_run_ends_as_if_nobody_had_disturbed_it(job, plan, resumes_from
 
 
 @pytest.mark.slow
+def test_a_killed_run_of_an_adapter_that_peft_saves_in_part_ends_as_if_nobody_had_disturbed_it(job):
+    """Of `p_tuning` a checkpoint of PEFT holds the prompt, and nothing of the network that makes it."""
+    folder, train = job
+    adapter = "adapter={type: p_tuning, num_virtual_tokens: 4, encoder_hidden_size: 16}"
+    assert train(folder / "prompt", adapter)[0] == 0
+    (folder / "plan").write_text("step 5 SIGKILL")
+    assert train(folder / "killed-prompt", adapter)[0] == -signal.SIGKILL
+    code, said = train(folder / "killed-prompt", adapter)
+    assert code == 0, said
+    assert "resuming from step 4" in said
+    assert outcome(folder / "killed-prompt") == outcome(folder / "prompt")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("plan", "code", "step"), [("step 3 SIGTERM", 143, 3), ("eval 4 SIGINT", 130, 4)])
 def test_a_signal_ends_a_run_after_a_checkpoint_and_says_how_to_go_on(job, plan, code, step):
     folder, train = job
@@ -225,7 +239,7 @@ def test_states_of_other_callbacks_are_refused():
     from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
     from transformers.trainer_callback import ExportableState
 
-    from sftplug.loop import states_of, with_states
+    from sftplug.carried import states_of, with_states
 
     stop = EarlyStoppingCallback(3)
     stop.early_stopping_patience_counter = 2
