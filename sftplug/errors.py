@@ -94,9 +94,13 @@ class TemplateStopped(TemplateError):
 class MaskError(SftplugError):
     """A loss mask that failed its check: training on it would teach something else than what was meant."""
 
-    def __init__(self, text: str, picture: Sequence[tuple[str, str]] = ()) -> None:
+    def __init__(
+        self, text: str, picture: Sequence[tuple[str, str]] = (), reasons: Sequence[tuple[str, str]] = ()
+    ) -> None:
         super().__init__(text)
         self.picture = tuple(picture)
+        self.reasons = tuple(reasons)
+        """Kind and sentence of each finding that the text is put together from."""
         """The first row concerned as (text, style) pieces, its spans and the offending text in colour; may be empty."""
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
+
+from pydantic import ValidationError
 
 from sftplug.blame import NOUNS, place_of, remember_owner
 from sftplug.components import (
@@ -111,6 +113,17 @@ class Registry:
             if offer is not None and offer.made(type(component)):
                 return offer.plugin.name
         return None
+
+    def without_options(self, kind: type[Component], plugins: Container[str]) -> list[Any]:
+        """Return what `plugins` offer of a kind and needs no option, in the order of the names."""
+        made = []
+        for _, offer in sorted(self.offers[kind].items()):
+            if offer.library is None and offer.plugin.name in plugins:
+                try:
+                    made.append(offer.component.model_validate({}))
+                except ValidationError:
+                    continue  # it needs an option
+        return made
 
     def warnings(self) -> list[str]:
         """Return a sentence for every plugin that did not load and every name that is claimed twice."""

@@ -283,8 +283,8 @@ def test_pain_11_tools_that_the_template_leaves_out_stop_the_run(recipe_file, pr
     data = [{"messages": [USER, REPLY]}, {"messages": [USER, REPLY], "tools": tools}]
     file = recipe_file(data=data, chat_template={"file": "mine.jinja"})
     expected = (
-        r"rows.jsonl:2: the tools of the row \(look_up\) are not in the text: the template leaves them out. "
-        "Choose a template that shows tools, or set spans.dropped_tools to warn."
+        r"rows.jsonl:2: the tools of the row \(look_up\) are not in the text: the template leaves them out.\n"
+        "    Way out: `spans.dropped_tools: warn` trains without the tools."
     )
     with pytest.raises(MaskError, match=expected):
         prepared(file)
@@ -344,7 +344,7 @@ def test_pain_17_content_parts_and_rows_have_weights_too(recipe_file, prepared):
     assert set(ready.train[0]["weights"]) == {0.0, 2.0, 0.5}
     # The template puts no "weight" into the prompt, and a part of weight 0 is not trained.
     assert decoded(ready, 1, trained=True).replace(" ", "") == "Think.<|im_end|>"
-    with pytest.raises(DataError, match=r"rows\.jsonl:1: v: is missing\. The row has: messages, w\."):
+    with pytest.raises(DataError, match=r"rows\.jsonl:2\): v: is missing\. The row has: messages, w\."):
         prepared(file, "data.train.row_weight=v")
 
 

@@ -85,8 +85,13 @@ def _show_notes(account: Any) -> None:
         share = account.lost / (account.lost + account.trained)
         name = escape(account.source)
         console.print(f"note: {name}: {share:.1%} of its trained tokens are lost to length", highlight=False)
-    for kind, rows in account.noted.items():
-        console.print(f"note: {rows:,} rows: {kind}; {escape(account.reasons[kind][0])}", highlight=False)
+    left_out = {stage: f"left out: {stage}" for stage in account.dropped}
+    for kind, name in {**left_out, **{kind: kind for kind in account.noted}}.items():
+        groups = account.groups[kind].largest()
+        for group in groups[:REASONS]:
+            console.print(f"note: {escape(f'{name}; {group.sentence()}')}", highlight=False)
+        if rest := sum(group.rows for group in groups[REASONS:]):
+            console.print(f"note: {escape(name)}; {rest:,} rows for other reasons", highlight=False)
 
 
 def _show_mix(mixed: Any) -> None:
@@ -99,6 +104,8 @@ def _show_mix(mixed: Any) -> None:
     _show_table(("in the mix", "rows", "passes", "share", "wanted", "unused rows"), rows)
 
 
+REASONS = 3
+"""So many reasons are shown of each kind; the ledger has more."""
 NARROW = 60
 """On a narrower terminal the cells of a table would be a few letters each."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sftplug.components import ChatTemplate
 from sftplug.errors import RunError
 from sftplug.processes import is_main
 from sftplug.recipe import LoadedRecipe, load_recipe
@@ -105,7 +106,15 @@ def prepare_rows(loaded: LoadedRecipe, *, quiet: bool = False, provenance: bool 
     store = Store(cache_folder() / "prepared", loaded.provenance())
     with show_progress() as progress:
         ends = end_tokens(loaded.recipe, tokenizer)
-        prepared = prepare(loaded.recipe, tokenizer, progress, ends, store=store, provenance=provenance)
+        prepared = prepare(
+            loaded.recipe,
+            tokenizer,
+            progress,
+            ends,
+            store=store,
+            provenance=provenance,
+            templates=loaded.registry.without_options(ChatTemplate, loaded.active),
+        )
     if not quiet:
         loaded.call("sftplug_dataset_prepared", ledger=prepared.ledger)
     return prepared

@@ -22,6 +22,7 @@ from sftplug.cli.options import (
     prepare_rows,
     write_file,
 )
+from sftplug.components import ChatTemplate
 from sftplug.errors import DataError, MaskError, SftplugError
 from sftplug.text import visible
 
@@ -133,7 +134,12 @@ def collect(
     refusal: SftplugError | None = None
     try:
         prepare(
-            loaded.recipe, tokenizer, end_tokens=end_tokens(loaded.recipe, tokenizer), watch=collector, ledger=ledger
+            loaded.recipe,
+            tokenizer,
+            end_tokens=end_tokens(loaded.recipe, tokenizer),
+            watch=collector,
+            ledger=ledger,
+            templates=loaded.registry.without_options(ChatTemplate, loaded.active),
         )
     except (MaskError, DataError) as error:
         refusal = error

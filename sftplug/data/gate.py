@@ -23,6 +23,7 @@ from sftplug.data.ledger import Account
 from sftplug.data.plain import render_plain
 from sftplug.data.render import Finding, Rendered, Template, compile_template
 from sftplug.data.render.shape import ROLES, is_ordinary
+from sftplug.data.ways import Sample
 from sftplug.errors import (
     DataError,
     MaskError,
@@ -98,6 +99,8 @@ class Gate:
     seen: int = 0
     preamble: str = ""
     """What the template puts before a row that has no system turn, if that is prose: a system prompt of its own."""
+    sample: Sample = field(default_factory=Sample)
+    """Rows on which other templates are tried, where this one does not do."""
     _arguments: str = ""
 
     def __post_init__(self) -> None:
@@ -117,14 +120,12 @@ class Gate:
             rendered = [self._plain(conversation)] if conversation.plain else self._templated(example, account)
         except RowError as error:
             account.drop("bad", origin, str(error))
-        except MaskError as error:
-            account.picture = account.picture or error.picture
-            account.drop("unsafe", origin, str(error))
         except TemplateStopped:
             raise  # it would be stopped at every row
-        except TemplateError as error:
-            account.drop("unsafe", origin, str(error))
+        except (MaskError, TemplateError) as error:
+            self._drop(example, error, account)
         else:
+            self.sample.keep(example)
             pieces = enumerate(rendered)
             yield from (TextRow(number, conversation, piece, origin, index > 0) for index, piece in pieces)
 
@@ -132,6 +133,12 @@ class Gate:
         """Return the control tokens of `tokenizer` under the template; `words` are the tokens that the recipe adds."""
         template = None if isinstance(self.template, SftplugError) else self.template
         return controls_of(tokenizer, template, self.special_tokens, words)
+
+    def _drop(self, example: Example, error: MaskError | TemplateError, account: Account) -> None:
+        reasons = error.reasons if isinstance(error, MaskError) and error.reasons else [("", str(error))]
+        account.picture = account.picture or getattr(error, "picture", ())
+        account.drop("unsafe", example.origin, str(error), reasons)
+        self.sample.refuse(example, reasons)
 
     def _plain(self, conversation: Conversation) -> Rendered:
         return render_plain(conversation, self.bos, str(self.special_tokens.get("eos_token", "")))
@@ -201,8 +208,9 @@ class Gate:
         """Raise MaskError for what stops the run; note the rest in the account."""
         wrong = [finding for finding in rendered.findings if self._refused(finding)]
         if wrong:
-            text = "; ".join(f"{finding.text}{_remedy(finding)}" for finding in wrong)
-            raise MaskError(text, picture=draw(rendered, wrong))
+            text = " ".join(finding.text for finding in wrong)
+            reasons = [(finding.kind, finding.text) for finding in wrong]
+            raise MaskError(text, picture=draw(rendered, wrong), reasons=reasons)
         for kind in sorted(_kinds(rendered)):
             first = next(finding for finding in rendered.findings if finding.kind == kind)
             account.note(kind, origin, first.text)
@@ -257,18 +265,6 @@ def _preamble(rendered: Rendered) -> str:
 
 def _kinds(rendered: Rendered) -> set[str]:
     return {finding.kind for finding in rendered.findings}
-
-
-def _remedy(finding: Finding) -> str:
-    if finding.kind == "no_stop":
-        return " Set spans.missing_stop to append_eos or warn, or mend the template."
-    if finding.kind in DIVERGENT:
-        return " Set spans.on_divergence to split or warn."
-    if finding.kind == "dropped_reasoning":
-        return " Choose a template that shows reasoning, or set spans.dropped_reasoning to warn."
-    if finding.kind == "dropped_tools":
-        return " Choose a template that shows tools, or set spans.dropped_tools to warn."
-    return ""
 
 
 def open_gate(

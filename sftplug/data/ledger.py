@@ -13,6 +13,7 @@ from typing import Any
 
 from sftplug.data.mix import Mixed
 from sftplug.data.pack import Packing
+from sftplug.data.reasons import Groups, Reason
 
 SHOWN = 20
 """How many origins are kept for each reason; the count is always complete."""
@@ -51,16 +52,18 @@ class Account:
     """The first unsafe row as (text, style) pieces."""
     reasons: dict[str, list[str]] = field(default_factory=dict)
     """Stage or kind -> the first lines ``origin: reason``."""
+    groups: dict[str, Groups] = field(default_factory=dict)
+    """Stage or kind -> the rows by their reasons, values apart."""
 
-    def drop(self, stage: str, origin: str, reason: str) -> None:
-        """A row ends here."""
+    def drop(self, stage: str, origin: str, reason: str, reasons: Sequence[Reason] = ()) -> None:
+        """A row ends here; `reasons` are those that its `reason` is put together from, if it is of several."""
         self.dropped[stage] += 1
-        self._remember(stage, f"{origin}: {reason}")
+        self._remember(stage, origin, reason, reasons)
 
-    def note(self, kind: str, origin: str, reason: str) -> None:
-        """A row goes on, but the user should know something about it."""
+    def note(self, kind: str, origin: str, reason: str, reasons: Sequence[Reason] = ()) -> None:
+        """A row goes on, but the user should know something about it; `reasons` as `drop` takes them."""
         self.noted[kind] += 1
-        self._remember(kind, f"{origin}: {reason}")
+        self._remember(kind, origin, reason, reasons)
 
     def keep(self, tokens: int, trained: float, *, added: bool) -> None:
         """A row reaches the trainer with so many tokens and so much loss weight."""
@@ -80,10 +83,11 @@ class Account:
         """Whether every row that was read is accounted for."""
         return self.read == self.kept + sum(self.dropped.values())
 
-    def _remember(self, key: str, line: str) -> None:
+    def _remember(self, key: str, origin: str, reason: str, reasons: Sequence[Reason] = ()) -> None:
         lines = self.reasons.setdefault(key, [])
         if len(lines) < SHOWN:
-            lines.append(line)
+            lines.append(f"{origin}: {reason}")
+        self.groups.setdefault(key, Groups()).add(origin, reasons or [("", reason)])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the account as JSON holds it."""
@@ -104,6 +108,7 @@ class Account:
             "replaced_rows": self.filled_rows,
             "system_given": self.led,
             "reasons": self.reasons,
+            "by_reason": {key: groups.to_state() for key, groups in self.groups.items()},
         }
 
 
@@ -174,12 +179,14 @@ class Ledger:
 
 
 def _state(account: Account) -> dict[str, Any]:
-    return {item.name: getattr(account, item.name) for item in fields(account)}
+    state = {item.name: getattr(account, item.name) for item in fields(account)}
+    return {**state, "groups": {key: groups.to_state() for key, groups in account.groups.items()}}
 
 
 def _account(state: dict[str, Any]) -> Account:
     counters = {name: Counter(state[name]) for name in ("dropped", "noted", "filled")}
-    texts = {"unread": tuple(state["unread"]), "picture": ()}
+    texts: dict[str, Any] = {"unread": tuple(state["unread"]), "picture": ()}
+    texts["groups"] = {key: Groups.from_state(groups) for key, groups in state["groups"].items()}
     return Account(**{**state, **counters, **texts, "lengths": _numbered(state["lengths"])})
 
 

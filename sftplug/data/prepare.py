@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from sftplug.answers import label
 from sftplug.blame import blaming, fault
-from sftplug.components import DatasetSource
+from sftplug.components import ChatTemplate, DatasetSource
 from sftplug.conversation import Row
 from sftplug.data.encoder import Encoder, encoder
 from sftplug.data.gate import Gate, Policies, TextRow, open_gate
@@ -37,6 +37,7 @@ from sftplug.data.stages import Stages, few_pauses
 from sftplug.data.still import Still
 from sftplug.data.store import Store, key_of, making_room
 from sftplug.data.table import Columns, Measures, TokenWriter, longest, open_dataset, rearrange
+from sftplug.data.ways import Ways
 from sftplug.errors import DataError
 from sftplug.progress import Progress, no_progress
 from sftplug.tokens import MOST_SOURCES, TokenBatch
@@ -92,15 +93,17 @@ def prepare(  # noqa: PLR0913 - the edge of the pipeline: what comes in, and who
     ledger: Ledger | None = None,
     store: Store | None = None,
     provenance: bool = False,
+    templates: Sequence[ChatTemplate] = (),
 ) -> Prepared:
     """Turn the recipe's rows into token rows with labels, and on demand with what each token is of.
 
     `tokenizer` gets the recipe's chat template; `end_tokens` are the texts of the tokens that end a turn besides its
     EOS, from the model's generation configuration; `watch` sees each batch of training rows, and `ledger` is filled
-    even if the rows are refused in the end. Rows that `store` has are not prepared again.
+    even if the rows are refused in the end. Rows that `store` has are not prepared again. `templates` are other chat
+    templates that the recipe could name: one that helps is named where rows are refused for theirs.
 
     Raises DataError for rows that do not fit, and for a source that changes while it is read; MaskError for masks that
-    fail their check. Each names the rows by their origin, the first 20 and how many there are.
+    fail their check. Each says every reason once, with how many rows and the origins of the first.
     """
     spans = recipe.spans
     policies = Policies(spans.missing_stop, spans.on_divergence, spans.dropped_reasoning, spans.dropped_tools)
@@ -108,7 +111,8 @@ def prepare(  # noqa: PLR0913 - the edge of the pipeline: what comes in, and who
     ledger = Ledger() if ledger is None else ledger
     still = Still(source.source for source in (*recipe.data.train, *recipe.data.eval))
     proofs = store.proofs if store is not None else None
-    work = _Work(recipe, gate, tokenizer, ledger, progress, watch, proofs, still)
+    ways = Ways(gate, tokenizer, templates)
+    work = _Work(recipe, gate, tokenizer, ledger, progress, watch, proofs, still, ways)
     key = key_of(recipe, tokenizer, end_tokens, store.code) if store is not None and watch is None else None
     opened = _Opening(tokenizer, end_tokens, _asks_provenance(recipe, provenance))
     if store is None or key is None:
@@ -179,6 +183,7 @@ class _Work:
     watch: Watch | None
     proofs: Path | None
     still: Still
+    ways: Ways
 
     def fill(self, folder: Path) -> None:
         """Write the rows of every split, and what is known of them. Raises for what is refused."""
@@ -193,7 +198,7 @@ class _Work:
         self.ledger.preamble = self.gate.preamble
         names = self.tokenizer.convert_ids_to_tokens(list(self.ledger.stop_ids))
         self.ledger.stops = dict(zip(map(str, names), self.ledger.stop_ids.values(), strict=True))
-        refuse(self.ledger, data)
+        refuse(self.ledger, data, self.ways.of)
         for name, split in made.items():
             self._arrange(name, split, folder)
         facts = {name: split.measures.weighted for name, split in made.items()}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from sftplug.data.ledger import Account, Ledger, length_quantiles
+from sftplug.data.ledger import SHOWN, Account, Ledger, length_quantiles
+from sftplug.data.reasons import Group
 from sftplug.data.remark import UNHEEDED
 from sftplug.errors import DataError, MaskError
 from sftplug.recipe.model import DataSection
@@ -18,14 +19,17 @@ _SAYINGS = {
 }
 
 
-def refuse(ledger: Ledger, data: DataSection) -> None:
-    """Raise for every row that ended where the recipe does not allow it: MaskError for masks, else DataError."""
+def refuse(ledger: Ledger, data: DataSection, ways: Callable[[Group], Iterable[str]] = lambda _: ()) -> None:
+    """Raise for every row that ended where the recipe does not allow it: MaskError for masks, else DataError.
+
+    `ways` says what would let the rows through that have no safe mask for one reason.
+    """
     fatal = ["unsafe"]
     fatal += ["bad"] if data.on_bad_row == "error" else []
     fatal += ["empty"] if data.on_empty == "error" else []
     fatal += ["too long"] if data.too_long.refuses else []
     accounts = [account for _, account in ledger.accounts()]
-    letters = [letter for account in accounts for letter in _letters(account, fatal)]
+    letters = [letter for account in accounts for letter in _letters(account, fatal, ways)]
     if data.on_unread_column == "error":
         letters += [letter for account in accounts for letter in (*_unread(account), *_unheeded(account))]
     letters += _unfilled(ledger, data)
@@ -37,16 +41,19 @@ def refuse(ledger: Ledger, data: DataSection) -> None:
         raise MaskError(text, picture=unsafe[0].picture) if unsafe else DataError(text)
 
 
-def _letters(account: Account, fatal: Sequence[str]) -> Iterator[str]:
-    """Yield a paragraph for each stage in `fatal` that ended rows of this source."""
+def _letters(account: Account, fatal: Sequence[str], ways: Callable[[Group], Iterable[str]]) -> Iterator[str]:
+    """Yield a paragraph for each stage in `fatal` that ended rows of this source: each reason once."""
     for stage in fatal:
         count = account.dropped[stage]
         if count:
             what, remedy = _SAYINGS[stage]
-            shown = account.reasons[stage]
-            more = [f"  … and {count - len(shown)} more"] if count > len(shown) else []
-            head = f"{count} of {account.read} rows of {account.source} {what}:"
-            yield "\n".join([head, *(f"  {line}" for line in shown), *more, remedy])
+            groups = account.groups[stage].largest()
+            lines = [f"{count} of {account.read} rows of {account.source} {what}:"]
+            for group in groups[:SHOWN]:
+                out = ", or ".join(ways(group)) if stage == "unsafe" else ""
+                lines += [f"  {group.sentence()}", *[f"    Way out: {out}."] * bool(out)]
+            lines += [f"  … and {len(groups) - SHOWN} more reasons"] if len(groups) > SHOWN else []
+            yield "\n".join([*lines, remedy])
 
 
 def _unread(account: Account) -> Iterator[str]:

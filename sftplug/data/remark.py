@@ -51,9 +51,8 @@ class Remarks:
             account.note(EMPTY_REPLY, example.origin, f"{where} says nothing: all that it teaches is to stop at once")
         named = (name for message in conversation.messages for name in placeholders(message))
         if names := list(dict.fromkeys(named)):
-            shown, key = ", ".join(map("{{{{{}}}}}".format, names)), names[0]
-            way = f'`replace: {{"{{{{{key}}}}}": TEXT}}` beside the format fills it in'
-            account.note(PLACEHOLDER, example.origin, f"{shown} as it stands; {way}")
+            told = [_unfilled(name) for name in names]
+            account.note(PLACEHOLDER, example.origin, " ".join(told), [("", sentence) for sentence in told])
         return example
 
     def _unheeded(self, conversation: Conversation) -> Iterator[str]:
@@ -65,6 +64,11 @@ class Remarks:
                 if message.weight not in (None, 1):
                     yield f"messages[{index}] has the weight {message.weight:g}"
                 yield from _weighted_parts(f"messages[{index}].content", message.content)
+
+
+def _unfilled(name: str) -> str:
+    text = f"{{{{{name}}}}}"
+    return f'{text} is left as it stands; `replace: {{"{text}": TEXT}}` beside the format fills it in.'
 
 
 def _is_usual(message: Message) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from sftplug.page import page, table, text
 from sftplug.preview import legend, row_html
@@ -135,13 +136,21 @@ def _ledger(report: Report) -> Iterator[str]:
     yield table(LEDGER, ledger_rows(report.ledger), "grid ledger")
     for split, accounts in report.ledger.get("splits", {}).items():
         for account in accounts:
-            lines = [(kind, line) for kind, found in account.get("reasons", {}).items() for line in found]
+            lines = list(_reasons(account))
             if lines:
                 yield _fold(f"Reasons: {split}, {account.get('source', '')}", table(("", "row"), lines))
     stops = report.ledger.get("stops") or {}
     learned = ", ".join(f"{stop} x {turns:,}" for stop, turns in stops.items()) or "none"
     engine = report.ledger.get("engine") or "none"
     yield f'<p class="pale">Turns end with: {text(learned)}. Tokenized by: {text(engine)}.</p>'
+
+
+def _reasons(account: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield (stage or kind, sentence) for each reason; a run before reasons were counted has its first rows."""
+    for kind, groups in account.get("by_reason", {}).items():
+        yield from ((kind, f"{item['rows']:,} rows, {', '.join(item['first'])} …: {item['reason']}") for item in groups)
+    if "by_reason" not in account:
+        yield from ((kind, line) for kind, found in account.get("reasons", {}).items() for line in found)
 
 
 def _rows(report: Report) -> Iterator[str]:

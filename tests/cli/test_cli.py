@@ -209,8 +209,10 @@ def test_a_mask_that_fails_its_check_is_shown_and_stops_the_run(recipe_file, tmp
     result = run("train", recipe_file(chat_template={"file": "t.jinja"}))
     assert result.returncode == 2
     assert "24 of 24 rows of" in result.stderr
-    assert "rows.jsonl:1: message 1: no token marks its end" in result.stderr
-    assert "… and 4 more" in result.stderr
+    first = "rows.jsonl:1, rows.jsonl:2, rows.jsonl:3"
+    assert f"  24 rows ({first}, …): message 1: no token marks its end" in result.stderr
+    assert result.stderr.count("no token marks its end") == 1
+    assert "    Way out: `chat_template: chatml` renders them (tried on 20 of these rows), or `spans" in result.stderr
     assert "user: Question 0: gold or gold?⏎\nassistant: It is red." in result.stderr
     run_ = RunDirectory.open(tmp_path / "out")
     assert run_.state().state == "failed"

@@ -44,10 +44,10 @@ def write(recipe_file, tmp_path, rows, data, **sections):
 def test_unfilled_placeholders_are_told_with_their_count_and_origin(recipe_file, prepared, tmp_path):
     account = account_of(prepared(write(recipe_file, tmp_path, IDENTITY, source())))
     assert account.noted["unfilled placeholder"] == 2
-    assert account.reasons["unfilled placeholder"] == [
-        'rows.jsonl:1: {{name}}, {{author}} as it stands; `replace: {"{{name}}": TEXT}` beside the format fills it in',
-        'rows.jsonl:2: {{name}} as it stands; `replace: {"{{name}}": TEXT}` beside the format fills it in',
-    ]
+    name, author = account.groups["unfilled placeholder"].largest()
+    assert (name.rows, name.origins) == (2, ["rows.jsonl:1", "rows.jsonl:2"])
+    assert name.text == '{{name}} is left as it stands; `replace: {"{{name}}": TEXT}` beside the format fills it in.'
+    assert author.sentence().startswith("rows.jsonl:1: {{author}} is left as it stands")
 
 
 def test_replace_fills_them_in_and_is_counted(recipe_file, prepared, tmp_path):

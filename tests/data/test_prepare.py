@@ -4,8 +4,10 @@ import pytest
 from conftest import rows, write_rows
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from sftplug import DataError, MaskError, ModelError
+from sftplug.cli import app
 
 CHAT = [
     {"role": "system", "content": "Be brief."},
@@ -97,9 +99,64 @@ def test_rows_that_do_not_fit_are_all_named_and_may_be_skipped(recipe_file, prep
     assert (account.read, account.kept, dict(account.dropped)) == (7, 2, {"bad": 5})
 
 
-def test_more_than_twenty_bad_rows_are_counted(recipe_file, prepared):
-    with pytest.raises(DataError, match=r"31 of 31 rows of (.|\n)* … and 11 more\n"):
-        prepared(recipe_file(data=[{"messages": []}] * 31))
+def test_one_reason_of_many_rows_is_said_once(recipe_file, prepared):
+    unknown = [{"messages": [{"role": f"role{index}", "content": "x"}, CHAT[2]]} for index in range(25)]
+    file = recipe_file(data=[*[{"messages": []}] * 31, *unknown, *rows(2)])
+    with pytest.raises(DataError) as caught:
+        prepared(file)
+    head, empty, roles, remedy = str(caught.value).splitlines()
+    assert head.startswith("56 of 58 rows of ")
+    assert empty == "  31 rows (rows.jsonl:1, rows.jsonl:2, rows.jsonl:3, …): messages: holds no message"
+    nobody = "messages[0].role: nobody knows the role 'role0'."
+    assert roles.startswith(f"  25 rows (rows.jsonl:32, rows.jsonl:33, rows.jsonl:34, …): {nobody}")
+    assert remedy == "Mend them, or set `data.on_bad_row: skip`."
+    assert len(prepared(file, "data.on_bad_row=skip").train) == 2
+
+
+TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
+SILENT = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}" + (
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def refused(file, *overrides):
+    """Return what `sftplug check` says of rows that it refuses; an empty text where it takes them."""
+    result = CliRunner().invoke(app, ["check", str(file), *overrides])
+    return "" if result.exit_code == 0 else str(result.exception)
+
+
+def test_every_way_out_that_is_offered_lets_the_rows_through(recipe_file, tmp_path):
+    (tmp_path / "silent.jinja").write_text(SILENT)
+    with_tools = [{**row, "tools": [{**TOOL, "function": {"name": f"f{index}"}}]} for index, row in enumerate(rows(30))]
+    thinking = [{"messages": [CHAT[1], {**CHAT[2], "reasoning_content": f"Hm {index}."}]} for index in range(4)]
+    both = [{**row, "tools": [TOOL]} for row in thinking]
+    file = recipe_file(data=[*rows(3), *with_tools, *thinking, *both], chat_template={"file": "silent.jinja"})
+    said = refused(file, "data.max_length=1024")
+    assert said.splitlines()[0].startswith("38 of 41 rows of ")
+    # A row with two reasons counts for each of them.
+    assert "  34 rows (rows.jsonl:4, rows.jsonl:5, rows.jsonl:6, …): the tools of the row (f0) are not in" in said
+    assert "  8 rows (rows.jsonl:34, rows.jsonl:35, rows.jsonl:36, …): message 1 (assistant): reasoning_content" in said
+    chatml = "`chat_template: chatml` renders them (tried on 20 of these rows and 3 of the others)"
+    assert f"Way out: {chatml}, or `spans.dropped_tools: warn` trains without the tools." in said
+    assert "the tools of the row" not in refused(file, "data.max_length=1024", "spans.dropped_tools=warn")
+    assert "reasoning_content" not in refused(file, "data.max_length=1024", "spans.dropped_reasoning=warn")
+    assert refused(file, "data.max_length=1024", "chat_template=chatml") == ""
+    # `plain` renders neither tools nor thoughts, and llama3's tokens the tokenizer lacks.
+    assert "chat_template: plain" not in said
+    assert "chat_template: llama3" not in said
+
+
+def test_no_template_is_offered_that_would_refuse_other_rows(recipe_file, tmp_path):
+    refuses = "{% if messages[0].content == 'One?' %}{{ raise_exception('not this one') }}{% endif %}"
+    (tmp_path / "mine.jinja").write_text(refuses + SILENT)
+    # Rows that pass here; of the others `plain` alone renders the first, and `chatml` alone the second.
+    late = {"messages": [CHAT[3], {"role": "system", "content": "Be brief."}, CHAT[4]]}
+    answered = {"messages": [CHAT[3], CHAT[4], {"role": "tool", "content": "2"}, CHAT[4]]}
+    file = recipe_file(data=[late, answered, {"messages": CHAT[1:3]}], chat_template={"file": "mine.jinja"})
+    said = refused(file)
+    assert "rows.jsonl:3: chat template 'file' refuses a conversation of user, assistant: not this one" in said
+    assert "Way out" not in said
+    assert said.endswith("The chat template and these rows do not go together.")
 
 
 def test_a_row_without_an_assistant_turn_is_named(recipe_file, prepared):
@@ -137,7 +194,7 @@ def test_a_template_that_cannot_be_masked_is_refused_before_weights(recipe_file,
     with pytest.raises(MaskError) as caught:
         prepared(file)
     assert "rows.jsonl:1: message 1: no token marks its end; the model would never learn to stop." in str(caught.value)
-    assert "Set spans.missing_stop to append_eos or warn" in str(caught.value)
+    assert "    Way out: `spans.missing_stop: append_eos` adds the tokenizer's EOS" in str(caught.value)
     shown = dict(caught.value.picture)
     assert shown["It is red."] == "bold red"
     assert "dim" in shown.values()
