@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sftplug.answers import load_kwargs, loading_code
 from sftplug.recipe.defaults import OF_TRL
-from sftplug.recipe.in_words import train_in_words
+from sftplug.recipe.in_words import numbers_in_words, train_in_words
 from sftplug.recipe.yaml import write_yaml
 from sftplug.redact import redact
 from sftplug.run.files import write_whole
@@ -158,6 +158,8 @@ def _ledger(ledger: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
 def _training(directory: RunDirectory, recipe: Recipe) -> Iterator[tuple[str, str, str]]:
     """Yield what was in force, wherever it came from."""
     origins = directory.origins()
+    for name, value, path in numbers_in_words(recipe.quantization.model_dump(mode="json")):
+        yield name, value, origins.get(path, "default")
     for name, value, path in train_in_words(recipe.train):
         yield name, value, origins.get(path, OF_TRL)
 

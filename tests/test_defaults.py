@@ -144,8 +144,8 @@ def test_check_and_plan_tell_what_is_in_force_and_what_is_far_off(recipe_file, c
     assert checked.exit_code == 0
     assert "note: train.learning_rate (command line): 1 is 5e+03 times what is usual" in checked.output
     planned = json.loads(command("plan", file, "train.learning_rate=1", "--device", "cpu", "--json").output)
-    assert planned["training"]["train.learning_rate"] == {"value": 1, "origin": "command line"}
-    assert planned["training"]["train.warmup_steps"] == {"value": 0.03, "origin": "default of adapter lora"}
+    assert planned["in_force"]["train.learning_rate"] == {"value": 1, "origin": "command line"}
+    assert planned["in_force"]["train.warmup_steps"] == {"value": 0.03, "origin": "default of adapter lora"}
     assert any("5e+03 times what is usual" in note for note in planned["notes"])
 
 

@@ -178,6 +178,16 @@ def test_check_tells_header_and_price(recipe_file, command, slow_bfloat16):
     )
 
 
+def test_header_card_report_and_plan_say_in_what_a_run_computes_and_why(qlora_run, recipe_file, command):
+    because = "default of quantization nf4: cpu multiplies bfloat16 2 times as fast as float32"
+    assert f"| computes in | bfloat16 | {because} |" in (qlora_run / "README.md").read_text()
+    assert f"computes in bfloat16 ({because})" in " ".join(command("report", qlora_run).output.split())
+    file = recipe_file(adapter="qlora", quantization=None)
+    assert f"computes in bfloat16 {because}" in " ".join(command("check", file).output.split())
+    planned = command("plan", file, "--device", "T4")
+    assert "computes in: float16 (default of quantization nf4: T4 has no units for bfloat16)" in planned.output
+
+
 def test_a_plan_counts_with_the_speed_of_the_type_that_is_computed_in(recipe_file):
     seconds = {}
     for name in ("fp32", "bf16"):

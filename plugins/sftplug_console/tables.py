@@ -34,6 +34,8 @@ def show_recipe(recipe: Recipe, origins: Mapping[str, str]) -> None:
     table.add_row("masking", ", ".join(" + ".join(part.type for part in union) for union in recipe.masking))
     chosen = [("adapter", recipe.adapter.type, "adapter.type")]
     chosen += [("quantization", recipe.quantization.type, "quantization.type")]
+    if dtype := getattr(recipe.quantization, "compute_dtype", None):
+        chosen.append(("computes in", dtype, "quantization.compute_dtype"))
     for name, value, path in [*chosen, *train_in_words(recipe.train)]:
         table.add_row(name, escape(value), f"[dim]{escape(origins.get(path, ''))}")
     table.add_row("output", escape(recipe.output))

@@ -15,7 +15,7 @@ from sftplug.cli.options import NoPlugin, Overrides, RecipeName, Verbose, be_ver
 from sftplug.device import find_device
 from sftplug.errors import SftplugError
 from sftplug.notices import notices
-from sftplug.recipe.in_words import train_in_words
+from sftplug.recipe.in_words import numbers_in_words, train_in_words
 from sftplug.recipe.origins import origin_by_path
 
 if TYPE_CHECKING:
@@ -120,7 +120,9 @@ class Answer:
     ) -> None:
         self.plan, self.why, self.limit, self.fits, self.tried = plan, why, limit, fits, tried
         self.float_experts = study.weights.size.float_experts
-        self.training, self.origins = loaded.recipe.train, origin_by_path(loaded)
+        self.origins, held = origin_by_path(loaded), loaded.recipe.quantization.model_dump(mode="json")
+        self.in_force = [*numbers_in_words(held), *train_in_words(loaded.recipe.train)]
+        self.values = {"quantization": held, "train": loaded.recipe.train}
         self.notes = [*plan.notes, *notices(loaded, study.device)]
         self.largest = None if limit is None else study.largest_batch(limit)
 
@@ -130,10 +132,7 @@ class Answer:
         return {
             **self.plan.to_dict(),
             "notes": self.notes,
-            "training": {
-                path: {"value": self.training[path.partition(".")[2]], "origin": self.origins[path]}
-                for _, _, path in train_in_words(self.training)
-            },
+            "in_force": {path: self._value(path) for _, _, path in self.in_force},
             "rows_unknown_because": self.why,
             "limit": self.limit,
             "fits": self.fits if self.limit is not None else None,
@@ -144,6 +143,10 @@ class Answer:
             ],
             "overrides": list(found.overrides) if found else None,
         }
+
+    def _value(self, path: str) -> dict[str, Any]:
+        section, _, option = path.partition(".")
+        return {"value": self.values[section][option], "origin": self.origins[path]}
 
     def show(self) -> None:
         """Print the answer for a person."""
@@ -193,7 +196,7 @@ def _lines(memory: Memory) -> list[tuple[str, str]]:
 
 def _show_training(answer: Answer) -> None:
     """Show what is in force, and where it comes from."""
-    for name, value, path in train_in_words(answer.training):
+    for name, value, path in answer.in_force:
         say(f"{name}: {value} ({answer.origins[path]})")
 
 

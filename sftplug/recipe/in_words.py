@@ -19,6 +19,16 @@ def train_in_words(train: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
             yield name, words(value), f"train.{option}"
 
 
+def numbers_in_words(quantization: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Yield (name, value, path in the recipe) of the numbers that weights are held in, and are computed with if others.
+
+    `quantization` is that section of a recipe, as plain data.
+    """
+    for option, name in (("type", "quantization"), ("compute_dtype", "computes in")):
+        if quantization.get(option):
+            yield name, str(quantization[option]), f"quantization.{option}"
+
+
 def _warmup(value: float) -> str:
     """Return what a number of updates, or a share of them below 1, means."""
     if not value:

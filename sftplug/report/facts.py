@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sftplug.recipe.in_words import train_in_words
+from sftplug.recipe.in_words import numbers_in_words, train_in_words
 from sftplug.report.collect import NOTHING, Report, is_number
 
 STATES = {
@@ -23,7 +23,8 @@ def summary(report: Report) -> Iterator[tuple[str, str]]:
     if state.reason:
         yield "because", str(state.reason)
     yield "steps", _steps(report)
-    for name, value, path in train_in_words(report.recipe.get("train", {})):
+    held, train = (report.recipe.get(section, {}) for section in ("quantization", "train"))
+    for name, value, path in [*numbers_in_words(held), *train_in_words(train)]:
         yield name, f"{value} ({report.origins.get(path, NOTHING)})"
     if (loss := state.loss if is_number(state.loss) else None) is not None:
         yield "mean loss", f"{loss:.4f}"
