@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class CheckpointingTrainer(SFTTrainer):  # type: ignore[misc]
     """Writes checkpoints that give back what they were told to hold, and seals them."""
 
-    keep: int | None = None
-    """How many checkpoints are kept; the trainer itself would delete an old one before the new one is whole."""
+    keep = checkpoints.Retained()
+    """Which checkpoints are kept; the trainer itself would delete an old one before the new one is whole."""
     while_saving: Callable[[], AbstractContextManager[None]] = nullcontext
     """Entered while a checkpoint is written."""
     held: Held | None = None
@@ -62,9 +62,10 @@ class CheckpointingTrainer(SFTTrainer):  # type: ignore[misc]
     def _seal(self, folder: Path) -> None:
         # A pickle of the trainer's options, secrets and all, that nothing reads.
         (folder / "training_args.bin").unlink(missing_ok=True)
-        if not self.args.save_only_model:
+        resumable = not self.args.save_only_model
+        if resumable:
             checkpoints.seal(folder)
-            checkpoints.rotate(folder.parent, self.keep, self.state.best_model_checkpoint)
+        checkpoints.rotate(folder.parent, self.keep, self.state.best_model_checkpoint, sealed=resumable)
 
     # --- read ---------------------------------------------------------------------------------------------------------
 

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import IntervalStrategy
 
 from sftplug.attributes import Memory
 from sftplug.carried import Carried, is_resumable, refuse_lossy, refuse_unreadable, remembered
-from sftplug.errors import Interrupted, TrainingError
-from sftplug.processes import is_main, most, world_size
+from sftplug.errors import TrainingError
 from sftplug.run.checkpoints import read_progress
+from sftplug.stop import Stop, interrupted
 
 if TYPE_CHECKING:
     from sftplug.run import Attempt, Checkpoint
@@ -121,70 +118,6 @@ def peak_bytes() -> int | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak if sys.platform == "darwin" else peak * 1024)
-
-
-class Stop:
-    """Whether a signal has asked the run to end."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-        """As agreed upon: what several processes do next, all of them do."""
-        self._seen: int | None = None
-        self._writing = False
-
-    def agree(self) -> bool:
-        """Whether a signal has come to any of the processes; all of them ask at the same points."""
-        self.signal = most(self._seen or 0) or None
-        return self.signal is not None
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Note the first SIGINT or SIGTERM, to be met at the end of the step; a second one ends the process at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield  # Python delivers signals to the main thread only
-            return
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        for number in before:
-            signal.signal(number, self._note)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """While a checkpoint is written, let a second signal wait until it is whole; a third one does not wait."""
-        here = threading.current_thread() is threading.main_thread() and world_size() == 1
-        self._writing = here
-        if here and self._seen is not None:
-            self._handle(self._note)
-        try:
-            yield
-        finally:
-            self._writing = False
-            if here and self._seen is not None:
-                self._handle(signal.SIG_DFL)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        name, again, self._seen = signal.Signals(number).name, self._seen is not None, number
-        if world_size() > 1:  # a launcher may repeat a signal, and kills those that take too long
-            if is_main():
-                sys.stderr.write(f"{name}: the step ends, then a checkpoint is saved.\n")
-            return
-        if again or not self._writing:
-            self._handle(signal.SIG_DFL)
-        sys.stderr.write(f"{name}: {_AGAIN if again else _WRITING if self._writing else _FIRST}.\n")
-
-    @staticmethod
-    def _handle(handler: Any) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, handler)
-
-
-_FIRST = "the step ends, then a checkpoint is saved; a second signal ends the run at once"
-_WRITING = "the checkpoint that is being written is finished, then the run ends"
-_AGAIN = f"{_WRITING}; one more ends it at once, without that checkpoint"
 
 
 class Begin(TrainerCallback):  # type: ignore[misc]
@@ -313,7 +246,9 @@ class Flow(TrainerCallback):  # type: ignore[misc]
         control.should_training_stop |= self._over
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Save when a signal asked for it; wait for the end of the epoch if that comes next."""
+        """Save when a signal asked for it; wait for the end of the epoch if that comes next. Log the last step."""
+        if args.logging_strategy == IntervalStrategy.STEPS and state.global_step >= state.max_steps:
+            control.should_log = True
         control.should_save |= self._stop.agree()
         if is_last_of_epoch(state):
             self._due, control.should_save = control.should_save, False
@@ -327,6 +262,12 @@ class Flow(TrainerCallback):  # type: ignore[misc]
         self._due = False
         if self._over:
             control.should_save = control.should_evaluate = control.should_log = False
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Look whether what an evaluation prints is read."""
+        self._stop.look()
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """A signal that came during an evaluation is met after it."""
@@ -342,13 +283,3 @@ class Flow(TrainerCallback):  # type: ignore[misc]
 def is_last_of_epoch(state: TrainerState) -> bool:
     """Whether the epoch ends after this step: all its rows were seen, or the run's last step is done."""
     return bool(state.global_step >= state.max_steps or (state.epoch and float(state.epoch).is_integer()))
-
-
-def interrupted(number: int, args: TrainingArguments, step: int) -> Interrupted:
-    """Return the error that ends a run on a signal, with how to go on."""
-    how = "Run the same command again to go on from there."
-    if args.save_only_model:
-        how = "It holds no optimizer (`train.save_only_model`), so the run cannot go on from there."
-    return Interrupted(
-        f"interrupted by {signal.Signals(number).name}: checkpoint-{step} is saved in {args.output_dir}. {how}", number
-    )

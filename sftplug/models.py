@@ -20,7 +20,7 @@ from sftplug.errors import ModelError
 from sftplug.folders import refuse_adapter_on_hub, refuse_no_model
 from sftplug.quiet import quiet_libraries, quiet_progress_bars
 from sftplug.remote_code import code_options, refuse_kernels
-from sftplug.run.failure import is_full
+from sftplug.room import no_room
 from sftplug.vocabulary import add_tokens, grow, refuse_untrained, train_rows
 from sftplug.weights import PICKLED, check_weights, damaged_json, refuse_other_weights
 
@@ -65,6 +65,7 @@ def _built(builder: ModelBuilder) -> Path:
                 if not _is_kept(folder):
                     say_dropped(folder)
                     shutil.rmtree(folder, ignore_errors=True)
+                    _delete_left(folder)
                     _build(builder, folder)
         except OSError as error:
             raise cannot_keep(folder.parent, "built models", error) from error
@@ -87,6 +88,22 @@ def _is_kept(folder: Path) -> bool:
     return whole
 
 
+def _delete_left(folder: Path) -> None:
+    """Delete what killed builds left beside `folder`, whose lock is held: of each model that nobody builds now."""
+    from filelock import FileLock, Timeout
+
+    for left in folder.parent.glob(".*-????????"):  # as `_build` names them
+        model = left.name[1:].rpartition("-")[0]
+        if model == folder.name:
+            shutil.rmtree(left, ignore_errors=True)
+            continue
+        try:
+            with FileLock(folder.parent / f"{model}.lock", timeout=0):
+                shutil.rmtree(left, ignore_errors=True)
+        except Timeout:
+            continue  # it is being built
+
+
 def _build(builder: ModelBuilder, folder: Path) -> None:
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -96,12 +113,11 @@ def _build(builder: ModelBuilder, folder: Path) -> None:
         # A folder with the final name is always whole, however the run ends.
         unfinished.rename(folder)
     except Exception as error:
-        if not is_full(error):
+        if (room := no_room(error, folder.parent)) is None:
             raise
         raise ModelError(
-            f"{folder.parent}: the model that is built on the spot cannot be kept here: the disk is full "
-            f"({shutil.disk_usage(folder.parent).free:,} bytes are free). Make room, or name a folder on another disk "
-            "in the environment variable SFTPLUG_CACHE."
+            f"{folder.parent}: the model that is built on the spot cannot be kept here: {room.reason}. "
+            f"{room.sentence('SFTPLUG_CACHE')}"
         ) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from sftplug.errors import ModelError, SftplugError, TrainingError
 from sftplug.models import load_base
 from sftplug.remote_code import code_options
-from sftplug.run.failure import is_full, whats_left
+from sftplug.room import no_room
+from sftplug.run.failure import whats_left
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -97,7 +98,7 @@ def try_to_save(
             if trainer.held is not None:
                 trainer.held.write(Path(name))
         except (_DiffersError, *_FAILS) as error:
-            if is_full(error):
+            if no_room(error, Path(name)) is not None:
                 raise
             raise ModelError(
                 f"what this run would save could not be used: {_reason(error)}. Nothing has been trained. Choose "

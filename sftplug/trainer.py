@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +44,10 @@ class SftplugTrainer(CheckpointingTrainer):
     """How the work is shared by processes, as found in the model when training begins."""
     strategy = ""
     """What shares the work, in one word; a checkpoint holds it."""
+    saves = ""
+    """When checkpoints are saved and which of them are kept, in a sentence, when training begins."""
+    when_stopped: Sequence[Callable[[], object]] = ()
+    """Called, in the midst of anything, when a signal asks the run to end: who shows how far it is stops that."""
     goes_on_from: Path | None = None
     """The checkpoint that the run goes on from."""
     origins: Origins | None = None
@@ -321,6 +325,7 @@ class SftplugTrainer(CheckpointingTrainer):
     def _progress(self) -> dict[str, Any]:
         """Return what the trainer counts and sums up between two logs, and does not save itself."""
         return {
+            checkpoints.PASSING: self.keep.limit is not None,
             "processes": self.accelerator.num_processes,
             "strategy": self.strategy,
             "seconds": self.clock.seconds,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,9 @@ from sftplug.quiet import quiet_libraries
 from sftplug.readback import Structure, is_whole_here, read_back, try_to_save
 from sftplug.recipe.train_options import problems_in_train, train_fields
 from sftplug.run import Attempt, begin
+from sftplug.run.checkpoints import Retained
 from sftplug.run.failure import explaining
+from sftplug.run.written import noting
 from sftplug.size import Size, measure
 from sftplug.vocabulary import refuse_untrained, train_rows
 
@@ -190,7 +192,7 @@ def make_trainer(recipe: Recipe, model: PreTrainedModel, prepared: Prepared) -> 
     trainer.readers = [partial(loss_metrics, callback) for callback in recipe.callbacks if callback.reads_provenance]
     _name_neutrally(trainer, recipe)
     trainer.remove_callback(PrinterCallback)  # prints dictionaries; what is shown is the plugins' business
-    trainer.origins, trainer.keep = prepared.origins, recipe.train.get("save_total_limit")
+    trainer.origins, trainer.keep = prepared.origins, _keep(recipe)
     if adapter is not None:
         keep_adapter_in_fp32(trainer.model)
         if (tuner := allocating(trainer.model)) is not None:
@@ -199,6 +201,12 @@ def make_trainer(recipe: Recipe, model: PreTrainedModel, prepared: Prepared) -> 
         refuse_untrained(recipe.adapter.type, trainer.model)
     trainer.held, trainer.carried = Held(trainer.model, base), Carried(callbacks)
     return trainer
+
+
+def _keep(recipe: Recipe) -> Retained:
+    """Return which checkpoints are kept: what the recipe says, else the last and the best one."""
+    name = "save_total_limit"
+    return Retained(recipe.train[name], asked_for=True) if name in recipe.train else Retained()
 
 
 def _name_neutrally(trainer: SftplugTrainer, recipe: Recipe) -> None:
@@ -222,12 +230,15 @@ def _source_names(recipe: Recipe) -> dict[str, list[str]]:
 @contextmanager
 def watched(recipe: Recipe, trainer: SftplugTrainer, attempt: Attempt) -> Iterator[None]:
     """Record the loop, make it stop at a signal, and let it go on where `attempt` does."""
-    from sftplug.loop import Begin, Clock, Flow, GoOn, Keep, Recorder, Stop
+    from sftplug.loop import Begin, Clock, Flow, GoOn, Keep, Recorder
+    from sftplug.stop import Stop
 
     def look() -> None:
         trainer.in_force = InForce(recipe, trainer).check()
+        options, steps = trainer.args, trainer.state.save_steps
+        trainer.saves = trainer.keep.told(options.save_strategy.value, steps, options.metric_for_best_model)
 
-    stop = Stop()
+    stop = Stop(lambda: [tell() for tell in trainer.when_stopped])
     trainer.add_callback(Begin(look))
     if trainer.carried is not None:
         trainer.add_callback(Keep(trainer.carried, attempt.checkpoint))
@@ -272,6 +283,7 @@ def training_arguments(recipe: Recipe) -> SFTConfig:
         "logging_nan_inf_filter": False,
         "disable_tqdm": True,
         "save_strategy": "epoch",
+        **_logging(recipe),
         # What fits in training fits in evaluation; the loss of held-out rows is the same for each size of batch.
         "per_device_eval_batch_size": recipe.train.get("per_device_train_batch_size", 8),
         "eval_strategy": "epoch" if recipe.data.eval or recipe.data.eval_fraction else "no",
@@ -294,6 +306,20 @@ def training_arguments(recipe: Recipe) -> SFTConfig:
     # Old checkpoints go when the new one is sealed, see `SftplugTrainer.keep`.
     given = {name: value for name, value in recipe.train.items() if name not in (*_CHECKPOINTING, "save_total_limit")}
     return SFTConfig(**{**defaults, **_checkpointing(recipe.train, on_cpu), **given, **owned})
+
+
+def _logging(recipe: Recipe) -> dict[str, Any]:
+    """Return how often to log, and to evaluate: a hundred times in a run of any length, and after the first step.
+
+    Evaluations by steps take as long as before where nothing is said of them, and they tell which checkpoint is best.
+    """
+    held_out = bool(recipe.data.eval or recipe.data.eval_fraction)
+    return {
+        "logging_steps": 0.01,  # of all steps
+        "logging_first_step": True,
+        **({} if "logging_steps" in recipe.train else {"eval_steps": 10}),
+        **({"metric_for_best_model": "eval_loss"} if held_out else {}),
+    }
 
 
 def _for_callbacks(recipe: Recipe) -> dict[str, Any]:
@@ -333,7 +359,8 @@ def save_and_read_back(
 ) -> None:
     """Save the result, and compare what is read back with the model in memory. Raises TrainingError."""
     output = Path(recipe.output)
-    with explaining("the trained model cannot be saved", output):
+    noted = noting(output) if is_main() else nullcontext()
+    with explaining("the trained model cannot be saved", output), noted:
         save(trainer, prepared, output)
     if is_whole_here(trainer) and is_main():
         read_back(recipe, trainer, structure)

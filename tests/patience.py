@@ -112,6 +112,18 @@ def finish(processes, progress=lambda: None, said=lambda: ""):
         process.join()
 
 
+def wait_for(process):
+    """Wait for a process of `subprocess`, whose output goes elsewhere; return its exit code. Raises Hung."""
+    watch = Watch([process.pid])
+    while True:
+        try:
+            return process.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            if fault := watch.fault():
+                stop([process.pid])
+                raise Hung(f"{process.args} hangs: {fault}.") from None
+
+
 def run(command, **options):
     """Run a command to its end, as `subprocess.run` does, and return what it printed. Raises Hung with its stacks."""
     environment = {**(options.pop("env", None) or os.environ), "PYTHONFAULTHANDLER": "1"}

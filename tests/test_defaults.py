@@ -194,7 +194,7 @@ def forget_defaults(run):
 
 def test_a_run_that_was_begun_before_adapters_had_defaults_goes_on_as_it_was_begun(recipe_file, run, tmp_path):
     file = recipe_file(
-        adapter="lora", train={"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "logging_steps": 1}
+        adapter="lora", train={"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "save_total_limit": 0}
     )
     run(file, "train.learning_rate=2e-5", "train.warmup_steps=0")
     whole = {entry["step"]: entry["learning_rate"] for entry in RunDirectory(tmp_path / "out").metrics()}

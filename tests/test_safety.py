@@ -463,7 +463,13 @@ def test_with_sockets_blocked_everything_on_local_paths_works(recipe_file, model
     log = tmp_path / "calls"
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(BLOCK.format(log=str(log)))
-    train = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "per_device_train_batch_size": 4}
+    train = {
+        "max_steps": 4,
+        "save_strategy": "steps",
+        "save_steps": 2,
+        "save_total_limit": 0,
+        "per_device_train_batch_size": 4,
+    }
     file = recipe_file(model=str(model_folder), data=rows(24), train=train, adapter="lora")
     out, held_out = str(tmp_path / "out"), "data.eval_fraction=0.2"
     commands = [

@@ -73,8 +73,8 @@ class EarlyStopping(Callback):
 
 
 def _interval(recipe: Recipe) -> Any:
-    """Return after how many steps the trainer evaluates: by default, as often as it logs."""
-    return recipe.train.get("eval_steps") or recipe.train.get("logging_steps", 500)
+    """Return after how many steps the trainer evaluates: as often as the recipe says that it logs, or every ten."""
+    return recipe.train.get("eval_steps") or recipe.train.get("logging_steps", 10)
 
 
 def _without_checkpoint(recipe: Recipe) -> Iterator[str]:

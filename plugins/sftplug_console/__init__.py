@@ -37,7 +37,9 @@ def sftplug_trainer_created(recipe: Recipe, trainer: Any) -> None:
     if not trainer.is_world_process_zero():
         return
     show_size(recipe, sftplug.measure(trainer.model))
-    trainer.add_callback(TrainingProgress(trainer))
+    progress = TrainingProgress(trainer)
+    trainer.add_callback(progress)
+    trainer.when_stopped = [*trainer.when_stopped, progress.take_away]
 
 
 @sftplug.hookimpl

@@ -10,7 +10,7 @@ _BLOCKS = " ▁▂▃▄▅▆▇█"
 
 def draw_curve(values: Sequence[float], width: int = 60, height: int = 8) -> list[str]:
     """Return the lines of a chart of `values`, the highest first, with the largest and smallest value as labels."""
-    points = _shrink(values, width)
+    points = _shrink(values, max(width, 1))
     low, high = min(points), max(points)
     span = (high - low) or 1.0
     eighths = [round((value - low) / span * (height * 8 - 1)) + 1 for value in points]

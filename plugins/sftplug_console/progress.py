@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import rich
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback  # noqa: TID253 - loaded only when a trainer exists
 
+LINES = 10
+"""How many lines a run prints where nobody watches a bar."""
+
 
 class TrainingProgress(TrainerCallback):  # type: ignore[misc]
-    """A bar on a terminal; a line now and then elsewhere."""
+    """A bar on a terminal; ten lines, evenly over the run, elsewhere."""
 
     def __init__(self, trainer: Any) -> None:
         self._trainer = trainer
@@ -24,48 +26,61 @@ class TrainingProgress(TrainerCallback):  # type: ignore[misc]
             TextColumn("{task.description}"),
         )
         self._bars = Progress(*columns, console=self._console, transient=True)
-        self._started = 0.0
-        self._said = ""
+        self._begun = False
+        self._lines = 0
+        self._said, self._said_at = "", 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Show in how many processes it runs, and how they share the work."""
+        """Show in how many processes it runs, how they share the work, and what is saved meanwhile."""
         self._console.print(self._trainer.in_force, highlight=False)
+        self._console.print(self._trainer.saves, highlight=False)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Start the bar at the first step: what callbacks do before is not training."""
-        if not self._started:
-            self._started = time.monotonic()
-            self._task = self._bars.add_task("", total=state.max_steps, completed=state.global_step)
-            if self._console.is_terminal:
-                self._bars.start()
+        if self._begun:
+            return
+        self._begun, self._lines = True, _tenths(state)
+        self._task = self._bars.add_task("", total=state.max_steps, completed=state.global_step)
+        if self._console.is_terminal:
+            self._bars.start()
+            self._console.show_cursor(True)  # a process that is killed could not bring it back
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Move the bar."""
+        """Move the bar; where there is none, print a line at each tenth of the run, with the loss of its own step."""
         self._bars.update(self._task, completed=state.global_step, description=self._said)
+        if not control.should_log:
+            self._print(state)
         if state.global_step >= state.max_steps:
-            self._take_away()
+            self.take_away()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Remember the loss and the speed; print them where there is no bar."""
+        """Remember the loss and the speed, over all attempts."""
         logs = logs or {}
         if "loss" in logs:
-            speed = logs.get("num_tokens", 0) / max(time.monotonic() - self._started, 1e-9)
+            speed = logs.get("num_tokens", 0) / max(self._trainer.clock.seconds, 1e-9)
             self._said = f"loss {float(logs['loss']):.4f}  {speed:,.0f} tokens/s"
-            if not self._console.is_terminal and _is_due(state):
-                self._console.print(f"step {state.global_step}/{state.max_steps}  {self._said}")
+            self._said_at = state.global_step
+            self._print(state)
         if "eval_loss" in logs:
             self._console.print(f"step {state.global_step}/{state.max_steps}  eval loss {float(logs['eval_loss']):.4f}")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Take the bar away."""
-        self._take_away()
+        self.take_away()
 
-    def _take_away(self) -> None:
+    def take_away(self) -> None:
+        """Take the bar away, and leave nothing of it; also when the run is about to end early."""
         if self._console.is_terminal:  # elsewhere it never started, and stopping it would print an empty line
             self._bars.stop()
 
+    def _print(self, state: Any) -> None:
+        if self._console.is_terminal or _tenths(state) <= self._lines:
+            return
+        self._lines = _tenths(state)
+        older = f" (at step {self._said_at})" if self._said_at != state.global_step else ""
+        said = f"  {self._said}{older}" if self._said else ""
+        self._console.print(f"step {state.global_step}/{state.max_steps}{said}")
 
-def _is_due(state: Any) -> bool:
-    """About ten lines a run are enough where nobody watches a bar."""
-    every = max(state.max_steps // 10, 1)
-    return bool(state.global_step % every == 0 or state.global_step == state.max_steps)
+
+def _tenths(state: Any) -> int:
+    return int(state.global_step * LINES // max(state.max_steps, 1))

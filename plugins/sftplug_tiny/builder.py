@@ -77,15 +77,16 @@ class Tiny(ModelBuilder):
             optimizer, self.learning_rate, total_steps=self.pretrain_steps, pct_start=0.1
         )
         blocks = _blocks(tokenizer, self.seed)
-        from rich.progress import track
+        from rich.progress import Progress
 
-        for step in track(range(self.pretrain_steps), description="pretraining the base model", transient=True):
-            batch = _batch(blocks, step, self.seed)
-            model(input_ids=batch, labels=batch).loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad()
+        with Progress(transient=True) as bar:  # which goes however this ends
+            for step in bar.track(range(self.pretrain_steps), description="pretraining the base model"):
+                batch = _batch(blocks, step, self.seed)
+                model(input_ids=batch, labels=batch).loss.backward()
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                optimizer.step()
+                schedule.step()
+                optimizer.zero_grad()
 
 
 def build_tokenizer(vocab_size: int) -> PreTrainedTokenizerFast:

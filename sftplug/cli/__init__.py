@@ -26,6 +26,7 @@ from sftplug.cli.train import train
 from sftplug.errors import MaskError, SftplugError
 from sftplug.processes import end, is_main, report_failure, world_size
 from sftplug.redact import redact, redact_logs
+from sftplug.streams import fill_closed, let_go, spell_out
 from sftplug.text import visible
 
 app = typer.Typer(
@@ -63,6 +64,15 @@ def _options(version: Annotated[bool, typer.Option("--version", help="Show the v
 
 def main() -> None:
     """Run the command line; errors that sftplug raises on purpose are shown without a traceback."""
+    fill_closed()
+    spell_out()
+    try:
+        _run()
+    finally:
+        let_go()  # else Python would complain, at its end, of what could not be printed
+
+
+def _run() -> None:
     verbose = bool({"-v", "--verbose"} & set(sys.argv[1:]))
     try:
         app()
@@ -92,6 +102,7 @@ def _said(text: str) -> str:
 
 
 def _show(error: SftplugError, verbose: bool) -> None:
+    let_go()
     if verbose:
         _show_traceback(error)
     elif said := _said("\n".join([str(error), *getattr(error, "__notes__", ())])):

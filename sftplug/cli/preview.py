@@ -171,7 +171,7 @@ def facts(ledger: Ledger) -> dict[str, Any]:
         "rows": sum(account.kept + account.added for account in accounts),
         "added": sum(account.added for account in accounts),
         "tokens": sum(account.tokens for account in accounts),
-        "trained": sum(account.trained for account in accounts),
+        "trained": sum(account.trained_tokens for account in accounts),
         "stops": dict(ledger.stops),
         "noted": dict(noted),
         "dropped": dict(dropped),

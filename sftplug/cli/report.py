@@ -15,8 +15,12 @@ if TYPE_CHECKING:
     from sftplug.report import Report
 
 
+NAMED = 10
+"""How many folders and files that are no runs are named."""
+
+
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Folders of runs.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Folders of runs, or folders that hold some.")],
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page of HTML.")] = None,
     rows: Annotated[
         int, typer.Option("-n", "--rows", min=0, help="How many training rows the page shows; 0 prepares none.")
@@ -25,14 +29,18 @@ def report(
 ) -> None:
     """Show what came of runs: curves, memory, rows, recipe, answers; several runs laid over each other.
 
+    Of a folder of runs all are shown; what else lies there is left out, and named.
+
     The page needs no network. It draws rows as they were trained from the sources, if these are still as they were.
     """
     be_verbose(verbose)
     if html is not None and not html.absolute().parent.is_dir():
         raise typer.BadParameter(f"--html: there is no folder {html.absolute().parent}.")
-    from sftplug.report import collect
+    from sftplug.report import collect, find_runs
 
-    found = collect(runs)
+    there = find_runs(runs)
+    _tell_skipped(there.skipped)
+    found = collect(there.runs)
     if html is None:
         _show(found)
         return
@@ -43,6 +51,14 @@ def report(
     title = "sftplug report: " + ", ".join(item.name for item in drawn)
     write_file(html, to_html(title, drawn))
     typer.echo(f"wrote {html}")
+
+
+def _tell_skipped(sentences: Sequence[str]) -> None:
+    """Say what is no run, so that nobody looks for it in the report."""
+    for sentence in sentences[:NAMED]:
+        typer.echo(f"left out: {sentence}", err=True)
+    if len(sentences) > NAMED:
+        typer.echo(f"left out: {len(sentences) - NAMED} more that are no runs", err=True)
 
 
 def _show(reports: Sequence[Report]) -> None:

@@ -32,6 +32,8 @@ class Account:
     tokens: int = 0
     trained: float = 0
     """Sum of the loss weights of the rows kept."""
+    trained_tokens: int = 0
+    """How many of their tokens have a loss weight."""
     lost: float = 0
     """Sum of the loss weights of the rows that are too long."""
     lengths: Counter[int] = field(default_factory=Counter)
@@ -65,19 +67,21 @@ class Account:
         self.noted[kind] += 1
         self._remember(kind, origin, reason, reasons)
 
-    def keep(self, tokens: int, trained: float, *, added: bool) -> None:
-        """A row reaches the trainer with so many tokens and so much loss weight."""
+    def keep(self, tokens: int, trained: float, trained_tokens: int, *, added: bool) -> None:
+        """A row reaches the trainer with so many tokens, so much loss weight, and so many tokens that have some."""
         self.kept += not added
         self.added += added
         self.tokens += tokens
         self.trained += trained
+        self.trained_tokens += trained_tokens
 
-    def keep_all(self, lengths: Sequence[int], trained: float) -> None:
+    def keep_all(self, lengths: Sequence[int], trained: float, trained_tokens: int) -> None:
         """Rows of such lengths, each the whole of a row that was read, reach the trainer."""
         self.lengths.update(lengths)
         self.kept += len(lengths)
         self.tokens += sum(lengths)
         self.trained += trained
+        self.trained_tokens += trained_tokens
 
     def balanced(self) -> bool:
         """Whether every row that was read is accounted for."""
@@ -100,8 +104,9 @@ class Account:
             "noted": dict(self.noted),
             "tokens": self.tokens,
             "trained": self.trained,
+            "trained_tokens": self.trained_tokens,
             "lost": self.lost,
-            "trained_share": self.trained / self.tokens if self.tokens else 0.0,
+            "trained_share": self.trained_tokens / self.tokens if self.tokens else 0.0,
             "length_quantiles": length_quantiles(self.lengths),
             "unread_columns": list(self.unread),
             "replaced": dict(self.filled),

@@ -34,12 +34,14 @@ class Batch:
     """(R,) which rows reach the trainer."""
     lengths: NDArray[np.int64] = field(init=False)
     trained: NDArray[np.float64] = field(init=False)
-    """(R,) tokens, and sums of the loss weights."""
+    trained_tokens: NDArray[np.float64] = field(init=False)
+    """(R,) tokens, sums of the loss weights, and tokens that have some."""
 
     def __post_init__(self) -> None:
         """Measure the rows: tokens, and the sum of the loss weights."""
         self.lengths = np.diff(np.searchsorted(self.tokens.row, np.arange(len(self.texts) + 1)))
         self.trained = row_sums(self.weights, self.lengths)
+        self.trained_tokens = row_sums(self.weights > 0, self.lengths)
         self.kept = self.trained > 0
 
     def where(self, chosen: NDArray[np.bool_], cut: set[int]) -> Batch:
@@ -127,14 +129,16 @@ class _Piece:
     text: TextRow
     length: int
     trained: float
+    trained_tokens: int
     kept: bool
     cut: bool
 
 
 def _pieces(batch: Batch, rows: Sequence[int] | None = None) -> Iterator[_Piece]:
     lengths, trained, kept = batch.lengths.tolist(), batch.trained.tolist(), batch.kept.tolist()
+    counts = batch.trained_tokens.astype(np.int64).tolist()
     for row in range(len(lengths)) if rows is None else rows:
-        yield _Piece(batch.texts[row], lengths[row], trained[row], kept[row], row in batch.cut)
+        yield _Piece(batch.texts[row], lengths[row], trained[row], counts[row], kept[row], row in batch.cut)
 
 
 def _account_for_fitting(batch: Batch, account: Account) -> None:
@@ -144,7 +148,8 @@ def _account_for_fitting(batch: Batch, account: Account) -> None:
     alone[1:] &= number[1:] != number[:-1]
     alone[:-1] &= number[1:] != number[:-1]
     plain = alone & batch.kept
-    account.keep_all(batch.lengths[plain].tolist(), float(batch.trained[plain].sum()))
+    trained, count = float(batch.trained[plain].sum()), int(batch.trained_tokens[plain].sum())
+    account.keep_all(batch.lengths[plain].tolist(), trained, count)
     rest = _pieces(batch, np.flatnonzero(~plain).tolist())
     for _, group in groupby(rest, key=lambda piece: piece.text.number):
         pieces = list(group)
@@ -166,7 +171,7 @@ def _account_for_row(before: Sequence[_Piece], after: Sequence[_Piece], limit: i
     first, origin = before[0], before[0].text.origin
     account.lengths[first.length] += 1
     for index, piece in enumerate(after):
-        account.keep(piece.length, piece.trained, added=index > 0)
+        account.keep(piece.length, piece.trained, piece.trained_tokens, added=index > 0)
     wanted = sum(piece.trained for piece in before)
     long = [piece for piece in before if limit is not None and piece.length > limit]
     if long and wanted > 0:

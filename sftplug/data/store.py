@@ -25,6 +25,7 @@ from sftplug.components import DatasetSource
 from sftplug.contents import CONTENTS, is_whole, list_contents, say_dropped
 from sftplug.errors import DataError
 from sftplug.recipe.model import InputPath
+from sftplug.room import no_room
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 KEPT_DAYS = 30
 """Prepared rows that nobody used for so long are deleted when others are written."""
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT)
 
 
@@ -118,11 +118,10 @@ def making_room(folder: Path, variable: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
+        if (room := no_room(error, folder)) is None:
             raise
         raise DataError(
-            f"{folder}: prepared rows cannot be kept here: the disk is full ({shutil.disk_usage(folder).free:,} bytes "
-            f"are free). Make room, or name a folder on another disk in the environment variable {variable}."
+            f"{folder}: prepared rows cannot be kept here: {room.reason}. {room.sentence(variable)}"
         ) from error
 
 
@@ -175,11 +174,12 @@ def _read_by_components(recipe: Recipe) -> Iterator[str]:
             continue
         for name, field in type(component).model_fields.items():
             value = getattr(component, name)
-            if isinstance(value, str) and _is_input_path(field.annotation, field.metadata):
+            if isinstance(value, str) and is_input_path(field.annotation, field.metadata):
                 yield value
 
 
-def _is_input_path(annotation: Any, metadata: Sequence[Any]) -> bool:
+def is_input_path(annotation: Any, metadata: Sequence[Any]) -> bool:
+    """Whether an option, by its type, names a file that is read."""
     *_, marker = get_args(InputPath)
     inner = (get_args(part) for part in get_args(annotation))  # of ``InputPath | None``
     return marker in metadata or any(marker in part for part in inner)

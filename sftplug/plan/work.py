@@ -32,8 +32,8 @@ def rows_of(prepared: Prepared) -> Rows:
 
     lengths = compute.list_value_length(prepared.train.data.column("input_ids")).to_numpy()
     accounts = [account for split, account in prepared.ledger.accounts() if split == "train"]
-    tokens, trained = sum(item.tokens for item in accounts), sum(item.trained for item in accounts)
-    share = min(trained / tokens, 1.0) if tokens else 1.0
+    tokens, trained = sum(item.tokens for item in accounts), sum(item.trained_tokens for item in accounts)
+    share = trained / tokens if tokens else 1.0
     return Rows(len(lengths), int(lengths.sum()), int(lengths.max(initial=1)), share)
 
 

@@ -66,6 +66,48 @@ class Report:
         return points[-1][1] if points else None
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The runs among what was named."""
+
+    runs: tuple[Path, ...]
+    skipped: tuple[str, ...]
+    """A sentence for each folder or file that is no run."""
+
+
+def find_runs(paths: Sequence[Path]) -> Found:
+    """Return the runs among `paths`; in place of a folder that is none, those directly in it.
+
+    Raises RunError when there is none at all, and for a path where nothing is.
+    """
+    runs, skipped = list[Path](), list[str]()
+    for path in paths:
+        if not path.exists():
+            raise RunError(f"{path} is no folder of a run: there is nothing of that name.")
+        if (why := _why_none(path)) is None:
+            runs.append(path)
+            continue
+        inner = {inside: _why_none(inside) for inside in sorted(path.iterdir())} if path.is_dir() else {}
+        inside = [folder for folder, fault in inner.items() if fault is None]
+        runs += inside
+        # In a folder of runs, whatever else lies there; a folder without any is itself what was meant to be one.
+        skipped += [fault for fault in inner.values() if fault is not None] if inside else [why]
+    if not runs:
+        raise RunError("\n".join(skipped))
+    return Found(tuple(runs), tuple(skipped))
+
+
+def _why_none(path: Path) -> str | None:
+    """Return why there is no run at `path`; None if there is."""
+    try:
+        RunDirectory.open(path).state()
+    except RunError as error:
+        return str(error)
+    except TypeError as error:  # of a run.json that lacks something
+        return f"{path} is no folder of a run: {error}."
+    return None
+
+
 def collect(paths: Sequence[Path]) -> list[Report]:
     """Return what the folders hold of their runs. Raises RunError naming a folder that holds none."""
     return [_collect(path, name) for path, name in zip(paths, _names(paths), strict=True)]

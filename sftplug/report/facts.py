@@ -81,16 +81,27 @@ def ledger_rows(ledger: Mapping[str, Any]) -> Iterator[Sequence[str]]:
     """Yield a line of `LEDGER` for each source."""
     for split, accounts in ledger.get("splits", {}).items():
         for account in accounts:
-            tokens, trained, lost = (account.get(name, 0) for name in ("tokens", "trained", "lost"))
+            tokens, lost = account.get("tokens", 0), account.get("lost", 0)
             yield (
                 split,
                 str(account.get("source", "")),
                 *(f"{account.get(name, 0):,}" for name in ("read", "kept", "added")),
                 *(counts(account.get(name, {})) for name in ("dropped", "noted")),
                 f"{tokens:,}",
-                f"{trained:,.0f} ({trained / tokens:.1%})" if tokens else "0",
+                trained(account),
                 f"{lost:,.0f}",
             )
+
+
+def trained(account: Mapping[str, Any]) -> str:
+    """Return how many tokens count in the loss, with their share, and the sum of their weights if it is another number.
+
+    Ledgers of older versions hold the sum only.
+    """
+    weight, count = account.get("trained", 0), account.get("trained_tokens")
+    weighs = f"weight {weight:,.0f}" if count is None or round(weight) != count else ""
+    share = f"{count:,} ({count / max(account.get('tokens', 0), 1):.1%})" if count is not None else ""
+    return ", ".join(filter(None, (share, weighs)))
 
 
 def counts(found: Mapping[str, int]) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -11,19 +9,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sftplug.answers import merge_complaints
 from sftplug.errors import Interrupted, PluginError, RunError
 from sftplug.processes import is_main, share
+from sftplug.room import no_room
 from sftplug.run import checkpoints
 from sftplug.run.begun import as_begun, begun_with, changes, settled, with_settled
 from sftplug.run.checkpoints import Checkpoint
 from sftplug.run.directory import RunDirectory, RunState, State
 from sftplug.run.environment import environment
-from sftplug.run.failure import explained, is_full
-from sftplug.run.lock import LOCK, OWNER, locked
+from sftplug.run.failure import explained, unread
+from sftplug.run.files import count_lines
+from sftplug.run.lock import locked
+from sftplug.run.place import claimed, clear, refuse_place
 from sftplug.run.record import differences, record_recipe, recorded
-from sftplug.run.result import how_to_train_on
 from sftplug.run.sources import check_rows, check_sources, describe_rows, describe_sources
+from sftplug.run.written import noting
 
 if TYPE_CHECKING:
     from sftplug.data.prepare import Prepared
@@ -62,7 +62,8 @@ class Attempt:
         self.directory.write("data.json", {"sources": sources, **now})
         self.directory.write("ledger.json", prepared.ledger.to_dict())
         # Whoever prepares the rows again needs it, whether or not the run comes to its end.
-        prepared.tokenizer.save_pretrained(str(self.directory.path))
+        with noting(self.directory.path):
+            prepared.tokenizer.save_pretrained(str(self.directory.path))
 
     def go(self, steps: int, max_steps: int, seconds: float, tokens: int) -> None:
         """Write how far the run is; between two checkpoints, ``metrics.jsonl`` knows more."""
@@ -108,8 +109,8 @@ def begin(loaded: LoadedRecipe, *, resume: bool = False, overwrite: bool = False
         checkpoint, options = share(None)
         yield Attempt(with_settled(loaded, options), directory, RunState("running"), checkpoint, writes=False)
         return
-    claim(directory.path)
-    with locked(directory.path) as note:
+    refuse_place(loaded, directory, resume=resume, overwrite=overwrite)
+    with claimed(directory.path), locked(directory.path) as note:
         attempt = _open(loaded, directory, resume=resume, overwrite=overwrite)
         attempt.notes = (*([note] if note else []), *attempt.notes)
         share((attempt.checkpoint, settled(attempt.loaded)))
@@ -118,11 +119,18 @@ def begin(loaded: LoadedRecipe, *, resume: bool = False, overwrite: bool = False
         except BaseException as raised:
             if attempt.state.state == "finished":
                 raise  # whatever failed afterwards, the result is there
-            error = explained(raised, "the run cannot be written", directory.path) if is_full(raised) else raised
+            error = _better(raised, directory.path)
             _fail(attempt, error)
             if error is raised:
                 raise
             raise error from raised
+
+
+def _better(raised: BaseException, folder: Path) -> BaseException:
+    """Return the error that tells the user what `raised` means for the run; often that is itself."""
+    if (gone := unread(raised, folder)) is not None:
+        return gone
+    return explained(raised, "the run cannot be written", folder) if no_room(raised, folder) else raised
 
 
 def _fail(attempt: Attempt, error: BaseException) -> None:
@@ -143,39 +151,18 @@ def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
-def claim(folder: Path) -> None:
-    """Make `folder`, and prove that it can be written. Raises RunError if not."""
-    probe = folder / f".writable-{os.getpid()}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"x")
-        probe.unlink()
-    except OSError as error:
-        raise RunError(
-            f"the output folder {folder} cannot be written: {error.strerror or error}. Choose another --output."
-        ) from error
-
-
 # --- what is there ----------------------------------------------------------------------------------------------------
 
 
 def _open(loaded: LoadedRecipe, directory: RunDirectory, *, resume: bool, overwrite: bool) -> Attempt:
     """Return the attempt that this folder allows."""
+    # Again: another process may have begun a run, or ended one, while this one waited for the lock.
+    refuse_place(loaded, directory, resume=resume, overwrite=overwrite)
     if overwrite:
-        _clear(directory)
+        clear(loaded, directory)
     if not directory.exists():
-        _refuse_strangers(directory.path)
-        if resume:
-            raise RunError(f"there is no run to resume in {directory.path}. Leave out --resume to begin one.")
         return _record(loaded, directory, RunState("running"), None, ())
     state = RunDirectory.open(directory.path).state()
-    if state.state == "finished":
-        recipe = loaded.recipe
-        cannot = merge_complaints(recipe.adapter, recipe.quantization, in_place=False)
-        raise RunError(
-            f"{directory.path} holds a finished run. Choose another --output, or --overwrite to delete it and begin "
-            f"again. {how_to_train_on(directory.path, cannot)}"
-        )
     found = next(checkpoints.whole(directory.path), None)
     if found is None:
         _refuse_models_only(directory)
@@ -187,25 +174,6 @@ def _open(loaded: LoadedRecipe, directory: RunDirectory, *, resume: bool, overwr
     notes = (*_notes(loaded, directory, found), *changes(loaded, begun))
     _discard_unfinished(directory.path, found)
     return _record(begun, directory, state, found, notes)
-
-
-def _clear(directory: RunDirectory) -> None:
-    """Delete a run; a folder that holds none is left to be refused."""
-    if directory.exists():
-        for path in directory.path.iterdir():
-            if path.name in (LOCK, OWNER):
-                continue
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-
-
-def _refuse_strangers(folder: Path) -> None:
-    """Refuse a folder with files that no run of ours wrote."""
-    others = sorted(path.name for path in folder.iterdir() if path.name not in (LOCK, OWNER))
-    if others:
-        raise RunError(
-            f"the output folder {folder} is not empty and holds no run: {', '.join(others[:5])}"
-            f"{' …' if len(others) > 5 else ''}. Choose another --output."
-        )
 
 
 def _refuse_models_only(directory: RunDirectory) -> None:
@@ -235,9 +203,22 @@ def _notes(loaded: LoadedRecipe, directory: RunDirectory, found: Checkpoint | No
             yield f"{folder.name} {checkpoints.fault(folder)}; it is not used"
     if found is None:
         return
+    yield from _vanished(directory, found)
     with suppress(RunError):
         yield from _changes("plugin", _hashes(directory.plugins()), _hashes(loaded.provenance()))
         yield from _changes("", directory.environment()["libraries"], environment()["libraries"])
+
+
+def _vanished(directory: RunDirectory, found: Checkpoint) -> Iterator[str]:
+    """Yield what the run had measured and told before the checkpoint, and is not there any more."""
+    for name, lines in found.progress["lines"].items():
+        there = count_lines(directory.path / name)
+        if there < lines:
+            gone = f"has lost {lines - there} of them" if (directory.path / name).exists() else "is gone"
+            yield (
+                f"{name} had {lines} lines at step {found.step} and {gone}: what they told is missing from now on, in "
+                "reports too; the training itself goes on as it would have"
+            )
 
 
 def _hashes(plugins: Sequence[dict[str, str]]) -> dict[str, str]:

@@ -99,6 +99,15 @@ def fault(folder: Path) -> str | None:
     return None
 
 
+def holds(folder: Path, file: Path) -> bool:
+    """Whether a file, named relative to a checkpoint's folder, was written with it; without a seal, any file was."""
+    try:
+        listed = json.loads((folder / SEAL).read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return True
+    return str(file) == SEAL or str(file) in listed
+
+
 def folders(run: Path) -> list[tuple[int, Path]]:
     """Return (step, folder) of every checkpoint in a run's folder, whole or not, the newest first."""
     found = [(path.name.removeprefix("checkpoint-"), path) for path in run.glob("checkpoint-*") if path.is_dir()]
@@ -118,13 +127,49 @@ def discard(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def rotate(run: Path, limit: int | None, best: str | None) -> None:
-    """Keep the newest `limit` checkpoints and the best one; called once the newest is sealed."""
-    if not limit or limit < 0:
+@dataclass(frozen=True, slots=True)
+class Retained:
+    """Which checkpoints stay, once a newer one is sealed."""
+
+    limit: int | None = 1
+    """How many, at least the newest; None or 0 for all."""
+    asked_for: bool = False
+    """Whether the recipe says so; if not, those of a run that began when all were kept stay."""
+
+    def __post_init__(self) -> None:
+        """Take 0 and less as the trainer does: as no limit."""
+        object.__setattr__(self, "limit", self.limit if self.limit and self.limit > 0 else None)
+
+    def __str__(self) -> str:
+        if self.limit is None:
+            return "all of them are kept"
+        if self.limit == 1 or not self.asked_for:
+            return "the last and the best one are kept"
+        return f"the last {self.limit} are kept, the best one among them"
+
+    def told(self, strategy: str, steps: float, metric: str | None) -> str:
+        """Return in a sentence when checkpoints are saved, by the trainer's options, and which of them are kept."""
+        if strategy == "no":
+            return "no checkpoints are saved, but at a signal"
+        when = {"steps": f"every {steps:g} steps", "best": f"when {metric} is better than ever"}
+        best = f" (by {metric})" if metric and "best" in str(self) else ""
+        return f"checkpoints: {when.get(strategy, 'every epoch')}; {self}{best}"
+
+
+PASSING = "passing"
+"""Field of the progress: whether the checkpoint was saved to go when newer ones are there."""
+
+
+def rotate(run: Path, keep: Retained, best: str | None, *, sealed: bool = True) -> None:
+    """Keep the newest checkpoints and the best one; called once the newest is whole, and `sealed` if they are.
+
+    The best one counts, and is kept beside the newest whatever the limit, as in transformers.
+    """
+    if keep.limit is None:
         return
-    sealed = [path for _, path in folders(run) if (path / SEAL).is_file()]
-    protected = {Path(best).resolve()} if best else set()
-    # As in transformers: the best one counts, and the newest is kept whatever the limit.
-    room = max(limit - len(protected - {sealed[0].resolve()}), 1) if sealed else 0
-    for path in [path for path in sealed if path.resolve() not in protected][room:]:
-        discard(path)
+    found = [path for _, path in folders(run) if (path / SEAL).is_file() or not sealed]
+    stay = found[:1] + [path for path in found[1:] if best and path.resolve() == Path(best).resolve()]
+    rest = [path for path in found if path not in stay]
+    for path in rest[max(keep.limit - len(stay), 0) :]:
+        if keep.asked_for or read_progress(path, 0).get(PASSING):
+            discard(path)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sftplug.errors import SftplugError, TrainingError
+from sftplug.errors import Interrupted, SftplugError, TrainingError
+from sftplug.room import no_room
 from sftplug.run import checkpoints
+from sftplug.streams import let_go
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_WORDS = ("No space left on device", "File too large", "PytorchStreamWriter failed writing", "inline_container.cc")
-"""What safetensors and torch say of a write that was cut short, in errors without a number."""
+SIGPIPE = 13
+"""Its number on every system that has it."""
 
 
 @contextmanager
@@ -33,11 +33,24 @@ def explained(error: BaseException, what: str, output: Path) -> BaseException:
 
     Errors that were written for the user, and those that have nothing to do with writing, are returned as they are.
     """
-    if isinstance(error, SftplugError) or not is_about_writing(error):
+    if isinstance(error, SftplugError) or not is_about_writing(error, output):
         return error
-    free = f"{shutil.disk_usage(output).free:,} bytes are free"
-    reason = f"the disk is full ({free})" if is_full(error) else f"{type(error).__name__}: {error} ({free})"
+    room, free = no_room(error, output), f"{shutil.disk_usage(output).free:,} bytes are free"
+    reason = room.reason if room is not None else f"{type(error).__name__}: {error} ({free})"
     return TrainingError(f"{what}: {reason}. {whats_left(output)}")
+
+
+def unread(error: BaseException, output: Path) -> Interrupted | None:
+    """Return the error that ends a run whose output nobody reads any more (``train | head``); None for any other.
+
+    Where rich prints, it ends the process with SystemExit.
+    """
+    by_rich = isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError)
+    if not by_rich and not (isinstance(error, BrokenPipeError) and let_go()):
+        return None
+    found = next(checkpoints.whole(output), None)
+    how = f"to go on from step {found.step}" if found else "to begin anew; there is no checkpoint yet"
+    return Interrupted(f"nobody reads the output any more (SIGPIPE). Run the same command again {how}.", SIGPIPE)
 
 
 def whats_left(output: Path) -> str:
@@ -48,18 +61,7 @@ def whats_left(output: Path) -> str:
     return f"Nothing up to step {found.step} is lost: once that is mended, the same command goes on from there."
 
 
-def is_full(error: BaseException) -> bool:
-    """Whether a write failed because there is no room: told by its number, or by what the libraries make of it."""
-    chain: BaseException | None = error
-    while chain is not None:
-        if isinstance(chain, OSError) and chain.errno in _FULL:
-            return True
-        if any(words in str(chain) for words in _WORDS):
-            return True
-        chain = chain.__cause__ or chain.__context__
-    return False
-
-
-def is_about_writing(error: BaseException) -> bool:
-    """Whether an error is that of a write: of the system, or of a library that writes weights."""
-    return isinstance(error, OSError) or type(error).__name__ == "SafetensorError" or is_full(error)
+def is_about_writing(error: BaseException, folder: Path) -> bool:
+    """Whether an error is that of a write in `folder`: of the system, or of a library that writes weights."""
+    is_one = isinstance(error, OSError) or type(error).__name__ == "SafetensorError"
+    return is_one or no_room(error, folder) is not None

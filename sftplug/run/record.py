@@ -14,33 +14,37 @@ from sftplug.recipe.yaml import write_yaml
 from sftplug.redact import without_secrets
 from sftplug.run.directory import RunDirectory
 from sftplug.run.files import write_whole
+from sftplug.run.written import COPIES, noting
 
 if TYPE_CHECKING:
     from sftplug.recipe import LoadedRecipe
 
-_COPIES = "plugins"
-
 
 def record_recipe(directory: RunDirectory, loaded: LoadedRecipe) -> None:
     """Write the resolved recipe, the origin of every value, the plugins in use, and copies of plugin files."""
-    for name in loaded.active:
-        plugin = loaded.registry.plugins.loaded[name]
-        if plugin.distribution == "file":
-            (directory.path / _COPIES).mkdir(exist_ok=True)
-            copy = directory.path / _COPIES / plugin.source.name
-            if not (copy.exists() and copy.samefile(plugin.source)):
-                shutil.copyfile(plugin.source, copy)
+    _copy_plugins(directory, loaded)
     recipe = recorded(loaded.recipe)
     write_whole(directory.path / "recipe.yaml", write_yaml(recipe))
     directory.write("origins.json", origins(recipe, loaded))
     directory.write("plugins.json", loaded.provenance())
 
 
+def _copy_plugins(directory: RunDirectory, loaded: LoadedRecipe) -> None:
+    for name in loaded.active:
+        plugin = loaded.registry.plugins.loaded[name]
+        if plugin.distribution == "file":
+            (directory.path / COPIES).mkdir(exist_ok=True)
+            copy = directory.path / COPIES / plugin.source.name
+            if not (copy.exists() and copy.samefile(plugin.source)):
+                with noting(directory.path):  # another recipe, once it is begun here, has other plugins
+                    shutil.copyfile(plugin.source, copy)
+
+
 def recorded(recipe: Recipe) -> dict[str, Any]:
     """Return the resolved recipe as it is kept: plain data, plugin files as their copies, secrets left out."""
     data: dict[str, Any] = without_secrets(recipe.model_dump(mode="json", by_alias=True))
     data["plugins"] = [
-        f"./{_COPIES}/{Path(name).name}" if is_plugin_file(name) else name for name in map(str, data["plugins"])
+        f"./{COPIES}/{Path(name).name}" if is_plugin_file(name) else name for name in map(str, data["plugins"])
     ]
     return data
 

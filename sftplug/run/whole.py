@@ -8,7 +8,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sftplug.errors import RunError, SftplugError
-from sftplug.run.failure import is_about_writing, is_full
+from sftplug.room import no_room
+from sftplug.run.failure import is_about_writing
 from sftplug.run.lock import LOCK, OWNER, locked
 
 UNFINISHED = ".unfinished"
@@ -42,16 +43,14 @@ def whole_folder(output: Path) -> Iterator[Path]:
         for folder in made:
             with suppress(OSError):  # someone has put something there
                 folder.rmdir()
-        if isinstance(error, SftplugError) or not isinstance(error, Exception) or not is_about_writing(error):
+        if isinstance(error, SftplugError) or not isinstance(error, Exception) or not is_about_writing(error, output):
             raise
         raise RunError(f"{output} cannot be written: {_why(error, output)}") from error
 
 
 def _why(error: Exception, output: Path) -> str:
-    if not is_full(error):
-        return str(getattr(error, "strerror", None) or error)
-    there = next(folder for folder in (output, *output.absolute().parents) if folder.exists())
-    return f"the disk is full ({shutil.disk_usage(there).free:,} bytes are free). Nothing was kept."
+    room = no_room(error, output)
+    return f"{room.reason}. Nothing was kept." if room else str(getattr(error, "strerror", None) or error)
 
 
 def refuse_taken(output: Path) -> None:

@@ -11,22 +11,9 @@ from sftplug.card import CARD, HERE
 from sftplug.errors import ModelError, RunError
 from sftplug.run import RunDirectory
 from sftplug.run.result import ADAPTER
+from sftplug.run.written import RECORD
 from sftplug.ship.tuned import is_adapter, open_finished
 
-RECORD = frozenset(
-    {
-        "run.json",
-        "recipe.yaml",
-        "origins.json",
-        "plugins.json",
-        "environment.json",
-        "data.json",
-        "ledger.json",
-        "metrics.jsonl",
-        "samples.jsonl",
-    }
-)
-"""The record of a run: it names paths and quotes rows. The card tells of it what may be told."""
 PICKLES = (".bin", ".pt", ".pth", ".pkl")
 
 

@@ -107,6 +107,41 @@ def test_folders_that_hold_no_run_are_refused(folder, tmp_path):
     assert "there is no folder" in runner.invoke(app, ["report", str(tmp_path), "--html", "/gone/x.html"]).output
 
 
+def test_of_a_folder_of_runs_all_are_shown_and_what_is_none_is_named(folder, tmp_path):
+    for name in ("a", "b"):
+        folder(name)
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / "run.json").write_text('{"format": 1, "sta')
+    for listed in ([tmp_path], sorted(tmp_path.iterdir())):
+        result = runner.invoke(app, ["report", *map(str, listed)])
+        assert result.exit_code == 0, result.exception
+        assert re.search(r"^ +a +b$", result.stdout, re.M)
+        told = result.stderr.splitlines()
+        assert len(told) == 2
+        assert f"left out: {tmp_path}/cut/run.json cannot be read: " in told[0]
+        assert told[1] == f"left out: {tmp_path}/notes.txt is no folder of a run: it has no run.json."
+    for number in range(20):
+        (tmp_path / f"more{number}").mkdir()
+    told = runner.invoke(app, ["report", str(tmp_path)]).stderr.splitlines()
+    assert (len(told), told[-1]) == (11, "left out: 12 more that are no runs")
+    assert "gone is no folder of a run: there is nothing of that name." in refused(tmp_path, tmp_path / "gone")
+
+
+def test_the_share_of_trained_tokens_is_a_share_whatever_they_weigh(recipe_file, run, folder, tmp_path):
+    """Weights of 3 for every token: all of them are trained, and none is trained three times."""
+    masking = [{"type": "all"}, {"type": "regex", "pattern": "(?s).", "weight": 3.0}]
+    run(recipe_file(masking=masking, data=rows(4)), "train.max_steps=1")
+    ledger = json.loads((tmp_path / "out" / "ledger.json").read_text())["splits"]["train"][0]
+    assert ledger["trained_share"] == ledger["trained_tokens"] / ledger["tokens"] <= 1
+    assert ledger["trained"] > ledger["tokens"]
+    said = report(tmp_path / "out")
+    assert f" {ledger['trained_tokens']:,} ({ledger['trained_share']:.1%}), weight {ledger['trained']:,.0f} " in said
+    older = folder("older")
+    older.write("ledger.json", {"splits": {"train": [{"tokens": 201, "trained": 345.0, "trained_share": 1.716}]}})
+    assert re.search(r" 201 +weight 345 +0", report(older.path))
+
+
 def test_lines_that_are_damaged_are_named_and_left_out(folder, tmp_path):
     damaged, whole = folder("damaged"), folder("whole")
     file = damaged.path / "metrics.jsonl"

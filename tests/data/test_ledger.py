@@ -9,11 +9,11 @@ from sftplug.data.ledger import SHOWN, Account, Ledger, length_quantiles
 def test_an_account_balances_what_was_read_with_what_became_of_it():
     account = Account("a.jsonl", read=3)
     account.drop("bad", "a.jsonl:1", "output: is missing")
-    account.keep(10, 4.0, added=False)
+    account.keep(10, 8.0, 4, added=False)
     assert not account.balanced()
     account.drop("too long", "a.jsonl:3", "99 tokens, 50 allowed")
     assert account.balanced()
-    account.keep(5, 5.0, added=True)
+    account.keep(5, 2.5, 5, added=True)
     assert account.balanced()
     assert account.to_dict()["trained_share"] == 9 / 15
 

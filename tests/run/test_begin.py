@@ -15,6 +15,7 @@ from filelock import FileLock
 from sftplug import RunDirectory, RunError
 from sftplug.recipe import load_recipe
 from sftplug.run import begin, checkpoints
+from sftplug.run.checkpoints import Retained
 from sftplug.run.failure import explained
 
 
@@ -22,13 +23,13 @@ def loaded(file, *overrides):
     return load_recipe(str(file), overrides)
 
 
-def write_checkpoint(run: Path, step: int, *, without: str = "") -> Path:
+def write_checkpoint(run: Path, step: int, *, without: str = "", passing: bool = False) -> Path:
     folder = run / f"checkpoint-{step}"
     folder.mkdir(parents=True)
     for name in ("adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"):
         if name != without:
             (folder / name).write_text(f"{name} of step {step}")
-    checkpoints.write_progress(folder, 0, {"seconds": 1.5, "tokens": 10 * step})
+    checkpoints.write_progress(folder, 0, {"seconds": 1.5, "tokens": 10 * step, "passing": passing})
     return folder
 
 
@@ -63,10 +64,25 @@ def test_a_seal_notices_what_was_lost_or_changed(tmp_path):
 def test_old_checkpoints_go_but_the_newest_and_the_best(tmp_path):
     for step in (2, 4, 6, 8):
         checkpoints.seal(write_checkpoint(tmp_path, step))
-    checkpoints.rotate(tmp_path, 2, str(tmp_path / "checkpoint-4"))
-    assert [step for step, _ in checkpoints.folders(tmp_path)] == [8, 4]
-    checkpoints.rotate(tmp_path, None, None)
-    assert [checkpoint.step for checkpoint in checkpoints.whole(tmp_path)] == [8, 4]
+    for limit, best, left in ((0, None, [8, 6, 4, 2]), (3, 4, [8, 6, 4]), (2, 4, [8, 4]), (1, 4, [8, 4]), (1, 8, [8])):
+        checkpoints.rotate(tmp_path, Retained(limit, asked_for=True), str(tmp_path / f"checkpoint-{best}"))
+        assert [checkpoint.step for checkpoint in checkpoints.whole(tmp_path)] == left
+
+
+def test_what_a_run_kept_that_began_when_all_were_kept_stays(tmp_path):
+    for step in (2, 4):
+        checkpoints.seal(write_checkpoint(tmp_path, step))
+    for step in (6, 8):
+        checkpoints.seal(write_checkpoint(tmp_path, step, passing=True))
+    checkpoints.rotate(tmp_path, Retained(), None)
+    assert [checkpoint.step for checkpoint in checkpoints.whole(tmp_path)] == [8, 4, 2]
+
+
+def test_how_many_are_kept_is_told():
+    told = {limit: str(Retained(limit, asked_for=True)) for limit in (None, 0, 1, 3)}
+    assert told[None] == told[0] == "all of them are kept"
+    assert told[1] == str(Retained()) == "the last and the best one are kept"
+    assert told[3] == "the last 3 are kept, the best one among them"
 
 
 def test_an_unfinished_run_goes_on_where_its_checkpoint_is(recipe_file, tmp_path):
@@ -149,9 +165,11 @@ def test_folders_that_cannot_be_used_are_refused_before_anything_is_loaded(recip
             begin(loaded(recipe_file(), f"output={tmp_path / 'home'}"), overwrite=overwrite),
         ):
             pass
+    assert [path.name for path in (tmp_path / "home").iterdir()] == ["thesis.tex"]
     refuse = pytest.raises(RunError, match=r"there is no run to resume in .*Leave out --resume to begin one")
-    with refuse, begin(loaded(recipe_file()), resume=True):
+    with refuse, begin(loaded(recipe_file(), f"output={tmp_path / 'new' / 'folder'}"), resume=True):
         pass
+    assert not (tmp_path / "new").exists()
 
 
 def test_two_runs_on_one_folder_and_the_lock_of_a_dead_one(recipe_file, tmp_path):

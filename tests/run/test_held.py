@@ -23,6 +23,7 @@ TRAIN = {
     "logging_steps": 1,
     "save_strategy": "steps",
     "save_steps": 3,
+    "save_total_limit": 0,
 }
 
 

@@ -1,0 +1,83 @@
+"""Why nothing more can be written: a disk that is full, or a file that may not grow any further."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_FULL, _FULL_WORDS = (errno.ENOSPC, errno.EDQUOT), ("No space left on device", "Disk quota exceeded")
+_LARGE, _LARGE_WORDS = (errno.EFBIG,), ("File too large",)
+_CUT_SHORT = ("PytorchStreamWriter failed writing", "inline_container.cc")
+"""What torch says of a write that was cut short, whatever the reason; safetensors passes on what the system says."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoRoom:
+    """Why a write was cut short."""
+
+    reason: str
+    """As in: the disk is full (12 bytes are free)."""
+    remedy: str
+    """What a user does about it, as in: Make room."""
+    elsewhere: bool
+    """Whether another disk would help."""
+
+    def sentence(self, variable: str) -> str:
+        """Return what to do, where the environment variable `variable` says on which disk it is."""
+        other = f"name a folder on another disk in the environment variable {variable}"
+        return f"{self.remedy}, or {other}." if self.elsewhere else f"{self.remedy}."
+
+
+def no_room(error: BaseException, folder: Path) -> NoRoom | None:
+    """Return why there is no room for what was written in `folder`; None if that is not what the error says."""
+    errors = list(_chain(error))
+    if _says(errors, _FULL, _FULL_WORDS):
+        return _full(folder)
+    large, short = _says(errors, _LARGE, _LARGE_WORDS), _says(errors, (), _CUT_SHORT)
+    limit = _largest_file()
+    if large or (short and limit is not None and limit < _free(folder)):
+        return _too_large(limit)
+    return _full(folder) if short else None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _says(errors: list[BaseException], numbers: tuple[int, ...], words: tuple[str, ...]) -> bool:
+    return any(
+        (isinstance(error, OSError) and error.errno in numbers) or any(text in str(error) for text in words)
+        for error in errors
+    )
+
+
+def _full(folder: Path) -> NoRoom:
+    return NoRoom(f"the disk is full ({_free(folder):,} bytes are free)", "Make room", elsewhere=True)
+
+
+def _too_large(limit: int | None) -> NoRoom:
+    if limit is None:
+        return NoRoom("the file system takes no file that large", "Use one that does", elsewhere=True)
+    reason = f"no file may be larger than {limit:,} bytes here (`ulimit -f`)"
+    return NoRoom(reason, "Raise that limit", elsewhere=False)
+
+
+def _free(folder: Path) -> int:
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(there).free
+
+
+def _largest_file() -> int | None:
+    """Return how many bytes a file of this process may have; None if that is not limited."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    return None if limit == resource.RLIM_INFINITY else limit

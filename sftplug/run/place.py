@@ -1,0 +1,104 @@
+"""The folder in which a run is to be: whether it may be there, and what is deleted to make room for it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sftplug.answers import merge_complaints
+from sftplug.errors import RunError
+from sftplug.run.directory import RunDirectory
+from sftplug.run.inputs import refuse_among_inputs, refuse_to_delete
+from sftplug.run.lock import LOCK, OWNER
+from sftplug.run.result import how_to_train_on
+from sftplug.run.written import strangers
+
+if TYPE_CHECKING:
+    from sftplug.recipe import LoadedRecipe
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Make `folder`, and prove that it can be written. Raises RunError if not.
+
+    When what is done meanwhile fails, the folders that were made are unmade if nothing is in them.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        _prove(folder)
+        yield
+    except BaseException:
+        for path in made:
+            with suppress(OSError):  # there is something in it
+                path.rmdir()
+        raise
+
+
+def _prove(folder: Path) -> None:
+    probe = folder / f".writable-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"x")
+        probe.unlink()
+    except OSError as error:
+        raise RunError(
+            f"the output folder {folder} cannot be written: {error.strerror or error}. Choose another --output."
+        ) from error
+
+
+def refuse_place(loaded: LoadedRecipe, directory: RunDirectory, *, resume: bool, overwrite: bool) -> None:
+    """Raise RunError where no run may begin or go on. Nothing is made, written or locked to find out."""
+    refuse_among_inputs(loaded.recipe, directory.path)
+    if not directory.exists():
+        if directory.path.is_dir():
+            _refuse_strangers(directory.path)
+        if resume:
+            raise RunError(f"there is no run to resume in {directory.path}. Leave out --resume to begin one.")
+    elif overwrite:
+        refuse_to_delete(loaded.recipe, directory.path)
+        _refuse_what_else_is_there(directory.path)
+    elif RunDirectory.open(directory.path).state().state == "finished":
+        cannot = merge_complaints(loaded.recipe.adapter, loaded.recipe.quantization, in_place=False)
+        raise RunError(
+            f"{directory.path} holds a finished run. Choose another --output, or --overwrite to delete it and begin "
+            f"again. {how_to_train_on(directory.path, cannot)}"
+        )
+
+
+def _refuse_strangers(folder: Path) -> None:
+    """Refuse a folder with files that no run of ours wrote."""
+    others = sorted(path.name for path in folder.iterdir() if path.name not in (LOCK, OWNER))
+    if others:
+        raise RunError(
+            f"the output folder {folder} is not empty and holds no run: {_listed(others)}. Choose another --output."
+        )
+
+
+def _refuse_what_else_is_there(folder: Path) -> None:
+    """Refuse to delete a run whose folder holds what no run wrote."""
+    if others := strangers(folder):
+        raise RunError(
+            f"{folder} holds what the run did not write: {_listed(others)}. Nothing was deleted: move it elsewhere, or "
+            "choose another --output."
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
+
+
+def clear(loaded: LoadedRecipe, directory: RunDirectory) -> None:
+    """Delete a run, but for the copies of plugin files that are in use; `refuse_place` has seen what is there."""
+    if not directory.exists():
+        return
+    plugins = [loaded.registry.plugins.loaded[name] for name in loaded.active]
+    used = {plugin.source.resolve() for plugin in plugins if plugin.distribution == "file"}
+    for path in sorted(directory.path.rglob("*"), reverse=True):  # what is in a folder comes before the folder
+        if path.is_symlink() or not path.is_dir():
+            if path.name not in (LOCK, OWNER) and path.resolve() not in used:
+                path.unlink()
+        elif not any(path.iterdir()):
+            path.rmdir()
