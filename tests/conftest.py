@@ -229,3 +229,12 @@ def terminal():
     yield start
     for one in opened:
         one.end()
+
+
+@pytest.fixture
+def hub():
+    """A Hub on this machine that keeps what it is sent; its address and what came."""
+    from loopback import serving
+
+    with serving() as server:
+        yield server

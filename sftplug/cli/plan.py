@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import rich
 import typer
 
+from sftplug.answers import label
 from sftplug.cli.display import say
 from sftplug.cli.options import NoPlugin, Overrides, RecipeName, Verbose, be_verbose, open_recipe, prepare_rows
 from sftplug.device import find_device
@@ -17,6 +18,7 @@ from sftplug.errors import SftplugError
 from sftplug.notices import notices
 from sftplug.recipe.in_words import numbers_in_words, train_in_words
 from sftplug.recipe.origins import origin_by_path
+from sftplug.redact import redact
 
 if TYPE_CHECKING:
     from sftplug.plan import Memory, Plan, Range, Rows, Study, Trial
@@ -96,13 +98,13 @@ def _rows(loaded: LoadedRecipe, count: int | None) -> tuple[Rows | None, str | N
 
     if count is not None:
         return Rows(count), None
-    remote = [source.source.label() for source in loaded.recipe.data.train if source.source.remote]
+    remote = [label(source.source) for source in loaded.recipe.data.train if source.source.remote]
     if remote:
         return None, f"{remote[0]} is not on this machine, and nothing is downloaded for a plan. --rows says how many."
     try:
         return rows_of(prepare_rows(loaded, quiet=True)), None
     except SftplugError as error:
-        return None, f"they cannot be prepared: {str(error).splitlines()[0]}"
+        return None, f"they cannot be prepared: {redact(str(error).splitlines()[0])}"
 
 
 class Answer:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sftplug.redact import blanked, redact
 from sftplug.tokens import PARTS, ROLE_CODES, TokenBatch
 
 if TYPE_CHECKING:
@@ -101,10 +102,11 @@ class Collector:
         ]
 
     def _row(self, text: TextRow, tokens: TokenBatch, weights: NDArray[np.float32], here: slice) -> PreviewRow:
-        notes = tuple(finding.text for finding in text.rendered.findings)
-        shown = tuple(self._tokens(tokens, weights, here, text.rendered.text))
+        notes = tuple(blanked(finding.text) for finding in text.rendered.findings)
+        # What is shown may be passed on: of a secret in a row, each character is a dot.
+        shown = tuple(self._tokens(tokens, weights, here, blanked(text.rendered.text)))
         end, whole = int(tokens.end[here].max(initial=0)), len(text.rendered.text.rstrip())
-        return PreviewRow(self.seen, text.origin, shown, notes, cut=max(0, whole - end))
+        return PreviewRow(self.seen, redact(text.origin), shown, notes, cut=max(0, whole - end))
 
     def _tokens(self, tokens: TokenBatch, weights: NDArray[np.float32], here: slice, text: str) -> list[PreviewToken]:
         ids, starts, ends = tokens.ids[here].tolist(), tokens.start[here].tolist(), tokens.end[here].tolist()

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from sftplug.errors import SftplugError
-from sftplug.redact import blanked
+from sftplug.redact import redact
 from sftplug.replay import Kept, kept, replay
 from sftplug.run import RunDirectory
 
@@ -26,16 +25,9 @@ if TYPE_CHECKING:
 def with_rows(report: Report, count: int) -> Report:
     """Return `report` with the first `count` training rows, or with the reason why they cannot be had."""
     try:
-        return replace(report, rows=tuple(map(_blank, _draw(RunDirectory.open(report.path), count))))
+        return replace(report, rows=tuple(_draw(RunDirectory.open(report.path), count)))
     except SftplugError as error:
-        return replace(report, rows_note=f"They cannot be drawn: {error}")
-
-
-def _blank(row: PreviewRow) -> PreviewRow:
-    """Return the row as a page that is passed on may show it: every character of a secret a dot."""
-    rest = iter(blanked("".join(token.text for token in row.tokens)))
-    tokens = tuple(replace(token, text="".join(islice(rest, len(token.text)))) for token in row.tokens)
-    return replace(row, tokens=tokens, notes=tuple(map(blanked, row.notes)))
+        return replace(report, rows_note=redact(f"They cannot be drawn: {error}"))
 
 
 class _Enough(Exception):

@@ -1,16 +1,12 @@
 """What a stranger is told, and what is published."""
 
-import base64
 import json
 import os
 import shutil
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import pytest
 import yaml
 
 from sftplug import ModelError, RunError, card
@@ -64,45 +60,6 @@ def test_names_of_the_hub_are_told_and_paths_are_not():
 
 
 # --- push -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def hub():
-    """A Hub on this machine that keeps what it is sent; yields its address and what came."""
-    seen = {"requests": [], "files": {}}
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-            seen["requests"].append((self.path, self.headers["Authorization"], body))
-            if self.path == "/api/validate-yaml":
-                answer = {"errors": [], "warnings": []}
-            elif self.path == "/api/repos/create":
-                answer = {"url": f"{address}/me/model"}
-            elif "/preupload/" in self.path:
-                paths = [file["path"] for file in json.loads(body)["files"]]
-                answer = {"files": [{"path": path, "uploadMode": "regular", "shouldIgnore": False} for path in paths]}
-            else:
-                for line in map(json.loads, body.splitlines()):
-                    if line["key"] == "file":
-                        seen["files"][line["value"]["path"]] = base64.b64decode(line["value"]["content"])
-                answer = {"success": True, "commitOid": "0" * 40, "commitUrl": f"{address}/me/model/commit/{'0' * 40}"}
-            data = json.dumps(answer).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *arguments):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    address = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield address, seen
-    server.shutdown()
-    server.server_close()
 
 
 def push(*arguments, **environment):
