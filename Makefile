@@ -19,7 +19,7 @@ test: lint types contracts tests
 
 # Labels are the same to the byte on the oldest libraries that are supported, and a recipe trains there.
 oldest: $(OLDEST)/.installed
-	$(TEST_ENV) $(OLDEST)/bin/python -m pytest tests/test_golden.py tests/test_libraries.py tests/test_oldest.py
+	$(TEST_ENV) $(OLDEST)/bin/python -m pytest tests/test_golden.py tests/test_libraries.py tests/test_oldest.py tests/test_train_table.py
 
 $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 	$(PYTHON) -m venv $(OLDEST)

@@ -9,6 +9,7 @@ from pathlib import Path
 from kinds import kinds_page
 from measured import adapters_page, quantizations_page
 from packages import package_files
+from train_options import train_options_page
 
 from sftplug import hookspecs
 from sftplug.components import Component
@@ -80,6 +81,7 @@ def files() -> dict[str, str]:
         "components.md": components_page(registry),
         "adapters.md": adapters_page(),
         "quantizations.md": quantizations_page(),
+        "train-options.md": train_options_page(),
         **package_files(registry),
     }
 

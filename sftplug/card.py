@@ -59,6 +59,14 @@ def card(directory: RunDirectory, recipe: Recipe, merge: Mapping[str, Any] | Non
     return "\n\n".join(parts) + "\n"
 
 
+def rehearse_card(recipe: Recipe) -> None:
+    """Write what of a card the recipe alone decides, to nowhere: what cannot be written is known before training."""
+    adapter = recipe.adapter.peft_config() is not None
+    for text in (write_yaml(_metadata(recipe, adapter=adapter)), write_yaml(_public_recipe(recipe)), _base(recipe)):
+        redact(text)
+    snippet(recipe, adapter=adapter)
+
+
 def _has_template(directory: RunDirectory) -> bool:
     return (directory.path / "chat_template.jinja").is_file()
 

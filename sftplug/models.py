@@ -18,6 +18,7 @@ from sftplug.contents import is_whole, list_contents, say_dropped
 from sftplug.data.store import cannot_keep
 from sftplug.errors import ModelError
 from sftplug.folders import refuse_adapter_on_hub, refuse_no_model
+from sftplug.generation import drop_unheeded
 from sftplug.quiet import quiet_libraries, quiet_progress_bars
 from sftplug.remote_code import code_options, refuse_kernels
 from sftplug.room import no_room
@@ -25,7 +26,7 @@ from sftplug.vocabulary import add_tokens, grow, refuse_untrained, train_rows
 from sftplug.weights import PICKLED, check_weights, damaged_json, refuse_other_weights
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from sftplug.components import ModelBuilder
     from sftplug.recipe import Recipe
@@ -159,14 +160,21 @@ def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def end_tokens(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
-    """Return the texts of the tokens that end generation, if the model's generation configuration lists them."""
+def generation_config(recipe: Recipe) -> GenerationConfig | None:
+    """Return the model's generation configuration as its author wrote it; None if it has none of its own."""
     from transformers import GenerationConfig
 
     try:
-        config = GenerationConfig.from_pretrained(base_model_path(recipe), revision=recipe.model.revision or "main")
+        return GenerationConfig.from_pretrained(base_model_path(recipe), revision=recipe.model.revision or "main")
     except OSError:
-        return frozenset()  # a model need not have one
+        return None
+
+
+def end_tokens(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
+    """Return the texts of the tokens that end generation, if the model's generation configuration lists them."""
+    config = generation_config(recipe)
+    if config is None:
+        return frozenset()
     ids = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
     # One id says no more than the tokenizer does; a list was written by someone who knew every end of a turn.
     return frozenset(tokenizer.convert_ids_to_tokens(ids)) if len(ids) > 1 else frozenset()
@@ -348,6 +356,7 @@ def load_base(
         hint = f" {PICKLED}" if lacks else ""
         raise ModelError(f"the model {path} cannot be loaded as {recipe.quantization.type}: {error}{hint}") from error
     refuse_other_weights(path, info)
+    drop_unheeded(model.generation_config)
     if recipe.model.add_tokens and folder is None:
         grow(model, new_ids(recipe))
     if not original:

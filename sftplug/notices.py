@@ -8,6 +8,8 @@ from sftplug.answers import load_kwargs
 from sftplug.components import Quantization
 from sftplug.device import Device, this_device
 from sftplug.errors import SftplugError
+from sftplug.generation import drop_unheeded
+from sftplug.models import generation_config
 from sftplug.quiet import quiet_libraries
 from sftplug.recipe import LoadedRecipe, Recipe
 from sftplug.recipe.defaults import suits
@@ -27,7 +29,12 @@ def notices(loaded: LoadedRecipe, device: Device | None = None) -> list[str]:
     """
     quiet_libraries()
     device = device or this_device(use_cpu=bool(loaded.recipe.train.get("use_cpu")))
-    return [*_far_rate(loaded), *_slow_numbers(loaded, device), *_lost_updates(loaded, device)]
+    return [
+        *_far_rate(loaded),
+        *_slow_numbers(loaded, device),
+        *_lost_updates(loaded, device),
+        *_idle_generation(loaded.recipe),
+    ]
 
 
 def _far_rate(loaded: LoadedRecipe) -> Iterator[str]:
@@ -114,6 +121,21 @@ def _dtype(quantization: Quantization) -> str | None:
     except SftplugError:
         return None  # whatever it lacks is said before anything is loaded
     return dtype if dtype.startswith(("bfloat", "float")) else None
+
+
+def _idle_generation(recipe: Recipe) -> Iterator[str]:
+    """What the base's author wrote and nothing heeds is lost with the result: it cannot be saved again."""
+    try:
+        idle = drop_unheeded(generation_config(recipe))
+    except SftplugError:
+        return  # whatever is wrong with it is told as a problem
+    if idle:
+        listed = ", ".join(f"{name}: {value}" for name, value in idle.items())
+        yield (
+            f"model: its generation_config.json says {listed}, which has no effect beside the rest of it (a "
+            "temperature, for one, without `do_sample: true`) and cannot be saved again. The result answers as the "
+            "base does, and is saved without."
+        )
 
 
 def _times(factor: float) -> str:

@@ -38,6 +38,11 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message="Merge lora module to .*-bit linear")
     # In which numbers a base was made floats: `sftplug merge` says it.
     logging.getLogger("transformers.integrations.bitsandbytes").setLevel(logging.ERROR)
+    # Which these are, and what becomes of them, is said before training.
+    idle = "The following generation flags are not valid"
+    logging.getLogger("transformers.generation.configuration_utils").addFilter(
+        lambda record: idle not in record.getMessage()
+    )
     # accelerate imports DeepSpeed in every run where it is installed, and it says that it has found no GPU.
     logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
     # DeepSpeed calls torch by names that are about to change.

@@ -303,8 +303,9 @@ def training_arguments(recipe: Recipe) -> SFTConfig:
         "prediction_loss_only": True,
         **strategy_fields(recipe),
     }
-    # Old checkpoints go when the new one is sealed, see `SftplugTrainer.keep`.
-    given = {name: value for name, value in recipe.train.items() if name not in (*_CHECKPOINTING, "save_total_limit")}
+    # Old checkpoints go when the new one is sealed, see `SftplugTrainer.keep`; one process has nothing to talk through.
+    ours = (*_CHECKPOINTING, *_RECOMPUTING, "save_total_limit", *(() if is_launched() else ("ddp_backend",)))
+    given = {name: value for name, value in recipe.train.items() if name not in ours}
     return SFTConfig(**{**defaults, **_checkpointing(recipe.train, on_cpu), **given, **owned})
 
 
@@ -345,10 +346,15 @@ def _sampling(recipe: Recipe) -> dict[str, Any]:
 _CHECKPOINTING = ("gradient_checkpointing", "activation_checkpointing")
 
 
-def _checkpointing(train: Mapping[str, Any], on_cpu: bool) -> dict[str, bool]:
+_RECOMPUTING = tuple(f"{name}_kwargs" for name in _CHECKPOINTING)
+
+
+def _checkpointing(train: Mapping[str, Any], on_cpu: bool) -> dict[str, Any]:
     """Recompute activations to save memory, unless the run is on a CPU; newer libraries have another name for it."""
     wanted = next((train[name] for name in _CHECKPOINTING if name in train), not on_cpu)
-    return {next(name for name in reversed(_CHECKPOINTING) if name in train_fields()): bool(wanted)}
+    how = next((train[name] for name in _RECOMPUTING if name in train), None)
+    name = next(name for name in reversed(_CHECKPOINTING) if name in train_fields())
+    return {name: bool(wanted), **({} if how is None else {f"{name}_kwargs": how})}
 
 
 # --- save -------------------------------------------------------------------------------------------------------------

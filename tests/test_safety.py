@@ -346,9 +346,7 @@ def test_values_whose_names_say_that_they_are_secret_are_left_out():
 def test_no_secret_is_in_what_is_printed_or_in_the_folder_or_the_report(recipe_file, tmp_path, forked):
     password = "pa55w0rd"
     url = f"http://user:{password}@localhost:9/rows.jsonl?token=s3cr3t"
-    file = recipe_file(
-        data={"train": {"path": url, "format": "messages"}}, train={"hub_token": TOKEN, "run_name": f"by {TOKEN}"}
-    )
+    file = recipe_file(data={"train": {"path": url, "format": "messages"}}, train={"run_name": f"by {TOKEN}"})
     recipe = yaml.safe_load(file.read_text())
     recipe["data"] = {"train": {"path": url, "format": "messages"}}
     file.write_text(yaml.safe_dump(recipe))
@@ -410,7 +408,7 @@ def test_no_secret_comes_out_of_a_run_that_is_full_of_them(recipe_file, tmp_path
     told = [{**row, "messages": [{**turn, "content": f"{turn['content']} {TOKEN}"} for turn in row["messages"]]}
             for row in rows(4)]  # fmt: skip
     callbacks = [{"type": "leaky"}, {"type": "samples", "prompts": [f"Is it {TOKEN}?"], "max_new_tokens": 2}]
-    train = {"max_steps": 1, "run_name": f"by {TOKEN}", "hub_token": TOKEN, "logging_steps": 1}
+    train = {"max_steps": 1, "run_name": f"by {TOKEN}", "logging_steps": 1}
     file = recipe_file(data=told, plugins=["./leaky.py"], callbacks=callbacks, train=train, adapter="lora")
     code, said = forked("train", file, "-v", env={"HF_TOKEN": TOKEN})
     assert code == 0, said

@@ -60,7 +60,7 @@ def _nodes(recipe: Recipe, launch: LaunchSection) -> Iterator[str]:
 
 
 def _owned(recipe: Recipe, launch: LaunchSection) -> Iterator[str]:
-    for name in ("deepspeed", "fsdp", "fsdp_config", "parallelism_config"):
+    for name in ("deepspeed", "fsdp", "fsdp_config"):
         if recipe.train.get(name):
             yield f"strategy: `train.{name}` decides the same: leave one of the two out."
 

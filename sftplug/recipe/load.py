@@ -23,7 +23,7 @@ from sftplug.recipe.find import find_recipe, read_extended
 from sftplug.recipe.merge import merge, read_override
 from sftplug.recipe.model import DataSection, MaskingList, ModelSection, Recipe, resolve_path
 from sftplug.recipe.problems import dotted, problem_at, problems_from
-from sftplug.recipe.train_options import problems_in_train
+from sftplug.recipe.train_options import problems_in_train, untried_in_train
 from sftplug.recipe.yaml import Tree
 from sftplug.registry import Registry, build_registry
 
@@ -54,7 +54,8 @@ class LoadedRecipe:
         """Return a sentence for what is wrong with what is installed that this recipe does not need, and for every
         option that it sets and that will be removed.
         """
-        return [*self.registry.warnings(), *map(str, _deprecated(self.recipe, self.tree))]
+        untried = (problem_at(self.tree, ("train", name), text) for name, text in untried_in_train(self.recipe.train))
+        return [*self.registry.warnings(), *map(str, _deprecated(self.recipe, self.tree)), *map(str, untried)]
 
     def provenance(self) -> list[dict[str, str]]:
         """Return name, distribution, version, source and hash of every plugin in use, for the record of the run."""

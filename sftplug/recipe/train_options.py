@@ -7,45 +7,14 @@ the last word when the trainer is made.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
 from sftplug.errors import did_you_mean
 from sftplug.library_options import LibraryOption, LibrarySource
-
-OWNED: Mapping[str, str] = {
-    "output_dir": "output",
-    "max_length": "data.max_length",
-    "truncation_mode": "data.too_long",
-    "packing": "data.packing",
-    "packing_strategy": "data.packing",
-    "padding_free": "data.packing",
-    "eval_packing": "data.packing",
-    "dataset_text_field": "data.train[].format",
-    "dataset_kwargs": "data",
-    "dataset_num_proc": "data",
-    "completion_only_loss": "masking",
-    "assistant_only_loss": "masking",
-    "chat_template_path": "chat_template",
-    "model_init_kwargs": "model and quantization",
-    "trust_remote_code": "model.trust_remote_code",
-    "eos_token": "chat_template",
-    "pad_token": "model",
-    "remove_unused_columns": "data",
-    "label_names": "masking",
-    "do_train": "data.train",
-    "do_eval": "data.eval",
-    "loss_type": "masking",
-    "use_liger_kernel": "masking",
-    "label_smoothing_factor": "masking",
-    "prediction_loss_only": "callbacks",
-    "include_for_metrics": "callbacks",
-    "batch_eval_metrics": "callbacks",
-    "eval_do_concat_batches": "callbacks",
-    "restore_callback_states_from_checkpoint": "callbacks",
-}
-"""Fields that sftplug sets itself, and the section of the recipe that decides them."""
+from sftplug.recipe.train_table import REFUSED, is_known
 
 _SOURCE = LibrarySource(
     "trl/trainer/sft_config.py",
@@ -57,16 +26,33 @@ _SOURCE = LibrarySource(
 
 
 def problems_in_train(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield (option, sentence) for each option that `SFTConfig` lacks, that sftplug owns, or whose type is wrong."""
+    """Yield (option, sentence) for each option that `SFTConfig` lacks, that is refused, or whose type is wrong."""
     fields = train_fields()
     for name, value in options.items():
-        if name in OWNED:
-            yield name, f"is set by sftplug: use the recipe's section `{OWNED[name]}`."
+        if name in REFUSED and REFUSED[name].of(value):
+            yield name, str(REFUSED[name]).strip()
         elif name not in fields:
-            known = fields.keys() - OWNED.keys()
+            known = {field for field in fields if is_offered(field)}
             yield name, f"unknown option: trl.SFTConfig has no field of that name.{did_you_mean(name, known)}"
         elif (problem := _SOURCE.problem(fields[name], value)) is not None:
             yield name, problem
+        elif isinstance(value, float) and not math.isfinite(value) and not (name == "max_grad_norm" and value > 0):
+            yield name, f"must be a finite number, not {value}."
+
+
+def untried_in_train(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield (option, sentence) for each option of a library that is newer than what sftplug knows of it."""
+    for name in options:
+        if name in train_fields() and not is_known(name):
+            yield (
+                name,
+                "is newer than this sftplug: the trainer is given it, and nobody has tried whether it heeds it here.",
+            )
+
+
+def is_offered(name: str) -> bool:
+    """Whether a recipe may set the field, to some value at least."""
+    return name not in REFUSED or bool(REFUSED[name].values)
 
 
 @cache
@@ -82,6 +68,6 @@ def own_default(name: str) -> Any:
 
 
 def train_schema() -> dict[str, Any]:
-    """Return the JSON Schema of the ``train`` section: every field but those that sftplug owns."""
-    properties = {name: _SOURCE.json_schema(option) for name, option in train_fields().items() if name not in OWNED}
+    """Return the JSON Schema of the ``train`` section: every field that it may set."""
+    properties = {name: _SOURCE.json_schema(option) for name, option in train_fields().items() if is_offered(name)}
     return {"type": "object", "properties": properties, "additionalProperties": False}

@@ -25,10 +25,15 @@ def open_finished(path: Path) -> RunDirectory:
     state = directory.state()
     if state.state != "finished":
         reason = f": {state.reason}" if state.reason else ""
-        raise RunError(
-            f"the run in {path} is not finished, it is {state.state}{reason}. `sftplug train` goes on with it."
-        )
+        raise RunError(f"the run in {path} is not finished, it is {state.state}{reason}. {_AGAIN[state.state]}")
     return directory
+
+
+_AGAIN = {
+    "running": "`sftplug train` goes on with it, unless it is running still.",
+    "interrupted": "`sftplug train` goes on with it.",
+    "failed": "Once that is mended, `sftplug train` goes on with it.",
+}
 
 
 def is_adapter(folder: Path) -> bool:

@@ -15,7 +15,7 @@ from conftest import rows, write_rows
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from sftplug import PARTS, ROLE_CODES, RecipeError, RunDirectory, TemplateError, TrainingError
+from sftplug import PARTS, ROLE_CODES, ModelError, RecipeError, RunDirectory, TemplateError, TrainingError
 from sftplug.cli import app
 from sftplug.recipe import load_recipe
 
@@ -280,9 +280,13 @@ def test_two_callbacks_that_mean_two_values_of_one_trainer_option_are_refused(re
     load(1, 2, "train.seed=3")
 
 
-def test_a_metric_that_is_not_measured_stops_the_run_and_says_what_is(train, held_out):
-    with pytest.raises(TrainingError, match=r"watches `eval_rouge`, which evaluations do not measure\. They do: loss"):
+def test_a_metric_that_is_not_measured_is_refused_or_stops_the_run_and_says_what_is(train, held_out):
+    with pytest.raises(ModelError, match=r"callbacks\[0\]: no evaluation measures `rouge`\. They measure loss"):
         train(held_out, *STEPS, **stopping(metric="rouge"))
+    # Which parts there are, only the rows tell.
+    absent = {"callbacks": [{"type": "early_stopping", "metric": "loss/tool_call"}, "loss_by"]}
+    with pytest.raises(TrainingError, match=r"watches `eval_loss/tool_call`, which evaluations do not measure\."):
+        train(held_out, *STEPS, **absent)
 
 
 # --- loss by role, part and source ------------------------------------------------------------------------------------
@@ -525,7 +529,7 @@ def test_the_loss_of_held_out_rows_is_that_of_all_their_tokens(train, two_source
             (4, ()),
             (11, ()),
             (4, ["data.packing=rows"]),
-            (3, ["train.eval_accumulation_steps=1"]),
+            (3, ()),
         ]
     ]
     assert found == pytest.approx([found[0]] * 5, abs=1e-6)
@@ -537,7 +541,7 @@ def test_the_loss_of_held_out_rows_is_that_of_all_their_tokens(train, two_source
     "option", ["prediction_loss_only=false", "include_for_metrics=[inputs]", "batch_eval_metrics=true"]
 )
 def test_options_that_would_gather_what_nobody_reads_are_refused(train, option):
-    with pytest.raises(RecipeError, match=rf"train\.{option.partition('=')[0]}.*is set by sftplug: use the recipe's"):
+    with pytest.raises(RecipeError, match=rf"train\.{option.partition('=')[0]}.*no logits of held-out rows are kept"):
         train(f"train.{option}")
 
 

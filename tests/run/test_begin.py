@@ -230,7 +230,7 @@ def test_the_record_says_where_every_value_came_from_and_keeps_no_secret(recipe_
         "import sftplug\n@sftplug.hookimpl\ndef sftplug_run_failed(error): pass\n", encoding="utf-8"
     )
     file = recipe_file(plugins=["./mine.py"], adapter={"type": "lora", "r": 4})
-    with begin(loaded(file, "train.hub_token=hf_secret", "adapter.dropout=0.1")) as attempt:
+    with begin(loaded(file, "train.lr_scheduler_kwargs={api_key: hf_secret}", "adapter.dropout=0.1")) as attempt:
         directory = attempt.directory
     origins = directory.origins()
     assert origins["adapter.r"].startswith("recipe.yaml:")

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from sftplug.errors import SftplugError
 from sftplug.launch import launch_problems
-from sftplug.models import check_files, check_model
+from sftplug.models import check_files, check_model, model_config
+from sftplug.preflight.best import problems_of_best
+from sftplug.preflight.saving import unsavable
+from sftplug.preflight.trials import failing_trials
+from sftplug.preflight.unheeded import unheeded
 from sftplug.quiet import quiet_libraries
 from sftplug.training import training_arguments
 
 if TYPE_CHECKING:
-    from trl import SFTConfig
-
     from sftplug.recipe import Recipe
 
 AT_LEAST = {
@@ -25,6 +27,13 @@ AT_LEAST = {
     "eval_steps": 0,
     "learning_rate": 0,
     "weight_decay": 0,
+    "max_grad_norm": 0,
+    "neftune_noise_alpha": 0,
+    "save_total_limit": 1,
+    "eval_delay": 0,
+    "pad_to_multiple_of": 1,
+    "dataloader_num_workers": 0,
+    "ddp_timeout": 1,
 }
 """Options of the trainer that the libraries take below these values, and fail with later, or never end."""
 
@@ -37,13 +46,12 @@ def problems_before_rows(recipe: Recipe) -> list[str]:
     problems += launch_problems(recipe)
     if recipe.evaluation.metrics and not (recipe.data.eval or recipe.data.eval_fraction):
         problems.append("evaluation.metrics: no rows are held out to answer: set `data.eval_fraction` or `data.eval`.")
-    try:
-        problems += _problems_of_trainer(training_arguments(recipe))
-    except (ValueError, ImportError) as error:  # TRL's own last word on its options
-        problems.append(f"train: {error}")
+    problems += _problems_of_trainer(recipe)
     try:
         problems += [f"adapter: {text}" for text in check_model(recipe)]
         check_files(recipe)
+        problems += unsavable(recipe)
+        problems += _auxiliary_loss(recipe)
     except SftplugError as error:
         problems.append(str(error))
     return problems
@@ -67,21 +75,36 @@ def _problems_of_numbers(train: Mapping[str, Any]) -> Iterator[str]:
         yield f"train.seed: must be at most 4294967295, not {seed}."
 
 
-def _problems_of_trainer(arguments: SFTConfig) -> Iterator[str]:
-    """Yield what the trainer would say after rows are prepared and weights are loaded."""
-    from transformers import Trainer
-    from transformers.integrations import get_reporting_integration_callbacks
-
+def _problems_of_trainer(recipe: Recipe) -> list[str]:
+    """Return what the trainer would say after rows are prepared and weights are loaded, or would not say at all."""
+    try:
+        arguments = training_arguments(recipe)
+    except (ValueError, ImportError) as error:  # TRL's own last word on its options
+        return [*_mismatched(recipe.train), f"train: {error}"][:1]
+    problems = [*unheeded(recipe, arguments), *problems_of_best(recipe, arguments)]
     if arguments.fp16 and arguments.use_cpu:
-        yield "train.fp16: CPUs do not train in fp16. Leave it out, or set `train.bf16`."
-    try:
-        Trainer.get_optimizer_cls_and_kwargs(arguments)
-    except ImportError as error:
-        yield f"train.optim: {error}"
-    except ValueError:
-        return  # some optimizers look at the model, which is not there yet
-    try:
-        for tracker in get_reporting_integration_callbacks(arguments.report_to):
-            tracker()
-    except (RuntimeError, ImportError, ValueError) as error:
-        yield f"train.report_to: {error}"
+        problems.append("train.fp16: CPUs do not train in fp16. Leave it out, or set `train.bf16`.")
+    return [*problems, *failing_trials(arguments)]
+
+
+def _mismatched(train: Mapping[str, Any]) -> Iterator[str]:
+    """Say in words of the recipe what TRL says in those of its command line."""
+    evaluated = train.get("eval_strategy", "epoch")
+    saved = train.get("save_strategy", "epoch")
+    if not train.get("load_best_model_at_end") or saved == "best":
+        return
+    if saved != evaluated:
+        every = f" and `train.save_steps: {train['eval_steps']}`" if train.get("eval_steps") else ""
+        remedy = f"Set `train.save_strategy: {evaluated}`{every if evaluated == 'steps' else ''}"
+        yield (
+            f"train.load_best_model_at_end: evaluations are made by `{evaluated}` and checkpoints saved by `{saved}`, "
+            f"so "
+            f"the best one may not be there. {remedy}, or `train.save_strategy: best`."
+        )
+
+
+def _auxiliary_loss(recipe: Recipe) -> Iterator[str]:
+    """A coefficient of a loss that the model does not have is refused by TRL when weights are loaded."""
+    given = recipe.train.get("router_aux_loss_coef")
+    if given and not hasattr(model_config(recipe).get_text_config(), "output_router_logits"):
+        yield "train.router_aux_loss_coef: the model is no mixture of experts, and has no such loss. Leave it out."

@@ -1,0 +1,199 @@
+"""What is made when training starts, made now on something small: what fails then fails here, in seconds."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from sftplug.errors import did_you_mean
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from trl import SFTConfig
+
+PACKAGES = {
+    "apollo_torch": "apollo-torch",
+    "galore_torch": "galore-torch",
+    "lomo_optim": "lomo-optim",
+    "optimi": "torch-optimi",
+    "azure": "azureml-core",
+    "comet": "comet-ml",
+    "flyte": "flytekit",
+}
+"""What an error of transformers, or the name of a tracker, has in it -> the package that pip knows, if it is "
+"another."""
+STEPS = 100
+"""A schedule is gone through in so many steps where the recipe does not say how many there are."""
+
+
+def failing_trials(arguments: SFTConfig) -> Iterator[str]:
+    """Yield a sentence for the optimizer, the schedule, the trackers and the like that cannot be made here."""
+    optimizer: torch.optim.Optimizer | None = None
+    given = [pair for pair in (arguments.optim_args or "").replace(" ", "").split(",") if pair]
+    wrong = [pair for pair in given if pair.count("=") != 1]
+    if wrong:
+        yield f"train.optim_args: `{wrong[0]}` is not in the form `name=value`; commas stand between several."
+        return
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what an optimizer does on other devices
+            optimizer = _stepped(arguments)
+    except Exception as error:  # noqa: BLE001 - whatever a library says now, it would say when training starts
+        yield f"train.optim: {arguments.optim.value} cannot be used here: {_first_line(error)}{_install(str(error))}"
+    yield from _schedule(arguments, optimizer)
+    yield from _trackers(arguments)
+    yield from _loading(arguments)
+    yield from _recomputing(arguments)
+
+
+# --- optimizer --------------------------------------------------------------------------------------------------------
+
+
+def small_model() -> nn.Module:
+    """Return a module with the sorts of parameters that optimizers tell apart: tables, large matrices, vectors.
+
+    bitsandbytes holds the state of parameters in 8 bits from 4,096 numbers on, and pages it from 100,000 on.
+    """
+    from torch import nn
+
+    return nn.Sequential(nn.Embedding(8, 320), nn.Linear(320, 320), nn.LayerNorm(320))
+
+
+def _stepped(arguments: SFTConfig) -> torch.optim.Optimizer:
+    """Return the optimizer after an update of a small model, on the device that is trained on."""
+    import torch
+    from transformers import Trainer
+
+    model = small_model().to(arguments.device)
+    made, options = Trainer.get_optimizer_cls_and_kwargs(arguments, model)
+    given = [options.pop(name) for name in ("params", "model", "optimizer_dict") if name in options]
+    if isinstance(made, type) and issubclass(made, torch.optim.Optimizer):
+        optimizer: torch.optim.Optimizer = made(given[0] if given else model.parameters(), **options)
+    else:  # a factory, which makes an optimizer of several
+        optimizer = made()(model, **options)
+    model(torch.zeros(2, 8, dtype=torch.long, device=arguments.device)).sum().backward()
+    if hasattr(optimizer, "train"):
+        optimizer.train()
+    optimizer.step()
+    return optimizer
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().split("\n")[0] or type(error).__name__
+    return text if text.endswith((".", "`")) else f"{text}."
+
+
+_LACKS = (
+    r"install `?((?!https?:)[\w-]+)`?|requires ([\w-]+) to be installed|no module named '(\w+)|import .* from (\w+)|"
+    r"instantiate (\w+) .* not installed"
+)
+"""How transformers says that a package is not there; the group that matches is its name."""
+
+
+def _install(text: str, name: str = "") -> str:
+    """Return the command that installs what `text` says is missing; nothing if it gives one, or if nothing is."""
+    found = re.search(_LACKS, text, re.IGNORECASE)
+    if found is None or "pip install" in text:
+        return ""
+    package = name or next(group for group in found.groups() if group)
+    known = next((pip for part, pip in PACKAGES.items() if package.startswith(part)), package.replace("_", "-"))
+    return f" `pip install {known}` installs it."
+
+
+# --- schedule ---------------------------------------------------------------------------------------------------------
+
+
+def _schedule(arguments: SFTConfig, optimizer: torch.optim.Optimizer | None) -> Iterator[str]:
+    """Go through the schedule of the learning rate, once."""
+    from torch import nn, optim
+
+    optimizer = optimizer or optim.SGD(nn.Linear(2, 2).parameters(), lr=arguments.learning_rate)
+    kind = arguments.lr_scheduler_type
+    try:
+        _go_through(arguments, optimizer)
+    except (TypeError, ValueError, ZeroDivisionError, AttributeError) as error:
+        known = _takes(kind)
+        takes = f"It takes {', '.join(known)}" if known else "It takes nothing"
+        yield (
+            f"train.lr_scheduler_type: {kind.value} cannot be made with `train.lr_scheduler_kwargs: "
+            f"{arguments.lr_scheduler_kwargs or {}}`: {_first_line(error)} {takes}."
+        )
+
+
+def _go_through(arguments: SFTConfig, optimizer: torch.optim.Optimizer) -> None:
+    from transformers import get_scheduler
+
+    steps = arguments.max_steps if arguments.max_steps > 0 else STEPS
+    scheduler = get_scheduler(
+        arguments.lr_scheduler_type,
+        optimizer=optimizer,
+        num_warmup_steps=arguments.get_warmup_steps(steps),
+        num_training_steps=steps,
+        scheduler_specific_kwargs=arguments.lr_scheduler_kwargs,
+    )
+    by_metric = "metrics" in inspect.signature(scheduler.step).parameters
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch counts the optimizer's steps too
+        for _ in range(min(steps, STEPS)):
+            scheduler.step(1.0) if by_metric else scheduler.step()
+
+
+def _takes(kind: Any) -> list[str]:
+    """Return the names of what a schedule takes beside the numbers of steps."""
+    from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
+
+    if kind.value in ("constant", "constant_with_warmup"):
+        return []
+    given = ("optimizer", "num_warmup_steps", "num_training_steps", "last_epoch", "kwargs")
+    return [name for name in inspect.signature(TYPE_TO_SCHEDULER_FUNCTION[kind]).parameters if name not in given]
+
+
+# --- the rest ---------------------------------------------------------------------------------------------------------
+
+
+def _trackers(arguments: SFTConfig) -> Iterator[str]:
+    from transformers.integrations import get_reporting_integration_callbacks
+
+    for name in arguments.report_to:
+        try:
+            (tracker,) = get_reporting_integration_callbacks([name])
+            tracker()
+        except (RuntimeError, ImportError, ValueError) as error:
+            yield f"train.report_to: {name} cannot be used here: {_first_line(error)}{_install(str(error), name)}"
+
+
+def _loading(arguments: SFTConfig) -> Iterator[str]:
+    """Make a loader of batches as the trainer does."""
+    from torch.utils.data import DataLoader
+
+    names = ("num_workers", "persistent_workers", "prefetch_factor", "multiprocessing_context")
+    given = {name: getattr(arguments, f"dataloader_{name}", None) for name in names}
+    try:
+        DataLoader([0], **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    except (ValueError, TypeError) as error:
+        yield f"train.dataloader_…: {_first_line(error)}"
+
+
+def _recomputing(arguments: SFTConfig) -> Iterator[str]:
+    """Recompute an activation with the recipe's options."""
+    import torch
+    from torch.utils.checkpoint import checkpoint
+
+    options = dict(arguments.gradient_checkpointing_kwargs or {})
+    options.pop("selective", None)  # TRL's own
+    if not (arguments.gradient_checkpointing and options):
+        return
+    parameters = inspect.signature(checkpoint).parameters.values()
+    known = {"preserve_rng_state", *(item.name for item in parameters if item.default is not item.empty)}
+    for name in sorted(options.keys() - known):
+        yield f"train.gradient_checkpointing_kwargs: torch takes no `{name}`.{did_you_mean(name, known)}"
+    if options.keys() - known:
+        return
+    try:
+        checkpoint(torch.relu, torch.ones(2, requires_grad=True), **{"use_reentrant": False, **options})
+    except (ValueError, TypeError) as error:
+        yield f"train.gradient_checkpointing_kwargs: {_first_line(error)}"
