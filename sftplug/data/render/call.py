@@ -12,6 +12,7 @@ from jinja2 import meta, nodes
 
 from sftplug.conversation import GIVEN_TO_TEMPLATES
 from sftplug.data.render.budget import measured
+from sftplug.errors import TemplateError
 
 Messages = Sequence[Mapping[str, Any]]
 Tools = Sequence[Mapping[str, Any]] | None
@@ -84,13 +85,19 @@ def make_call(
     ends: frozenset[str] = frozenset(),
     given: frozenset[str] = frozenset(),
 ) -> Call:
-    """Return a call with its data as transformers gives it to templates: plain, reasoning under all of its names."""
+    """Return a call with its data as transformers gives it to templates: plain, reasoning under all of its names.
+
+    Raises TemplateError for data that is nested deeper than transformers follows it.
+    """
     from transformers.utils import chat_template_utils
 
     # Transformers' own functions, so that both sides see the same; releases before them pass the data as it is.
     plain = getattr(chat_template_utils, "_plain_template_data", lambda value: value)
     alias = getattr(chat_template_utils, "_alias_reasoning_fields", list)
-    chat = alias([plain(dict(message)) for message in messages])
-    tools, kwargs = plain(list(tools)) if tools else None, plain(dict(kwargs))
+    try:
+        chat = alias([plain(dict(message)) for message in messages])
+        tools, kwargs = plain(list(tools)) if tools else None, plain(dict(kwargs))
+    except RecursionError as error:
+        raise TemplateError("the row is nested deeper than chat templates are given it.") from error
     held = measured((chat, tools, kwargs), sys.maxsize)
     return Call(chat, tools, kwargs, ends, given, held.work, held.depth)

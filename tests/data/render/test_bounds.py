@@ -181,6 +181,17 @@ def test_what_is_not_known_to_end_may_end():
     assert refusing.outside
 
 
+def test_a_row_that_is_nested_too_deep_is_refused_and_the_template_goes_on():
+    nested = {}
+    for _ in range(2000):
+        nested = {"more": nested}
+    template = Template(CHATML, "plain")
+    for method in (template.text, template.render):
+        with pytest.raises(TemplateError, match="the row is nested deeper than chat templates are given it"):
+            method([*MESSAGES, {"role": "tool", "content": "c", "arguments": nested}])
+    assert template.stopped is None
+
+
 # --- and what is none of all this -------------------------------------------------------------------------------------
 
 
