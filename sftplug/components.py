@@ -164,6 +164,9 @@ class LengthPolicy(Component):
     """Whether one such row stops the run."""
     limited: ClassVar[bool] = True
     """Whether ``data.max_loss`` limits how much of what would be trained may be lost by it."""
+    shortens: ClassVar[bool] = True
+    """Whether it may keep a part of a row. Where it never does, a row whose messages alone are certainly too long is
+    left out before it is rendered."""
 
     @abstractmethod
     def shorten(self, row: LongRow) -> Sequence[Conversation] | slice:

@@ -13,6 +13,7 @@ class Error(LengthPolicy):
 
     type: Literal["error"] = "error"
     refuses: ClassVar[bool] = True
+    shortens: ClassVar[bool] = False
 
     def shorten(self, row: LongRow) -> Sequence[Conversation]:
         """Keep nothing."""
@@ -23,6 +24,7 @@ class Drop(LengthPolicy):
     """Leave the row out, and count it."""
 
     type: Literal["drop"] = "drop"
+    shortens: ClassVar[bool] = False
 
     def shorten(self, row: LongRow) -> Sequence[Conversation]:
         """Keep nothing."""

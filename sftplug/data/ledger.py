@@ -36,6 +36,8 @@ class Account:
     """How many of their tokens have a loss weight."""
     lost: float = 0
     """Sum of the loss weights of the rows that are too long."""
+    unmeasured: int = 0
+    """Rows that are so long that they were left out before they were tokenized; what they lose is an estimate."""
     lengths: Counter[int] = field(default_factory=Counter)
     """Length in tokens -> rows, over all rows that were tokenized, kept or not."""
     dropped: Counter[str] = field(default_factory=Counter)
@@ -106,8 +108,9 @@ class Account:
             "trained": self.trained,
             "trained_tokens": self.trained_tokens,
             "lost": self.lost,
+            "unmeasured": self.unmeasured,
             "trained_share": self.trained_tokens / self.tokens if self.tokens else 0.0,
-            "length_quantiles": length_quantiles(self.lengths),
+            "length_quantiles": length_quantiles(self.lengths, self.unmeasured),
             "unread_columns": list(self.unread),
             "replaced": dict(self.filled),
             "replaced_rows": self.filled_rows,
@@ -199,9 +202,12 @@ def _numbered(counts: dict[str, int]) -> Counter[int]:
     return Counter({int(key): count for key, count in counts.items()})
 
 
-def length_quantiles(lengths: Counter[int]) -> dict[str, int]:
-    """Return the lengths in tokens below which 50, 90, 99 and 100 % of the rows lie."""
-    total, seen, found = sum(lengths.values()), 0, {}
+def length_quantiles(lengths: Counter[int], longer: int = 0) -> dict[str, int]:
+    """Return the lengths in tokens below which 50, 90, 99 and 100 % of the rows lie.
+
+    `longer` rows are longer than all of them, nobody knows how long: what lies among them is left out.
+    """
+    total, seen, found = sum(lengths.values()) + longer, 0, {}
     wanted = {"50%": 0.5, "90%": 0.9, "99%": 0.99, "100%": 1.0}
     for length in sorted(lengths):
         seen += lengths[length]

@@ -86,8 +86,9 @@ class Fitter:
         return [batch, *(self._fit(self.encode(texts)) if texts else [])]
 
     def _shorten(self, batch: Batch, index: int) -> Sequence[Conversation] | slice:
-        conversation, here = batch.texts[index].conversation, batch.tokens.row == index
-        message = batch.tokens.message[here]
+        conversation = batch.texts[index].conversation
+        first, end = np.searchsorted(batch.tokens.row, [index, index + 1])
+        message = batch.tokens.message[first:end]
         counts = np.bincount(message[message >= 0], minlength=len(conversation.messages))
         long = LongRow(conversation, counts.tolist(), int(batch.lengths[index]), int(self.limit or 0))
         with blaming(self.policy, "shorten"):

@@ -213,7 +213,8 @@ class _Work:
         origins = OriginWriter(folder / f"{name}.origins")
         for index, (source, rows) in enumerate(sources):
             account = self.ledger.open(name, label(source.source))
-            stages = Stages(self.gate, encode, source.masking or self.recipe.masking, self.recipe, account)
+            masking, watched = source.masking or self.recipe.masking, self.watch is not None
+            stages = Stages(self.gate, encode, masking, self.recipe, account, watched)
             for batch in stages.batches(source, rows):
                 self.ledger.stop_ids.update(stops(batch))
                 if self.watch is not None and name == "train":

@@ -97,14 +97,16 @@ def _losses(account: Account, data: DataSection) -> Iterator[str]:
     """Yield a paragraph when more of what would be trained is too long than the recipe allows."""
     share = account.lost / (account.lost + account.trained) if account.lost else 0.0
     if data.too_long.limited and not data.too_long.refuses and account.trained and share > data.max_loss:
-        quantiles = length_quantiles(account.lengths)
+        quantiles = length_quantiles(account.lengths, account.unmeasured)
+        known = quantiles.get("99%")
+        longer = f"Set `data.max_length: {known}` to keep 99 % of the rows, or raise" if known else "Raise"
         dropped, shortened = account.dropped["too long"], account.noted["shortened"]
         fate = [f"{dropped} dropped"] * (dropped > 0) + [f"{shortened} shortened"] * (shortened > 0)
         yield (
             f"{dropped + shortened} of {account.read} rows of {account.source} are too long ({', '.join(fate)}): "
             f"{share:.1%} of its trained tokens would be lost, {data.max_loss:.1%} are allowed. "
             f"Lengths in tokens: {quantiles}. "
-            f"Set `data.max_length: {quantiles['99%']}` to keep 99 % of the rows, or raise `data.max_loss`."
+            f"{longer} `data.max_loss`."
         )
 
 
@@ -126,9 +128,10 @@ def _nothing_left(ledger: Ledger, data: DataSection) -> Iterator[str]:
             continue
         dropped: Counter[str] = sum((account.dropped for account in accounts), Counter())
         lengths: Counter[int] = sum((account.lengths for account in accounts), Counter())
+        unmeasured = sum(account.unmeasured for account in accounts)
         why = ", ".join(f"{count} {stage}" for stage, count in dropped.items()) or _why_none(data)
         first = next((lines[0] for account in accounts for lines in account.reasons.values()), "")
-        hint = f" Lengths: {length_quantiles(lengths)}; data.max_length is {data.max_length}."
+        hint = f" Lengths: {length_quantiles(lengths, unmeasured)}; data.max_length is {data.max_length}."
         yield (
             f"no row of the split '{split}' is left: {why}.{hint if dropped['too long'] else ''}"
             f"{f' The first: {first}' if first else ''}"

@@ -36,8 +36,8 @@ class Remarks:
     @classmethod
     def of(cls, maskings: Sequence[Sequence[Masking]]) -> Remarks:
         """Return what there is to look out for with these strategies."""
-        parts = [masking for union in maskings for masking in union]
-        return cls(any(part.reads_weights for part in parts), frozenset({"assistant"}.union(*map(_trains, parts))))
+        reads = any(part.reads_weights for union in maskings for part in union)
+        return cls(reads, trained_roles(maskings))
 
     def note(self, example: Example, account: Account) -> Example:
         """Tell `account` what there is to say of a row, and return the row."""
@@ -99,6 +99,11 @@ def _is_empty_reply(message: Message) -> bool:
     if message.content is None or isinstance(message.content, str):
         return not (message.content or "").strip()
     return all(part.get("type") == "text" and not part["text"].strip() for part in message.content)
+
+
+def trained_roles(maskings: Sequence[Sequence[Masking]]) -> frozenset[str]:
+    """Return the roles of which tokens may be trained with these strategies."""
+    return frozenset({"assistant"}.union(*(_trains(masking) for union in maskings for masking in union)))
 
 
 def _trains(masking: Masking) -> frozenset[str]:

@@ -17,6 +17,7 @@ import numpy as np
 from sftplug.components import Masking
 from sftplug.conversation import Row
 from sftplug.data.convert import Example, convert
+from sftplug.data.early import Early
 from sftplug.data.encoder import Encoder
 from sftplug.data.engine import Encoded
 from sftplug.data.gate import Gate, TextRow
@@ -45,6 +46,8 @@ class Stages:
     maskings: Sequence[Sequence[Masking]]
     recipe: Recipe
     account: Account
+    measured: bool = False
+    """Whether somebody wants to see every row, those too that are certainly too long."""
 
     def batches(self, source: SourceSection, rows: Iterable[Row]) -> Iterator[Batch]:
         """Yield token rows that fit; while one batch is masked, the next is read, rendered and tokenized."""
@@ -52,6 +55,8 @@ class Stages:
         fitter = Fitter(data.max_length, data.too_long, self.gate, self._tokens)
         examples = convert(rows, source, self.account)
         remarks = Remarks.of(self.maskings)
+        early = None if self.measured else Early.of(self.encode.engines, self.recipe, self.maskings)
+        examples = examples if early is None else early.rest(examples, self.account)
         noted = (remarks.note(example, self.account) for example in examples)
         texts = filter(None, (self._texts(batch) for batch in _batched(noted, BATCH)))
         for batch, encoded in _ahead(texts, self._encoded):

@@ -34,6 +34,11 @@ def check_length_policy(component: type[LengthPolicy], /, **options: Any) -> Non
 def shortens(asked: Shortened) -> None:
     """What it returns is shorter: conversations with fewer messages, or a stretch of tokens that fits."""
     row, shorter = asked.row, asked.policy.shorten(asked.row)
+    demand(
+        asked.policy.shortens or not shorter,
+        f"`shortens` says that it keeps no part of a row, and it returned {shown(shorter)}",
+        "return an empty list, or leave `shortens` true.",
+    )
     if isinstance(shorter, slice):
         kept = len(range(*shorter.indices(row.length)))
         demand(

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from threading import Lock
@@ -16,7 +17,7 @@ import numpy as np
 from sftplug.data.engine.backend import Engine, TokenizersEngine
 from sftplug.data.engine.bpe import ADVERSARIAL, TiktokenEngine, agrees, agrees_on_vocabulary, tiktoken_engine
 from sftplug.data.engine.encoded import Encoded, IntArray, together
-from sftplug.data.engine.spelling import Spelling, spelling_of
+from sftplug.data.engine.spelling import Spelling, spelling_of, widest
 from sftplug.errors import ModelError
 
 EngineName = Literal["auto", "tokenizers", "tiktoken"]
@@ -27,7 +28,7 @@ SAMPLE = 100
 """So many of them must agree, besides the adversarial strings and every token of the vocabulary."""
 
 
-@dataclass(slots=True)
+@dataclass
 class Encoders:
     """The engine in use, chosen when enough rows are seen."""
 
@@ -49,6 +50,11 @@ class Encoders:
         self._written = self.slow.backend.to_str()
         self._state = json.loads(self._written)
         self.spelling = spelling_of(self._state)
+
+    @cached_property
+    def widest(self) -> int | None:
+        """How many bytes of text other than white space one token stands for at most; None where nobody knows."""
+        return widest(self._state, self.spelling)
 
     @property
     def name(self) -> str:

@@ -99,6 +99,19 @@ def _is_byte_level(state: Mapping[str, Any]) -> bool:
     return any(step["type"] == "ByteLevel" for step in steps_of(state["pre_tokenizer"], "pretokenizers"))
 
 
+def widest(state: Mapping[str, Any], spelling: Spelling | None) -> int | None:
+    """Return how many bytes other than white space a token stands for at most; None where that is not known.
+
+    It is known where every byte is a token, so that none stands for what the vocabulary lacks, and where nothing but
+    composition (NFC) changes the text before. Added tokens may take in white space around them.
+    """
+    steps = steps_of(state["normalizer"], "normalizers")
+    if spelling is None or not _is_byte_level(state) or any(step["type"] != "NFC" for step in steps):
+        return None
+    complete = state["model"]["type"] == "BPE" and ALPHABET.keys() <= state["model"]["vocab"].keys()
+    return int(spelling.length.max()) if complete else None
+
+
 def steps_of(stage: Mapping[str, Any] | None, members: str) -> Sequence[Mapping[str, Any]]:
     """Return the steps of a stage of a tokenizer: those in its list `members`, or the one it is."""
     if stage is None:
