@@ -9,6 +9,10 @@ import pytest
 import torch
 from conftest import TINY, rows, train_run, write_rows
 
+from sftplug import RunDirectory, RunError
+from sftplug.run.directory import RunState
+from sftplug.ship.tuned import open_finished
+
 BLOCKER = """
 import sys
 
@@ -239,3 +243,17 @@ def test_new_tokens_that_nothing_would_train_are_refused(recipe_file, command):
     assert "model.add_tokens: the tokenizer has '<|im_end|>' already, with the id 3." in str(error)
     error = command("check", recipe_file(chat_template="llama3")).exception
     assert 'or add them: `model.add_tokens: ["<|start_header_id|>", "<|end_header_id|>"' in str(error)
+
+
+@pytest.mark.parametrize(
+    ("state", "advice"),
+    [
+        ("failed", "it is failed: ValueError: why. Once that is mended, `sftplug train` goes on with it."),
+        ("interrupted", "it is interrupted: ValueError: why. `sftplug train` goes on with it."),
+    ],
+)
+def test_what_helps_an_unfinished_run_depends_on_how_it_ended(tmp_path, state, advice):
+    directory = RunDirectory(tmp_path)
+    directory.write_state(RunState(state, reason="ValueError: why"))
+    with pytest.raises(RunError, match=re.escape(advice)):
+        open_finished(tmp_path)
