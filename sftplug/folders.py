@@ -26,7 +26,8 @@ def refuse_no_model(name: str, *, tokenizer_does: bool = False) -> None:
         return  # a name on the Hub, or nothing: whoever loads it will say so
     if (path / ADAPTER).is_file():
         raise ModelError(_of_adapter(path))
-    if tokenizer_does and any((path / file).is_file() for file in _TOKENIZER):
+    known = any((path / file).is_file() for file in _TOKENIZER) and not RunDirectory(path).exists()
+    if tokenizer_does and known:
         return
     # A bare name is one on the Hub, and that a folder of this name is here may be chance: its error will say so.
     if not (path / _CONFIG).is_file() and (path.is_absolute() or name.startswith(".")):

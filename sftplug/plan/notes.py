@@ -48,6 +48,10 @@ def notes_of(recipe: Recipe, weights: Weights) -> Iterator[str]:
         dtype = str(settings_of(recipe, on_cpu=True).dtype).removeprefix("torch.")
         yield (
             f"quantization {recipe.quantization.type} holds linear layers in {recipe.quantization.bits} bits; the "
-            f"experts are tensors and no layers, and stay in {dtype}: {size.float_experts / 1e9:,.2f} GB of "
-            f"{weights.base / 1e9:,.2f} GB of base weights"
+            f"experts are tensors and no layers, and stay in {dtype}: {_bytes(size.float_experts)} of "
+            f"{_bytes(weights.base)} of base weights"
         )
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e9:,.2f} GB" if count >= 10**9 else f"{count / 1e6:,.2f} MB"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from sftplug.answers import peft_config
@@ -62,7 +62,7 @@ class Weights:
     """The most bytes of quantization constants that the backend does not count itself; 0 when it does."""
     quantized: bool
     """Whether the backend quantizes any of them here."""
-    size: Size
+    size: Size = field(default_factory=lambda: Size(0, 0, 0, {}))
     """What is trained, and what is not."""
     routers: tuple[str, ...] = ()
     """Routers of experts that are trained."""
