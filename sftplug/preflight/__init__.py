@@ -29,7 +29,7 @@ AT_LEAST = {
     "weight_decay": 0,
     "max_grad_norm": 0,
     "neftune_noise_alpha": 0,
-    "save_total_limit": 1,
+    "save_total_limit": 0,
     "eval_delay": 0,
     "pad_to_multiple_of": 1,
     "dataloader_num_workers": 0,

@@ -26,6 +26,8 @@ def problems(recipe_file):
     [
         ("train.per_device_train_batch_size=0", "train.per_device_train_batch_size: must be at least 1, not 0."),
         ("train.gradient_accumulation_steps=0", "train.gradient_accumulation_steps: must be at least 1, not 0."),
+        ("train.save_total_limit=-1", "train.save_total_limit: must be at least 0, not -1."),
+        ("train.max_grad_norm=-1.0", "train.max_grad_norm: must be at least 0, not -1.0."),
         ("train.max_steps=0", "train.max_steps: must be at least 1, or -1 to go by `train.num_train_epochs`, not 0."),
         ("train.seed=4294967296", "train.seed: must be at most 4294967295, not 4294967296."),
         (
@@ -51,6 +53,7 @@ def test_epochs_in_which_nothing_is_trained_are_refused(problems):
 
 def test_a_good_recipe_has_no_problem(problems):
     assert problems() == ""
+    assert problems("train.save_total_limit=0") == ""  # all of them are kept
 
 
 def test_a_row_longer_than_the_model_s_positions_is_refused_and_names_the_length(recipe_file, prepared):
