@@ -16,6 +16,8 @@ from sftplug.quiet import quiet_libraries
 from sftplug.training import training_arguments
 
 if TYPE_CHECKING:
+    from trl import SFTConfig
+
     from sftplug.recipe import Recipe
 
 AT_LEAST = {
@@ -81,10 +83,26 @@ def _problems_of_trainer(recipe: Recipe) -> list[str]:
         arguments = training_arguments(recipe)
     except (ValueError, ImportError) as error:  # TRL's own last word on its options
         return [*_mismatched(recipe.train), f"train: {error}"][:1]
-    problems = [*unheeded(recipe, arguments), *problems_of_best(recipe, arguments)]
+    problems = [*unheeded(recipe, arguments), *problems_of_best(recipe, arguments), *_forgetful(arguments)]
     if arguments.fp16 and arguments.use_cpu:
         problems.append("train.fp16: CPUs do not train in fp16. Leave it out, or set `train.bf16`.")
     return [*problems, *failing_trials(arguments)]
+
+
+_FORGETFUL = ("layerwise", "adalomo")
+"""Optimizers, by what stands in their name, whose state no checkpoint holds: transformers makes one for each parameter
+and hides it behind an empty one; AdaLomo keeps its averages in an attribute. Others are found out after one step."""
+
+
+def _forgetful(arguments: SFTConfig) -> Iterator[str]:
+    from sftplug.carried import is_resumable
+
+    optimizer = str(getattr(arguments.optim, "value", arguments.optim))
+    if any(word in optimizer for word in _FORGETFUL) and is_resumable(arguments):
+        yield (
+            f"train.optim: {optimizer} keeps its state where no checkpoint looks, so the run could not go on from one. "
+            "Choose another, or `train.save_strategy: no`."
+        )
 
 
 def _mismatched(train: Mapping[str, Any]) -> Iterator[str]:

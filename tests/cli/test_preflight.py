@@ -39,11 +39,17 @@ def problems(recipe_file):
             "train.report_to: wandb cannot be used here: WandbCallback requires wandb to be installed.",
         ),
         ("train.report_to=dvclive", "`pip install dvclive`"),
+        ("train.optim=adalomo", "train.optim: adalomo keeps its state where no checkpoint looks"),
+        ("train.optim=apollo_adamw_layerwise", "Choose another, or `train.save_strategy: no`."),
         ("model.attn_implementation=sdap", "model.attn_implementation: sdap: Specified"),
     ],
 )
 def test_what_the_trainer_would_say_late_is_said_early(problems, override, expected):
     assert expected in problems(override)
+
+
+def test_an_optimizer_that_forgets_is_none_of_our_business_where_nothing_goes_on(problems):
+    assert "no checkpoint looks" not in problems("train.optim=adalomo", "train.save_strategy='no'")
 
 
 def test_epochs_in_which_nothing_is_trained_are_refused(problems):
