@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from trl import SFTTrainer
 
+from sftplug.held import REST
 from sftplug.run import checkpoints
 from sftplug.run.failure import explaining
 
@@ -79,7 +80,7 @@ class CheckpointingTrainer(SFTTrainer):  # type: ignore[misc]
     def _load_best_model(self) -> None:
         """Give the model back what was trained up to the best checkpoint."""
         best = self.state.best_model_checkpoint
-        if self.splits_model() or self.held is None or not (Path(best) / checkpoints.SEAL).is_file():
+        if self.splits_model() or self.held is None or not (Path(best) / REST).is_file():
             super()._load_best_model()
         else:
             self._give_back(Path(best), super()._load_best_model)

@@ -80,12 +80,16 @@ def test_experts_are_given_back_though_their_names_on_disk_are_others(recipe_fil
     assert all(torch.equal(again[name], tensor) for name, tensor in last.items())
 
 
-@pytest.mark.parametrize("name", ["prefix_tuning", "p_tuning"])
-def test_the_best_checkpoint_comes_back_at_the_end(recipe_file, run, tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "only_model"), [("prefix_tuning", False), ("prefix_tuning", True), ("p_tuning", False)]
+)
+def test_the_best_checkpoint_comes_back_at_the_end(recipe_file, run, name, only_model):
     held_out = {"eval_strategy": "steps", "eval_steps": 2, "save_steps": 2}
     best = {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "greater_is_better": True}
     data = {"train": {"path": "rows.jsonl", "format": "messages"}, "eval": {"path": "rows.jsonl", "format": "messages"}}
-    file = recipe_file(adapter={"type": name, **ADAPTERS[name]}, train={**TRAIN, **held_out, **best})
+    file = recipe_file(
+        adapter={"type": name, **ADAPTERS[name]}, train={**TRAIN, **held_out, **best, "save_only_model": only_model}
+    )
     file.write_text(json.dumps({**_read(file), "data": {**data, "max_length": 256}}))
     output = run(file).output
     state = json.loads((output / "checkpoint-6" / "trainer_state.json").read_text())
