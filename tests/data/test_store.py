@@ -440,7 +440,7 @@ def test_a_cache_that_cannot_be_is_told_with_what_to_do(tmp_path, monkeypatch):
         Store(tmp_path / "file" / "prepared", []).get("0" * 64, lambda place: None)
     monkeypatch.setenv("SFTPLUG_CACHE", str(tmp_path / "file"))
     with pytest.raises(DataError, match=r"file/models: built models cannot be kept here: .*SFTPLUG_CACHE"):
-        base_model_path(load_recipe("quickstart").recipe)
+        base_model_path(load_recipe("quickstart_tiny").recipe)
     monkeypatch.setenv("SFTPLUG_CACHE", "")  # not the working folder
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder() == tmp_path / "sftplug"
