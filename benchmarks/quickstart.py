@@ -9,7 +9,8 @@ adapter's first weights that differ.
 
 What is right: on the tiny model a reply that is the held-out row's, to the letter; on SmolLM2 a reply that begins
 with the row's yes or no and holds its names (the assistant's, its maker's), and none of the old ones. `shown` are the
-prompts that the recipe itself shows before and after. Lesson 1 completes text and answers nothing; lesson 2 is `quickstart_tiny`.
+prompts that the recipe itself shows before and after. Lesson 1 completes text and answers nothing; lesson 2 is
+`quickstart_tiny`.
 
 With ``--json FILE`` each cell is written when it is done, and cells that FILE holds already for the same recipes, code
 and libraries are not run again.
