@@ -116,7 +116,7 @@ def test_what_cannot_work_is_said_before_the_first_row_is_read(recipe_file, over
 
 
 def test_train_prints_nothing_that_is_not_ours(recipe_file):
-    result = run("train", recipe_file(adapter="lora", quantization="nf4"))
+    result = run("train", recipe_file(adapter="lora", quantization="nf4"), "train.learning_rate=2e-4")
     assert result.returncode == 0, result.stderr
     assert result.stderr.strip() == ""
     for noise in ("Warning", "warning", "Loading weights", "{'loss'", "gemm_4bit"):
@@ -137,7 +137,7 @@ def test_a_model_without_padding_or_eos_trains_in_silence(recipe_file, tmp_path)
     text = "{path: text.jsonl, format: text}"
     (tmp_path / "text.jsonl").write_text('{"text": "Rain falls."}\n' * 4 + '{"text": "It rains."}\n')
     file = recipe_file(model=str(model), masking="all", data=None)
-    result = run("train", file, f"data.train={text}", cwd=tmp_path)
+    result = run("train", file, f"data.train={text}", "train.learning_rate=2e-5", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stderr.strip() == ""
 

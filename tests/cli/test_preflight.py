@@ -107,7 +107,7 @@ def test_every_optimizer_is_made_or_says_what_it_needs(problems):
     assert [name for name in ("adamw_torch", "adafactor", "sgd", "lion_8bit", "paged_adamw_8bit") if here[name]] == []
     for name, text in here.items():
         if text:
-            assert text.startswith(f"train.optim: {name} cannot be used here: "), text
+            assert f"train.optim: {name} cannot be used here: " in text, text
             assert re.search(r"pip install|https://|on CPU|CUDA", text), text
 
 
@@ -194,10 +194,6 @@ UNHEEDED = {
         ["load_best_model_at_end=true", "metric_for_best_model=lose"],
         "no evaluation measures `lose`. Did you mean 'loss'?",
         ["load_best_model_at_end=true", "metric_for_best_model=loss"],
-    ),
-    "best by what": (
-        ["save_strategy=best"], "train.save_strategy: best by what? Set `train.metric_for_best_model: loss`.",
-        ["save_strategy=best", "metric_for_best_model=loss"],
     ),
 }  # fmt: skip
 

@@ -253,3 +253,11 @@ def test_losing_more_than_the_recipe_allows_to_length_stops_the_run(recipe_file,
     assert "% of its trained tokens would be lost, 1.0% are allowed. Lengths in tokens: {'50%': " in text
     assert "to keep 99 % of the rows, or raise `data.max_loss`." in text
     assert len(prepared(file, "data.max_loss=1").train) == 9
+
+
+def test_where_one_long_row_is_the_matter_no_shorter_length_is_advised(recipe_file, prepared):
+    long = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "word " * 900}]}
+    with pytest.raises(DataError) as caught:
+        prepared(recipe_file(data=[*rows(300), long]))
+    assert "1 of 301 rows" in str(caught.value)
+    assert str(caught.value).endswith("Raise `data.max_loss`.")
