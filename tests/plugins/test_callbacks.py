@@ -199,7 +199,8 @@ def test_a_run_that_goes_on_stops_where_it_would_have(train, held_out, recipe_fi
     """From the checkpoint before the last one, with its count; from the last one, without a further step."""
     import shutil
 
-    run = train(held_out, *STEPS, **stopping(patience=3))
+    steps = [*STEPS, "train.save_total_limit=9"]  # all checkpoints are there to go on from
+    run = train(held_out, *steps, **stopping(patience=3))
     whole, last = measured(run, "eval_loss", "step"), run.state().steps
     for step in (last - 2, last):
         for folder in run.path.glob("checkpoint-*"):
@@ -209,7 +210,7 @@ def test_a_run_that_goes_on_stops_where_it_would_have(train, held_out, recipe_fi
         state.state = "running"  # as a kill leaves it
         run.write_state(state)
         file = recipe_file(**stopping(patience=3))
-        result = CliRunner().invoke(app, ["train", str(file), "--output", str(run.path), held_out, *STEPS])
+        result = CliRunner().invoke(app, ["train", str(file), "--output", str(run.path), held_out, *steps])
         assert result.exit_code == 0, result.exception
         assert f"resuming from step {step}" in result.output
         assert measured(run, "eval_loss", "step") == whole
