@@ -129,11 +129,21 @@ class LibraryQuantization(Quantization):
             raise ModelError(f"{needed_by}: {error}") from error
 
     def prepare_model(self, model: nn.Module) -> None:
-        """Refuse a checkpoint that turned out not to be quantized. Raises ModelError."""
+        """Refuse a checkpoint that turned out not to be quantized, and keep 4-bit gradients. Raises ModelError."""
         if not self._dense and not getattr(model, "is_quantized", False):
             raise ModelError(
                 f"quantization {self.type}: the checkpoint is not quantized, and {self.type} does not quantize it."
             )
+        if self.fixed.get("load_in_4bit"):
+            _keep_gradients(model, self.type)
+
+
+def _keep_gradients(model: nn.Module, name: str) -> None:
+    """Keep evaluation from repacking 4-bit weights for a kernel without a backward pass, as CPUs with AVX512-BF16 do."""
+    bitsandbytes = require("bitsandbytes", needed_by=f"quantization {name}")
+    for module in model.modules():
+        if isinstance(module, bitsandbytes.nn.Linear4bit):
+            module.support_avx512bf16_for_cpu = False
 
 
 def torchao_config(value: Any) -> Any:
