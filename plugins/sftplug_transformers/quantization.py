@@ -139,7 +139,7 @@ class LibraryQuantization(Quantization):
 
 
 def _keep_gradients(model: nn.Module, name: str) -> None:
-    """Keep evaluation from repacking 4-bit weights for a kernel without a backward pass, as CPUs with AVX512-BF16 do."""
+    """Keep evaluation on CPUs with AVX512-BF16 from repacking 4-bit weights for a kernel without a backward pass."""
     bitsandbytes = require("bitsandbytes", needed_by=f"quantization {name}")
     for module in model.modules():
         if isinstance(module, bitsandbytes.nn.Linear4bit):
