@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sftplug.errors import Interrupted
 from sftplug.processes import is_main, most, world_size
-from sftplug.streams import let_go
+from sftplug.streams import OUTPUT, let_go
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -48,7 +48,7 @@ class Stop:
 
     def look(self) -> None:
         """Notice that nobody reads the output any more before something is printed: rich would end the process then."""
-        if self._process and let_go() and UNREAD is not None:
+        if self._process and OUTPUT in let_go() and UNREAD is not None:
             self._note(UNREAD, None)
 
     @contextmanager

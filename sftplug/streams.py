@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import select
+import stat
 import sys
 
 OUTPUT, ERROR = 1, 2
@@ -28,14 +29,18 @@ def spell_out() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def let_go() -> bool:
-    """Let what is printed from now on go nowhere where nobody reads it any more; return whether that is so anywhere."""
+def let_go() -> set[int]:
+    """Let what is printed from now on go nowhere where nobody reads it any more; return the pipes of which that is so.
+
+    A terminal that was closed is none of them: whoever wanted the process to end then would have sent a signal.
+    """
     gone = [number for number in (OUTPUT, ERROR) if _is_gone(number)]
+    pipes = {number for number in gone if not stat.S_ISCHR(os.fstat(number).st_mode)}
     for number in gone:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, number)
         os.close(nowhere)
-    return bool(gone)
+    return pipes
 
 
 def _is_gone(number: int) -> bool:
