@@ -122,7 +122,7 @@ def planted(tmp_path_factory):
             "adapter": "lora",
             "quantization": "fp32",
             "callbacks": [{"type": "leaky", "api_key": PLAIN["config"]}],
-            "train": {"max_steps": 1, "hub_token": PLAIN["named"], "run_name": f"by {SPELLED['openai']} {told()[0]}"},
+            "train": {"max_steps": 1, "run_name": f"by {SPELLED['openai']} {told()[0]}"},
             "output": str(folder / "run"),
         }
         (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
