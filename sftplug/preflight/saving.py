@@ -12,6 +12,7 @@ from sftplug.card import rehearse_card
 from sftplug.errors import SftplugError
 from sftplug.generation import drop_unheeded
 from sftplug.models import generation_config, load_tokenizer, model_config
+from sftplug.room import no_room
 
 if TYPE_CHECKING:
     from sftplug.recipe import Recipe
@@ -26,7 +27,12 @@ def unsavable(recipe: Recipe) -> Iterator[str]:
             except SftplugError as error:
                 yield str(error)
             except Exception as error:  # noqa: BLE001 - whatever a library says now, it would say in the end
-                yield f"model: its {what} cannot be saved with the result: {type(error).__name__}: {error}"
+                yield f"model: its {what} cannot be saved with the result: {_why(error, Path(folder))}"
+
+
+def _why(error: Exception, folder: Path) -> str:
+    room = no_room(error, folder)
+    return f"{room.reason}. {room.sentence('TMPDIR')}" if room else f"{type(error).__name__}: {error}"
 
 
 def _save_config(recipe: Recipe, folder: Path) -> None:

@@ -141,8 +141,8 @@ def test_files_that_may_not_grow_are_said_where_they_are(recipe_file, tmp_path, 
     assert f"cache/prepared: prepared rows cannot be kept here: {limit}Raise" in str(kept.exception)
     with no_larger_than(20_000):
         train = invoke("train", file)
-    # It is not the run's own folder.
-    assert f"cache/prepared: prepared rows cannot be kept here: {limit}Raise" in str(train.exception)
+    # The result could not be kept either: that is tried first.
+    assert f"its tokenizer cannot be saved with the result: {limit}Raise that limit." in str(train.exception)
     assert invoke("prepare", file, "--output", tmp_path / "whole").exit_code == 0
     with no_larger_than(20_000):
         result = invoke("prepare", file, "--output", tmp_path / "prepared")
