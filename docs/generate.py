@@ -6,7 +6,7 @@ import inspect
 import sys
 from pathlib import Path
 
-from kinds import kinds_page
+from kinds import data_classes, kinds_page
 from measured import adapters_page, quantizations_page
 from packages import package_files
 from train_options import train_options_page
@@ -27,7 +27,30 @@ def hooks_page() -> str:
         if name.startswith("sftplug_"):
             signature = str(inspect.signature(spec)).replace("'", "")
             lines += [f"## `{name}{signature}`", "", str(inspect.getdoc(spec)), ""]
-    return "\n".join(lines)
+    lines += ["## What hooks are given", "", _GIVEN, "", *data_classes(*HANDED_OVER)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+HANDED_OVER = (
+    "RunTrainer",
+    "Ledger",
+    "Account",
+    "RowGroups",
+    "RowGroup",
+    "Mixed",
+    "Packing",
+    "RunResult",
+    "Size",
+    "MovedWeights",
+)
+"""What hooks hand to plugins and no other page describes."""
+
+
+_GIVEN = (
+    "Importable from `sftplug`, so that a plugin can annotate what it gets; `Recipe` has the sections that "
+    "[recipes](recipes.md) have, and its components are [the kinds](kinds.md). Fields may be added, and none goes "
+    "without a warning first ([API changes](api-changes.md))."
+)
 
 
 _MORE = (

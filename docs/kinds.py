@@ -44,10 +44,17 @@ def kinds_page() -> str:
             *_members(kind),
         ]
     lines.append(DATA)
-    for name in ("Row", "Conversation", "Message", "ToolCall", "TokenBatch", "LongRow", "Reply", "Device"):
+    lines += data_classes("Row", "Conversation", "Message", "ToolCall", "TokenBatch", "LongRow", "Reply", "Device")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def data_classes(*names: str) -> list[str]:
+    """Return a section for each of these public classes, with every public attribute and method."""
+    lines = []
+    for name in names:
         cls = getattr(sftplug, name)
         lines += [f"### `{name}`", "", str(inspect.getdoc(cls)), "", *_members(cls)]
-    return "\n".join(lines).rstrip() + "\n"
+    return lines
 
 
 def _members(cls: type[Any]) -> Iterator[str]:

@@ -45,14 +45,18 @@ from sftplug.libraries import require
 from sftplug.library_options import LibrarySource, set_options
 from sftplug.patterns import Pattern
 from sftplug.prompt import encode_prompt, render_prompt
-from sftplug.recipe import InputPath, Recipe
 from sftplug.recipe.in_words import train_in_words
+from sftplug.recipe.model import InputPath, Recipe
 from sftplug.redact import without_secrets
 from sftplug.run import RunDirectory
-from sftplug.size import Size, measure
+from sftplug.size import measure
 from sftplug.structure import ModelStructure, structure_of
 from sftplug.text import read_text, visible
 from sftplug.tokens import PARTS, ROLE_CODES, LongRow, LossSums, TokenBatch
+from sftplug.types.ledger import Account, Ledger, Mixed, Packing
+from sftplug.types.reasons import RowGroup, RowGroups
+from sftplug.types.result import MovedWeights, RunResult, Size
+from sftplug.types.trainer import RunTrainer
 
 __version__ = "0.1.0"
 
@@ -69,6 +73,7 @@ __all__ = [
     "PARTS",
     "ROLES",
     "ROLE_CODES",
+    "Account",
     "Adapter",
     "Callback",
     "ChatTemplate",
@@ -83,6 +88,7 @@ __all__ = [
     "InputPath",
     "Interrupted",
     "LaunchError",
+    "Ledger",
     "LengthPolicy",
     "LibrarySource",
     "LongRow",
@@ -92,9 +98,12 @@ __all__ = [
     "Message",
     "Metric",
     "MissingLibraryError",
+    "Mixed",
     "ModelBuilder",
     "ModelError",
     "ModelStructure",
+    "MovedWeights",
+    "Packing",
     "Pattern",
     "PluginError",
     "Problem",
@@ -104,8 +113,12 @@ __all__ = [
     "Reply",
     "Row",
     "RowError",
+    "RowGroup",
+    "RowGroups",
     "RunDirectory",
     "RunError",
+    "RunResult",
+    "RunTrainer",
     "SftplugError",
     "Size",
     "TemplateError",

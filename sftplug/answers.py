@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sftplug.components import Adapter, Callback, ChatTemplate, Component, DatasetSource, Metric, Quantization
     from sftplug.conversation import Reply
     from sftplug.device import Device
-    from sftplug.recipe import Recipe
+    from sftplug.recipe.model import Recipe
     from sftplug.tokens import LossSums
 
 OWNED_LOAD_KWARGS: Mapping[str, str] = {

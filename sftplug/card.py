@@ -18,7 +18,7 @@ from sftplug.run.record import recorded
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sftplug.recipe import Recipe
+    from sftplug.recipe.model import Recipe
     from sftplug.run import RunDirectory
 
 CARD = "README.md"

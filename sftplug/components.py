@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from sftplug.conversation import Conversation, Reply, Row
     from sftplug.device import Device
-    from sftplug.recipe import Recipe
+    from sftplug.recipe.model import Recipe
     from sftplug.tokens import LongRow, LossSums, TokenBatch
 
 

@@ -17,8 +17,6 @@ import pluggy
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from transformers import Trainer
-
     from sftplug.components import (
         Adapter,
         Callback,
@@ -32,9 +30,10 @@ if TYPE_CHECKING:
         ModelBuilder,
         Quantization,
     )
-    from sftplug.data.ledger import Ledger
-    from sftplug.recipe import Recipe
-    from sftplug.training import RunResult
+    from sftplug.recipe.model import Recipe
+    from sftplug.types.ledger import Ledger
+    from sftplug.types.result import RunResult
+    from sftplug.types.trainer import RunTrainer
 
 PROJECT = "sftplug"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -105,11 +104,11 @@ def sftplug_recipe_loaded(recipe: Recipe, origins: Mapping[str, str]) -> None:
 
 @hookspec
 def sftplug_dataset_prepared(recipe: Recipe, ledger: Ledger) -> None:
-    """The rows are tokens with labels; `ledger` accounts for every row read."""
+    """The rows are tokens with labels; `ledger` accounts for every row read. It must not be changed."""
 
 
 @hookspec
-def sftplug_trainer_created(recipe: Recipe, trainer: Trainer) -> None:
+def sftplug_trainer_created(recipe: Recipe, trainer: RunTrainer) -> None:
     """Model, adapter and data are in the trainer; the first step comes next."""
 
 

@@ -19,7 +19,6 @@ from sftplug.stop import Stop, interrupted
 
 if TYPE_CHECKING:
     from sftplug.run import Attempt, Checkpoint
-    from sftplug.trainer import SftplugTrainer
 
 _SUMMARY = "train_runtime"
 """A field of the trainer's own summary, which knows of one attempt only; ``run.json`` has that of all."""
@@ -73,15 +72,17 @@ class Clock:
 class Recorder(TrainerCallback):  # type: ignore[misc]
     """Writes what the trainer measures, as it comes, and with every checkpoint how far the run is."""
 
-    def __init__(self, attempt: Attempt, trainer: SftplugTrainer) -> None:
+    def __init__(self, attempt: Attempt, clock: Clock, tokens: Callable[[], int]) -> None:
+        """`tokens` returns how many went through the model so far."""
         self._attempt = attempt
-        self._trainer = trainer
+        self._clock = clock
+        self._tokens = tokens
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Start the clock: what comes before is not training. Write how many steps there will be."""
-        self._trainer.clock.start()
+        self._clock.start()
         self._note(state)
 
     def on_log(
@@ -95,7 +96,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         """Append one line: step, time and memory, and what was measured."""
         if logs and _SUMMARY not in logs and state.is_world_process_zero:
             measured = {name: value for name, value in logs.items() if isinstance(value, int | float | str)}
-            seconds = round(self._trainer.clock.seconds, 3)
+            seconds = round(self._clock.seconds, 3)
             place = {"step": state.global_step, "seconds": seconds, "peak_bytes": peak_bytes()}
             self._attempt.directory.add_metrics({**place, **measured})
 
@@ -104,8 +105,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self._note(state)
 
     def _note(self, state: TrainerState) -> None:
-        tokens = int(self._trainer._total_train_tokens)
-        self._attempt.go(state.global_step, state.max_steps, self._trainer.clock.seconds, tokens)
+        self._attempt.go(state.global_step, state.max_steps, self._clock.seconds, self._tokens())
 
 
 def peak_bytes() -> int | None:
@@ -204,8 +204,9 @@ class Keep(TrainerCallback):  # type: ignore[misc]
 class GoOn(TrainerCallback):  # type: ignore[misc]
     """Gives the trainer back what it had counted when the checkpoint was saved."""
 
-    def __init__(self, trainer: SftplugTrainer, checkpoint: Checkpoint) -> None:
-        self._trainer = trainer
+    def __init__(self, go_on: Callable[[Mapping[str, Any]], None], checkpoint: Checkpoint) -> None:
+        """`go_on` takes what this process had counted."""
+        self._go_on = go_on
         self._checkpoint = checkpoint
 
     def on_train_begin(
@@ -213,7 +214,7 @@ class GoOn(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         """Set the counts, which the trainer has just set to zero."""
         progress = read_progress(self._checkpoint.path, args.process_index)
-        self._trainer.go_on(progress)
+        self._go_on(progress)
         # Whoever stopped the run there may not say so again.
         control.should_training_stop |= progress["stopped"]
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from sftplug.components import ModelBuilder
-    from sftplug.recipe import Recipe
+    from sftplug.recipe.model import Recipe
 
 
 # --- where it is ------------------------------------------------------------------------------------------------------

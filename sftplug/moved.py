@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from sftplug.types.result import MovedWeights
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _EACH = 4096
 """So many weights of a tensor are looked at, evenly spread over it; all of a smaller one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Moved:
-    """What became of trained weights that are held in 16 bits."""
-
-    share: float
-    """Share of them that is another number than before; of large tensors, counted on a sample."""
-    still: tuple[str, ...]
-    """Names of the tensors of which none is."""
-    tensors: int
-    """How many there are."""
 
 
 class Sample:
@@ -33,7 +22,7 @@ class Sample:
         self._model = model
         self._before = {name: _few(weight).clone() for name, weight in _trained(model)}
 
-    def moved(self) -> Moved | None:
+    def moved(self) -> MovedWeights | None:
         """Return what has become of them; None where the model has none."""
         weights = {name: weight for name, weight in _trained(self._model) if name in self._before}
         if not weights:
@@ -41,7 +30,7 @@ class Sample:
         shares = {name: float((_few(weight) != self._before[name]).float().mean()) for name, weight in weights.items()}
         count = sum(weight.numel() for weight in weights.values())
         share = sum(shares[name] * weight.numel() for name, weight in weights.items()) / count
-        return Moved(share, tuple(name for name, part in shares.items() if not part), len(weights))
+        return MovedWeights(share, tuple(name for name, part in shares.items() if not part), len(weights))
 
 
 def _trained(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -11,8 +11,9 @@ from sftplug.errors import SftplugError
 from sftplug.generation import drop_unheeded
 from sftplug.models import generation_config
 from sftplug.quiet import quiet_libraries
-from sftplug.recipe import LoadedRecipe, Recipe
 from sftplug.recipe.defaults import suits
+from sftplug.recipe.load import LoadedRecipe
+from sftplug.recipe.model import Recipe
 from sftplug.recipe.problems import origin_of
 
 FAR = 10.0

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from sftplug.checkpointing import CheckpointingTrainer
-    from sftplug.recipe import Recipe
+    from sftplug.recipe.model import Recipe
 
 PROBED = 32
 """So many tokens of one row are compared."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from sftplug.data.prepare import Prepared
-    from sftplug.recipe import Recipe
+    from sftplug.recipe.model import Recipe
 
 
 def replay(directory: RunDirectory, progress: Progress = no_progress) -> Prepared:

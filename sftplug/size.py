@@ -1,51 +1,16 @@
-"""How much of a model is trained, what of it stays as it is, and how much memory its weights take."""
+"""Count how much of a model is trained, what of it stays as it is, and how much memory its weights take."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sftplug.structure import idle_parts, structure_of
+from sftplug.types.result import Size
 
 if TYPE_CHECKING:
     from torch import nn
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """How much of a model is trained, what of it stays as it is, and how much memory its weights take."""
-
-    trainable: int
-    """Parameters that are trained."""
-    total: int
-    """Parameters in all; a 4-bit weight counts as one."""
-    bytes: int
-    """Bytes of all weights as they are held."""
-    modules: dict[str, int]
-    """Name of a module whose parameters are trained -> how many there are of it."""
-    ranks: dict[str, int] = field(default_factory=dict)
-    """Name of such a module -> the rank of its low-rank update, where that is not the rank of most."""
-    base: int = 0
-    """Parameters of the base model."""
-    untouched: dict[str, int] = field(default_factory=dict)
-    """Kind of weight of the base -> how many have no adapter beside them and are not trained, the most first."""
-    float_experts: int = 0
-    """Bytes of the experts of a quantized model that are held as floats all the same."""
-
-    def shares(self) -> str:
-        """Return ``96.3% of the weights (experts.gate_up_proj 64.2%, experts.down_proj 32.1%)`` of what is untouched.
-
-        Empty if nothing is, or if what is trained stands beside no weight, as a prompt does.
-        """
-        if not self.untouched:
-            return ""
-        listed = [
-            f"{kind} {count / self.base:.1%}" for kind, count in self.untouched.items() if count >= self.base / 99
-        ]
-        kinds = f" ({', '.join(listed[:4])}{', …' if len(listed) > 4 else ''})" if listed else ""
-        return f"{sum(self.untouched.values()) / self.base:.1%} of the weights{kinds}"
 
 
 def measure(model: nn.Module) -> Size:

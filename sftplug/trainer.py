@@ -357,6 +357,16 @@ class SftplugTrainer(CheckpointingTrainer):
         self.tallies["train"].from_state(progress["tally"], self.args.device)
         self._metrics["train"].update({name: list(values) for name, values in progress["metrics"].items()})
 
+    @property
+    def seconds(self) -> float:
+        """Time in the training loop so far, over all attempts."""
+        return self.clock.seconds
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that went through the model so far, padding left out."""
+        return int(self._total_train_tokens)
+
     def mean_loss(self) -> float:
         """Return the mean loss over all steps so far; every process must ask, for each knows a part of it."""
         total = torch.tensor([self._total_loss_scalar], device=self.args.device)

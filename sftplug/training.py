@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,7 +24,7 @@ from sftplug.launch import (
     write_config,
 )
 from sftplug.models import base_model_path, check_positions, load_model, new_ids
-from sftplug.moved import Moved, Sample
+from sftplug.moved import Sample
 from sftplug.probe import check_isolation
 from sftplug.processes import is_launched, is_main
 from sftplug.quiet import quiet_libraries
@@ -34,7 +34,8 @@ from sftplug.run import Attempt, begin
 from sftplug.run.checkpoints import Retained
 from sftplug.run.failure import explaining
 from sftplug.run.written import noting
-from sftplug.size import Size, measure
+from sftplug.size import measure
+from sftplug.types.result import RunResult, Size
 from sftplug.vocabulary import refuse_untrained, train_rows
 
 if TYPE_CHECKING:
@@ -43,27 +44,9 @@ if TYPE_CHECKING:
     from trl import SFTConfig
 
     from sftplug.data.prepare import Prepared
-    from sftplug.recipe import LoadedRecipe, Recipe
+    from sftplug.recipe.load import LoadedRecipe
+    from sftplug.recipe.model import Recipe
     from sftplug.trainer import SftplugTrainer
-
-
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """What came of a run."""
-
-    output: Path
-    """Folder with the model or adapter, the tokenizer, and the record of the run."""
-    log: tuple[Mapping[str, Any], ...]
-    """What the trainer logged, in order: ``step``, ``loss``, ``learning_rate``, ``eval_loss`` …"""
-    loss: float
-    """Mean training loss."""
-    size: Size
-    seconds: float
-    """Time in the training loop."""
-    tokens: int
-    """Tokens that went through the model in training, padding left out."""
-    moved: Moved | None = None
-    """What became of trained weights that are held in 16 bits; None where there are none."""
 
 
 def train(loaded: LoadedRecipe, prepared: Prepared, attempt: Attempt | None = None) -> RunResult:
@@ -147,7 +130,7 @@ def _result(loaded: LoadedRecipe, trainer: SftplugTrainer, size: Size) -> RunRes
         loss=trainer.mean_loss(),
         size=size,
         seconds=trainer.clock.seconds,
-        tokens=int(trainer._total_train_tokens),
+        tokens=trainer.tokens,
     )
 
 
@@ -245,8 +228,8 @@ def watched(recipe: Recipe, trainer: SftplugTrainer, attempt: Attempt) -> Iterat
     trainer.clock, trainer.while_saving = Clock(attempt.state.seconds), stop.waiting
     if attempt.checkpoint is not None:
         trainer.goes_on_from = attempt.checkpoint.path
-        trainer.add_callback(GoOn(trainer, attempt.checkpoint))
-    trainer.add_callback(Recorder(attempt, trainer))
+        trainer.add_callback(GoOn(trainer.go_on, attempt.checkpoint))
+    trainer.add_callback(Recorder(attempt, trainer.clock, lambda: trainer.tokens))
     trainer.add_callback(Flow(stop))
     with stop.listening():
         yield

@@ -1,7 +1,5 @@
 """Callbacks: what watches the training loop."""
 
-from typing import Any
-
 import sftplug
 from sftplug_callbacks.early_stopping import EarlyStopping
 from sftplug_callbacks.loss_by import LossBy
@@ -15,7 +13,7 @@ def sftplug_callbacks() -> list[type[sftplug.Callback]]:
 
 
 @sftplug.hookimpl
-def sftplug_trainer_created(recipe: sftplug.Recipe, trainer: Any) -> None:
+def sftplug_trainer_created(recipe: sftplug.Recipe, trainer: sftplug.RunTrainer) -> None:
     """Tell callbacks that keep samples where they are reported to: only the trainer knows its trackers."""
     if any(isinstance(callback, Samples) for callback in recipe.callbacks):
         from sftplug_callbacks.generate import SampleCallback, trackers_of

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import sftplug
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sftplug import Recipe
+    from sftplug import Ledger, Recipe, RunResult, RunTrainer
 
 
 @sftplug.hookimpl
@@ -21,7 +21,7 @@ def sftplug_recipe_loaded(recipe: Recipe, origins: Mapping[str, str]) -> None:
 
 
 @sftplug.hookimpl
-def sftplug_dataset_prepared(ledger: Any) -> None:
+def sftplug_dataset_prepared(ledger: Ledger) -> None:
     """Show what became of the rows."""
     from sftplug_console.tables import show_ledger
 
@@ -29,7 +29,7 @@ def sftplug_dataset_prepared(ledger: Any) -> None:
 
 
 @sftplug.hookimpl
-def sftplug_trainer_created(recipe: Recipe, trainer: Any) -> None:
+def sftplug_trainer_created(recipe: Recipe, trainer: RunTrainer) -> None:
     """Show what is trained, and how far it is from now on; of several processes, the main one."""
     from sftplug_console.progress import TrainingProgress
     from sftplug_console.tables import show_size
@@ -43,7 +43,7 @@ def sftplug_trainer_created(recipe: Recipe, trainer: Any) -> None:
 
 
 @sftplug.hookimpl
-def sftplug_run_finished(result: Any) -> None:
+def sftplug_run_finished(result: RunResult) -> None:
     """Show how the loss fell and where the result is."""
     from sftplug_console.tables import show_result
 

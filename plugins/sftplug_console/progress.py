@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rich
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback  # noqa: TID253 - loaded only when a trainer exists
+
+if TYPE_CHECKING:
+    from sftplug import RunTrainer
 
 LINES = 10
 """How many lines a run prints where nobody watches a bar."""
@@ -15,7 +18,7 @@ LINES = 10
 class TrainingProgress(TrainerCallback):  # type: ignore[misc]
     """A bar on a terminal; ten lines, evenly over the run, elsewhere."""
 
-    def __init__(self, trainer: Any) -> None:
+    def __init__(self, trainer: RunTrainer) -> None:
         self._trainer = trainer
         self._console = rich.get_console()
         columns = (
@@ -57,7 +60,7 @@ class TrainingProgress(TrainerCallback):  # type: ignore[misc]
         """Remember the loss and the speed, over all attempts."""
         logs = logs or {}
         if "loss" in logs:
-            speed = logs.get("num_tokens", 0) / max(self._trainer.clock.seconds, 1e-9)
+            speed = logs.get("num_tokens", 0) / max(self._trainer.seconds, 1e-9)
             self._said = f"loss {float(logs['loss']):.4f}  {speed:,.0f} tokens/s"
             self._said_at = state.global_step
             self._print(state)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import rich
 import rich.box
@@ -14,7 +14,7 @@ from sftplug import train_in_words, visible
 from sftplug_console.curve import draw_curve
 
 if TYPE_CHECKING:
-    from sftplug import Recipe
+    from sftplug import Account, Ledger, Mixed, MovedWeights, Recipe, RunResult, Size
 
 
 def escape(text: str) -> str:
@@ -42,7 +42,7 @@ def show_recipe(recipe: Recipe, origins: Mapping[str, str]) -> None:
     rich.get_console().print(table)
 
 
-def show_ledger(ledger: Any) -> None:
+def show_ledger(ledger: Ledger) -> None:
     """Show what became of every row, source by source."""
     rows = []
     for split, account in ledger.accounts():
@@ -70,7 +70,7 @@ def show_ledger(ledger: Any) -> None:
         _show_notes(account)
 
 
-def _show_notes(account: Any) -> None:
+def _show_notes(account: Account) -> None:
     """Show what the user should know about rows that go on, and about what is lost."""
     console = rich.get_console()
     if account.unread:
@@ -96,7 +96,7 @@ def _show_notes(account: Any) -> None:
             console.print(f"note: {escape(name)}; {rest:,} rows for other reasons", highlight=False)
 
 
-def _show_mix(mixed: Any) -> None:
+def _show_mix(mixed: Sequence[Mixed]) -> None:
     """Show what of each source is in the mix, and how often."""
     rows = []
     for item in mixed:
@@ -127,7 +127,7 @@ def _show_table(names: Sequence[str], rows: Sequence[Sequence[str]], dim_last: b
         console.print()
 
 
-def _fate(account: Any) -> str:
+def _fate(account: Account) -> str:
     """Say what became of the rows of a source: ``1,000, 3 too long, +2 added``."""
     dropped = [f"{count:,} {stage}" for stage, count in account.dropped.items()]
     added = [f"+{account.added:,} added"] if account.added else []
@@ -135,7 +135,7 @@ def _fate(account: Any) -> str:
     return ", ".join([f"{account.kept:,}{of}", *dropped, *added])
 
 
-def show_size(recipe: Recipe, size: Any) -> None:
+def show_size(recipe: Recipe, size: Size) -> None:
     """Show what is trained and what the weights take, beside full fine-tuning in 32 bits."""
     console = rich.get_console()
     ranks = {name: f", rank {rank}" for name, rank in size.ranks.items()}
@@ -160,7 +160,7 @@ def show_size(recipe: Recipe, size: Any) -> None:
     _show_table(("", "trained parameters", "bytes of weights"), rows, dim_last=True)
 
 
-def show_result(result: Any) -> None:
+def show_result(result: RunResult) -> None:
     """Show the loss curve and where the result is."""
     console = rich.get_console()
     losses = [float(entry["loss"]) for entry in result.log if "loss" in entry]
@@ -175,7 +175,7 @@ def show_result(result: Any) -> None:
     console.print(f"saved in {escape(str(result.output))}", highlight=False)
 
 
-def _show_moved(moved: Any) -> None:
+def _show_moved(moved: MovedWeights) -> None:
     """Say how many weights are other numbers than before, where 16 bits may have rounded them back."""
     still = f"; none at all in {len(moved.still)} of {moved.tensors} tensors" if moved.still else ""
     first = f", such as {escape(moved.still[0])}" if moved.still else ""

@@ -27,9 +27,9 @@ from sftplug.errors import DataError, MaskError, SftplugError
 from sftplug.text import visible
 
 if TYPE_CHECKING:
-    from sftplug.data.ledger import Ledger
     from sftplug.preview import PreviewRow
     from sftplug.recipe import LoadedRecipe
+    from sftplug.types.ledger import Ledger
 
 
 def preview(  # noqa: PLR0913 - the parameters are the command's options
@@ -121,10 +121,10 @@ def collect(
     recipe: str, overrides: list[str] | None, no_plugin: list[str] | None, wanted: range, *, dropped: bool = False
 ) -> Shown:
     """Return the wanted training rows of a recipe, and what is known of all its rows."""
-    from sftplug.data.ledger import Ledger
     from sftplug.data.prepare import prepare
     from sftplug.models import end_tokens, load_tokenizer
     from sftplug.preview import Collector
+    from sftplug.types.ledger import Ledger
 
     loaded = open_recipe(recipe, overrides, no_plugin)
     order = _order(loaded, wanted)

@@ -13,8 +13,8 @@ from sftplug.blame import failed, fault
 from sftplug.components import DatasetFormat
 from sftplug.conversation import ROLES, Conversation, Message, Row, ToolCall
 from sftplug.data.given import Given
-from sftplug.data.ledger import Account
 from sftplug.errors import PluginError, RowError, SftplugError, did_you_mean
+from sftplug.types.ledger import Account
 
 if TYPE_CHECKING:
     from sftplug.recipe.model import SourceSection

@@ -17,8 +17,8 @@ from sftplug.components import Masking
 from sftplug.conversation import Conversation, Message
 from sftplug.data.convert import Example
 from sftplug.data.engine import Encoders
-from sftplug.data.ledger import Account
 from sftplug.data.remark import trained_roles
+from sftplug.types.ledger import Account
 
 if TYPE_CHECKING:
     from sftplug.recipe.model import Recipe

@@ -19,7 +19,6 @@ from sftplug.components import ChatTemplate
 from sftplug.conversation import Conversation
 from sftplug.data.control import Controls, controls_of, lacking_tokens
 from sftplug.data.convert import Example
-from sftplug.data.ledger import Account
 from sftplug.data.plain import render_plain
 from sftplug.data.render import Finding, Rendered, Template, compile_template
 from sftplug.data.render.shape import ROLES, is_ordinary
@@ -36,6 +35,7 @@ from sftplug.errors import (
     did_you_mean,
 )
 from sftplug.processes import is_main
+from sftplug.types.ledger import Account
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from sftplug.conversation import Conversation, Message
-from sftplug.data.ledger import Account
 from sftplug.errors import DataError, RowError
+from sftplug.types.ledger import Account
 
 if TYPE_CHECKING:
     from sftplug.recipe.model import SourceSection

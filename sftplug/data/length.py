@@ -16,9 +16,9 @@ from sftplug.components import LengthPolicy
 from sftplug.conversation import Conversation
 from sftplug.data.convert import Example
 from sftplug.data.gate import Gate, TextRow
-from sftplug.data.ledger import Account
 from sftplug.data.table import row_sums
 from sftplug.tokens import LongRow, TokenBatch
+from sftplug.types.ledger import Account
 
 
 @dataclass(slots=True)

@@ -9,6 +9,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from sftplug.types.ledger import Mixed
+
 
 @dataclass(frozen=True, slots=True)
 class Available:
@@ -21,23 +23,6 @@ class Available:
     """(R,) what each row counts for in the shares: 1, its tokens, or its trained tokens."""
     share: float | None
     epochs: float
-
-
-@dataclass(frozen=True, slots=True)
-class Mixed:
-    """What of a source is in the mix."""
-
-    source: str
-    rows: int
-    """Rows in the mix, repeated ones counted again."""
-    passes: float
-    """Rows in the mix for each row that the source has."""
-    share: float
-    """Share of the mix that was wanted; 0 where none was."""
-    realised: float
-    """Share that it has."""
-    unused: int
-    """Rows of the source that are not in the mix."""
 
 
 def mix(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,21 +15,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from sftplug.data.table import IGNORED, TOKENS, Rows, TableWriter, batched, lists
+from sftplug.types.ledger import Packing
 
 PACKED = pa.schema([*TOKENS, ("seq_lengths", pa.list_(pa.int32()))])
 _BATCH = 500
 _UNPREDICTED = {"labels": IGNORED, "weights": 0}
 """What stands at the first token of a document, which nothing predicts."""
-
-
-@dataclass(frozen=True, slots=True)
-class Packing:
-    """How well documents fitted."""
-
-    documents: int
-    rows: int
-    fill: float
-    """Share of the rows' positions that are not padding."""
 
 
 def best_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int]]:

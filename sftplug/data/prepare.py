@@ -27,7 +27,6 @@ from sftplug.components import ChatTemplate, DatasetSource
 from sftplug.conversation import Row
 from sftplug.data.encoder import Encoder, encoder
 from sftplug.data.gate import Gate, Policies, TextRow, open_gate
-from sftplug.data.ledger import Ledger
 from sftplug.data.length import stops
 from sftplug.data.mix import Available, mix
 from sftplug.data.origins import Origins, OriginWriter
@@ -41,6 +40,7 @@ from sftplug.data.ways import Ways
 from sftplug.errors import DataError
 from sftplug.progress import Progress, no_progress
 from sftplug.tokens import MOST_SOURCES, TokenBatch
+from sftplug.types.ledger import Ledger
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from sftplug.data.ledger import SHOWN, Account, Ledger, length_quantiles
-from sftplug.data.reasons import Group
 from sftplug.data.remark import UNHEEDED
 from sftplug.errors import DataError, MaskError
 from sftplug.recipe.model import DataSection
+from sftplug.types.ledger import SHOWN, Account, Ledger, length_quantiles
+from sftplug.types.reasons import RowGroup
 
 _SAYINGS = {
     "bad": ("do not fit their format", "Mend them, or set `data.on_bad_row: skip`."),
@@ -19,7 +19,7 @@ _SAYINGS = {
 }
 
 
-def refuse(ledger: Ledger, data: DataSection, ways: Callable[[Group], Iterable[str]] = lambda _: ()) -> None:
+def refuse(ledger: Ledger, data: DataSection, ways: Callable[[RowGroup], Iterable[str]] = lambda _: ()) -> None:
     """Raise for every row that ended where the recipe does not allow it: MaskError for masks, else DataError.
 
     `ways` says what would let the rows through that have no safe mask for one reason.
@@ -41,7 +41,7 @@ def refuse(ledger: Ledger, data: DataSection, ways: Callable[[Group], Iterable[s
         raise MaskError(text, picture=unsafe[0].picture) if unsafe else DataError(text)
 
 
-def _letters(account: Account, fatal: Sequence[str], ways: Callable[[Group], Iterable[str]]) -> Iterator[str]:
+def _letters(account: Account, fatal: Sequence[str], ways: Callable[[RowGroup], Iterable[str]]) -> Iterator[str]:
     """Yield a paragraph for each stage in `fatal` that ended rows of this source: each reason once."""
     for stage in fatal:
         count = account.dropped[stage]

@@ -11,7 +11,7 @@ from sftplug.blame import blaming
 from sftplug.components import Masking
 from sftplug.conversation import Conversation, Message
 from sftplug.data.convert import Example
-from sftplug.data.ledger import Account
+from sftplug.types.ledger import Account
 
 UNHEEDED = "weight not heeded"
 EMPTY_REPLY = "empty reply"

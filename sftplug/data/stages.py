@@ -21,12 +21,12 @@ from sftplug.data.early import Early
 from sftplug.data.encoder import Encoder
 from sftplug.data.engine import Encoded
 from sftplug.data.gate import Gate, TextRow
-from sftplug.data.ledger import Account
 from sftplug.data.length import Batch, Fitter
 from sftplug.data.mask import weigh
 from sftplug.data.remark import Remarks
 from sftplug.data.tokenize import look_alikes, tokenize
 from sftplug.errors import DataError, MaskError
+from sftplug.types.ledger import Account
 
 if TYPE_CHECKING:
     from sftplug.recipe.model import Recipe, SourceSection

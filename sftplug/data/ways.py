@@ -10,10 +10,10 @@ from sftplug.answers import template_source
 from sftplug.components import ChatTemplate
 from sftplug.data.control import lacking_tokens
 from sftplug.data.convert import Example
-from sftplug.data.ledger import Account
-from sftplug.data.reasons import Group, normal
 from sftplug.data.render import compile_template
 from sftplug.errors import SftplugError
+from sftplug.types.ledger import Account
+from sftplug.types.reasons import RowGroup, normal
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -61,7 +61,7 @@ class Ways:
     templates: Sequence[ChatTemplate]
     """Other chat templates that the recipe could name."""
 
-    def of(self, group: Group) -> Iterator[str]:
+    def of(self, group: RowGroup) -> Iterator[str]:
         """Yield what lets the rows of `group` through, each as a sentence without its end."""
         examples = self.gate.sample.refused.get(f"{group.kind}: {normal(group.text)}", [])
         others = self.gate.sample.passed

@@ -10,15 +10,15 @@ from sftplug.processes import is_launched, world_size
 
 if TYPE_CHECKING:
     from torch import nn
+    from transformers import Trainer
 
-    from sftplug.recipe import Recipe
-    from sftplug.trainer import SftplugTrainer
+    from sftplug.recipe.model import Recipe
 
 
 class InForce:
     """Says how the work is shared, once that can be seen."""
 
-    def __init__(self, recipe: Recipe, trainer: SftplugTrainer) -> None:
+    def __init__(self, recipe: Recipe, trainer: Trainer) -> None:
         self._recipe = recipe
         self._trainer = trainer
 
@@ -63,7 +63,7 @@ def agrees(wanted: str, found: str, count: int) -> bool:
     return found == wanted or (count == 1 and {found, wanted} <= {"ddp", "none"})
 
 
-def _keeps_equal(trainer: SftplugTrainer) -> bool:
+def _keeps_equal(trainer: Trainer) -> bool:
     """Whether the trainer gives all processes the same trained parameters where these are whole in each."""
     return bool(getattr(trainer, "is_distributed_loading_by_transformers", False))
 
@@ -90,7 +90,7 @@ def strategy_of(model: nn.Module, kept_equal: bool = False) -> str:
     return "fsdp2" if split and any(isinstance(module, FSDPModule) for module in model.modules()) else "none"
 
 
-def _said(found: str, count: int, trainer: SftplugTrainer) -> str:
+def _said(found: str, count: int, trainer: Trainer) -> str:
     args = trainer.args
     each, steps = args.per_device_train_batch_size, args.gradient_accumulation_steps
     parts = [

@@ -11,7 +11,7 @@ from sftplug.processes import is_launched, world_size
 from sftplug.recipe.model import Recipe
 
 if TYPE_CHECKING:
-    from sftplug.trainer import SftplugTrainer
+    from transformers import Trainer
 
 
 def strategy_fields(recipe: Recipe) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def sharding(recipe: Recipe) -> dict[str, Any]:
     return {"distributed_config": DistributedConfig(fsdp_size=world_size())}
 
 
-def split_beneath_adapter(recipe: Recipe, trainer: SftplugTrainer) -> None:
+def split_beneath_adapter(recipe: Recipe, trainer: Trainer) -> None:
     """Split the frozen weights between the processes once the adapter is there, for FSDP2 on CPUs.
 
     Not when they are loaded: PEFT reads from whole weights how they are quantized. The adapter stays whole, and the

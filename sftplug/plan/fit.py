@@ -13,7 +13,7 @@ from sftplug.plan.result import Range
 
 if TYPE_CHECKING:
     from sftplug.plan.work import Rows
-    from sftplug.recipe import LoadedRecipe
+    from sftplug.recipe.load import LoadedRecipe
 
 SHORTEST = 256
 """Rows are not cut below so many tokens."""

@@ -20,7 +20,7 @@ from sftplug.plan.work import Rows, work_of
 if TYPE_CHECKING:
     from sftplug.device import Device
     from sftplug.plan.rehearse import Rehearsal, Stage
-    from sftplug.recipe import Recipe
+    from sftplug.recipe.model import Recipe
 
 MARGIN = 0.10
 """How much more than was counted an allocator and the libraries' work spaces may take."""

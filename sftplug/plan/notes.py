@@ -11,7 +11,7 @@ from sftplug.plan.settings import settings_of
 from sftplug.plan.weights import Weights, count_weights
 
 if TYPE_CHECKING:
-    from sftplug.recipe import Recipe
+    from sftplug.recipe.model import Recipe
 
 
 def model_notes(recipe: Recipe) -> list[str]:

@@ -10,7 +10,7 @@ from sftplug.quiet import quiet_libraries
 if TYPE_CHECKING:
     import torch
 
-    from sftplug.recipe import Recipe
+    from sftplug.recipe.model import Recipe
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,16 +12,17 @@ from sftplug.blame import blaming
 from sftplug.components import Quantization
 from sftplug.errors import ModelError, SftplugError
 from sftplug.models import check_model, new_ids, skeleton
-from sftplug.size import Size, measure
+from sftplug.size import measure
 from sftplug.structure import ModelStructure, structure_of
 from sftplug.tied import parted
+from sftplug.types.result import Size
 from sftplug.vocabulary import grow, train_rows
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from sftplug.plan.settings import Settings
-    from sftplug.recipe import Recipe
+    from sftplug.recipe.model import Recipe
 
 
 @dataclass(frozen=True, slots=True)

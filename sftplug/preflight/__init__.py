@@ -18,7 +18,7 @@ from sftplug.training import training_arguments
 if TYPE_CHECKING:
     from trl import SFTConfig
 
-    from sftplug.recipe import Recipe
+    from sftplug.recipe.model import Recipe
 
 AT_LEAST = {
     "per_device_train_batch_size": 1,

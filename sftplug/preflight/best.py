@@ -11,7 +11,7 @@ from sftplug.errors import did_you_mean
 if TYPE_CHECKING:
     from trl import SFTConfig
 
-    from sftplug.recipe import Recipe
+    from sftplug.recipe.model import Recipe
 
 _ALWAYS = ("loss", "runtime", "samples_per_second", "steps_per_second")
 """What every evaluation measures."""

@@ -15,7 +15,7 @@ from sftplug.models import generation_config, load_tokenizer, model_config
 from sftplug.room import no_room
 
 if TYPE_CHECKING:
-    from sftplug.recipe import Recipe
+    from sftplug.recipe.model import Recipe
 
 
 def unsavable(recipe: Recipe) -> Iterator[str]:

@@ -12,7 +12,7 @@ from sftplug.processes import is_launched
 if TYPE_CHECKING:
     from trl import SFTConfig
 
-    from sftplug.recipe import Recipe
+    from sftplug.recipe.model import Recipe
 
 _STEPS = ("eval", "save", "logging")
 _WARMS_UP = {"constant": "constant_with_warmup", "reduce_lr_on_plateau": "linear", "greedy": "linear"}

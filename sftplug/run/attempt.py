@@ -27,8 +27,8 @@ from sftplug.run.written import noting
 
 if TYPE_CHECKING:
     from sftplug.data.prepare import Prepared
-    from sftplug.recipe import LoadedRecipe
-    from sftplug.training import RunResult
+    from sftplug.recipe.load import LoadedRecipe
+    from sftplug.types.result import RunResult
 
 
 @dataclass(slots=True)

@@ -21,7 +21,7 @@ from sftplug.recipe.yaml import Path_, Tree
 from sftplug.run.record import leaves
 
 if TYPE_CHECKING:
-    from sftplug.recipe import LoadedRecipe
+    from sftplug.recipe.load import LoadedRecipe
     from sftplug.run.directory import RunDirectory
 
 

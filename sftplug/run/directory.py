@@ -17,7 +17,7 @@ from sftplug.run.checkpoints import Checkpoint
 from sftplug.run.files import append_json, read_json_lines, write_json, write_whole
 
 if TYPE_CHECKING:
-    from sftplug.recipe import LoadedRecipe
+    from sftplug.recipe.load import LoadedRecipe
 
 FORMAT = 1
 """Version of the layout; a reader refuses a newer one."""
@@ -87,7 +87,7 @@ class RunDirectory:
 
         Without `rows` sources may be gone.
         """
-        from sftplug.recipe import load_recipe
+        from sftplug.recipe.load import load_recipe
         from sftplug.run.begun import as_begun
 
         return as_begun(load_recipe(str(self.path / "recipe.yaml"), overrides, rows=rows), self)

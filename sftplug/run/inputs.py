@@ -11,7 +11,7 @@ from sftplug.data.store import is_input_path
 from sftplug.errors import RunError
 
 if TYPE_CHECKING:
-    from sftplug.recipe import Recipe
+    from sftplug.recipe.model import Recipe
 
 
 def refuse_among_inputs(recipe: Recipe, output: Path) -> None:

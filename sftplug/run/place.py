@@ -17,7 +17,7 @@ from sftplug.run.result import how_to_train_on
 from sftplug.run.written import strangers
 
 if TYPE_CHECKING:
-    from sftplug.recipe import LoadedRecipe
+    from sftplug.recipe.load import LoadedRecipe
 
 
 @contextmanager

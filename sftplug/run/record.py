@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sftplug.recipe import Recipe
 from sftplug.recipe.load import is_plugin_file
+from sftplug.recipe.model import Recipe
 from sftplug.recipe.problems import dotted
 from sftplug.recipe.yaml import write_yaml
 from sftplug.redact import without_secrets
@@ -17,7 +17,7 @@ from sftplug.run.files import write_whole
 from sftplug.run.written import COPIES, noting
 
 if TYPE_CHECKING:
-    from sftplug.recipe import LoadedRecipe
+    from sftplug.recipe.load import LoadedRecipe
 
 
 def record_recipe(directory: RunDirectory, loaded: LoadedRecipe) -> None:

@@ -11,7 +11,7 @@ from sftplug.errors import RunError
 
 if TYPE_CHECKING:
     from sftplug.data.prepare import Prepared
-    from sftplug.recipe import Recipe
+    from sftplug.recipe.model import Recipe
     from sftplug.run.directory import RunDirectory
 
 

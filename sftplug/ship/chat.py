@@ -14,7 +14,7 @@ from sftplug.ship.tuned import is_adapter, load_tuned, load_tuned_tokenizer, pla
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from sftplug.recipe import Recipe
+    from sftplug.recipe.model import Recipe
     from sftplug.run import RunDirectory
 
 Tell = Callable[[str], object]

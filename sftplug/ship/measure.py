@@ -12,7 +12,7 @@ from sftplug.ship.tuned import load_tuned
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from sftplug.recipe import Recipe
+    from sftplug.recipe.model import Recipe
     from sftplug.run import RunDirectory
     from sftplug.ship.rows import Measured
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-    from sftplug.recipe import Recipe
+    from sftplug.recipe.model import Recipe
     from sftplug.run import RunDirectory
     from sftplug.ship.rows import Measured
 

@@ -12,8 +12,7 @@ if TYPE_CHECKING:
 
     from sftplug.data.origins import Origins
     from sftplug.data.prepare import Prepared
-    from sftplug.recipe import Recipe
-    from sftplug.recipe.model import SourceSection
+    from sftplug.recipe.model import Recipe, SourceSection
 
 FEW = 64
 """Rows that are read where a few of the training rows do."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from sftplug.recipe import Recipe
+    from sftplug.recipe.model import Recipe
 
 
 def open_finished(path: Path) -> RunDirectory:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from sftplug.recipe import LoadedRecipe, load_recipe
+from sftplug.recipe.load import LoadedRecipe, load_recipe
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from sftplug.components import Adapter, Callback, Quantization
     from sftplug.data.prepare import Prepared
-    from sftplug.recipe import Recipe
+    from sftplug.recipe.model import Recipe
 
 TINY = {"type": "tiny", "pretrain_steps": 0, "layers": 2, "hidden_size": 64}
 """Random weights; the built-in builder keeps what it has built."""

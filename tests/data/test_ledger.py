@@ -3,7 +3,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sftplug.data.ledger import SHOWN, Account, Ledger, length_quantiles
+from sftplug.types.ledger import SHOWN, Account, Ledger, length_quantiles
 
 
 def test_an_account_balances_what_was_read_with_what_became_of_it():

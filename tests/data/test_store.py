@@ -483,7 +483,7 @@ def test_rows_that_nobody_used_for_long_are_forgotten(tmp_path, monkeypatch):
 
 
 def test_the_ledger_survives_json(recipe_file, prepared):
-    from sftplug.data.ledger import Ledger
+    from sftplug.types.ledger import Ledger
 
     ledger = prepared(recipe_file(data=rows(20)), "data.packing=rows", "data.train.epochs=1.5").ledger
     again = Ledger.from_state(json.loads(json.dumps(ledger.to_state())))

@@ -1,4 +1,4 @@
-"""Account for every row: what was read, what was kept, and why the rest was not.
+"""An account of every row: what was read, what was kept, and why the rest was not.
 
 Rows read = rows kept + rows dropped, always; rows that were added (a divergent turn trained in a row of its own) are
 counted apart.
@@ -11,9 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from sftplug.data.mix import Mixed
-from sftplug.data.pack import Packing
-from sftplug.data.reasons import Groups, Reason
+from sftplug.types.reasons import Reason, RowGroups
 
 SHOWN = 20
 """How many origins are kept for each reason; the count is always complete."""
@@ -26,10 +24,13 @@ class Account:
     source: str
     """The source as the recipe names it."""
     read: int = 0
+    """Rows that were read."""
     kept: int = 0
+    """Rows of those that reach the trainer."""
     added: int = 0
     """Rows beyond those read: one for each turn that inference renders differently."""
     tokens: int = 0
+    """Tokens of the rows that reach the trainer."""
     trained: float = 0
     """Sum of the loss weights of the rows kept."""
     trained_tokens: int = 0
@@ -56,7 +57,7 @@ class Account:
     """The first unsafe row as (text, style) pieces."""
     reasons: dict[str, list[str]] = field(default_factory=dict)
     """Stage or kind -> the first lines ``origin: reason``."""
-    groups: dict[str, Groups] = field(default_factory=dict)
+    groups: dict[str, RowGroups] = field(default_factory=dict)
     """Stage or kind -> the rows by their reasons, values apart."""
 
     def drop(self, stage: str, origin: str, reason: str, reasons: Sequence[Reason] = ()) -> None:
@@ -93,7 +94,7 @@ class Account:
         lines = self.reasons.setdefault(key, [])
         if len(lines) < SHOWN:
             lines.append(f"{origin}: {reason}")
-        self.groups.setdefault(key, Groups()).add(origin, reasons or [("", reason)])
+        self.groups.setdefault(key, RowGroups()).add(origin, reasons or [("", reason)])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the account as JSON holds it."""
@@ -120,11 +121,42 @@ class Account:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Mixed:
+    """What of a source is in the mix."""
+
+    source: str
+    """The source as the recipe names it."""
+    rows: int
+    """Rows in the mix, repeated ones counted again."""
+    passes: float
+    """Rows in the mix for each row that the source has."""
+    share: float
+    """Share of the mix that was wanted; 0 where none was."""
+    realised: float
+    """Share that it has."""
+    unused: int
+    """Rows of the source that are not in the mix."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """How well documents fitted."""
+
+    documents: int
+    """Rows of the dataset, before they were packed."""
+    rows: int
+    """Rows that the trainer gets."""
+    fill: float
+    """Share of the rows' positions that are not padding."""
+
+
 @dataclass(slots=True)
 class Ledger:
     """The accounts of a run, by split and in the order of the recipe's sources."""
 
     splits: dict[str, list[Account]] = field(default_factory=dict)
+    """Split, ``train`` or ``eval`` -> an account for each of its sources, in the order of the recipe."""
     mixed: list[Mixed] = field(default_factory=list)
     """What of each training source is in the mix, where shares or epochs were asked for."""
     engine: str = ""
@@ -194,7 +226,7 @@ def _state(account: Account) -> dict[str, Any]:
 def _account(state: dict[str, Any]) -> Account:
     counters = {name: Counter(state[name]) for name in ("dropped", "noted", "filled")}
     texts: dict[str, Any] = {"unread": tuple(state["unread"]), "picture": ()}
-    texts["groups"] = {key: Groups.from_state(groups) for key, groups in state["groups"].items()}
+    texts["groups"] = {key: RowGroups.from_state(groups) for key, groups in state["groups"].items()}
     return Account(**{**state, **counters, **texts, "lengths": _numbered(state["lengths"])})
 
 

@@ -21,7 +21,7 @@ Reason = tuple[str, str]
 
 
 @dataclass(slots=True)
-class Group:
+class RowGroup:
     """Rows that one reason concerns."""
 
     kind: str
@@ -29,6 +29,7 @@ class Group:
     text: str
     """The reason, as the first of the rows has it."""
     rows: int = 0
+    """How many rows."""
     origins: list[str] = field(default_factory=list)
     """The first rows."""
 
@@ -47,10 +48,11 @@ class Group:
 
 
 @dataclass(slots=True)
-class Groups:
+class RowGroups:
     """The reasons of one stage, told apart by what is no value of a row."""
 
-    found: dict[str, Group] = field(default_factory=dict)
+    found: dict[str, RowGroup] = field(default_factory=dict)
+    """What the reasons have in common -> the rows of each; `largest` lists them."""
 
     def add(self, origin: str, reasons: Iterable[Reason]) -> None:
         """Count a row for each of its `reasons`, once for those that are alike."""
@@ -60,9 +62,9 @@ class Groups:
         for key, (kind, text) in mine.items():
             if key not in self.found and len(self.found) >= MOST:
                 key, kind, text = "", "", "other reasons"
-            self.found.setdefault(key, Group(kind, text)).add(origin)
+            self.found.setdefault(key, RowGroup(kind, text)).add(origin)
 
-    def largest(self) -> list[Group]:
+    def largest(self) -> list[RowGroup]:
         """Return the groups, that of the most rows first."""
         return sorted(self.found.values(), key=lambda group: -group.rows)
 
@@ -74,9 +76,9 @@ class Groups:
         ]
 
     @classmethod
-    def from_state(cls, state: list[dict[str, Any]]) -> Groups:
+    def from_state(cls, state: list[dict[str, Any]]) -> RowGroups:
         """Return the groups that `to_state` wrote."""
-        made = [Group(item["kind"], item["reason"], item["rows"], item["first"]) for item in state]
+        made = [RowGroup(item["kind"], item["reason"], item["rows"], item["first"]) for item in state]
         return cls({str(index): group for index, group in enumerate(made)})
 
 
