@@ -19,11 +19,21 @@ from sftplug.data.store import cannot_keep
 from sftplug.errors import ModelError
 from sftplug.folders import refuse_adapter_on_hub, refuse_no_model
 from sftplug.generation import drop_unheeded
+from sftplug.kinds import NO_MODEL, refuse_endless, refuse_other_kinds, refuse_unknown_quantization
 from sftplug.quiet import quiet_libraries, quiet_progress_bars
 from sftplug.remote_code import code_options, refuse_kernels
 from sftplug.room import no_room
 from sftplug.vocabulary import add_tokens, grow, refuse_untrained, train_rows
-from sftplug.weights import PICKLED, check_weights, damaged_json, refuse_other_weights
+from sftplug.weights import (
+    PICKLED,
+    check_weights,
+    damaged_json,
+    foresee_weights,
+    headers,
+    refuse_other_weights,
+    unlike_experts,
+    weights_named_in,
+)
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -142,6 +152,9 @@ def _options(recipe: Recipe) -> dict[str, Any]:
 # --- what can be had without weights ----------------------------------------------------------------------------------
 
 
+_GENERATION = "generation_config.json"
+
+
 def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
     """Return the model's tokenizer, with a padding token. Raises ModelError when it cannot be had."""
     quiet_libraries()
@@ -161,13 +174,20 @@ def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
 
 
 def generation_config(recipe: Recipe) -> GenerationConfig | None:
-    """Return the model's generation configuration as its author wrote it; None if it has none of its own."""
+    """Return the model's generation configuration as its author wrote it; None if it has none of its own.
+
+    Raises ModelError for one that cannot be read: the model would not know where its answers end.
+    """
     from transformers import GenerationConfig
 
+    path = base_model_path(recipe)
     try:
-        return GenerationConfig.from_pretrained(base_model_path(recipe), revision=recipe.model.revision or "main")
-    except OSError:
-        return None
+        return GenerationConfig.from_pretrained(path, revision=recipe.model.revision or "main")
+    except (OSError, ValueError, RecursionError, *NO_MODEL) as error:
+        if not (Path(path) / _GENERATION).exists() and isinstance(error, OSError):
+            return None
+        why = damaged_json(Path(path)) or f"model: its generation configuration ({path}) cannot be loaded: {error}"
+        raise ModelError(why) from error
 
 
 def end_tokens(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
@@ -196,24 +216,16 @@ def skeleton(recipe: Recipe, **options: Any) -> PreTrainedModel:
     if _brings_code(config):
         options |= code_options(recipe.model)
     else:
-        _refuse_other_kinds(config)
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, **options)
-
-
-def _refuse_other_kinds(config: Any) -> None:
-    """Raise ModelError for a model that transformers does not load as a causal language model."""
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
-
-    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING or getattr(config, "auto_map", None):
-        return
-    made = ", ".join(getattr(config, "architectures", None) or ()) or config.model_type
-    kind = "no causal language model"
-    if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
-        kind = "a model of images and text, which transformers does not load as a causal language model"
-    raise ModelError(
-        f"model: {made} is {kind}, and sftplug trains what `AutoModelForCausalLM` loads. Name a text model instead."
-    )
+        refuse_other_kinds(config)
+    refuse_endless(config)
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, **options)
+    except NO_MODEL as error:
+        why = f"{type(error).__name__}: {error}"
+        raise ModelError(
+            f"the numbers in the configuration of {base_model_path(recipe)} make no model: {why}"
+        ) from error
 
 
 def _brings_code(config: Any) -> bool:
@@ -239,7 +251,7 @@ def _configuration(recipe: Recipe, path: str) -> Any:
     options = _options(recipe) if path == base_model_path(recipe) else code_options(recipe.model, path)
     try:
         return AutoConfig.from_pretrained(path, **options)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError, *NO_MODEL) as error:
         refuse_adapter_on_hub(path, recipe.model.revision)
         why = damaged_json(Path(path)) or f"{error}{_hint_of_folder(recipe)}"
         raise ModelError(f"the configuration of {path} cannot be loaded: {why}") from error
@@ -258,7 +270,7 @@ def check_model(recipe: Recipe) -> list[str]:
     """Return a sentence for everything in the recipe that does not fit the model's modules."""
     attention = recipe.model.attn_implementation
     try:
-        model = skeleton(recipe, **({"attn_implementation": attention} if attention else {}))
+        model = skeleton(recipe, **_attention(recipe))
     except (ValueError, ImportError) as error:  # transformers' own word on what this model and machine can do
         what = f"model.attn_implementation: {attention}" if attention else "the model cannot be made"
         raise ModelError(f"{what}: {error}") from error
@@ -315,13 +327,31 @@ def check_files(recipe: Recipe, folder: Path | None = None) -> None:
     """Raise ModelError for what can be known of the files of weights without loading them.
 
     The base's, or those of what a run saved in `folder`: damaged, missing, pickled or elsewhere; and a configuration
-    that names a kernel on the Hub.
+    that names a kernel on the Hub, or a quantization that nobody knows.
     """
     place = folder or Path(base_model_path(recipe))
+    config = _configuration(recipe, str(place))
     if recipe.model.attn_implementation is None:
-        refuse_kernels(str(place), _configuration(recipe, str(place)))
+        refuse_kernels(str(place), config)
+    refuse_unknown_quantization(str(place), config)
     if place.is_dir():
-        check_weights(place, pickled=not recipe.model.use_safetensors)
+        check_weights(place, named=weights_named_in(config), pickled=not recipe.model.use_safetensors)
+
+
+def check_names(recipe: Recipe) -> None:
+    """Raise ModelError when the files of the base hold other weights than the model has, or such of other shapes.
+
+    Known where they are safetensors in a folder, and not quantized already: what a quantized model is put together
+    from is known when it is loaded.
+    """
+    place, config = Path(base_model_path(recipe)), model_config(recipe)
+    if place.is_dir() and recipe.model.use_safetensors and getattr(config, "quantization_config", None) is None:
+        foresee_weights(skeleton(recipe, **_attention(recipe)), place, weights_named_in(config))
+
+
+def _attention(recipe: Recipe) -> dict[str, str]:
+    named = recipe.model.attn_implementation
+    return {"attn_implementation": named} if named else {}
 
 
 def load_base(
@@ -336,9 +366,7 @@ def load_base(
     from transformers import AutoModelForCausalLM
 
     quiet_progress_bars()
-    options = _options(recipe) if folder is None else code_options(recipe.model, folder)
-    if recipe.model.attn_implementation:
-        options["attn_implementation"] = recipe.model.attn_implementation
+    options = (_options(recipe) if folder is None else code_options(recipe.model, folder)) | _attention(recipe)
     only = recipe.model.use_safetensors
     numbers = load_kwargs(recipe.quantization)
     if original:
@@ -353,7 +381,7 @@ def load_base(
         )
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         lacks = only and not Path(path).is_dir() and isinstance(error, OSError) and ".safetensors" in str(error)
-        hint = f" {PICKLED}" if lacks else ""
+        hint = f" {PICKLED}" if lacks else unlike_experts(headers(Path(path)))
         raise ModelError(f"the model {path} cannot be loaded as {recipe.quantization.type}: {error}{hint}") from error
     refuse_other_weights(path, info)
     drop_unheeded(model.generation_config)

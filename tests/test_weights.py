@@ -4,10 +4,15 @@ import json
 import shutil
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM
+from twins import FAMILIES
 
 from sftplug import ModelError
-from sftplug.weights import check_weights, fault_of, refuse_other_weights
+from sftplug.models import load_base
+from sftplug.recipe import load_recipe
+from sftplug.weights import check_weights, fault_of, foresee_weights, refuse_other_weights
 
 
 @pytest.fixture
@@ -121,11 +126,43 @@ def rewritten(folder, change):
         ),
     ],
 )
-def test_weights_that_are_not_those_of_the_model_stop_the_run_by_name(folder, change, expected, recipe_file, command):
+def test_weights_that_are_not_those_of_the_model_stop_check_and_run_by_name(
+    folder, change, expected, recipe_file, command
+):
     rewritten(folder, change)
-    result = command("train", recipe_file(model=str(folder)))
-    assert isinstance(result.exception, ModelError)
-    assert expected in str(result.exception)
+    assert expected in refusals(command, recipe_file, folder)
+
+
+def without_weights(folder):
+    """Return the model of a folder as it is before weights are loaded."""
+    config = AutoConfig.from_pretrained(folder)
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_check_knows_the_weights_of_each_family_as_they_are_saved(family, twin, tmp_path):
+    """Saved experts stand one by one, and in the model together; other families rename what they hold, or tie it."""
+    folder = shutil.copytree(twin(family), tmp_path / "model")
+    foresee_weights(without_weights(folder), folder)
+    weights = load_file(folder / "model.safetensors")
+    experts = [name for name in sorted(weights) if ".experts." in name]
+    for name in {*experts[-1:], sorted(weights)[-1]}:
+        for changed in ({}, {name: torch.zeros(3, 5)}):
+            left = {other: weights[other] for other in weights if other != name}
+            save_file({**left, **changed}, folder / "model.safetensors", metadata={"format": "pt"})
+            with pytest.raises(ModelError, match=r"missing|another shape") as caught:
+                foresee_weights(without_weights(folder), folder)
+            assert ".".join(name.split(".")[:3]) in str(caught.value)
+
+
+def test_experts_that_cannot_be_put_together_are_named(twin, tmp_path, recipe_file, command):
+    folder = shutil.copytree(twin("mixtral"), tmp_path / "model")
+    name = "model.layers.0.block_sparse_moe.experts.2.w1.weight"
+    rewritten(folder, lambda w: {k: v for k, v in w.items() if k != name})
+    assert f"Of its experts 1 are missing ({name})." in refusals(command, recipe_file, folder)
+    with pytest.raises(ModelError, match=f"Of its experts 1 are missing .{name}"):
+        load_base(load_recipe(str(recipe_file(model=str(folder)))).recipe)
 
 
 def test_what_is_known_to_be_apart_is_no_fault(twin, recipe_file, command):

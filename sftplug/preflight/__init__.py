@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sftplug.errors import SftplugError
 from sftplug.launch import launch_problems
-from sftplug.models import check_files, check_model, model_config
+from sftplug.models import check_files, check_model, check_names, model_config
 from sftplug.preflight.best import problems_of_best
 from sftplug.preflight.saving import unsavable
 from sftplug.preflight.trials import failing_trials
@@ -52,6 +52,7 @@ def problems_before_rows(recipe: Recipe) -> list[str]:
     try:
         problems += [f"adapter: {text}" for text in check_model(recipe)]
         check_files(recipe)
+        check_names(recipe)
         problems += unsavable(recipe)
         problems += _auxiliary_loss(recipe)
     except SftplugError as error:
