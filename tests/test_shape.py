@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 import types
+from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 
@@ -111,6 +112,15 @@ def test_files_and_functions_stay_small():
                 body = node.body[1:] if ast.get_docstring(node) else node.body
                 lines = {inner.lineno for part in body for inner in ast.walk(part) if hasattr(inner, "lineno")}
                 assert len(lines) <= 50, f"{file}:{node.lineno} {node.name} has {len(lines)} lines of code"
+
+
+def test_no_two_test_modules_have_one_name():
+    """Folders of tests are no packages, so pytest imports each module by its bare name."""
+    names = Counter(
+        path.name for path in (ROOT / "tests").rglob("*.py") if path.name not in ("conftest.py", "__init__.py")
+    )
+    assert len(names) > 80
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_the_reference_pages_are_current():

@@ -43,7 +43,7 @@ def attempt(argument):
 
 @pytest.fixture(scope="module")
 def workplace():
-    place = Workplace("test_templates")
+    place = Workplace("test_hostile_templates")
     yield place
     place.close()
 
