@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
-from sftplug.answers import load_kwargs, loading_code
+from sftplug.answers import load_kwargs, loading_code, metric_label, peft_config
 from sftplug.recipe.defaults import OF_TRL
 from sftplug.recipe.in_words import numbers_in_words, train_in_words
 from sftplug.recipe.yaml import write_yaml
@@ -33,7 +33,7 @@ def write_card(directory: RunDirectory, recipe: Recipe, folder: Path, merge: Map
 
 def card(directory: RunDirectory, recipe: Recipe, merge: Mapping[str, Any] | None = None) -> str:
     """Return the card as Markdown, with the metadata that the Hub reads at its head."""
-    adapter = merge is None and recipe.adapter.peft_config() is not None
+    adapter = merge is None and peft_config(recipe.adapter) is not None
     name = directory.path.resolve().name
     parts = [
         f"---\n{write_yaml(_metadata(recipe, adapter=adapter))}---",
@@ -61,7 +61,7 @@ def card(directory: RunDirectory, recipe: Recipe, merge: Mapping[str, Any] | Non
 
 def rehearse_card(recipe: Recipe) -> None:
     """Write what of a card the recipe alone decides, to nowhere: what cannot be written is known before training."""
-    adapter = recipe.adapter.peft_config() is not None
+    adapter = peft_config(recipe.adapter) is not None
     for text in (write_yaml(_metadata(recipe, adapter=adapter)), write_yaml(_public_recipe(recipe)), _base(recipe)):
         redact(text)
     snippet(recipe, adapter=adapter)
@@ -182,7 +182,7 @@ def _metrics(directory: RunDirectory, recipe: Recipe) -> Iterator[tuple[str, str
     yield "mean training loss", f"{state.loss:.4f}" if state.loss is not None else "not known"
     wanted = ("loss", *sorted(name for name in last if name.startswith("eval_") and name.endswith("loss")))
     yield from ((f"last {name}", f"{last[name]:.4f}") for name in wanted if isinstance(last.get(name), float))
-    of_replies = [f"eval_{metric.label}" for metric in recipe.evaluation.metrics]
+    of_replies = [f"eval_{metric_label(metric)}" for metric in recipe.evaluation.metrics]
     yield from ((name, f"{last[name]:.4f}") for name in of_replies if name in last)
 
 

@@ -12,8 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sftplug.answers import load_kwargs, model_complaints, peft_config
-from sftplug.blame import blaming
+from sftplug.answers import build_model, load_kwargs, model_complaints, peft_config, prepare_model
 from sftplug.contents import is_whole, list_contents, say_dropped
 from sftplug.data.store import cannot_keep
 from sftplug.errors import ModelError
@@ -118,8 +117,7 @@ def _delete_left(folder: Path) -> None:
 def _build(builder: ModelBuilder, folder: Path) -> None:
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        with blaming(builder, "build"):
-            builder.build(unfinished)
+        build_model(builder, unfinished)
         list_contents(unfinished)
         # A folder with the final name is always whole, however the run ends.
         unfinished.rename(folder)
@@ -286,8 +284,7 @@ def _untrained_tokens(recipe: Recipe) -> list[str]:
         if config is not None:
             train_rows(config, model, [0])
         else:
-            with blaming(recipe.adapter, "prepare_model"):
-                recipe.adapter.prepare_model(model)
+            prepare_model(recipe.adapter, model)
             refuse_untrained(recipe.adapter.type, model)
     except ModelError as error:
         return [str(error)]
@@ -318,8 +315,7 @@ def load_model(recipe: Recipe, **sharding: Any) -> PreTrainedModel:
     if problems:
         raise ModelError("the adapter does not fit the model:\n" + "\n".join(f"  {text}" for text in problems))
     model = load_base(recipe, **sharding)
-    with blaming(recipe.adapter, "prepare_model"):
-        recipe.adapter.prepare_model(model)
+    prepare_model(recipe.adapter, model)
     return model
 
 
@@ -388,8 +384,7 @@ def load_base(
     if recipe.model.add_tokens and folder is None:
         grow(model, new_ids(recipe))
     if not original:
-        with blaming(recipe.quantization, "prepare_model"):
-            recipe.quantization.prepare_model(model)
+        prepare_model(recipe.quantization, model)
     return model
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -28,6 +27,7 @@ from sftplug.components import (
 )
 from sftplug.errors import PluginError
 from sftplug.plugins import Plugin, Plugins
+from sftplug.verify import component_name, problem_of_class
 
 HOOKS: Mapping[str, type[Component]] = {
     "sftplug_dataset_sources": DatasetSource,
@@ -205,25 +205,10 @@ def _wrong(plugin: Plugin, hook: str, text: str, component: object = None) -> Pl
     return PluginError(f"plugin {plugin}: {hook}() {text} ({place})")
 
 
-_NAME = re.compile(r"[\w-]+")
-
-
 def _checked(plugin: Plugin, hook: str, kind: type[Component], component: object) -> type[Component]:
     if not (inspect.isclass(component) and issubclass(component, kind)):
         text = f"offers {component!r}, which is no subclass of sftplug.{kind.__name__}"
         raise _wrong(plugin, hook, text)
-    offers = f"offers {component.__name__}, which"
-    if inspect.isabstract(component):
-        missing = ", ".join(f"{name}()" for name in sorted(component.__abstractmethods__))
-        raise _wrong(plugin, hook, f"{offers} does not define {missing}", component)
-    name = component_name(component)
-    if not isinstance(name, str):
-        raise _wrong(plugin, hook, f"{offers} has no name: give it `type: Literal['name'] = 'name'`", component)
-    if not _NAME.fullmatch(name):
-        raise _wrong(plugin, hook, f"{offers} is named {name!r}: use letters, digits, `_` and `-`", component)
+    if (problem := problem_of_class(component)) is not None:
+        raise _wrong(plugin, hook, f"offers {component.__name__}, which {problem}", component)
     return component
-
-
-def component_name(component: type[Component]) -> Any:
-    """Return the name under which recipes choose `component`: the default of its ``type`` field."""
-    return component.model_fields["type"].default

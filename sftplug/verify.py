@@ -11,6 +11,7 @@ from typing import Any
 
 from sftplug import hookspecs
 from sftplug.blame import place_of
+from sftplug.components import Component
 from sftplug.errors import PluginError, did_you_mean
 
 _MARK = f"{hookspecs.PROJECT}_impl"
@@ -57,6 +58,25 @@ def _newer(what: str) -> str:
 def _sftplug() -> Any:
     """Return the package itself, which this module is a part of and must not import."""
     return sys.modules["sftplug"]
+
+
+_NAME = re.compile(r"[\w-]+")
+
+
+def problem_of_class(component: type[Component]) -> str | None:
+    """Return why a recipe could not choose `component`, as the end of a sentence; None if it can."""
+    if inspect.isabstract(component):
+        missing = ", ".join(f"{name}()" for name in sorted(component.__abstractmethods__))
+        return f"does not define {missing}"
+    name = component_name(component)
+    if not isinstance(name, str):
+        return "has no name: give it `type: Literal['name'] = 'name'`"
+    return None if _NAME.fullmatch(name) else f"is named {name!r}: use letters, digits, `_` and `-`"
+
+
+def component_name(component: type[Component]) -> Any:
+    """Return the name under which recipes choose `component`: the default of its ``type`` field."""
+    return component.model_fields["type"].default
 
 
 def verify_hooks(module: ModuleType) -> None:

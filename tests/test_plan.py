@@ -242,6 +242,15 @@ def test_rows_that_are_not_here_are_not_read(recipe_file):
     assert json.loads(counted.output)["work"]["updates"] == 25
 
 
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_no_password_of_an_address_is_shown(recipe_file, command, form):
+    source = '{path: "https://reader:hunter2@example.invalid/x.jsonl", format: messages}'
+    result = command("plan", recipe_file(), f"data.train=[{source}]", *form)
+    assert result.exit_code == 0, result.exception
+    assert "example.invalid" in result.output
+    assert "hunter2" not in result.output + result.stderr
+
+
 def test_errors_say_what_to_do(recipe_file, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # else it asks again and again
     file = str(recipe_file())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import rich
 import typer
 
-from sftplug.answers import label
+from sftplug.answers import is_remote, label
 from sftplug.cli.display import say
 from sftplug.cli.options import NoPlugin, Overrides, RecipeName, Verbose, be_verbose, open_recipe, prepare_rows
 from sftplug.device import find_device
@@ -98,7 +98,7 @@ def _rows(loaded: LoadedRecipe, count: int | None) -> tuple[Rows | None, str | N
 
     if count is not None:
         return Rows(count), None
-    remote = [label(source.source) for source in loaded.recipe.data.train if source.source.remote]
+    remote = [label(source.source) for source in loaded.recipe.data.train if is_remote(source.source)]
     if remote:
         return None, f"{remote[0]} is not on this machine, and nothing is downloaded for a plan. --rows says how many."
     try:

@@ -9,11 +9,10 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from sftplug.blame import failed, fault
-from sftplug.components import DatasetFormat
+from sftplug.answers import conversation_of
 from sftplug.conversation import ROLES, Conversation, Message, Row, ToolCall
 from sftplug.data.given import Given
-from sftplug.errors import PluginError, RowError, SftplugError, did_you_mean
+from sftplug.errors import RowError, did_you_mean
 from sftplug.types.ledger import Account
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def convert(rows: Iterable[Row], source: SourceSection, account: Account) -> Ite
             data = recipe_s.fill(row.data)
             if account.read <= WATCHED:
                 data = _Watched(data, read)
-            conversation = _checked(_converted(source.format, data, row.origin), source.format)
+            conversation = _checked(conversation_of(source.format, data, row.origin))
             conversation = _with_options(recipe_s.lead(conversation), source, row)
         except RowError as error:
             account.drop("bad", row.origin, str(error))
@@ -65,15 +64,6 @@ def _with_options(conversation: Conversation, source: SourceSection, row: Row) -
         arguments = {**source.template_kwargs, **conversation.template_kwargs}
         conversation = replace(conversation, template_kwargs=arguments)
     return conversation
-
-
-def _converted(format_: DatasetFormat, data: Mapping[str, Any], origin: str) -> object:
-    try:
-        return format_.to_conversation(data)
-    except SftplugError:
-        raise
-    except Exception as error:
-        raise PluginError(f"{origin}: {failed(format_, 'to_conversation', error)}") from error
 
 
 class _Watched(dict[str, Any]):
@@ -112,17 +102,11 @@ def _weight(data: Mapping[str, Any], column: str) -> float:
     return weight
 
 
-def _checked(conversation: object, format_: DatasetFormat) -> Conversation:
-    """A plugin's conversation is checked where it comes in, so that later stages can rely on it."""
-    if not isinstance(conversation, Conversation):
-        text = f"must return a sftplug.Conversation, not {type(conversation).__name__}"
-        raise fault(format_, "to_conversation", text)
+def _checked(conversation: Conversation) -> Conversation:
+    """What a row says is checked where it comes in, so that later stages can rely on it. Raises RowError."""
     if not conversation.messages:
         raise RowError("messages", "holds no message")
     for index, message in enumerate(conversation.messages):
-        if not isinstance(message, Message):
-            text = f"must return a conversation of sftplug.Message, not of {type(message).__name__}"
-            raise fault(format_, "to_conversation", text)
         if not _is_plain(message):
             _check_message(f"messages[{index}]", message)
     for index, tool in enumerate(conversation.tools):

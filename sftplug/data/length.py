@@ -6,12 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sftplug.blame import blaming, fault
+from sftplug.answers import shortened
 from sftplug.components import LengthPolicy
 from sftplug.conversation import Conversation
 from sftplug.data.convert import Example
@@ -91,19 +90,7 @@ class Fitter:
         message = batch.tokens.message[first:end]
         counts = np.bincount(message[message >= 0], minlength=len(conversation.messages))
         long = LongRow(conversation, counts.tolist(), int(batch.lengths[index]), int(self.limit or 0))
-        with blaming(self.policy, "shorten"):
-            shorter: object = self.policy.shorten(long)
-        if isinstance(shorter, slice):
-            return shorter
-        return self._checked(shorter, len(conversation.messages))
-
-    def _checked(self, shorter: object, messages: int) -> Sequence[Conversation]:
-        items: Sequence[Any] = shorter if isinstance(shorter, list | tuple) else [shorter]
-        for item in items:
-            if not isinstance(item, Conversation) or len(item.messages) >= messages:
-                text = f"must return conversations with fewer messages than the row's {messages}, or a slice"
-                raise fault(self.policy, "shorten", f"{text} of its tokens, not {type(shorter).__name__}")
-        return items
+        return shortened(self.policy, long)
 
     def _render(self, before: TextRow, conversation: Conversation) -> Iterator[TextRow]:
         """Yield the rows of what is left of `before`; what cannot be trained safely is left out like what is lost."""

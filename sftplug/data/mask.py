@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sftplug.blame import blaming, complain
+from sftplug.answers import loss_weights
 from sftplug.components import Masking
-from sftplug.errors import MaskError
 from sftplug.tokens import TokenBatch
 
 Weights = NDArray[np.float32]
@@ -22,23 +21,5 @@ def weigh(tokens: TokenBatch, maskings: Sequence[Sequence[Masking]]) -> Weights:
     """
     weights = np.ones(len(tokens.ids), dtype=np.float32)
     for union in maskings:
-        weights *= np.maximum.reduce([_checked(masking, tokens) for masking in union])
+        weights *= np.maximum.reduce([loss_weights(masking, tokens) for masking in union])
     return weights
-
-
-def _checked(masking: Masking, tokens: TokenBatch) -> Weights:
-    with blaming(masking, "weights"):
-        weights = np.asarray(masking.weights(tokens))
-    if weights.shape != tokens.ids.shape:
-        raise _wrong(masking, f"returned an array of shape {weights.shape}; expected {tokens.ids.shape}")
-    if weights.dtype != np.bool_ and weights.dtype.kind not in "iuf":
-        raise _wrong(masking, f"returned an array of {weights.dtype}; expected bool or float")
-    weights = weights.astype(np.float32)
-    if not np.isfinite(weights).all() or (weights < 0).any():
-        bad = int(np.flatnonzero(~np.isfinite(weights) | (weights < 0))[0])
-        raise _wrong(masking, f"gave token {bad} of the batch the weight {weights[bad]}; weights are finite and >= 0")
-    return weights
-
-
-def _wrong(masking: Masking, text: str) -> MaskError:
-    return MaskError(complain(masking, "weights", text))

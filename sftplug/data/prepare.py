@@ -11,7 +11,7 @@ import json
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -21,9 +21,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sftplug.answers import label
-from sftplug.blame import blaming, fault
-from sftplug.components import ChatTemplate, DatasetSource
+from sftplug.answers import label, rows_of
+from sftplug.components import ChatTemplate
 from sftplug.conversation import Row
 from sftplug.data.encoder import Encoder, encoder
 from sftplug.data.gate import Gate, Policies, TextRow, open_gate
@@ -300,24 +299,12 @@ def read(source: SourceSection) -> Iterator[Row]:
 
     Raises PluginError for a row that is no `Row`.
     """
-    for row in islice(_rows(source.source), source.first):
-        if not isinstance(row, Row) or not isinstance(row.data, Mapping):
-            kind = type(row).__name__
-            data = f" with data of {type(row.data).__name__}" if isinstance(row, Row) else ""
-            raise fault(source.source, "rows", f"must yield sftplug.Row(data, origin), not {kind}{data}")
+    for row in islice(rows_of(source.source), source.first):
         yield _without(row, source.ignore) if source.ignore else row
 
 
 def _without(row: Row, columns: Sequence[str]) -> Row:
     return Row({name: value for name, value in row.data.items() if name not in columns}, row.origin)
-
-
-def _rows(source: DatasetSource) -> Iterator[object]:
-    with blaming(source, "rows"):
-        rows: object = source.rows()
-        if not isinstance(rows, Iterable):
-            raise fault(source, "rows", f"must yield rows, not return {type(rows).__name__}")
-        yield from rows
 
 
 def _draw(source: SourceSection, seed: int, fraction: float, *, held_out: bool) -> Iterator[Row]:

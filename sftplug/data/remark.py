@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sftplug.blame import blaming
+from sftplug.answers import trains
 from sftplug.components import Masking
 from sftplug.conversation import Conversation, Message
 from sftplug.data.convert import Example
@@ -103,9 +103,4 @@ def _is_empty_reply(message: Message) -> bool:
 
 def trained_roles(maskings: Sequence[Sequence[Masking]]) -> frozenset[str]:
     """Return the roles of which tokens may be trained with these strategies."""
-    return frozenset({"assistant"}.union(*(_trains(masking) for union in maskings for masking in union)))
-
-
-def _trains(masking: Masking) -> frozenset[str]:
-    with blaming(masking, "trains"):
-        return masking.trains
+    return frozenset({"assistant"}.union(*(trains(masking) for union in maskings for masking in union)))

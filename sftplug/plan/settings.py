@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sftplug.answers import load_kwargs
 from sftplug.quiet import quiet_libraries
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def dtype_of(recipe: Recipe) -> torch.dtype:
     """Return the type of weights that are not quantized: the backend's, else that of the model's configuration."""
     import torch
 
-    dtype = recipe.quantization.load_kwargs().get("dtype", "auto")
+    dtype = load_kwargs(recipe.quantization).get("dtype", "auto")
     if isinstance(dtype, str):
         from sftplug.models import model_config
 

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from sftplug.answers import peft_config
-from sftplug.blame import blaming
+from sftplug.answers import load_kwargs, peft_config, prepare_model, quantized_names, weight_bytes
 from sftplug.components import Quantization
 from sftplug.errors import ModelError, SftplugError
 from sftplug.models import check_model, new_ids, skeleton
@@ -184,10 +183,10 @@ def _skeleton(recipe: Recipe, settings: Settings) -> Any:
 def _quantized(recipe: Recipe, settings: Settings, model: nn.Module) -> dict[str, int]:
     """Return the name of each quantized parameter -> its bytes."""
     kind, backend = recipe.quantization.type, type(recipe.quantization)
-    if backend.quantized is Quantization.quantized and "quantization_config" not in recipe.quantization.load_kwargs():
+    if backend.quantized is Quantization.quantized and "quantization_config" not in load_kwargs(recipe.quantization):
         return {}
     try:
-        names = recipe.quantization.quantized(_skeleton(recipe, settings))
+        names = quantized_names(recipe.quantization, _skeleton(recipe, settings))
     except SftplugError:
         raise
     except Exception as error:  # quantizers fail in ways of their own where a library or a device is missing
@@ -197,7 +196,7 @@ def _quantized(recipe: Recipe, settings: Settings, model: nn.Module) -> dict[str
     unknown = sorted(names - shapes.keys())
     if unknown:
         raise ModelError(f"quantization {kind} says that it quantizes {unknown[0]}, which the model does not have")
-    return {name: recipe.quantization.weight_bytes(shapes[name]) for name in names}
+    return {name: weight_bytes(recipe.quantization, shapes[name]) for name in names}
 
 
 _CONSTANTS = 0.125
@@ -231,8 +230,7 @@ def _with_adapter(recipe: Recipe, model: Any) -> nn.Module:
     """Put the adapter into the model, and hold what it trains in the type that training holds it in."""
     from sftplug.training import keep_adapter_in_fp32
 
-    with blaming(recipe.adapter, "prepare_model"):
-        recipe.adapter.prepare_model(model)
+    prepare_model(recipe.adapter, model)
     config = peft_config(recipe.adapter)
     if config is None:
         trained: nn.Module = model

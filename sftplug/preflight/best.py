@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from sftplug.answers import label, loss_metrics, train_options
+from sftplug.answers import label, loss_metrics, metric_label, train_options
 from sftplug.errors import did_you_mean
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def _who_says(recipe: Recipe) -> str:
 def _unmeasured(recipe: Recipe, metric: str) -> str | None:
     """Return why no evaluation will measure `metric`; None if one does."""
     name = metric.removeprefix("eval_")
-    replies = [part.label for part in recipe.evaluation.metrics]
+    replies = [metric_label(part) for part in recipe.evaluation.metrics]
     if name in replies:
         return (
             f"`{name}` is measured of replies, when training is over, and not in evaluations. Watch `loss`, or what "

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sftplug.answers import adaptable, complaints, train_options
+from sftplug.answers import adaptable, complaints, metric_label, train_options
 from sftplug.blame import describe, place_of, reason
 from sftplug.components import DatasetSource
 from sftplug.device import Device
@@ -313,6 +313,13 @@ def _check_evaluation(recipe: Recipe) -> Iterator[tuple[str, str]]:
     wanted = recipe.train.get("eval_strategy", "no")
     if wanted != "no" and not recipe.data.eval and not recipe.data.eval_fraction:
         yield "train.eval_strategy", f"{wanted} evaluates, and no rows are held out: set `data.eval_fraction`."
+    labels = [metric_label(metric) for metric in recipe.evaluation.metrics]
+    twice = next((label for label in labels if labels.count(label) > 1), None)
+    if twice is not None:
+        yield (
+            "evaluation.metrics",
+            f"two of them call their results '{twice}': leave out one, or give one another name.",
+        )
 
 
 def _check_data(recipe: Recipe) -> Iterator[tuple[str, str]]:

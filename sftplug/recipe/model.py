@@ -286,15 +286,6 @@ class EvaluationSection(Section):
     max_new_tokens: Annotated[int, Field(gt=0)] = 256
     """Longest reply."""
 
-    @field_validator("metrics")
-    @classmethod
-    def _tell_apart(cls, metrics: tuple[Metric, ...]) -> tuple[Metric, ...]:
-        labels = [metric.label for metric in metrics]
-        twice = next((label for label in labels if labels.count(label) > 1), None)
-        if twice is not None:
-            raise ValueError(f"two of them call their results '{twice}': leave out one, or give one another name.")
-        return metrics
-
 
 class LaunchSection(Section):
     """Several processes, and how they share the work. A bare string is the strategy."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from sftplug.answers import label
+from sftplug.answers import fingerprint, label
 from sftplug.data.digest import digest
 from sftplug.errors import RunError
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def describe_sources(recipe: Recipe) -> list[dict[str, Any]]:
     """Return where in the recipe each source stands, its name, and its fingerprint (None if it has none)."""
     return [
-        {"at": where, "source": label(source.source), "fingerprint": source.source.fingerprint()}
+        {"at": where, "source": label(source.source), "fingerprint": fingerprint(source.source)}
         for where, source in _sources(recipe)
     ]
 

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sftplug.answers import merge_complaints
-from sftplug.blame import blaming
+from sftplug import answers
 from sftplug.card import public, write_card
 from sftplug.errors import ModelError
 from sftplug.models import load_base, model_config
@@ -53,7 +52,7 @@ def check_merge(directory: RunDirectory, recipe: Recipe, how: Merge) -> None:
     """Raise ModelError with every reason why the run's adapter cannot be merged; loads no weights."""
     quiet_libraries()
     quantization, quantized = recipe.quantization, is_quantized(recipe)
-    problems = merge_complaints(recipe.adapter, quantization, in_place=how.in_place)
+    problems = answers.merge_complaints(recipe.adapter, quantization, in_place=how.in_place)
     if how.in_place and not quantized:
         problems.append(f"the base is {quantization.type}, not quantized: leave out --in-place.")
     elif how.in_place and not quantization.merges_in_place:
@@ -149,16 +148,14 @@ def merged(directory: RunDirectory, recipe: Recipe, how: Merge) -> PreTrainedMod
     adapted = with_adapter(base, directory.path)
     if (head := parted(adapted.get_base_model())) is not None:
         part(adapted.get_base_model(), head)
-    with blaming(recipe.adapter, "merge"):
-        model = recipe.adapter.merge(adapted)
+    model = answers.merged(recipe.adapter, adapted)
     _refuse_rest(recipe, model)
     return model
 
 
 def _dequantized(recipe: Recipe, base: PreTrainedModel) -> PreTrainedModel:
     try:
-        with blaming(recipe.quantization, "dequantize"):
-            return recipe.quantization.dequantize(base)
+        return answers.dequantized(recipe.quantization, base)
     except ModelError as error:
         raise ModelError(
             f"{error}\n--base original merges onto the weights before they were quantized, and says how far that is."
@@ -192,8 +189,7 @@ def _reloaded(recipe: Recipe, folder: Path, how: Merge) -> PreTrainedModel:
         options["attn_implementation"] = recipe.model.attn_implementation
     model = AutoModelForCausalLM.from_pretrained(str(folder), dtype="auto", **options)
     if how.in_place:
-        with blaming(recipe.quantization, "prepare_model"):
-            recipe.quantization.prepare_model(model)
+        answers.prepare_model(recipe.quantization, model)
     return placed(model)
 
 

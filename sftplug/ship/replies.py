@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch  # noqa: TID253 - loaded only when a model is measured
 
-from sftplug.answers import metric_scores
+from sftplug.answers import metric_label, metric_scores
 from sftplug.collate import IGNORED
 from sftplug.components import Metric
 from sftplug.conversation import Reply
@@ -106,7 +106,10 @@ def scored(metrics: Sequence[Metric], replies: Sequence[Reply]) -> dict[str, dic
         groups: dict[str, list[float]] = {}
         for reply, score in zip(replies, scores, strict=True):
             groups.setdefault(reply.source, []).append(score)
-        found[metric.label] = {**_mean(scores), "by_source": {name: _mean(group) for name, group in groups.items()}}
+        found[metric_label(metric)] = {
+            **_mean(scores),
+            "by_source": {name: _mean(group) for name, group in groups.items()},
+        }
     return found
 
 
@@ -123,6 +126,6 @@ def _scores(metric: Metric, replies: Sequence[Reply]) -> list[float]:
                 metric_scores(metric, [reply])
             except RowError as error:
                 why = f"{error.field} {error.reason}"
-                text = f"{reply.origin}: the metric '{metric.label}' cannot score this row: its {why}."
+                text = f"{reply.origin}: the metric '{metric_label(metric)}' cannot score this row: its {why}."
                 raise DataError(f"{text} Mend the row, or leave the metric out.") from error
         raise

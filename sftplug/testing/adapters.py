@@ -6,7 +6,9 @@ import tempfile
 from dataclasses import dataclass, field
 from typing import Any
 
+from sftplug.answers import mergeable, merged, model_complaints, peft_config, train_defaults
 from sftplug.components import Adapter
+from sftplug.errors import SftplugError
 from sftplug.testing.component import check_component
 from sftplug.testing.law import Breach, check, demand, make, shown
 from sftplug.testing.runs import Run, difference, logits
@@ -31,7 +33,7 @@ class Trial:
     @property
     def is_peft(self) -> bool:
         """Whether PEFT's classes train it."""
-        return self.adapter.peft_config() is not None
+        return peft_config(self.adapter) is not None
 
 
 def check_adapter(component: type[Adapter], /, **options: Any) -> None:
@@ -43,7 +45,7 @@ def check_adapter(component: type[Adapter], /, **options: Any) -> None:
 
 def gives_the_same_configuration(trial: Trial) -> None:
     """Each call of ``peft_config`` returns a new configuration, equal to the last: the trainer changes what it gets."""
-    first, second = trial.adapter.peft_config(), trial.adapter.peft_config()
+    first, second = peft_config(trial.adapter), peft_config(trial.adapter)
     if first is None and second is None:
         return
     demand(
@@ -57,7 +59,7 @@ def fits_a_model(trial: Trial) -> None:
     """``check_model`` yields nothing for a model that the options suit, and it changes nothing."""
     from sftplug.models import skeleton
 
-    problems = list(trial.adapter.check_model(skeleton(trial.run.recipe)))
+    problems = model_complaints(trial.adapter, skeleton(trial.run.recipe))
     demand(
         not problems,
         f"for a Llama with {', '.join(sorted(_ends(trial)))}: {shown(problems)}",
@@ -69,10 +71,10 @@ def suits_the_trainer(trial: Trial) -> None:
     """``train_defaults`` returns options of the ``train`` section, by name and type, the same each time."""
     from sftplug.recipe.train_options import problems_in_train
 
-    first, second = (trial.adapter.train_defaults(trial.run.recipe) for _ in range(2))
-    wrong = [f"`{name}` {text}" for name, text in problems_in_train(first)] if isinstance(first, dict) else []
+    first, second = (train_defaults(trial.adapter, trial.run.recipe) for _ in range(2))
+    wrong = [f"`{name}` {text}" for name, text in problems_in_train(first)]
     demand(
-        isinstance(first, dict) and first == second and not wrong,
+        first == second and not wrong,
         "; ".join([shown(first), *([f"and then {shown(second)}"] if first != second else []), *wrong]),
         "return a dict such as {'learning_rate': 2e-4}, of fields of trl.SFTConfig that no other section decides.",
     )
@@ -117,15 +119,15 @@ def reloads_to_the_same_logits(trial: Trial) -> None:
 
 def merges_if_it_says_so(trial: Trial) -> None:
     """Merged into the base, it gives the same logits; unless ``mergeable`` says that it cannot be merged."""
-    if not (trial.is_peft and trial.adapter.mergeable):
+    if not (trial.is_peft and mergeable(trial.adapter)):
         return
     live = logits(trial.run.trained)
     mend = "override `mergeable` to return False, if what is trained is no update of weights."
     try:
-        merged = trial.run.trained.merge_and_unload(safe_merge=True)
-    except Exception as error:
+        model = merged(trial.adapter, trial.run.trained)
+    except SftplugError as error:
         raise Breach(f"merging raised {type(error).__name__}: {error}", mend) from error
-    found = difference(live, logits(merged))
+    found = difference(live, logits(model))
     demand(found <= MERGED, f"the logits of the merged model differ by {found:.2g} of the largest", mend)
 
 

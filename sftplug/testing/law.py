@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from sftplug.blame import describe
 from sftplug.components import Component
-from sftplug.errors import MissingLibraryError
+from sftplug.errors import MissingLibraryError, PluginError
 from sftplug.libraries import require
 
 T = TypeVar("T")
@@ -68,6 +68,8 @@ def check(component: Component, laws: Sequence[Law[T]], subject: T) -> None:
             raise LawBroken(name, law, breach.found, breach.mend) from breach.__cause__
         except MissingLibraryError:
             raise  # says what is missing and how to get it
+        except PluginError as error:  # what a run would say, too
+            raise LawBroken(name, law, str(error), "see the method's docstring.") from error
         except Exception as error:
             raise LawBroken(name, law, f"{_said(error)} was raised{_where(error)}", "see the error above.") from error
 

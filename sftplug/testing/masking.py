@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sftplug.answers import loss_weights, trains
 from sftplug.components import Masking
 from sftplug.conversation import Conversation, Message, ToolCall
+from sftplug.errors import MaskError
 from sftplug.testing.component import check_component
-from sftplug.testing.law import check, check_drawn, demand, make, need_hypothesis, shown
+from sftplug.testing.law import Breach, check, check_drawn, demand, make, need_hypothesis, shown
 from sftplug.testing.tokens import token_batch
 from sftplug.tokens import ROLE_CODES, TokenBatch
 
@@ -46,7 +48,7 @@ class Weighed:
 
     def weights(self) -> NDArray[np.float64]:
         """Weigh the tokens."""
-        return np.asarray(self.masking.weights(self.tokens)).astype(np.float64)
+        return loss_weights(self.masking, self.tokens).astype(np.float64)
 
 
 def check_masking(component: type[Masking], /, **options: Any) -> None:
@@ -61,29 +63,15 @@ def check_masking(component: type[Masking], /, **options: Any) -> None:
 
 
 def weighs_every_token(weighed: Weighed) -> None:
-    """The weights are an array of shape (N,), bool or float: one weight for each token of the batch."""
-    weights, count = np.asarray(weighed.masking.weights(weighed.tokens)), len(weighed.tokens.ids)
-    demand(
-        weights.shape == (count,),
-        f"an array of shape {weights.shape} for {count} tokens",
-        "compute with the arrays of `tokens`, which all have the shape (N,).",
-    )
-    demand(
-        weights.dtype == np.bool_ or np.issubdtype(weights.dtype, np.floating),
-        f"an array of {weights.dtype}",
-        "return bool or float.",
-    )
+    """The weights are an array of shape (N,), bool or float: one for each token of the batch, finite and at least 0.
 
-
-def weighs_finitely(weighed: Weighed) -> None:
-    """Every weight is finite and at least 0: a negative one would unlearn, and NaN would end the run."""
-    weights = weighed.weights()
-    bad = np.flatnonzero(~np.isfinite(weights) | (weights < 0))
-    demand(
-        not len(bad),
-        f"{_named(weighed.tokens, bad)} the weight {weights[bad[0]] if len(bad) else ''}",
-        "clip at 0, and divide by nothing that can be 0.",
-    )
+    A negative one would unlearn, and NaN would end the run.
+    """
+    try:
+        weighed.weights()
+    except MaskError as error:
+        mend = "compute with the arrays of `tokens`, all of shape (N,); clip at 0, and divide by nothing that can be 0."
+        raise Breach(str(error), mend) from error
 
 
 def is_deterministic(weighed: Weighed) -> None:
@@ -100,7 +88,7 @@ def leaves_the_tokens_alone(weighed: Weighed) -> None:
     """The arrays of the batch are not changed: the next strategy gets the same."""
     tokens = weighed.tokens
     before = {name: getattr(tokens, name).copy() for name in _ARRAYS}
-    weighed.masking.weights(tokens)
+    weighed.weights()
     changed = [name for name in _ARRAYS if not np.array_equal(before[name], getattr(tokens, name))]
     demand(not changed, f"`tokens.{'`, `tokens.'.join(changed)}` changed", "copy an array before you assign to it.")
 
@@ -121,7 +109,7 @@ def trains_what_it_says(weighed: Weighed) -> None:
     """A strategy that selects trains what the model itself must produce, and of others only the roles in `trains`."""
     if not weighed.masking.selects:
         return
-    allowed = [ROLE_CODES.index(role) for role in weighed.masking.trains]
+    allowed = [ROLE_CODES.index(role) for role in trains(weighed.masking)]
     others = (weighed.weights() > 0) & ~weighed.tokens.trainable & ~np.isin(weighed.tokens.role, allowed)
     demand(
         not others.any(),
@@ -142,7 +130,6 @@ def trains_something(weighed: Weighed) -> None:
 
 LAWS = (
     weighs_every_token,
-    weighs_finitely,
     is_deterministic,
     leaves_the_tokens_alone,
     does_not_depend_on_the_batch,

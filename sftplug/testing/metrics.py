@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
+from sftplug.answers import metric_label, metric_scores
 from sftplug.components import Metric
 from sftplug.conversation import Reply
 from sftplug.errors import RowError
@@ -27,7 +26,7 @@ class Asked:
 
     def __call__(self, replies: Sequence[Reply] | None = None) -> list[float]:
         """Score copies of the replies, or of others."""
-        return list(self.metric.scores(copy.deepcopy(self.replies if replies is None else replies)))
+        return metric_scores(self.metric, copy.deepcopy(self.replies if replies is None else replies))
 
 
 def check_metric(component: type[Metric], references: Sequence[str] = WORDS, /, **options: Any) -> None:
@@ -48,22 +47,16 @@ def _replies(drawn: Sequence[tuple[str, str, str]]) -> list[Reply]:
 
 def is_called_something(metric: Metric) -> None:
     """Its results have a name."""
-    demand(isinstance(metric.label, str) and bool(metric.label.strip()), shown(metric.label), "let label return text.")
+    metric_label(metric)
 
 
 def scores_every_reply(asked: Asked) -> None:
     """There is a finite number for each reply, or RowError says what is wrong with the row's own."""
     try:
-        scores = asked()
+        asked()
     except RowError as error:
         named = bool(str(error.field).strip()) and bool(str(error.reason).strip())
         demand(named, f"RowError({error.field!r}, {error.reason!r})", "name 'reference' and the reason.")
-        return
-    count = len(asked.replies)
-    demand(len(scores) == count, f"{len(scores)} scores of {count} replies", "return one for each, in their order.")
-    for reply, score in zip(asked.replies, scores, strict=True):
-        good = isinstance(score, Real) and math.isfinite(score)
-        demand(good, f"{shown(reply)} scored {shown(score)}", "return a finite float; 0.0 for what is worth nothing.")
 
 
 def scores_each_reply_alone(asked: Asked) -> None:

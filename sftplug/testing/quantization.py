@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from sftplug.answers import adaptable, bytes_per_parameter, for_device, load_kwargs
 from sftplug.components import Quantization
 from sftplug.device import Device
 from sftplug.testing.component import check_component
@@ -43,9 +44,9 @@ def check_quantization(component: type[Quantization], /, **options: Any) -> None
 
 def gives_the_same_arguments(trial: Trial) -> None:
     """``load_kwargs`` returns a new dictionary each time, for it is changed on the way, with the same names in it."""
-    first, second = (trial.quantization.load_kwargs() for _ in range(2))
+    first, second = (load_kwargs(trial.quantization) for _ in range(2))
     demand(
-        isinstance(first, dict) and first is not second and first.keys() == second.keys(),
+        first is not second and first.keys() == second.keys(),
         f"{shown(first)}, and then {shown(second)}",
         "make the dictionary in the method.",
     )
@@ -55,10 +56,10 @@ def leaves_nothing_open(trial: Trial) -> None:
     """``for_device`` returns one of its own class in which nothing is left to the device: asked again, for another
     device, it returns the same."""
     fast, slow = (Device("cpu", on_cpu=True, speeds={"bfloat16": speed}) for speed in (2.0, 0.1))
-    once = trial.quantization.for_device(fast)
-    again = once.for_device(slow)
+    once = for_device(trial.quantization, fast)
+    again = for_device(once, slow)
     demand(
-        type(once) is type(trial.quantization) and again == once,
+        again == once,
         f"{shown(once)}, and then {shown(again)}",
         "set every option that is still open with `self.model_copy(update={…})`, and no other.",
     )
@@ -79,7 +80,7 @@ def says_how_many_bits(trial: Trial) -> None:
     model = _wide_model(trial.quantization)
     modules = list(_quantized(model))
     held, counted = (sum(column) for column in zip(*modules, strict=True))
-    said, real = trial.quantization.bytes_per_parameter, held / counted
+    said, real = bytes_per_parameter(trial.quantization), held / counted
     demand(
         abs(said - real) <= ROUGHLY * real,
         f"bytes_per_parameter is {said:.4f}, and {len(modules)} modules hold {real:.4f} bytes a weight",
@@ -89,7 +90,7 @@ def says_how_many_bits(trial: Trial) -> None:
 
 def says_whether_inputs_are_kept(trial: Trial) -> None:
     """``keeps_inputs`` says whether a product holds on to its input where activations are checkpointed."""
-    if not trial.quantization.adaptable:
+    if not adaptable(trial.quantization):
         return
     said, kept = trial.quantization.keeps_inputs, _keeps_input(trial.quantization)
     demand(
@@ -101,14 +102,14 @@ def says_whether_inputs_are_kept(trial: Trial) -> None:
 
 def trains_an_adapter_or_says_it_cannot(trial: Trial) -> None:
     """With LoRA on it the loss over the same rows falls; or ``adaptable`` says that no adapter can be trained."""
-    if not trial.quantization.adaptable:
+    if not adaptable(trial.quantization):
         return
     _demand_learning(trial.lora, "override `adaptable` to return False, if the weights are for inference only.")
 
 
 def reloads_to_the_same_logits(trial: Trial) -> None:
     """An adapter that was trained, saved, and loaded onto a base loaded anew gives the same logits."""
-    if not trial.quantization.adaptable:
+    if not adaptable(trial.quantization):
         return
     from peft import PeftModel
 
@@ -134,7 +135,7 @@ def trains_whole_if_it_says_so(trial: Trial) -> None:
     live = logits(trial.full.trained)
     with tempfile.TemporaryDirectory(prefix="sftplug-") as folder:
         trial.full.trained.save_pretrained(folder)
-        again = AutoModelForCausalLM.from_pretrained(folder, **trial.quantization.load_kwargs())
+        again = AutoModelForCausalLM.from_pretrained(folder, **load_kwargs(trial.quantization))
         found = difference(live, logits(again))
     demand(
         found <= EXACT,

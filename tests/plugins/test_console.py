@@ -17,7 +17,7 @@ def shown(monkeypatch):
     def go(steps, logged, start=0, clock=100.0):
         console = rich.console.Console(file=io.StringIO(), width=200)
         monkeypatch.setattr(rich, "get_console", lambda: console)
-        progress = TrainingProgress(SimpleNamespace(clock=SimpleNamespace(seconds=clock)))
+        progress = TrainingProgress(SimpleNamespace(seconds=clock))
         for step in range(start + 1, steps + 1):
             state = SimpleNamespace(global_step=step - 1, max_steps=steps)
             progress.on_step_begin(None, state, None)

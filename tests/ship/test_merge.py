@@ -30,9 +30,17 @@ class Prompt(sftplug.Adapter):
     def peft_config(self):
         return PromptTuningConfig(num_virtual_tokens=4, task_type="CAUSAL_LM")
 
+class Beside(Forgetful):
+    \"\"\"A LoRA whose author says that it stays beside the weights.\"\"\"
+    type: str = "beside"
+
+    @property
+    def mergeable(self):
+        return False
+
 @sftplug.hookimpl
 def sftplug_adapters():
-    return [Forgetful, Prompt]
+    return [Forgetful, Prompt, Beside]
 """
 
 
@@ -161,6 +169,17 @@ def test_a_trained_prompt_is_no_weight(tmp_path, command):
     recipe.write_text(recipe.read_text().replace("type: forgetful", "type: prompt"))
     result = command("merge", run, "--output", tmp_path / "merged")
     assert "'prompt' trains a prompt, which no weight can stand for." in str(result.exception)
+
+
+def test_an_adapter_that_says_it_cannot_be_merged_is_refused_before_weights_are_loaded(tmp_path, command, monkeypatch):
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    run = train_run(tmp_path, "beside", plugins=["./mine.py"], adapter="beside", quantization="fp32")
+    monkeypatch.setattr("sftplug.ship.merge.load_base", None)  # nothing is loaded
+    result = command("merge", run, "--output", tmp_path / "merged")
+    said = "'beside' says that what it trains cannot be merged. Load it with PEFT beside the base."
+    assert said in str(result.exception)
+    again = command("train", tmp_path / "beside.yaml", "--output", run)
+    assert said in str(again.exception)  # nor is it offered as a way to train on
 
 
 def test_what_peft_is_known_not_to_merge_is_refused_before_weights_are_loaded(recipe_file):

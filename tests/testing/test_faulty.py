@@ -78,6 +78,12 @@ class NameOfWords(Faultless):
     type: str = "two words"
 
 
+class NameWithADot(Faultless):
+    """A name that could be a path in a recipe."""
+
+    type: str = "my.mask"
+
+
 class Undescribed(Faultless):
     """An option without a word about it."""
 
@@ -112,10 +118,33 @@ class Unpicklable(Faultless):
         object.__setattr__(self, "strength", 7.0)
 
 
+def test_a_name_that_the_registry_refuses_breaks_the_law_in_the_same_words(tmp_path):
+    from sftplug.plugins import load_plugins
+    from sftplug.registry import build_registry
+
+    _, found = broken(check_component, NameWithADot)
+    (tmp_path / "dotted.py").write_text(
+        "import sftplug\nclass NameWithADot(sftplug.Masking):\n    type: str = 'my.mask'\n"
+        "    def weights(self, tokens):\n        return tokens.trainable\n"
+        "@sftplug.hookimpl\ndef sftplug_maskings():\n    return [NameWithADot]\n"
+    )
+    plugins = load_plugins()
+    plugins.load_file(tmp_path / "dotted.py")
+    build_registry(plugins)
+    problem = "is named 'my.mask': use letters, digits, `_` and `-`"
+    assert problem in found
+    assert problem in str(plugins.broken["dotted"])
+
+
 @pytest.mark.parametrize(
     ("component", "options", "law", "text"),
     [
-        (NameOfWords, {}, "is_named", "its name is 'two words' | write `type: Literal['my_name'] = 'my_name'`"),
+        (
+            NameOfWords,
+            {},
+            "is_named",
+            "is named 'two words': use letters, digits, `_` and `-` | write",
+        ),
         (Undescribed, {}, "is_described", "the option 'hidden' is not described | write a docstring under `hidden: …`"),
         (Thawed, {}, "is_frozen", "an option could be assigned to | leave `frozen=True`"),
         (Lenient, {}, "refuses_unknown_options", "`no_such_option: 1` was accepted | leave `extra='forbid'`"),
@@ -227,7 +256,7 @@ class Martian(Careful):
 @pytest.mark.parametrize(
     ("component", "law", "text"),
     [
-        (KeyErrors, "refuses_an_empty_row", "{} raised KeyError: 'question' | raise sftplug.RowError for a column"),
+        (KeyErrors, "refuses_an_empty_row", "to_conversation() failed: KeyError: 'question' ("),
         (Popping, "leaves_the_row_alone", "became {'question': 'One?'} | copy what you change, and pop nothing."),
         (Shuffling, "is_deterministic", "let to_conversation depend on the row and the options alone."),
         (Swallowing, "refuses_an_empty_row", "{} became Conversation("),
@@ -317,9 +346,9 @@ class Nothing(Faultless):
 @pytest.mark.parametrize(
     ("component", "law", "text"),
     [
-        (TooShort, "weighs_every_token", "| compute with the arrays of `tokens`, which all have the shape (N,)."),
-        (Counts, "weighs_every_token", "an array of int8 | return bool or float."),
-        (Negative, "weighs_finitely", "of role user, has the weight -1.0 | clip at 0"),
+        (TooShort, "weighs_every_token", "weights() returned an array of shape (141,); expected (142,) ("),
+        (Counts, "trains_what_it_says", "has a weight above 0, though the model need not produce it"),
+        (Negative, "weighs_every_token", "the weight -1.0; weights are finite and >= 0 ("),
         (Random, "is_deterministic", "of role assistant, has another weight the second time | draw no random numbers"),
         (Writing, "leaves_the_tokens_alone", "`tokens.trainable` changed | copy an array before you assign to it."),
         (ByBatch, "does_not_depend_on_the_batch", "in a batch of 2 rows than alone | look at each row by itself"),
@@ -772,7 +801,10 @@ class Summary(Keep):
 
 def test_length_policies():
     check_length_policy(Keep)
-    assert broken(check_length_policy, KeepAll) == ("shortens", AnyText("| return conversations with fewer messages"))
+    assert broken(check_length_policy, KeepAll) == (
+        "shortens",
+        AnyText("shorten() must return conversations with"),
+    )
     assert broken(check_length_policy, CutTooFew) == ("shortens", AnyText("| keep at most `row.limit` tokens."))
     assert broken(check_length_policy, Summary) == ("invents_nothing", AnyText("| choose among"))
 
@@ -824,9 +856,12 @@ class Unfit(Length):
 
 def test_metrics():
     check_metric(Length)
-    assert broken(check_metric, Unlabelled) == ("is_called_something", AnyText("| let label return text."))
-    assert broken(check_metric, Ratio) == ("scores_every_reply", AnyText("scored nan | return a finite float"))
-    assert broken(check_metric, Once) == ("scores_every_reply", AnyText("| return one for each, in their order."))
+    assert broken(check_metric, Unlabelled) == (
+        "is_called_something",
+        AnyText("label() must return a name"),
+    )
+    assert broken(check_metric, Ratio) == ("scores_every_reply", AnyText("the score nan: return a finite number"))
+    assert broken(check_metric, Once) == ("scores_every_reply", AnyText("must return a number for each"))
     assert broken(check_metric, Rank) == ("scores_each_reply_alone", AnyText("| let a score depend on its own reply"))
     assert broken(check_metric, Unfit) == ("scores_every_reply", AnyText("| name 'reference' and the reason."))
 
