@@ -225,7 +225,7 @@ def _check_core(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "model", "needs exactly one of `name_or_path` and `build`."
     yield from _check_remote_code(model)
     name = model.name_or_path
-    if name and Path(name).is_absolute() and not Path(name).is_dir():
+    if name and Path(name).is_absolute() and not Path(name).exists():
         yield "model.name_or_path", f"the folder {name} does not exist."
     yield from _check_data(recipe)
     yield from _check_masking("masking", recipe.masking)
@@ -316,9 +316,12 @@ def _check_evaluation(recipe: Recipe) -> Iterator[tuple[str, str]]:
     labels = [metric_label(metric) for metric in recipe.evaluation.metrics]
     twice = next((label for label in labels if labels.count(label) > 1), None)
     if twice is not None:
+        named = any(
+            "name" in type(metric).model_fields for metric in recipe.evaluation.metrics if metric_label(metric) == twice
+        )
         yield (
             "evaluation.metrics",
-            f"two of them call their results '{twice}': leave out one, or give one another name.",
+            f"two of them call their results '{twice}': leave out one{', or give one another `name`' * named}.",
         )
 
 

@@ -1,0 +1,75 @@
+"""Advice that is followed in another test, that cannot be followed here, and texts that only look like advice."""
+
+FOLLOWED = {
+    "`sftplug train` goes on with it.": "test_a_signal_ends_a_run_after_a_checkpoint_and_says_how_to_go_on",
+    "must return numbers, and for {} returned {}: make it": "test_what_a_component_returns_or_raises_by_mistake",
+    "`sftplug eval {}` measures the replies, in one process.": "test_a_metric_that_cannot_score_costs_the_run_nothing",
+    "`sftplug eval` measures it anew.": "test_a_metric_that_cannot_score_costs_the_run_nothing",
+    "{} was written by {}, and {} would go on: with other batches": "test_another_number_of_processes_does_not_go_on",
+    "Run the same command again to go on": "test_a_signal_ends_a_run_after_a_checkpoint_and_says_how_to_go_on",
+    "two plugins are named '{}': {}. Uninstall one of them": "test_a_plugin_name_that_two_distributions_claim",
+    "packing would let documents see each other in this model": "test_families_that_leak_are_refused_by_name",
+    "it is built for sftplug {}, and this is sftplug {}.": "test_a_plugin_for_a_newer_sftplug_is_not_even_imported",
+    "{}: changed while the rows were read": "test_rows_that_change_while_they_are_read_are_not_kept",
+    "`sftplug train {} --output {}` goes on with it.": "test_a_run_without_a_result_is_gone_on_with",
+    "`sftplug merge` gives the head its own": "test_an_update_of_the_embeddings_leaves_the_head_as_it_was",
+}
+"""Text -> the test that follows it, in the other test files."""
+
+FOLLOWED_FILES = {
+    "sftplug/carried.py": "test_what_a_callback_remembers_and_no_checkpoint_can_hold_is_refused_at_once",
+    "sftplug/held.py": "test_a_checkpoint_without_the_rest_and_one_of_another_base_are_refused",
+    "sftplug/preflight/__init__.py": "test_an_option_that_nothing_heeds_is_a_problem",
+    "sftplug/preflight/best.py": "test_an_option_that_nothing_heeds_is_a_problem",
+    "sftplug/preflight/trials.py": "test_an_option_that_nothing_heeds_is_a_problem",
+    "sftplug/preflight/unheeded.py": "test_an_option_that_nothing_heeds_is_a_problem",
+    "sftplug/readback.py": "test_an_adapter_that_plain_loading_does_not_give_back_is_refused_before_it_is_trained",
+    "sftplug/recipe/train_table.py": "test_the_way_out_is_one",
+    "sftplug/room.py": "test_a_limit_on_files_is_no_full_disk",
+    "sftplug/run/failure.py": "test_a_run_whose_output_nobody_reads_any_more_ends_in_words_and_goes_on",
+    "sftplug/run/inputs.py": "test_no_run_writes_where_its_rows_are_read",
+    "sftplug/run/place.py": "test_overwrite_deletes_nothing_that_no_run_wrote",
+}
+"""File -> the test that follows its advice, one parameter after the other."""
+
+CANNOT = {
+    "{} names code on the Hub, which is not run.": "needs the Hub",
+    "names the attention {}: code on the Hub, which is not run.": "needs the Hub",
+    "the prompt holds the control token {}, and this tokenizer": "needs a tokenizer that no model has",
+    "If they are one and the same model, set `base_model_name_or_path`": "needs a model under two names",
+    "What is missing would be filled at random.": "needs another model",
+    "processes: {} on this node, which has {} accelerator{}.": "needs GPUs to count",
+    "one process sees {} GPUs and would share each batch": "needs two GPUs",
+    "context and sequence parallelism cut rows into pieces": "needs GPUs that share a row",
+    "strategy: on CPUs, fsdp2 is done by transformers, from {} on": "needs an older transformers",
+    "Run: pip install '{}'": "needs the package index",
+    "which is not installed. Run: {}": "needs the package index",
+    "you are not logged in to the Hub: run `hf auth login` first.": "needs the Hub",
+    "the code of {} lies in several repositories": "needs the Hub",
+    "Choose an --output on a file system that has locks.": "needs a file system without locks",
+    "has no other weights: leave out --base original.": "needs a base that is stored quantized",
+    "Mend the row, or set `data.special_tokens_in_content: allow`": "needs a tokenizer that no model has",
+    "It holds weights that were rounded for llama.cpp": "needs another model",
+    "Name a text model instead.": "needs another model",
+    "nothing that was tried makes it fit": "needs another device or model",
+    "there is no C++ compiler ({}). Install one": "needs a machine without a compiler",
+}
+"""Text -> what it needs that no test has."""
+
+NO_ADVICE = (
+    "train the others, by patterns of their names, with the adapter `freeze`",  # what no check has foreseen
+    "leave such modules out of the adapter",
+    "`sftplug train` goes on with it, unless it is running still.",
+    "is of the type {}, which JSON does not have. Make it text",  # to the author of a source
+    "train.learning_rate ({}): {} is {} what is usual for adapter",
+    "is a folder behind a symbolic link, which is not followed. Name that folder as a `path` of its own",
+    "{}\nRun the command again with -v for the traceback.",
+    "train an adapter in place of the weights: another result",
+    "Merge lora module to .*-bit linear",
+    "list of {}",
+    ", or give one another `name`",
+    "Written by `sftplug schema` for: {}.",
+    "Name the capital of {e}.",
+    "Name the language of {e}.",
+)
+"""Texts that only look like advice, or that stand in another one."""

@@ -1,0 +1,291 @@
+"""What errors about rows, templates and masks offer."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from conftest import rows
+
+from ways_out.cases import (
+    REPLY,
+    USER,
+    Case,
+    a_model,
+    as_written,
+    both,
+    environment,
+    file,
+    json_in,
+    leave_out,
+    mend_rows,
+    put,
+)
+
+GOOD = {"messages": [USER, REPLY]}
+NO_STOP = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+"""A template after whose replies nothing comes."""
+NO_THOUGHTS = {"messages": [USER, {**REPLY, "reasoning_content": "Who is it?"}]}
+TOOL = {"type": "function", "function": {"name": "f", "description": "A tool.", "parameters": {"type": "object"}}}
+NO_TOOLS = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+LAST_ONLY = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if m.role == 'assistant' and loop.last %}Now: {% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\nNow: {% endif %}"
+)
+"""A template that shows a reply otherwise when it is history."""
+SPACED = (
+    "{% for m in messages %}{{ m.role }}: {{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
+"""A template whose headers end in a space, which the tokenizer makes part of the first word."""
+
+
+def template(source):
+    """Let the recipe name a template of its own."""
+    return both(file("own.jinja", source), put("chat_template", {"type": "file", "path": "own.jinja"}))
+
+
+def lowercase(folder):
+    """Let the tokenizer write everything small, which tiktoken cannot."""
+    known = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(json.dumps({**known, "normalizer": {"type": "Lowercase"}}))
+
+
+def several_templates(folder):
+    """Give the tokenizer two templates."""
+    for name in ("default", "tool_use"):
+        file = folder / "additional_chat_templates" / f"{name}.jinja"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(NO_TOOLS)
+
+
+def link(situation, sentence):
+    """Put a link to another folder among the files."""
+    (situation.folder / "all" / "more").symlink_to(situation.folder / "elsewhere")
+
+
+def table_of(kind):
+    """Write a table whose texts are texts, or bytes."""
+
+    def write(situation, sentence):
+        values = pa.array(["Once upon a time."] if kind == "text" else [b"Once upon a time."])
+        pq.write_table(pa.table({"text": values}), situation.folder / "rows.parquet")
+
+    return write
+
+
+LONG = [GOOD, *rows(), {"messages": [USER, {"role": "assistant", "content": "word " * 400}]}]
+
+CASES = [
+    # --- rows ---------------------------------------------------------------------------------------------------------
+    Case(
+        "Mend them, or set `data.on_bad_row: skip`.",
+        {"Mend them": mend_rows(GOOD), "set `data.on_bad_row: skip`": as_written},
+        rows=[GOOD, {"messages": []}],
+    ),
+    Case(
+        "Mend them or the masking, or set `data.on_empty: drop`.",
+        {
+            "Mend them": mend_rows(GOOD),
+            "or the masking": put("masking", "all"),
+            "set `data.on_empty: drop`": as_written,
+        },
+        rows=[GOOD, {"messages": [USER]}],
+    ),
+    Case(
+        "is plain text, in which no turn is the assistant's. Use `masking: all`.",
+        {"Use `masking: all`": as_written},
+        recipe={"data.train.format": "text"},
+        rows=[{"text": "Once upon a time."}],
+    ),
+    Case(
+        "Raise `data.max_length`, or choose another `data.too_long`, such as `drop`.",
+        {
+            "Raise `data.max_length`": put("data.max_length", 1024),
+            "such as `drop`": both(put("data.too_long", "drop"), put("data.max_loss", 1.0)),
+        },
+        recipe={"data.too_long": "error"},
+        rows=LONG,
+    ),
+    Case(
+        "Set `data.max_length: {}` to keep 99 % of the rows, or raise `data.max_loss`.",
+        {"Set `data.max_length: {}`": as_written, "or raise `data.max_loss`": put("data.max_loss", 1.0)},
+        rows=LONG,
+    ),
+    Case(
+        "has columns that its format does not read: {}. If that is meant, say so beside its `format` with `ignore: [{}]`",
+        {
+            "`ignore: [id]`": put("data.train.ignore", ["id"]),
+            "`data.on_unread_column: report`": as_written,
+        },
+        rows=[{**GOOD, "id": 7}],
+    ),
+    Case(
+        "Add `message_weights` to the masking, or go on without them with `data.on_unread_column: report`.",
+        {
+            "Add `message_weights` to the masking": put("masking", ["assistant", "message_weights"]),
+            "`data.on_unread_column: report`": as_written,
+        },
+        rows=[{"messages": [USER, {**REPLY, "weight": 0.5}]}],
+    ),
+    Case(
+        "of the rows drew none. Raise it, or name rows in `data.eval`",
+        {
+            "Raise it": put("data.eval_fraction", 0.5),
+            "name rows in `data.eval`": both(
+                leave_out("data.eval_fraction"), put("data.eval", {"path": "rows.jsonl", "format": "messages"})
+            ),
+        },
+        recipe={"data.eval_fraction": 1e-6},
+    ),
+    Case(
+        "holds a whole number of more than {} digits. Write it as text.",
+        {"Write it as text": mend_rows({**GOOD, "id": "1" * 5000})},
+        recipe={"data.train.ignore": ["id"]},
+        rows=[
+            '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "id": %s}'
+            % ("1" * 5000)
+        ],
+    ),
+    Case(
+        "`system` is a turn of a conversation, and these rows are plain text, which no chat template renders. Leave `system` "
+        "out; where the columns are a question and its answer, a format makes turns of them: `format: {type: columns, user: "
+        "COLUMN, assistant: COLUMN}`.",
+        {
+            "Leave `system` out": leave_out("data.train.system"),
+            "`format: {type: columns, user: COLUMN, assistant: COLUMN}`": put(
+                "data.train.format", {"type": "columns", "user": "prompt", "assistant": "completion"}
+            ),
+        },
+        recipe={"data.train.format": "prompt_completion", "data.train.system": "Be brief."},
+        rows=[{"prompt": "Hello?", "completion": " Hi."}],
+    ),
+    Case(
+        "`replace` of `data.{}[{}]` names {}, which stands in no row of {}. Correct it, or leave it out.",
+        {
+            "Correct it": put("data.train.replace", {"{{name}}": "Ada"}),
+            "leave it out": leave_out("data.train.replace"),
+        },
+        recipe={"data.train.replace": {"{{nam}}": "Ada"}},
+        rows=[{"messages": [USER, {"role": "assistant", "content": "I am {{name}}."}]}],
+    ),
+    Case(
+        "The file ends within it: whatever wrote it was stopped. Leave the line out, or write the file anew.",
+        {"Leave the line out": mend_rows(GOOD), "write the file anew": mend_rows(GOOD, GOOD)},
+        before=lambda situation, _: setattr(situation, "cut", 20),
+        rows=[GOOD, GOOD],
+    ),
+    Case(
+        "{}: {}, or take the link away.",
+        {
+            "Name that folder as a `path` of its own": both(
+                lambda situation, _: (situation.folder / "all" / "more").unlink(),
+                put("data.train", [{"path": "all", "format": "messages"}, {"path": "elsewhere", "format": "messages"}]),
+            ),
+            "take the link away": lambda situation, _: (situation.folder / "all" / "more").unlink(),
+        },
+        before=both(file("all/a.jsonl", GOOD), file("elsewhere/b.jsonl", GOOD), link, put("data.train.path", "all")),
+    ),
+    # --- templates ----------------------------------------------------------------------------------------------------
+    Case(
+        "the model's tokenizer has no chat template, as base models do not. Choose one: `chat_template: chatml`, `llama3`, "
+        "`plain`, or `{type: file, path: my.jinja}`.",
+        {
+            "`chat_template: chatml`": as_written,
+            "`plain`": put("chat_template", "plain"),
+            "`{type: file, path: my.jinja}`": both(
+                file("my.jinja", NO_TOOLS), put("chat_template", {"type": "file", "path": "my.jinja"})
+            ),
+        },
+        recipe={"chat_template": "tokenizer"},
+    ),
+    Case(
+        "the chat template '{}' writes {}, which the model's tokenizer would cut into pieces. Choose `chat_template: plain`, or "
+        "a model that has these tokens, or add them: `model.add_tokens: {}`.",
+        {"Choose `chat_template: plain`": as_written, "add them: `model.add_tokens: {}`": as_written},
+        recipe={"chat_template": "llama3"},
+    ),
+    Case(
+        "into pieces. Choose a template that suits the tokenizer, such as `chat_template: plain`, or a model that has these "
+        "tokens, or add them: `model.add_tokens: {}`.",
+        {"such as `chat_template: plain`": as_written, "add them: `model.add_tokens: {}`": as_written},
+        before=template(NO_TOOLS.replace("im_", "turn_")),
+    ),
+    Case(
+        "Correct `template_kwargs`, or leave it out there.",
+        {"leave it out there": leave_out("data.train.template_kwargs")},
+        recipe={"data.train.template_kwargs": {"enable_thinkin": False}},
+    ),
+    Case(
+        "`spans.missing_stop: append_eos` adds the tokenizer's EOS (`warn` trains without a stop)",
+        {
+            "`spans.missing_stop: append_eos`": as_written,
+            "`warn` trains without a stop": put("spans.missing_stop", "warn"),
+        },
+        before=template(NO_STOP.replace("<|{{ m.role }}|>", "{{ m.role }}: ").replace("<|assistant|>", "assistant: ")),
+    ),
+    Case(
+        "`spans.dropped_reasoning: warn` trains without the reasoning",
+        {
+            "`spans.dropped_reasoning: warn`": as_written,
+            "`chat_template: chatml`": as_written,
+        },
+        rows=[NO_THOUGHTS],
+        before=template(NO_TOOLS),
+    ),
+    Case(
+        "`spans.dropped_tools: warn` trains without the tools",
+        {"`spans.dropped_tools: warn`": as_written, "`chat_template: chatml`": as_written},
+        rows=[{**GOOD, "tools": [TOOL]}],
+        before=template(NO_TOOLS),
+    ),
+    Case(
+        "`spans.on_divergence: split` trains such turns in rows of their own",
+        {"`spans.on_divergence: split`": as_written},
+        recipe={"spans.on_divergence": "error"},
+        rows=[{"messages": [USER, REPLY, USER, REPLY]}],
+        before=template(LAST_ONLY),
+    ),
+    # --- the engine, the cache ----------------------------------------------------------------------------------------
+    Case(
+        "cannot be kept here: {}. Is it read-only, or another user's? Name a folder of your own in the environment variable "
+        "SFTPLUG_CACHE.",
+        {
+            "Name a folder of your own in the environment variable SFTPLUG_CACHE": environment(
+                "SFTPLUG_CACHE", "{folder}/own"
+            )
+        },
+        before=both(file("taken", "no folder"), environment("SFTPLUG_CACHE", "{folder}/taken")),
+    ),
+    Case(
+        "data.engine: tiktoken cannot stand in for this tokenizer: it {}. Leave it to `auto`.",
+        {"Leave it to `auto`": put("data.engine", "auto")},
+        recipe={"data.engine": "tiktoken"},
+        before=a_model(lowercase),
+    ),
+    Case(
+        "{}: {}. Set `spans.boundary: split` to tokenize both sides apart.",
+        {"Set `spans.boundary: split`": as_written},
+        recipe={"spans.boundary": "error"},
+        before=template(SPACED),
+    ),
+    Case(
+        "the longest row has {} tokens, and the model was made for {} (`max_position_embeddings` of its configuration). Set "
+        "`data.max_length: {}`.",
+        {"Set `data.max_length: {}`": both(as_written, put("data.max_loss", 1.0))},
+        rows=LONG,
+        recipe={"data.max_length": 1024},
+        before=a_model(json_in("config.json", max_position_embeddings=128)),
+    ),
+    Case(
+        "the tokenizer has several chat templates ({}); write the one you want to a file.",
+        {"write the one you want to a file": template(NO_TOOLS)},
+        recipe={"chat_template": "tokenizer"},
+        before=a_model(several_templates),
+    ),
+]
