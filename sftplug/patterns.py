@@ -49,7 +49,7 @@ class Pattern:
             raise DataError(
                 f"the regular expression {_short(self.text)} takes more than {SECONDS:g} s on a text of {len(text):,} "
                 f"characters, {_short(text)}: it tries the same characters in too many ways. Let no repetition stand "
-                "in another, and no two of them match the same: `a+$` for `(a+)+$`."
+                "in another, and no two branches match the same: `a+$` for `(a|aa)+$`."
             ) from error
 
 

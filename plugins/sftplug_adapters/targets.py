@@ -189,10 +189,9 @@ class Search:
         read = [name for name in found if name in self.structure.read_as_weights]
         if read:
             mixer = type(self.model.get_submodule(read[0].rpartition(".")[0])).__name__
-            places = sorted({f"*.{'.'.join(name.split('.')[-2:])}" for name in read})
             yield (
                 f"target '{target}': {mixer} reads the weight of its {target} without calling the layer, so an adapter "
-                f"beside it would not be trained. Leave it out of `targets`, or set `exclude: {places}`."
+                "beside it would not be trained. Leave it out of `targets`."
             )
 
     def missing(self, modules: Iterable[str]) -> Iterator[str]:

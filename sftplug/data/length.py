@@ -163,7 +163,8 @@ def _account_for_row(before: Sequence[_Piece], after: Sequence[_Piece], limit: i
     wanted = sum(piece.trained for piece in before)
     long = [piece for piece in before if limit is not None and piece.length > limit]
     if long and wanted > 0:
-        account.lost += max(0.0, wanted - sum(piece.trained for piece in after))
+        lost = wanted - sum(piece.trained for piece in after)
+        account.lose(max(0.0, lost), max(piece.length for piece in long))
         reason = f"{long[0].length} tokens, {limit} allowed"
         if not after:
             account.drop("too long", origin, reason)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from math import ceil
 
 from sftplug.data.remark import UNHEEDED
 from sftplug.errors import DataError, MaskError
@@ -98,18 +99,30 @@ def _losses(account: Account, data: DataSection) -> Iterator[str]:
     share = account.lost / (account.lost + account.trained) if account.lost else 0.0
     if data.too_long.limited and not data.too_long.refuses and account.trained and share > data.max_loss:
         quantiles = length_quantiles(account.lengths, account.unmeasured)
-        known = quantiles.get("99%")
-        # Where a few rows of many tokens are the matter, 99 % of the rows fit already.
-        known = known if known and data.max_length and int(known) > data.max_length else None
-        longer = f"Set `data.max_length: {known}` to keep 99 % of the rows, or raise" if known else "Raise"
         dropped, shortened = account.dropped["too long"], account.noted["shortened"]
         fate = [f"{dropped} dropped"] * (dropped > 0) + [f"{shortened} shortened"] * (shortened > 0)
+        length = _sufficient(account, data.max_loss)
+        longer = f", or `data.max_length: {length}` if the model takes rows of that length" if length else ""
         yield (
             f"{dropped + shortened} of {account.read} rows of {account.source} are too long ({', '.join(fate)}): "
             f"{share:.1%} of its trained tokens would be lost, {data.max_loss:.1%} are allowed. "
             f"Lengths in tokens: {quantiles}. "
-            f"{longer} `data.max_loss`."
+            f"Set `data.max_loss: {ceil(share * 1000) / 10:g}%` to do without them{longer}."
         )
+
+
+def _sufficient(account: Account, allowed: float) -> int | None:
+    """Return the least `data.max_length` with which no more is lost than allowed; None where nobody measured it."""
+    left, total = account.lost, account.lost + account.trained
+    for length in sorted(account.lost_at):
+        left -= account.lost_at[length]
+        if left <= allowed * total + _ROUNDED:
+            return length
+    return None
+
+
+_ROUNDED = 1e-6
+"""What is left of a sum of loss weights when each was taken off again."""
 
 
 def _drops(account: Account, data: DataSection) -> Iterator[str]:

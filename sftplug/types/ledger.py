@@ -37,6 +37,8 @@ class Account:
     """How many of their tokens have a loss weight."""
     lost: float = 0
     """Sum of the loss weights of the rows that are too long."""
+    lost_at: dict[int, float] = field(default_factory=dict)
+    """Length in tokens that would hold such a row whole -> what of `lost` is lost with rows of that length."""
     unmeasured: int = 0
     """Rows that are so long that they were left out before they were tokenized; what they lose is an estimate."""
     lengths: Counter[int] = field(default_factory=Counter)
@@ -85,6 +87,11 @@ class Account:
         self.tokens += sum(lengths)
         self.trained += trained
         self.trained_tokens += trained_tokens
+
+    def lose(self, trained: float, length: int) -> None:
+        """So much loss weight is lost with a row of which every piece fits into `length` tokens, and no less."""
+        self.lost += trained
+        self.lost_at[length] = self.lost_at.get(length, 0.0) + trained
 
     def balanced(self) -> bool:
         """Whether every row that was read is accounted for."""
@@ -227,7 +234,8 @@ def _account(state: dict[str, Any]) -> Account:
     counters = {name: Counter(state[name]) for name in ("dropped", "noted", "filled")}
     texts: dict[str, Any] = {"unread": tuple(state["unread"]), "picture": ()}
     texts["groups"] = {key: RowGroups.from_state(groups) for key, groups in state["groups"].items()}
-    return Account(**{**state, **counters, **texts, "lengths": _numbered(state["lengths"])})
+    lost_at = {int(length): lost for length, lost in state["lost_at"].items()}
+    return Account(**{**state, **counters, **texts, "lengths": _numbered(state["lengths"]), "lost_at": lost_at})
 
 
 def _numbered(counts: dict[str, int]) -> Counter[int]:

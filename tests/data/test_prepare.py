@@ -1,5 +1,7 @@
 """From rows to labelled tokens: what is trained, what is refused, and that nothing is lost without a word."""
 
+import re
+
 import pytest
 from conftest import rows, write_rows
 from hypothesis import HealthCheck, given, settings
@@ -251,13 +253,21 @@ def test_losing_more_than_the_recipe_allows_to_length_stops_the_run(recipe_file,
     text = str(caught.value)
     assert "1 of 10 rows of " in text
     assert "% of its trained tokens would be lost, 1.0% are allowed. Lengths in tokens: {'50%': " in text
-    assert "to keep 99 % of the rows, or raise `data.max_loss`." in text
-    assert len(prepared(file, "data.max_loss=1").train) == 9
+    ways = r"Set `data\.max_loss: (.+?)` to do without them, or `data\.max_length: (\d+)`"
+    loss, length = re.search(ways, text).groups()
+    assert len(prepared(file, f"data.max_loss={loss}").train) == 9
+    assert len(prepared(file, f"data.max_length={length}").train) == 10
 
 
-def test_where_one_long_row_is_the_matter_no_shorter_length_is_advised(recipe_file, prepared):
-    long = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "word " * 900}]}
-    with pytest.raises(DataError) as caught:
-        prepared(recipe_file(data=[*rows(300), long]))
-    assert "1 of 301 rows" in str(caught.value)
-    assert str(caught.value).endswith("Raise `data.max_loss`.")
+def test_the_length_that_is_advised_keeps_enough_and_no_more(recipe_file, prepared):
+    def reply(words):
+        return {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "word " * words}]}
+
+    # 99 % of the rows fit as it is, and most of what is trained lies in the others.
+    file = recipe_file(data=[*rows(300), reply(390), reply(150), reply(400)])
+    with pytest.raises(DataError, match="3 of 303 rows") as caught:
+        prepared(file, "data.max_length=128", "data.max_loss=20%")
+    length = int(re.search(r"`data\.max_length: (\d+)` if the model takes", str(caught.value))[1])
+    assert len(prepared(file, f"data.max_length={length}", "data.max_loss=20%").train) == 302
+    with pytest.raises(DataError):
+        prepared(file, f"data.max_length={length - 1}", "data.max_loss=20%")

@@ -123,6 +123,11 @@ def as_written(situation: Situation, sentence: str) -> None:
         set_at(situation.recipe, path, value if value in ("no", "yes", "on", "off") else yaml.safe_load(value))
 
 
+def first_as_written(situation: Situation, sentence: str) -> None:
+    """Set what stands first between backticks, where the next one is another way out."""
+    as_written(situation, "`".join(sentence.split("`")[:3]))
+
+
 def at(prefix: str) -> Edit:
     """Set what stands between backticks, of the section `prefix`, which the error names at its beginning."""
 

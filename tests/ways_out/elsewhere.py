@@ -13,6 +13,7 @@ FOLLOWED = {
     "{}: changed while the rows were read": "test_rows_that_change_while_they_are_read_are_not_kept",
     "`sftplug train {} --output {}` goes on with it.": "test_a_run_without_a_result_is_gone_on_with",
     "`sftplug merge` gives the head its own": "test_an_update_of_the_embeddings_leaves_the_head_as_it_was",
+    "Without real weights: `model: {build: tiny}`": "test_what_is_missing_is_told_with_the_commands_and_the_other_way",
 }
 """Text -> the test that follows it, in the other test files."""
 
@@ -44,6 +45,7 @@ CANNOT = {
     "strategy: on CPUs, fsdp2 is done by transformers, from {} on": "needs an older transformers",
     "Run: pip install '{}'": "needs the package index",
     "which is not installed. Run: {}": "needs the package index",
+    "it is damaged, or of another version. Run: pip install": "needs the package index",
     "you are not logged in to the Hub: run `hf auth login` first.": "needs the Hub",
     "the code of {} lies in several repositories": "needs the Hub",
     "Choose an --output on a file system that has locks.": "needs a file system without locks",
@@ -70,6 +72,7 @@ NO_ADVICE = (
     ", or give one another `name`",
     "Written by `sftplug schema` for: {}.",
     "Name the capital of {e}.",
+    "Say what the capital of {e} is.",
     "Name the language of {e}.",
 )
 """Texts that only look like advice, or that stand in another one."""

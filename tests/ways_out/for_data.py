@@ -15,6 +15,7 @@ from ways_out.cases import (
     both,
     environment,
     file,
+    first_as_written,
     json_in,
     leave_out,
     mend_rows,
@@ -113,8 +114,8 @@ CASES = [
         rows=LONG,
     ),
     Case(
-        "Set `data.max_length: {}` to keep 99 % of the rows, or raise `data.max_loss`.",
-        {"Set `data.max_length: {}`": as_written, "or raise `data.max_loss`": put("data.max_loss", 1.0)},
+        "Set `data.max_loss: {}%` to do without them{}.",
+        {"Set `data.max_loss: {}%`": first_as_written, "or `data.max_length: {}`": as_written},
         rows=LONG,
     ),
     Case(

@@ -1,21 +1,25 @@
 """What errors about the model's folder and its modules offer, on tiny models of the families that they are about."""
 
 import shutil
+from pathlib import Path
 
 import twins
 
 from ways_out.cases import (
+    BASE,
     Case,
     Edit,
+    a_model,
     at,
     both,
+    json_in,
     leave_out,
     put,
     run_first,
     with_option,
 )
 
-HELD_OUT = {"messages": [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Hi."}]}
+PART = "shard-00001-model-00001.safetensors"
 
 
 def twin(name: str, folder: str = "model") -> Edit:
@@ -61,6 +65,16 @@ CASES = [
         recipe=lora(),
         command=("train", "recipe.yaml", "--output", "out"),
         before=run_first("train", "recipe.yaml", "--output", "out"),
+    ),
+    Case(
+        "does not know. It would take them as they stand. Name the model that it was made from",
+        {"Name the model that it was made from": put("model", BASE["model"])},
+        before=a_model(json_in("config.json", quantization_config={"quant_method": "own"})),
+    ),
+    Case(
+        "transformers would load it in place of the model's other weights. Delete it, or save the model whole.",
+        {"Delete it": lambda *_: Path("model", PART).unlink()},
+        before=a_model(lambda folder: shutil.copy(folder / "model.safetensors", folder / PART)),
     ),
     # --- modules ------------------------------------------------------------------------------------------------------
     Case(
@@ -114,8 +128,8 @@ CASES = [
     ),
     Case(
         "reads the weight of its {} without calling the layer, so an adapter beside it would not be trained. Leave it out of "
-        "`targets`, or set `exclude: {}`.",
-        {"Leave it out of `targets`": put("adapter.targets", ["in_proj"]), "set `exclude: {}`": at("adapter")},
+        "`targets`.",
+        {"Leave it out of `targets`": put("adapter.targets", ["in_proj"])},
         recipe=lora(targets=["in_proj", "out_proj"]),
         before=MIXER,
     ),

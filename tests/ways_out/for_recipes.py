@@ -274,10 +274,10 @@ CASES = [
         code=0,
     ),
     Case(
-        "it tries the same characters in too many ways. Let no repetition stand in another, and no two of them match the same: "
-        "`a+$` for `(a+)+$`.",
-        {"`a+$` for `(a+)+$`": put("masking", ["assistant", {"regex": "a+$"}])},
-        recipe={"masking": ["assistant", {"regex": "(a+)+$"}], "data.max_length": 1024},
+        "it tries the same characters in too many ways. Let no repetition stand in another, and no two branches match the "
+        "same: `a+$` for `(a|aa)+$`.",
+        {"`a+$` for `(a|aa)+$`": put("masking", ["assistant", {"regex": "a+$"}])},
+        recipe={"masking": ["assistant", {"regex": "(a|aa)+$"}], "data.max_length": 1024},
         rows=[{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "a" * 300 + "!"}]}],
     ),
     # --- templates ----------------------------------------------------------------------------------------------------
@@ -361,8 +361,8 @@ CASES = [
         "strategy: on CPUs, fsdp2 cannot keep the optimizer of split weights in a checkpoint, so no run could be resumed. "
         "Set `train.save_only_model: true` or `train.save_strategy: no`.",
         {
-            "`train.save_only_model: true`": as_written,
-            "`train.save_strategy: no`": as_written,
+            "`train.save_only_model: true`": put("train.save_only_model", True),
+            "`train.save_strategy: no`": put("train.save_strategy", "no"),
         },
         recipe={
             "launch": {"strategy": "fsdp2", "processes": 2},
@@ -446,7 +446,7 @@ CASES = [
         before=file("one.py", TRAIN_MORE.replace("int = 2", "int = 'two'")),
     ),
     Case(
-        "{} has no name: give it `type: Literal['name'] = 'name'`",
+        "has no name: give it `type: Literal['name'] = 'name'`",
         {
             "give it `type: Literal['name'] = 'name'`": file(
                 "one.py", TRAIN_MORE.replace(NAMED, "type: Literal['name'] = 'name'")
@@ -456,7 +456,7 @@ CASES = [
         before=file("one.py", TRAIN_MORE.replace(NAMED, "more: str = 'yes'")),
     ),
     Case(
-        "{} is named {}: use letters, digits, `_` and `-`",
+        "is named {}: use letters, digits, `_` and `-`",
         {"use letters, digits, `_` and `-`": file("one.py", TRAIN_MORE.replace(NAMED, "type: str = 'train_more-2'"))},
         recipe={"plugins": ["./one.py"]},
         before=file("one.py", TRAIN_MORE.replace(NAMED, "type: str = 'train more'")),

@@ -23,8 +23,8 @@ from ways_out.cases import (
 TRAIN = ("train", "recipe.yaml", "--output", "out")
 
 
-SAVED = {"train.save_strategy": "steps", "train.save_steps": 1}
-"""A checkpoint a step."""
+SAVED = {"train.save_strategy": "steps", "train.save_steps": 1, "train.save_total_limit": 2}
+"""A checkpoint a step, and both are kept."""
 LOCKS = []
 
 
