@@ -193,7 +193,7 @@ def compare(folder: Path, rows: int, repeats: int) -> None:
 
 def looked_at(folder: Path, seconds: float) -> None:
     """Print how long it takes to compare the rows that were kept with what was written, as each later run does."""
-    from sftplug.contents import CONTENTS, fault
+    from sftplug.storage.contents import CONTENTS, fault
 
     (contents,) = (folder / "prepared").glob(f"*/{CONTENTS}")
     times = []

@@ -12,8 +12,8 @@ from sftplug.recipe.defaults import OF_TRL
 from sftplug.recipe.in_words import numbers_in_words, train_in_words
 from sftplug.recipe.yaml import write_yaml
 from sftplug.redact import redact
-from sftplug.run.files import write_whole
 from sftplug.run.record import recorded
+from sftplug.storage.files import write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path

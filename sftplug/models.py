@@ -6,22 +6,18 @@ import hashlib
 import inspect
 import json
 import os
-import shutil
-import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sftplug.answers import build_model, load_kwargs, model_complaints, peft_config, prepare_model
-from sftplug.contents import is_whole, list_contents, say_dropped
-from sftplug.data.store import cannot_keep
 from sftplug.errors import ModelError
 from sftplug.folders import refuse_adapter_on_hub, refuse_no_model
 from sftplug.generation import drop_unheeded
 from sftplug.kinds import NO_MODEL, refuse_endless, refuse_other_kinds, refuse_unknown_quantization
 from sftplug.quiet import quiet_libraries, quiet_progress_bars
 from sftplug.remote_code import code_options, refuse_kernels
-from sftplug.room import no_room
+from sftplug.storage.kept import Kept
 from sftplug.vocabulary import add_tokens, grow, refuse_untrained, train_rows
 from sftplug.weights import (
     PICKLED,
@@ -63,73 +59,16 @@ def cache_folder() -> Path:
 
 
 def _built(builder: ModelBuilder) -> Path:
-    folder = cache_folder() / "models" / f"{builder.type}-{_fingerprint(builder)}"
-    if not _is_kept(folder):
-        from filelock import FileLock
+    one = "the model that is built on the spot"
+    kept = Kept(cache_folder() / "models", "built models", ModelError, one=one, read_once=True)
 
+    def make(folder: Path) -> None:
         quiet_libraries()
         quiet_progress_bars()
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{folder}.lock"):  # of several processes, one builds it
-                if not _is_kept(folder):
-                    say_dropped(folder)
-                    shutil.rmtree(folder, ignore_errors=True)
-                    _delete_left(folder)
-                    _build(builder, folder)
-        except OSError as error:
-            raise cannot_keep(folder.parent, "built models", error) from error
-    return folder
+        build_model(builder, folder)
 
-
-_looked_at: dict[Path, list[tuple[str, int, int]]] = {}
-"""Built models whose bytes this process has compared with what was built: each file with its size and time then."""
-
-
-def _is_kept(folder: Path) -> bool:
-    """Whether a built model is there as it was built; its weights are read once, and again only if a file changes."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    now = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    if _looked_at.get(folder) == now and now:
-        return True
-    whole = is_whole(folder)
-    if whole:
-        _looked_at[folder] = now
-    return whole
-
-
-def _delete_left(folder: Path) -> None:
-    """Delete what killed builds left beside `folder`, whose lock is held: of each model that nobody builds now."""
-    from filelock import FileLock, Timeout
-
-    for left in folder.parent.glob(".*-????????"):  # as `_build` names them
-        model = left.name[1:].rpartition("-")[0]
-        if model == folder.name:
-            shutil.rmtree(left, ignore_errors=True)
-            continue
-        try:
-            with FileLock(folder.parent / f"{model}.lock", timeout=0):
-                shutil.rmtree(left, ignore_errors=True)
-        except Timeout:
-            continue  # it is being built
-
-
-def _build(builder: ModelBuilder, folder: Path) -> None:
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        build_model(builder, unfinished)
-        list_contents(unfinished)
-        # A folder with the final name is always whole, however the run ends.
-        unfinished.rename(folder)
-    except Exception as error:
-        if (room := no_room(error, folder.parent)) is None:
-            raise
-        raise ModelError(
-            f"{folder.parent}: the model that is built on the spot cannot be kept here: {room.reason}. "
-            f"{room.sentence('SFTPLUG_CACHE')}"
-        ) from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    place, _ = kept.get(f"{builder.type}-{_fingerprint(builder)}", make)
+    return place
 
 
 def _fingerprint(builder: ModelBuilder) -> str:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from sftplug.errors import ModelError, SftplugError, TrainingError
 from sftplug.models import load_base
 from sftplug.remote_code import code_options
-from sftplug.room import no_room
 from sftplug.run.failure import whats_left
+from sftplug.storage.disk import no_room
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -52,9 +52,9 @@ def merge(  # noqa: PLR0913 - an argument is an option of the command
     """
     be_verbose(verbose)
     directory, loaded = open_run(run)
-    from sftplug.run.whole import refuse_taken
     from sftplug.ship import merge as ship
     from sftplug.ship.rows import few_training_rows
+    from sftplug.storage.folder import refuse_taken
 
     how = ship.Merge(in_place, base == "original", dtype, tolerance)
     refuse_taken(output)

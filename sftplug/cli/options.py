@@ -81,7 +81,7 @@ def be_verbose(verbose: bool) -> None:
 
 def write_file(file: Path, text: str) -> None:
     """Write a file that the user asked for, whole or not at all. Raises RunError when it cannot be written."""
-    from sftplug.run.files import write_whole
+    from sftplug.storage.files import write_whole
 
     try:
         if file.exists() and not file.is_file():

@@ -10,7 +10,7 @@ import typer
 
 from sftplug.cli.options import NoPlugin, Overrides, RecipeName, Verbose, be_verbose, open_recipe, prepare_rows
 from sftplug.quiet import quiet_progress_bars
-from sftplug.run.whole import refuse_taken, whole_folder
+from sftplug.storage.folder import refuse_taken, whole_folder
 
 if TYPE_CHECKING:
     from sftplug.data.prepare import Prepared

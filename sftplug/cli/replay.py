@@ -10,7 +10,7 @@ import typer
 from sftplug.cli.options import Verbose, be_verbose
 from sftplug.cli.prepare import write_prepared
 from sftplug.quiet import quiet_progress_bars
-from sftplug.run.whole import refuse_taken
+from sftplug.storage.folder import refuse_taken
 
 
 def replay(

@@ -33,11 +33,12 @@ from sftplug.data.pack import pack
 from sftplug.data.refuse import refuse
 from sftplug.data.stages import Stages, few_pauses
 from sftplug.data.still import Still
-from sftplug.data.store import Store, key_of, making_room
+from sftplug.data.store import Store, key_of
 from sftplug.data.table import Columns, Measures, TokenWriter, longest, open_dataset, rearrange
 from sftplug.data.ways import Ways
 from sftplug.errors import DataError
 from sftplug.progress import Progress, no_progress
+from sftplug.storage.disk import making_room
 from sftplug.tokens import MOST_SOURCES, TokenBatch
 from sftplug.types.ledger import Ledger
 
@@ -116,7 +117,7 @@ def prepare(  # noqa: PLR0913 - the edge of the pipeline: what comes in, and who
     opened = _Opening(tokenizer, end_tokens, _asks_provenance(recipe, provenance))
     if store is None or key is None:
         temporary = _Temporary()
-        with making_room(temporary.folder, "TMPDIR"):
+        with making_room(temporary.folder, "TMPDIR", "prepared rows"):
             work.fill(temporary.folder)
         return opened(temporary.folder, ledger, temporary)
     waiting = partial(progress, "waiting for another process that prepares the same rows", 0, None)

@@ -8,24 +8,18 @@ lock on disk; no collective operation is under way meanwhile, so none can time o
 from __future__ import annotations
 
 import datetime
-import errno
 import hashlib
 import json
-import os
-import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from sftplug.answers import fingerprint
 from sftplug.components import DatasetSource
-from sftplug.contents import CONTENTS, is_whole, list_contents, say_dropped
 from sftplug.errors import DataError
 from sftplug.recipe.model import InputPath
-from sftplug.room import no_room
+from sftplug.storage.kept import Kept
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -34,7 +28,6 @@ if TYPE_CHECKING:
 
 KEPT_DAYS = 30
 """Prepared rows that nobody used for so long are deleted when others are written."""
-_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,93 +46,9 @@ class Store:
     def get(
         self, key: str, make: Callable[[Path], None], waiting: Callable[[], object] = lambda: None
     ) -> tuple[Path, bool]:
-        """Return the folder of `key`, and whether it was there; if not, `make` fills it, in one process only.
-
-        A folder that is no longer what was written is dropped, and that is said. `waiting` is called if another process
-        is about to make it. Raises DataError when the folder cannot be written.
-        """
-        place = self.folder / key
-        try:
-            if is_whole(place):  # nothing is written into it any more, so nobody has to be waited for
-                _note_use(place)
-                return place, True
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with self._lock(key, waiting):
-                if is_whole(place):
-                    return place, True
-                say_dropped(place)
-                with making_room(self.folder, "SFTPLUG_CACHE"):
-                    self._make(place, make)
-        except OSError as error:
-            raise cannot_keep(self.folder, "prepared rows", error) from error
-        return place, False
-
-    @contextmanager
-    def _lock(self, key: str, waiting: Callable[[], object]) -> Iterator[None]:
-        """Hold the lock of `key`; the system takes it from a process that dies."""
-        from filelock import FileLock, Timeout
-
-        lock = FileLock(self.folder / f"{key}.lock", mode=0o666)  # less what the user's umask takes away
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            waiting()
-            lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
-
-    def _make(self, place: Path, make: Callable[[Path], None]) -> None:
-        """Fill a folder beside `place`, and give it that name when it is whole; called by the holder of the lock."""
-        self._forget()
-        unfinished = self.folder / f".{place.name}"
-        for left in (unfinished, place):  # by a process that was killed; with files missing
-            shutil.rmtree(left, ignore_errors=True)
-        unfinished.mkdir()
-        try:
-            make(unfinished)
-            list_contents(unfinished)
-            unfinished.rename(place)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
-
-    def _forget(self) -> None:
-        oldest = time.time() - KEPT_DAYS * 24 * 3600
-        for contents in self.folder.glob(f"*/{CONTENTS}"):
-            if contents.stat().st_mtime < oldest:
-                shutil.rmtree(contents.parent, ignore_errors=True)
-                (self.folder / f"{contents.parent.name}.lock").unlink(missing_ok=True)
-
-
-@contextmanager
-def making_room(folder: Path, variable: str) -> Iterator[None]:
-    """Raise DataError, naming the environment `variable` that says where, when `folder` is on a disk that gets full."""
-    try:
-        yield
-    except OSError as error:
-        if (room := no_room(error, folder)) is None:
-            raise
-        raise DataError(
-            f"{folder}: prepared rows cannot be kept here: {room.reason}. {room.sentence(variable)}"
-        ) from error
-
-
-def cannot_keep(folder: Path, what: str, error: OSError) -> Exception:
-    """Return what to raise for an error while `what` was kept in `folder`; `error` itself if it is of other files."""
-    file = Path(str(error.filename))
-    if error.errno not in _UNWRITABLE or not (file.is_relative_to(folder) or folder.is_relative_to(file)):
-        return error
-    return DataError(
-        f"{folder}: {what} cannot be kept here: {error}. Is it read-only, or another user's? Name a folder of your own "
-        "in the environment variable SFTPLUG_CACHE."
-    )
-
-
-def _note_use(place: Path) -> None:
-    """Let the rows be kept longer, unless they belong to someone else."""
-    if os.access(place / CONTENTS, os.W_OK):
-        (place / CONTENTS).touch()
+        """Return the folder of `key`, and whether it was there; see `Kept.get`."""
+        kept = Kept(self.folder, "prepared rows", DataError, KEPT_DAYS)
+        return kept.get(key, make, waiting)
 
 
 def key_of(

@@ -12,7 +12,7 @@ from sftplug.card import rehearse_card
 from sftplug.errors import SftplugError
 from sftplug.generation import drop_unheeded
 from sftplug.models import generation_config, load_tokenizer, model_config
-from sftplug.room import no_room
+from sftplug.storage.disk import no_room
 
 if TYPE_CHECKING:
     from sftplug.recipe.model import Recipe

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sftplug.errors import RunError
-from sftplug.run.files import count_lines, sha256, sync, write_json
+from sftplug.storage.files import count_lines, sha256, sync, write_json
 
 SEAL = "sealed.json"
 GROWING = ("metrics.jsonl", "samples.jsonl")

@@ -14,7 +14,7 @@ from sftplug.recipe.yaml import parse_yaml
 from sftplug.redact import without_secrets
 from sftplug.run import checkpoints
 from sftplug.run.checkpoints import Checkpoint
-from sftplug.run.files import append_json, read_json_lines, write_json, write_whole
+from sftplug.storage.files import append_json, read_json_lines, write_json, write_whole
 
 if TYPE_CHECKING:
     from sftplug.recipe.load import LoadedRecipe

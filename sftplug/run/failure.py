@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sftplug.errors import Interrupted, SftplugError, TrainingError
-from sftplug.room import no_room
 from sftplug.run import checkpoints
+from sftplug.storage.disk import is_about_writing, no_room
 from sftplug.streams import let_go
 
 SIGPIPE = 13
@@ -59,9 +59,3 @@ def whats_left(output: Path) -> str:
     if found is None:
         return "There is no checkpoint yet: once that is mended, the same command begins anew."
     return f"Nothing up to step {found.step} is lost: once that is mended, the same command goes on from there."
-
-
-def is_about_writing(error: BaseException, folder: Path) -> bool:
-    """Whether an error is that of a write in `folder`: of the system, or of a library that writes weights."""
-    is_one = isinstance(error, OSError) or type(error).__name__ == "SafetensorError"
-    return is_one or no_room(error, folder) is not None

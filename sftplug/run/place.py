@@ -12,9 +12,9 @@ from sftplug.answers import merge_complaints
 from sftplug.errors import RunError
 from sftplug.run.directory import RunDirectory
 from sftplug.run.inputs import refuse_among_inputs, refuse_to_delete
-from sftplug.run.lock import LOCK, OWNER
 from sftplug.run.result import how_to_train_on
 from sftplug.run.written import strangers
+from sftplug.storage.lock import LOCK, OWNER
 
 if TYPE_CHECKING:
     from sftplug.recipe.load import LoadedRecipe

@@ -13,8 +13,8 @@ from sftplug.recipe.problems import dotted
 from sftplug.recipe.yaml import write_yaml
 from sftplug.redact import without_secrets
 from sftplug.run.directory import RunDirectory
-from sftplug.run.files import write_whole
 from sftplug.run.written import COPIES, noting
+from sftplug.storage.files import write_whole
 
 if TYPE_CHECKING:
     from sftplug.recipe.load import LoadedRecipe

@@ -11,8 +11,8 @@ from pathlib import Path
 import yaml
 
 from sftplug.run import checkpoints
-from sftplug.run.files import write_json
-from sftplug.run.lock import LOCK, OWNER
+from sftplug.storage.files import write_json
+from sftplug.storage.lock import LOCK, OWNER
 
 WRITTEN = "written.json"
 """The names that only the libraries know: of the result's and the tokenizer's files."""

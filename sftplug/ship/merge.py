@@ -17,9 +17,9 @@ from sftplug.models import load_base, model_config
 from sftplug.quiet import quiet_libraries
 from sftplug.remote_code import code_options
 from sftplug.run.environment import environment
-from sftplug.run.whole import whole_folder
 from sftplug.ship.compare import Difference, difference, logits_at, probes
 from sftplug.ship.tuned import is_adapter, load_tuned, load_tuned_tokenizer, placed, with_adapter
+from sftplug.storage.folder import whole_folder
 from sftplug.tied import part, parted
 
 if TYPE_CHECKING:

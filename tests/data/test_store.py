@@ -12,14 +12,15 @@ import pytest
 from conftest import rows, write_rows
 from patience import finish
 
-from sftplug import DataError, models
-from sftplug.contents import CONTENTS
+from sftplug import DataError
 from sftplug.data import store as stores
 from sftplug.data.prepare import prepare
 from sftplug.data.store import Store
 from sftplug.models import base_model_path, cache_folder, load_tokenizer
 from sftplug.plugins import Plugin
 from sftplug.recipe import load_recipe
+from sftplug.storage.contents import CONTENTS
+from sftplug.storage.kept import _looked_at
 
 PLUGIN = """from sftplug import Masking, hookimpl
 
@@ -319,7 +320,7 @@ def test_a_flipped_bit_in_a_built_model_is_noticed(recipe_file, command, tmp_pat
     model = Path(base_model_path(load_recipe(str(file)).recipe))
     right = (model / "model.safetensors").read_bytes()
     flip(model / "model.safetensors")
-    models._looked_at.clear()  # another process
+    _looked_at.clear()  # another process
     result = command("check", file)
     assert result.exit_code == 0, result.output
     assert caplog.messages == [

@@ -14,9 +14,9 @@ from run.test_whole import no_larger_than
 from sftplug import RunError
 from sftplug.models import base_model_path, cache_folder
 from sftplug.recipe import load_recipe
-from sftplug.room import no_room
 from sftplug.run import begin
 from sftplug.run.written import WRITTEN, noting, strangers
+from sftplug.storage.disk import no_room
 
 
 def refused(match):

@@ -19,13 +19,13 @@ from sftplug import DataError, ModelError, RunError
 from sftplug.cli import app
 from sftplug.models import base_model_path
 from sftplug.recipe import load_recipe
-from sftplug.run.whole import UNFINISHED, whole_folder
+from sftplug.storage.folder import UNFINISHED, whole_folder
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 WRITES = """
 import sys
 from pathlib import Path
-from sftplug.run.whole import whole_folder
+from sftplug.storage.folder import whole_folder
 
 with whole_folder(Path(sys.argv[1])) as folder:
     (folder / "half").write_text("half")

@@ -1,4 +1,4 @@
-"""One run at a time writes to a folder.
+"""One run at a time writes to a folder, and one process at a time makes what all of them use.
 
 The lock is the operating system's: it ends with the process that holds it, on every machine that sees the folder, as
 far as the file system carries locks across machines. A note beside it says whose it is, for the message only.
@@ -10,7 +10,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +52,23 @@ def locked(folder: Path) -> Iterator[str | None]:
         yield _taken_over(before)
     finally:
         (folder / OWNER).unlink(missing_ok=True)
+        lock.release()
+
+
+@contextmanager
+def waited_for(file: Path, waiting: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Hold the lock `file`, once nobody else does; `waiting` is called if somebody does."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(file, mode=0o666)  # less what the user's umask takes away
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        waiting()
+        lock.acquire()
+    try:
+        yield
+    finally:
         lock.release()
 
 

@@ -1,4 +1,4 @@
-"""Why nothing more can be written: a disk that is full, or a file that may not grow any further."""
+"""Why something cannot be written: a disk that is full, a file that may not grow any further, a folder of another's."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import errno
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from sftplug.errors import DataError, SftplugError
 
 _FULL, _FULL_WORDS = (errno.ENOSPC, errno.EDQUOT), ("No space left on device", "Disk quota exceeded")
 _LARGE, _LARGE_WORDS = (errno.EFBIG,), ("File too large",)
@@ -42,6 +45,40 @@ def no_room(error: BaseException, folder: Path) -> NoRoom | None:
     if large or (short and limit is not None and limit < _free(folder)):
         return _too_large(limit)
     return _full(folder) if short else None
+
+
+def is_about_writing(error: BaseException, folder: Path) -> bool:
+    """Whether an error is that of a write in `folder`: of the system, or of a library that writes weights."""
+    is_one = isinstance(error, OSError) or type(error).__name__ == "SafetensorError"
+    return is_one or no_room(error, folder) is not None
+
+
+@contextmanager
+def making_room(folder: Path, variable: str, what: str, kind: type[SftplugError] = DataError) -> Iterator[None]:
+    """Raise an error of `kind`, naming the environment `variable` that says where, when `folder`'s disk gets full.
+
+    `what` is what cannot be kept there: ``prepared rows``.
+    """
+    try:
+        yield
+    except Exception as error:
+        if (room := no_room(error, folder)) is None:
+            raise
+        raise kind(f"{folder}: {what} cannot be kept here: {room.reason}. {room.sentence(variable)}") from error
+
+
+_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT)
+
+
+def cannot_keep(folder: Path, what: str, error: OSError) -> Exception:
+    """Return what to raise for an error while `what` was kept in `folder`; `error` itself if it is of other files."""
+    file = Path(str(error.filename))
+    if error.errno not in _UNWRITABLE or not (file.is_relative_to(folder) or folder.is_relative_to(file)):
+        return error
+    return DataError(
+        f"{folder}: {what} cannot be kept here: {error}. Is it read-only, or another user's? Name a folder of your own "
+        "in the environment variable SFTPLUG_CACHE."
+    )
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

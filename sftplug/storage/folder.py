@@ -8,9 +8,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sftplug.errors import RunError, SftplugError
-from sftplug.room import no_room
-from sftplug.run.failure import is_about_writing
-from sftplug.run.lock import LOCK, OWNER, locked
+from sftplug.storage.disk import is_about_writing, no_room
+from sftplug.storage.lock import LOCK, OWNER, locked
 
 UNFINISHED = ".unfinished"
 """Where the files are until all of them are there; what a killed command left in it is deleted by the next one."""
