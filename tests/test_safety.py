@@ -327,10 +327,14 @@ def test_what_looks_like_a_secret_is_left_out(text, expected, monkeypatch):
     assert (blanked(text) == text) == (expected == text)
 
 
-def test_looking_for_secrets_takes_no_longer_than_the_text():
-    """Texts that make a careless expression try every end from every beginning: hours, where this takes a second."""
-    for piece in ("a=", "a: ", "secret='", "\n", "//", "://a:", "x-", "eyJ", "SG.", "secret", "a@", "-", "?a"):
-        redact(piece * (100_000 // len(piece)))
+@pytest.mark.parametrize(
+    "piece", ["a=", "a: ", "\n", "//", "://a:", "x-", "eyJ", "SG.", "secret", "a@", "-", "?a", "password ", "Basic "]
+)
+def test_a_text_that_begins_like_a_secret_again_and_again_comes_back_as_it_was(piece):
+    """A careless expression would try every end from every beginning of one: hours, where this takes a moment."""
+    text = piece * (100_000 // len(piece))
+    assert redact(text) == text
+    assert blanked(text) == text
 
 
 def test_values_whose_names_say_that_they_are_secret_are_left_out():

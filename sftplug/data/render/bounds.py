@@ -25,6 +25,9 @@ NODES = 10_000
 """How many nodes its syntax tree may have; the largest of real models have 1,500."""
 _OF_JINJA = ("_loop_vars", "_block_vars")
 """Arguments that Jinja adds to calls for its own use."""
+_METHODS_OF_DICT = frozenset(dir(dict))
+_MOST_KNOWN = 1000
+"""Of so many attributes it is kept whether they are safe; a template can name more."""
 
 
 class BoundedEnvironment(ImmutableSandboxedEnvironment):
@@ -38,6 +41,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         # With the context passed, Jinja does not try it on constants as it compiles.
         self.finalize = jinja2.pass_context(lambda _context, value: self.printed(value))
         self._known: tuple[Any, ...] = ()
+        self._safe: dict[tuple[type, str], bool] = {}
 
     def printed(self, value: Any) -> Any:
         """Return what is printed of `value`."""
@@ -56,6 +60,22 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
                 self.tests[name] = _charged(budget, test, charged_filter(budget, "string"))
         names = ("tick", "sized", "compared", "searched")
         self.filters.update({f"sftplug_{name}": getattr(budget, name) for name in names})
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """Return what the sandbox does: of a plain dict, which has no attributes beside its methods, the item."""
+        if type(obj) is dict and attribute not in _METHODS_OF_DICT:
+            return obj[attribute] if attribute in obj else self.undefined(obj=obj, name=attribute)
+        return super().getattr(obj, attribute)
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        """Return what the sandbox says, which goes by the type of `obj` and the name; it is asked very often."""
+        key = type(obj), attr
+        safe = self._safe.get(key)
+        if safe is None:
+            safe = super().is_safe_attribute(obj, attr, value)
+            if len(self._safe) < _MOST_KNOWN:
+                self._safe[key] = safe
+        return safe
 
     def know(self, name: str, function: Callable[..., Any]) -> None:
         """Give templates a function in the place of one of which it is known what it costs."""

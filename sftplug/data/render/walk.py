@@ -34,6 +34,8 @@ MANY = 8
 """From so many turns on it is worth to ask for a proof."""
 ENDINGS = 16
 """So many endings of prompts are rendered; a template with more of them keeps a count, say."""
+MOST = 2_000_000
+"""So many messages are rendered for the prompts of one conversation, which takes some 20 seconds."""
 _AHEAD = frozenset({"last", "nextitem", "length", "revindex", "revindex0"})
 """What a loop knows of the messages to come."""
 _LAZY = frozenset(
@@ -280,14 +282,26 @@ class Walks:
     made: list[Walk | None] = field(default_factory=list)
 
     def prompt_ends(self, call: Call, text: str) -> Callable[[int], int | None]:
-        """Return what says of a turn of `call`, whose `text` it is, where its prompt ends; None where none is sure."""
-        if len(assistants_in(call.messages)) < MANY:
+        """Return what says of a turn of `call`, whose `text` it is, where its prompt ends; None where none is sure.
+
+        Raises TemplateError where to render the prompts that are not sure would take too long.
+        """
+        turns = assistants_in(call.messages)
+        if len(turns) < MANY:
             return unknown
         if not self.made:
             self.made.append(Walk.through(self.source, self.budget, self.rendering))
         walk = self.made[0]
         prompts = None if walk is None else walk.prompts(call, text)
-        return unknown if prompts is None else prompts.end
+        end = unknown if prompts is None else prompts.end
+        one_by_one = [turn for turn in turns if end(turn) is None]
+        if sum(one_by_one) > MOST:
+            raise TemplateError(
+                f"what the chat template prints of a message depends on those after it, so the prompts of "
+                f"{len(one_by_one):,} turns have to be rendered one by one: {sum(one_by_one):,} messages, and "
+                f"{MOST:,} are rendered for one conversation. Cut it into shorter ones."
+            )
+        return end
 
 
 @dataclass(slots=True)

@@ -6,11 +6,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import jinja2.sandbox
 import pytest
 import trl
 from conftest import transformers_text
 
 from sftplug.data.render import budget, compile_template, enforce
+from sftplug.data.render.bounds import BoundedEnvironment
 from sftplug.data.render.template import Template
 from sftplug.errors import TemplateError, TemplateStopped
 
@@ -220,3 +222,21 @@ def test_real_templates_render_as_in_transformers_and_in_this_process(name):
         with contextlib.suppress(TemplateError):
             template.analyse(messages, tools, bos_token="<s>", eos_token="</s>")
     assert not template.outside
+
+
+@pytest.mark.parametrize("value", [{"role": "user", "items": 1}, "text", ["a"], 7])
+def test_an_attribute_is_what_the_sandbox_says(value):
+    """Looked up by a shorter way where that is the same."""
+    ours = BoundedEnvironment(budget.Budget())
+    sandbox = jinja2.sandbox.ImmutableSandboxedEnvironment()
+    for name in ("role", "items", "keys", "clear", "update", "append", "upper", "real", "__class__", "_x", "missing"):
+        for _ in range(2):
+            outcomes = [looked_up(environment, value, name) for environment in (ours, sandbox)]
+            assert outcomes[0] == outcomes[1]
+
+
+def looked_up(environment, value, name):
+    found = environment.getattr(value, name)
+    if isinstance(found, jinja2.runtime.Undefined):
+        return "undefined", found._undefined_message
+    return getattr(found, "__qualname__", found)

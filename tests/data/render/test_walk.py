@@ -163,3 +163,19 @@ def test_the_renders_of_a_long_conversation_are_few_whatever_its_length(turns):
     template._plain = environment, Counting()
     assert len(template.analyse(chat(turns), **KWARGS).spans) == turns
     assert len(renders) < 8
+
+
+AHEAD = (
+    "{% set last = messages | length %}{% for m in messages %}<{{ m.role }}>{{ m.content }}</s>{% endfor %}<assistant>"
+)
+
+
+def test_a_conversation_of_too_many_prompts_is_refused_before_one_is_rendered():
+    template = Template(AHEAD, "template")
+    environment, template._plain = template._plain, None
+    with pytest.raises(
+        TemplateError, match=r"of 3,000 turns have to be rendered one by one: 9,000,000 messages, and 2,"
+    ):
+        template.analyse(chat(3_000), **KWARGS)
+    template._plain = environment
+    assert len(template.analyse(chat(30), **KWARGS).spans) == 30
