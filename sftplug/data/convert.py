@@ -33,10 +33,15 @@ class Example:
     origin: str
 
 
-def convert(rows: Iterable[Row], source: SourceSection, account: Account) -> Iterator[Example]:
-    """Yield an example for each row of `source` that fits; tell `account` about those that do not."""
+def convert(
+    rows: Iterable[Row], source: SourceSection, account: Account, system: str | None = None
+) -> Iterator[Example]:
+    """Yield an example for each row of `source` that fits; tell `account` about those that do not.
+
+    `system` is the recipe's own system turn, for sources that have none.
+    """
     given: dict[str, None] = {}
-    recipe_s = Given(source, account)
+    recipe_s = Given(source, account, system)
     read = {source.row_weight} if source.row_weight is not None else set()
     for row in rows:
         account.read += 1

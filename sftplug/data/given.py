@@ -21,6 +21,8 @@ class Given:
 
     source: SourceSection
     account: Account
+    system: str | None = None
+    """The system turn of all sources, where this one has none of its own."""
     _searched: re.Pattern[str] = field(init=False)
     _found: int = 0
 
@@ -55,12 +57,14 @@ class Given:
         return self.source.replace[match.group()]
 
     def lead(self, conversation: Conversation) -> Conversation:
-        """Return a conversation with the source's `system` turn, if it has none of its own.
+        """Return a conversation with the source's `system` turn, or else the recipe's, if it has none of its own.
 
-        Raises DataError for plain text, which has no turns.
+        Plain text has no turns: a source that names one all the same raises DataError.
         """
-        system = self.source.system
+        system = self.source.system or self.system
         if system is None or any(message.role in ("system", "developer") for message in conversation.messages):
+            return conversation
+        if conversation.plain and self.source.system is None:
             return conversation
         if conversation.plain:
             raise DataError(

@@ -8,7 +8,7 @@ from math import ceil
 
 from sftplug.data.remark import UNHEEDED
 from sftplug.errors import DataError, MaskError
-from sftplug.recipe.model import DataSection
+from sftplug.recipe.model import DataSection, SourceSection
 from sftplug.types.ledger import SHOWN, Account, Ledger, length_quantiles
 from sftplug.types.reasons import RowGroup
 
@@ -33,7 +33,7 @@ def refuse(ledger: Ledger, data: DataSection, ways: Callable[[RowGroup], Iterabl
     letters = [letter for account in accounts for letter in _letters(account, fatal, ways)]
     if data.on_unread_column == "error":
         letters += [letter for account in accounts for letter in (*_unread(account), *_unheeded(account))]
-    letters += _unfilled(ledger, data)
+    letters += [*_unfilled(ledger, data), *_unled(ledger, data)]
     letters += [letter for account in accounts for letter in (*_losses(account, data), *_drops(account, data))]
     letters = letters or list(_nothing_left(ledger, data))
     if letters:
@@ -69,18 +69,32 @@ def _unread(account: Account) -> Iterator[str]:
 
 def _unfilled(ledger: Ledger, data: DataSection) -> Iterator[str]:
     """Yield a paragraph for each text of a source's ``replace`` that stands in none of its rows."""
+    for name, source, accounts in _by_source(ledger, data):
+        missing = [text for text in source.replace if not any(account.filled[text] for account in accounts)]
+        if missing:
+            texts = ", ".join(map(repr, missing))
+            yield (
+                f"`replace` of `{name}` names {texts}, which stands in no row of {accounts[0].source}. Correct it, or "
+                "leave it out."
+            )
+
+
+def _unled(ledger: Ledger, data: DataSection) -> Iterator[str]:
+    """Yield a paragraph when no row gets the system turn of all sources."""
+    takers = [accounts for _, source, accounts in _by_source(ledger, data) if source.system is None]
+    if data.system is not None and not any(account.led for accounts in takers for account in accounts):
+        yield (
+            "`data.system` is the system turn of no row: each has one of its own or of its source, or is plain text, "
+            "which no chat template renders. Leave it out."
+        )
+
+
+def _by_source(ledger: Ledger, data: DataSection) -> Iterator[tuple[str, SourceSection, list[Account]]]:
+    """Yield each source with its name in the recipe and its accounts: two where a fraction of it is held out."""
     for where, sources in (("train", data.train), ("eval", data.eval)):
+        splits = ("train", "eval") if where == "train" and data.eval_fraction else (where,)
         for index, source in enumerate(sources):
-            # A held-out fraction makes two accounts of one source.
-            splits = ("train", "eval") if where == "train" and data.eval_fraction else (where,)
-            accounts = [ledger.splits[split][index] for split in splits]
-            missing = [text for text in source.replace if not any(account.filled[text] for account in accounts)]
-            if missing:
-                texts = ", ".join(map(repr, missing))
-                yield (
-                    f"`replace` of `data.{where}[{index}]` names {texts}, which stands in no row of "
-                    f"{accounts[0].source}. Correct it, or leave it out."
-                )
+            yield f"data.{where}[{index}]", source, [ledger.splits[split][index] for split in splits]
 
 
 def _unheeded(account: Account) -> Iterator[str]:

@@ -53,7 +53,7 @@ class Stages:
         """Yield token rows that fit; while one batch is masked, the next is read, rendered and tokenized."""
         data = self.recipe.data
         fitter = Fitter(data.max_length, data.too_long, self.gate, self._tokens)
-        examples = convert(rows, source, self.account)
+        examples = convert(rows, source, self.account, data.system)
         remarks = Remarks.of(self.maskings)
         early = None if self.measured else Early.of(self.encode.engines, self.recipe, self.maskings)
         examples = examples if early is None else early.rest(examples, self.account)

@@ -234,6 +234,8 @@ class DataSection(Section):
     """Held-out rows, in the same form."""
     eval_fraction: float = Field(0.0, ge=0.0, lt=1.0)
     """Instead of `eval`: hold this share of the training rows out, chosen by ``train.seed``."""
+    system: str | None = Field(None, min_length=1)
+    """The system turn of rows that have none, in sources without a `system` of their own. Plain text has no turns."""
     mix: MixSection = MixSection()
     max_length: int | None = Field(1024, gt=1)
     """Longest row, in tokens."""

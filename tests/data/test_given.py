@@ -116,6 +116,34 @@ def test_rows_without_a_system_turn_get_that_of_the_source(recipe_file, prepared
     assert [sum(label != -100 for label in row) for row in completion.train["labels"]] == [2, 2]
 
 
+def test_the_recipe_s_own_system_turn_goes_to_the_rows_of_every_source(recipe_file, prepared, tmp_path):
+    (tmp_path / "text.jsonl").write_text('{"text": "Once upon a time."}\n')
+    alpaca = {"path": "rows.jsonl", "format": "alpaca"}
+    sources = [alpaca, {**alpaca, "system": "Be brief."}, {"path": "text.jsonl", "format": "text", "masking": "all"}]
+    data = {"train": sources, "eval": [alpaca], "system": "You are Ada.", "max_length": 256}
+    ready = prepared(write(recipe_file, tmp_path, IDENTITY[2:], data))
+    first, second, third = decoded(ready)
+    assert first.startswith("<|im_start|>system\nYou are Ada.<|im_end|>\n<|im_start|>user\n")
+    assert second.startswith("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n")
+    assert third.startswith("Once upon a time.")
+    assert ready.tokenizer.decode(ready.eval["input_ids"][0]) == first
+    assert [account.led for _, account in ready.ledger.accounts()] == [1, 1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("row", "options"),
+    [
+        ({"text": "Once upon a time."}, {"format": "text", "masking": "all"}),
+        ({**IDENTITY[2], "system": "Be brief."}, {}),
+        (IDENTITY[2], {"system": "Be brief."}),
+    ],
+)
+def test_a_system_turn_of_the_recipe_that_no_row_gets_is_refused(recipe_file, prepared, tmp_path, row, options):
+    data = {**source(**options), "system": "You are Ada."}
+    with pytest.raises(DataError, match=r"`data\.system` is the system turn of no row"):
+        prepared(write(recipe_file, tmp_path, [row], data))
+
+
 def test_the_hidden_system_turn_of_a_template_gives_way(recipe_file, prepared, tmp_path):
     hidden = "<|im_start|>system\nYou were made by somebody else.<|im_end|>\n"
     hidden = "{% if messages[0].role != 'system' %}" + hidden + "{% endif %}"

@@ -167,7 +167,14 @@ CASES = [
         rows=[{"prompt": "Hello?", "completion": " Hi."}],
     ),
     Case(
-        "`replace` of `data.{}[{}]` names {}, which stands in no row of {}. Correct it, or leave it out.",
+        "`data.system` is the system turn of no row: each has one of its own or of its source, or is plain text, which no chat "
+        "template renders. Leave it out.",
+        {"Leave it out": leave_out("data.system")},
+        recipe={"data.system": "You are Ada.", "data.train.format": "text", "masking": "all"},
+        rows=[{"text": "Once upon a time."}],
+    ),
+    Case(
+        "`replace` of `{}` names {}, which stands in no row of {}. Correct it, or leave it out.",
         {
             "Correct it": put("data.train.replace", {"{{name}}": "Ada"}),
             "leave it out": leave_out("data.train.replace"),
