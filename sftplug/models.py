@@ -281,6 +281,7 @@ def check_names(recipe: Recipe) -> None:
     """
     place, config = Path(base_model_path(recipe)), model_config(recipe)
     if place.is_dir() and recipe.model.use_safetensors and getattr(config, "quantization_config", None) is None:
+        quiet_progress_bars()
         foresee_weights(skeleton(recipe, **_attention(recipe)), place, weights_named_in(config))
 
 

@@ -12,6 +12,7 @@ FOLLOWED = {
     "it is built for sftplug {}, and this is sftplug {}.": "test_a_plugin_for_a_newer_sftplug_is_not_even_imported",
     "{}: changed while the rows were read": "test_rows_that_change_while_they_are_read_are_not_kept",
     "`sftplug train {} --output {}` goes on with it.": "test_a_run_without_a_result_is_gone_on_with",
+    "Cut it into shorter ones.": "test_a_conversation_of_too_many_prompts_is_refused_before_one_is_rendered",
     "`sftplug merge` gives the head its own": "test_an_update_of_the_embeddings_leaves_the_head_as_it_was",
     "Without real weights: `model: {build: tiny}`": "test_what_is_missing_is_told_with_the_commands_and_the_other_way",
 }
@@ -26,7 +27,7 @@ FOLLOWED_FILES = {
     "sftplug/preflight/unheeded.py": "test_an_option_that_nothing_heeds_is_a_problem",
     "sftplug/readback.py": "test_an_adapter_that_plain_loading_does_not_give_back_is_refused_before_it_is_trained",
     "sftplug/recipe/train_table.py": "test_the_way_out_is_one",
-    "sftplug/room.py": "test_a_limit_on_files_is_no_full_disk",
+    "sftplug/storage/disk.py": "test_a_limit_on_files_is_no_full_disk",
     "sftplug/run/failure.py": "test_a_run_whose_output_nobody_reads_any_more_ends_in_words_and_goes_on",
     "sftplug/run/inputs.py": "test_no_run_writes_where_its_rows_are_read",
     "sftplug/run/place.py": "test_overwrite_deletes_nothing_that_no_run_wrote",

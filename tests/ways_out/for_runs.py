@@ -1,8 +1,8 @@
 """What errors about the folder of a run offer, and those of the commands that read one."""
 
 from filelock import FileLock
-from sftplug.run.lock import LOCK
 
+from sftplug.storage.lock import LOCK
 from ways_out.cases import (
     USER,
     Case,
