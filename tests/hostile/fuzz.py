@@ -2,7 +2,8 @@
 
 ``python tests/hostile/fuzz.py --minutes 5 --seed 1`` ends with 0 if every input ended in a result or in an error of
 sftplug's own, within its bounds. Any other exception, an input that takes too long, and a row whose text became a
-control token are findings: each is printed with the input that shows it, made as small as possible.
+control token are findings: each is printed with the input that shows it, made as small as possible. The seed decides
+which inputs come, batch by batch, and the time how many; ``--only`` feeds one of the four.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import logging
 import os
 import random
+import re
 import signal
 import sys
 import tempfile
@@ -35,6 +37,8 @@ HANGS = 300
 """Wall seconds after which the process ends itself, with the stack of what hangs."""
 ENDED: Counter[str] = Counter()
 """How inputs ended: the class of the error, or that there was none."""
+
+TOKENIZERS: list = []
 
 
 class TooLongError(Exception):
@@ -235,41 +239,133 @@ def harmless(value):
     return [harmless(item) for item in value] if isinstance(value, list) else value
 
 
+VALUES = st.sampled_from(
+    [
+        "messages",
+        "messages[0]",
+        "messages[-1].content",
+        "messages[0].content",
+        "messages[1]['content']",
+        "message",
+        "m",
+        "content",
+        "tools",
+        "bos_token",
+        "loop.index",
+        "loop",
+        "'<|im_end|>'",
+        "'a'",
+        "''",
+        "7",
+        "10**9",
+        "[]",
+        "{}",
+        "none",
+        "messages[::-1]",
+        "messages[1:]",
+        "namespace(a=messages)",
+        "add_generation_prompt",
+        "self",
+        "range(10**8)",
+    ]
+)
+FILTERS = st.sampled_from(
+    [
+        "trim",
+        "upper",
+        "title",
+        "tojson",
+        "tojson(indent=4)",
+        "length",
+        "list",
+        "string",
+        "safe",
+        "escape",
+        "first",
+        "last",
+        "join",
+        "join('<|im_end|>')",
+        "reverse",
+        "sort",
+        "unique",
+        "map(attribute='content')",
+        "items",
+        "dictsort",
+        "sum",
+        "replace('a','b')",
+        "replace('','<')",
+        "center(99)",
+        "indent(9)",
+        "wordwrap(1)",
+        "batch(2)",
+        "default('x')",
+        "int",
+        "format(messages)",
+        "attr('content')",
+        "selectattr('role')",
+        "groupby('role')",
+        "pprint",
+        "xmlattr",
+        "urlize",
+    ]
+)
+EXPRESSIONS = st.recursive(
+    VALUES,
+    lambda inner: st.one_of(
+        st.tuples(inner, FILTERS).map("({0[0]})|{0[1]}".format),
+        st.tuples(inner, st.sampled_from(["+", "*", "~", "%", "in", "==", "<", "and", "or", "//", "**"]), inner).map(
+            "({0[0]}) {0[1]} ({0[2]})".format
+        ),
+        st.tuples(inner, st.sampled_from(["[0]", "[-1:]", "[::2]", ".split('a')", ".strip()", ".content", "()"])).map(
+            "({0[0]}){0[1]}".format
+        ),
+        st.tuples(inner, inner, inner).map("({0[0]} if {0[1]} else {0[2]})".format),
+    ),
+    max_leaves=4,
+)
+STATEMENTS = st.one_of(
+    EXPRESSIONS.map("{{{{ {} }}}}".format),
+    st.tuples(st.sampled_from(["x", "messages", "content", "message"]), EXPRESSIONS).map(
+        "{{% set {0[0]} = {0[1]} %}}".format
+    ),
+    st.tuples(EXPRESSIONS, EXPRESSIONS).map("{{% for m in {0[0]} %}}{{{{ {0[1]} }}}}{{% endfor %}}".format),
+    st.tuples(EXPRESSIONS, EXPRESSIONS).map("{{% if {0[0]} %}}{{{{ {0[1]} }}}}{{% endif %}}".format),
+    st.tuples(EXPRESSIONS, EXPRESSIONS).map(
+        "{{% macro g(a) %}}{{{{ a }}}}{{{{ {0[0]} }}}}{{% endmacro %}}{{{{ g({0[1]}) }}}}".format
+    ),
+)
+"""Whole statements, so that what they are put into is still a template."""
+
+
 def templates():
-    """Return a test of the renderer: templates that were whole once."""
+    """Return a test of the renderer: templates that were others once, and say or ask something more."""
     import trl
 
-    written = [file.read_bytes() for file in sorted((Path(trl.__file__).parent / "chat_templates").glob("*.jinja"))]
-    tokens = [
-        "{% for m in messages %}",
-        "{% endfor %}",
-        "{{ m }}",
-        "{{ messages * 9 }}",
-        "{% set x = 'a' * 10**9 %}",
-        "{% if x %}",
-        "loop.",
-        "|tojson",
-        "|join(x)",
-        "namespace(",
-    ]
+    folder = Path(trl.__file__).parent / "chat_templates"
+    written = [file.read_text() for file in sorted(folder.glob("*.jinja"))]
+    written += ["{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"] * 20
 
     @given(
         st.sampled_from(written),
-        MUTATIONS,
-        st.lists(st.tuples(st.integers(0, 2**20), st.sampled_from(tokens)), max_size=3),
+        st.lists(st.tuples(st.integers(0, 2**20), st.booleans(), STATEMENTS), min_size=1, max_size=2),
+        st.one_of(CONVERSATIONS, WITH_TOOLS),
     )
-    def stands(text, changes, added):
-        data = mutated(text, changes)
-        for place, token in added:
-            at = place % (len(data) + 1)
-            data = data[:at] + token.encode() + data[at:]
-        Path("own.jinja").write_bytes(data)
-        Path("rows.jsonl").write_text(
-            json.dumps({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]})
-        )
+    def stands(text, changes, row):
+        for place, instead, statement in changes:
+            parts = re.split(r"(\{%.*?%\}|\{\{.*?\}\})", text, flags=re.DOTALL)
+            printed = [index for index, part in enumerate(parts) if part.startswith("{{")]
+            at = printed[place % len(printed)] if instead and printed else 2 * (place % (len(parts) // 2 + 1))
+            parts[at] = statement if instead and printed else parts[at] + statement
+            text = "".join(parts)
+        Path("own.jinja").write_text(text)
+        Path("rows.jsonl").write_text(json.dumps(row))
         with ended("template"):
             prepare_rows(
-                {"path": "rows.jsonl", "format": "messages"}, {"type": "file", "path": "own.jinja"}, missing_stop="warn"
+                {"path": "rows.jsonl", "format": "messages"},
+                {"type": "file", "path": "own.jinja"},
+                missing_stop="warn",
+                dropped_reasoning="warn",
+                dropped_tools="warn",
             )
 
     return stands
@@ -278,7 +374,6 @@ def templates():
 def prepare_rows(source, template="chatml", **spans):
     """Prepare rows as `sftplug check` does, on the tiny tokenizer."""
     from sftplug.data.prepare import prepare
-    from sftplug.models import load_tokenizer
     from sftplug.recipe import load_recipe
 
     recipe = {
@@ -289,7 +384,16 @@ def prepare_rows(source, template="chatml", **spans):
     }
     Path("recipe.yaml").write_text(yaml.safe_dump(recipe))
     loaded = load_recipe("recipe.yaml")
-    return prepare(loaded.recipe, load_tokenizer(loaded.recipe))
+    return prepare(loaded.recipe, tokenizer_of(loaded.recipe))
+
+
+def tokenizer_of(recipe):
+    """Return the tokenizer, which is the same for all inputs."""
+    from sftplug.models import load_tokenizer
+
+    if not TOKENIZERS:
+        TOKENIZERS.append(load_tokenizer(recipe))
+    return TOKENIZERS[0]
 
 
 def accounted(prepared):
@@ -306,6 +410,7 @@ def main() -> int:
     """Fuzz each target in turn until the time is up; return how many findings there were."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=5)
+    parser.add_argument("--only", choices=[target.__name__ for target in TARGETS], help="feed one of them")
     parser.add_argument("--seed", type=int, default=None, help="by default another one each time; it is printed")
     options = parser.parse_args()
     start = options.seed if options.seed is not None else random.SystemRandom().randrange(2**32)
@@ -315,7 +420,7 @@ def main() -> int:
         os.chdir(folder)
         os.environ["SFTPLUG_CACHE"] = f"{folder}/cache"
         logging.disable(logging.WARNING)
-        turn, left = 0, list(TARGETS)
+        turn, left = 0, [target for target in TARGETS if options.only in (None, target.__name__)]
         while time.monotonic() < end and left:
             target = left[turn % len(left)]
             if wrong := findings(target(), start + turn):

@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
@@ -139,3 +140,18 @@ def test_there_are_many():
     assert len(MODELS) >= 30
     assert len(RECIPES) >= 40
     assert len(ROWS) >= 80
+
+
+def test_the_page_on_safety_names_tests_that_are_there_and_as_many_inputs_as_there_are():
+    root = Path(__file__).parents[2]
+    page = (root / "docs" / "safety.md").read_text()
+    _, _, promises = page.partition("## How each promise is tested")
+    rows = [line for line in promises.splitlines() if line.startswith("|")][2:]
+    assert len(rows) >= 12
+    assert all(re.findall(r"`(tests/[\w/]+\.py)`", row) for row in rows)
+    named = set(re.findall(r"`(tests/[\w/.]+)`", page))
+    assert [name for name in sorted(named) if not (root / name).exists()] == []
+    templates = len(list((root / "tests" / "hostile" / "templates").glob("*.jinja")))
+    counts = re.search(r"checks (\d+) recipes, (\d+) files of rows and (\d+) folders of models", page)
+    assert f"with {templates} templates of people who mean harm" in page.replace("\n", " ").replace("  ", " ")
+    assert [int(count) for count in counts.groups()] == [len(RECIPES), len(ROWS), len(MODELS)]

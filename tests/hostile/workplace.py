@@ -9,8 +9,8 @@ import threading
 import time
 from pathlib import Path
 
-_LIMIT = 60.0
-"""Seconds after which an input counts as endless and the process is ended."""
+_LIMIT, _PATIENCE = 60.0, 600.0
+"""Seconds of processor time after which an input counts as endless and the process is ended, and of any time."""
 
 
 class Workplace:
@@ -22,14 +22,14 @@ class Workplace:
     def run(self, argument):
         """Return (outcome, seconds of processor time, megabytes); the outcome of what does not end is ``endless``."""
         self._process = self._process or self._started()
-        timer = threading.Timer(_LIMIT, self._process.kill)
-        timer.start()
+        over = threading.Event()
+        threading.Thread(target=_end, args=(self._process, over), daemon=True).start()
         try:
             self._process.stdin.write(json.dumps(argument) + "\n")
             self._process.stdin.flush()
             line = self._process.stdout.readline()
         finally:
-            timer.cancel()
+            over.set()
         if line:
             return json.loads(line)
         self.close()
@@ -47,6 +47,23 @@ class Workplace:
         start += "from workplace import serve; serve(attempt)"
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         return subprocess.Popen([sys.executable, "-c", start], **pipes)
+
+
+def _end(process, over: threading.Event) -> None:
+    """Kill `process` when it takes too long; on a machine that is busy with others it may well take a while."""
+    begun, started = time.monotonic(), _spent(process.pid)
+    while not over.wait(0.5):
+        if time.monotonic() - begun > _PATIENCE or _spent(process.pid) - started > _LIMIT:
+            process.kill()
+            return
+
+
+def _spent(process: int) -> float:
+    """Return the processor time of a process, as far as the system tells it."""
+    with contextlib.suppress(OSError):
+        user, system = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+    return 0.0
 
 
 def serve(attempt) -> None:
