@@ -43,7 +43,8 @@ class File(DatasetSource):
         if Path(self.path).is_symlink():
             yield f"the symbolic link {self.path} leads to no file."
         elif not is_pattern(self.path):
-            yield f"the file {self.path} does not exist."
+            hub = "" if Path(self.path).suffix else " A dataset on the Hub is named with `hub` in place of `path`."
+            yield f"the file {self.path} does not exist.{hub}"
         elif next(iglob(self.path, recursive=True), None) is None:  # noqa: PTH207 - folders may be patterns too
             yield f"no file matches the pattern {self.path}."
 

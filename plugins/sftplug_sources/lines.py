@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -49,11 +50,22 @@ def _read_jsonl(file: Stored) -> Iterator[Row]:
             yield _object(_parse(line.rstrip("\r\n"), origin, ended=line.endswith("\n")), origin)
 
 
+def _rows_in(data: object) -> str:
+    """Return what to do about one object: ``{"data": [{...}, {...}]}`` holds rows, ``{"prompt": ...}`` is one."""
+    if not isinstance(data, dict):
+        return ""
+    within = [key for key, value in data.items() if isinstance(value, list) and value and isinstance(value[0], dict)]
+    # The turns of a conversation are objects too: it is one row.
+    if within and within[0] not in ("messages", "conversations", "conversation"):
+        return f" The list under {within[0]!r} seems to be the rows: write it to the file alone."
+    return " If it is one row, put brackets around it."
+
+
 def _read_json(file: Stored) -> Iterator[Row]:
     name, text = file.name, "".join(_lines(file))
     data = _parse(text, name, ended=False)
     if not isinstance(data, list):
-        raise DataError(f"{name}: must hold a list of objects, not {type(data).__name__}; or name it .jsonl")
+        raise DataError(f"{name}: must hold a list of objects, not {type(data).__name__}.{_rows_in(data)}")
     for index, row in enumerate(data):
         yield _object(row, f"{name}[{index}]")
 
@@ -117,6 +129,7 @@ def _read_csv(file: Stored, delimiter: str) -> Iterator[Row]:
     try:
         header = next(reader, [])
         _refuse_doubled(header, name)
+        _refuse_other_separator(header, name)
         line = reader.line_num + 1
         for cells in reader:
             if len(cells) not in (0, len(header)):
@@ -129,6 +142,16 @@ def _read_csv(file: Stored, delimiter: str) -> Iterator[Row]:
     except csv.Error as error:
         help_ = f". {_UNFINISHED}" if str(error) == "unexpected end of data" else ""
         raise DataError(f"{name}:{line}: cannot be read as comma-separated values: {error}{help_}") from error
+
+
+def _refuse_other_separator(header: list[str], name: str) -> None:
+    """Raise DataError for a first line such as ``question;answer``, as spreadsheets write it in many countries."""
+    found = re.fullmatch(r"[\w ]+([;|\t])[\w ]+(?:\1[\w ]+)*", header[0]) if len(header) == 1 else None
+    if found:
+        raise DataError(
+            f"{name}: the columns of its first line are separated by {found[1]!r}. Write it with commas, or with tabs "
+            "as a .tsv file."
+        )
 
 
 class _Last:

@@ -134,6 +134,8 @@ def _is_plain(message: Message) -> bool:
 def _check_message(where: str, message: Message) -> None:
     if message.role not in ROLES:
         hint, known = did_you_mean(message.role, ROLES), ", ".join(ROLES)
+        if "call" in message.role or message.role == "function":  # `tool` is who answers a call, and is not trained
+            hint = " A call stands under `tool_calls` in an assistant's message, what it returns in a tool's."
         raise RowError(f"{where}.role", f"nobody knows the role '{message.role}'.{hint} Known: {known}.")
     for name in ("content", "reasoning_content", "tool_calls"):
         _check_leaves(f"{where}.{name}", getattr(message, name))

@@ -98,7 +98,15 @@ def test_cells_of_csv_and_tsv_are_the_text_that_they_are_and_know_their_line(tmp
         ),
         ("a.json", b'[{"a": 1, "a": 2}]', "a.json: the key 'a' stands twice in one object"),
         ("a.jsonl", b'{"a": 1}\n[1]\n', "a.jsonl:2: must be an object with keys, not list"),
-        ("a.json", b'{"a": 1}', "a.json: must hold a list of objects, not dict; or name it .jsonl"),
+        (
+            "a.json",
+            b'{"a": 1}',
+            "a.json: must hold a list of objects, not dict. If it is one row, put brackets around it.",
+        ),
+        ("a.json", b'{"messages": [{"role": "user"}]}', "not dict. If it is one row, put brackets around it."),
+        ("a.json", b'{"n": 1, "rows": [{"a": 1}]}', "The list under 'rows' seems to be the rows: write it to the file"),
+        ("a.csv", b"prompt;a reply\n1;2\n", "a.csv: the columns of its first line are separated by ';'. Write it with"),
+        ("a.tsv", b"prompt|reply\n1|2\n", "a.tsv: the columns of its first line are separated by '|'."),
         ("a.jsonl", b"\n\n", "a.jsonl: holds no rows"),
         (
             "a.jsonl",

@@ -13,7 +13,8 @@ _VERBS = (
 )
 # "… is long. Set `x: 1`", "no rows are held out: set `x`", "Leave it out, or set `x`", "Did you mean 'x'?"
 _ADVICE = re.compile(
-    rf"(?:^|[.:;?!)] |, or |, (?=say|set|use|give|leave)|\n)(?:{_VERBS})\b(?!:)|Did you mean|(?-i:Run: )|`sftplug \w+",
+    rf"(?:^|[.:;?!)] |[,;] or |, (?=say|set|use|give|leave)|\n)(?:{_VERBS})\b(?!:)"
+    r"|Did you mean|(?-i:Run: )|`sftplug \w",
     re.IGNORECASE,
 )
 _NOT_ERRORS = ("scaffold/", "testing/")

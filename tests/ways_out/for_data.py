@@ -23,6 +23,7 @@ from ways_out.cases import (
 )
 
 GOOD = {"messages": [USER, REPLY]}
+QA = {"type": "columns", "user": "question", "assistant": "answer"}
 NO_STOP = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 """A template after whose replies nothing comes."""
 NO_THOUGHTS = {"messages": [USER, {**REPLY, "reasoning_content": "Who is it?"}]}
@@ -198,6 +199,29 @@ CASES = [
             "take the link away": lambda situation, _: (situation.folder / "all" / "more").unlink(),
         },
         before=both(file("all/a.jsonl", GOOD), file("elsewhere/b.jsonl", GOOD), link, put("data.train.path", "all")),
+    ),
+    Case(
+        " The list under {} seems to be the rows: write it to the file alone.",
+        {"write it to the file alone": file("rows.json", [GOOD])},
+        recipe={"data.train.path": "rows.json"},
+        before=file("rows.json", {"data": [GOOD]}),
+    ),
+    Case(
+        " If it is one row, put brackets around it.",
+        {"put brackets around it": file("rows.json", [GOOD])},
+        recipe={"data.train.path": "rows.json"},
+        before=file("rows.json", GOOD),
+    ),
+    Case(
+        "are separated by {}. Write it with commas, or with tabs as a .tsv file.",
+        {
+            "Write it with commas": file("rows.csv", "question,answer\nOne?,First.\n"),
+            "or with tabs as a .tsv file": both(
+                file("rows.tsv", "question\tanswer\nOne?\tFirst.\n"), put("data.train.path", "rows.tsv")
+            ),
+        },
+        recipe={"data.train": {"path": "rows.csv", "format": QA}},
+        before=file("rows.csv", "question;answer\nOne?;First.\n"),
     ),
     # --- templates ----------------------------------------------------------------------------------------------------
     Case(
