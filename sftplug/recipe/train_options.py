@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from sftplug.errors import did_you_mean
@@ -38,6 +39,23 @@ def problems_in_train(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield name, problem
         elif isinstance(value, float) and not math.isfinite(value) and not (name == "max_grad_norm" and value > 0):
             yield name, f"must be a finite number, not {value}."
+        elif name in _FILES and isinstance(value, str) and (fault := _fault_of_file(Path(value))):
+            yield name, fault
+
+
+_FILES = ("deepspeed", "fsdp_config", "accelerator_config")
+"""Options that may name a file of JSON, which the libraries read whole."""
+_LONGEST_FILE = 1_000_000
+
+
+def _fault_of_file(path: Path) -> str | None:
+    """Return why a file cannot be a configuration: a device has no end, and from a pipe nothing may ever come."""
+    if not path.exists():
+        return None  # it may be text that stands for something else; the library knows
+    if not path.is_file():
+        return f"{path} is no file."
+    size = path.stat().st_size
+    return f"{path} has {size:,} bytes; {_LONGEST_FILE:,} are read." if size > _LONGEST_FILE else None
 
 
 def untried_in_train(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -189,6 +189,8 @@ def _scalar(node: yaml.ScalarNode, base: Path) -> Any:
     """Return what a scalar stands for. Raises MarkedYAMLError for a text that its tag does not fit."""
     text, name = node.value, node.tag.removeprefix(_TAG)
     if name == "str":
+        if _NO_TEXT.search(text):
+            raise yaml.MarkedYAMLError(problem=_WHY_NO_TEXT, problem_mark=node.start_mark)
         return LocatedStr(text, base)
     form, value = _SCALARS[name]
     if len(text) > MOST_CHARACTERS:
@@ -199,6 +201,10 @@ def _scalar(node: yaml.ScalarNode, base: Path) -> Any:
     if _is_too_large(number, text):
         raise _TooMuch(f"has a number that is too large: {text}.", node.start_mark)
     return number
+
+
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
+_WHY_NO_TEXT = "a text holds a NUL or half of a character, which no path and no file of text can hold"
 
 
 def _is_too_large(value: Any, text: str) -> bool:

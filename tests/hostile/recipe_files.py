@@ -131,7 +131,10 @@ RECIPES = {
         GOOD.replace("tiny,", "tiny,").replace("model: {build", "model: {attn_implementation: someone/kernel, build"),
         "kernel",
     ),
-    "an output that is no path": Hostile(GOOD + 'output: "a\\0b"\n', "output"),
+    "an output that is no path": Hostile(GOOD + 'output: "a\\0b"\n', "holds a NUL"),
+    "a plugin that is no path": Hostile(GOOD + 'plugins: ["./a\\0.py"]\n', "holds a NUL"),
+    "settings from a device": Hostile(GOOD + "train: {deepspeed: /dev/zero}\n", "train.deepspeed.*is no file"),
+    "settings from a pipe": Hostile(GOOD + "train: {fsdp_config: pipe}\n", "is no file", {"pipe": os.mkfifo}),
     "an upload": Hostile(GOOD + "train: {push_to_hub: true}\n", "push"),
     "a token": Hostile(GOOD + "train: {hub_token: hf_secret}\n", "hub_token"),
 }
