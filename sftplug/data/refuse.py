@@ -57,10 +57,16 @@ def _letters(account: Account, fatal: Sequence[str], ways: Callable[[RowGroup], 
             yield "\n".join([*lines, remedy])
 
 
+_NAMES, _LONGEST_NAME = 50, 100
+"""So many columns are named, and so many characters of a name."""
+
+
 def _unread(account: Account) -> Iterator[str]:
     """Yield a paragraph when rows have columns that nothing reads."""
     if account.unread:
-        names = ", ".join(account.unread)
+        known = list(account.unread)
+        names = ", ".join(name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…" for name in known[:_NAMES])
+        names += f" … and {len(known) - _NAMES:,} more" if len(known) > _NAMES else ""
         yield (
             f"{account.source} has columns that its format does not read: {names}. If that is meant, say so beside its "
             f"`format` with `ignore: [{names}]`, or for all data with `data.on_unread_column: report`."

@@ -122,6 +122,10 @@ ROWS = {
     "line ends of another system": Hostile(LINE.replace(b"\n", b"\r\n"), "", code=0),
     "line ends of an old system": Hostile(LINE.replace(b"\n", b"\r") * 2, "rows.jsonl:1"),
     "a separator of lines inside a text": Hostile(reply(content="a\u2028b\u0085c"), "", code=0),
+    "20,000 columns that nothing reads": Hostile(
+        said(USER, REPLY, **{f"k{n}": n for n in range(20_000)}), "19,950 more"
+    ),
+    "a column with a name of 1 MB": Hostile(said(USER, REPLY, **{"k" * 1_000_000: 1}), "does not read"),
     "10 MB without a line end": Hostile(b"x" * 10_000_000, "rows.jsonl:1"),
     "a row of 10 MB": Hostile(
         LINE + reply(content="word " * 2_000_000), "too long|fit", data={"max_loss": 1.0}, code=0
