@@ -152,7 +152,7 @@ def forked(work: Callable[[str], Any], recipe: str, hand_back: bool) -> Any:
 
 def plan(file: str) -> Any:
     """Return the plan's memory."""
-    from sftplug.plan import find_device, make_plan, rows_of
+    from sftplug.planning import find_device, make_plan, rows_of
 
     loaded = load_recipe(file)
     prepared = prepare(loaded.recipe, load_tokenizer(loaded.recipe))

@@ -1,6 +1,7 @@
 """sftplug: supervised fine-tuning in which every step is a plugin.
 
-This is the public API: everything that a plugin may import, and nothing else. Importing it loads no heavy library.
+This is the public API: what a Python program calls (`load`, `check`, `prepare`, `preview`, `plan`, `train`, `encode`),
+and everything that a plugin may import. Importing it loads no heavy library.
 """
 
 import typing as _typing
@@ -48,7 +49,6 @@ from sftplug.prompt import encode_prompt, render_prompt
 from sftplug.recipe.in_words import train_in_words
 from sftplug.recipe.model import InputPath, Recipe
 from sftplug.redact import without_secrets
-from sftplug.run import RunDirectory
 from sftplug.size import measure
 from sftplug.structure import ModelStructure, structure_of
 from sftplug.text import read_text, visible
@@ -60,13 +60,52 @@ from sftplug.types.trainer import RunTrainer
 
 __version__ = "0.1.0"
 
-if not _typing.TYPE_CHECKING:  # else a type checker would take any name for one of this package
+if _typing.TYPE_CHECKING:
+    from sftplug.api import (
+        Encoded,
+        Preview,
+        TrainedRun,
+        check,
+        encode,
+        load,
+        open_run,
+        plan,
+        prepare,
+        preview,
+        train,
+    )
+    from sftplug.data.prepare import Prepared
+    from sftplug.planning.answer import PlanAnswer
+    from sftplug.recipe.load import LoadedRecipe
+    from sftplug.run.directory import RunDirectory
+else:  # else a type checker would take any name for one of this package
+    _LAZY = {
+        **dict.fromkeys(("Encoded", "encode"), "sftplug.api.encoding"),
+        **dict.fromkeys(("check", "load"), "sftplug.api.recipes"),
+        **dict.fromkeys(("Preview", "preview"), "sftplug.api.previewing"),
+        **dict.fromkeys(("TrainedRun", "open_run"), "sftplug.api.result"),
+        "LoadedRecipe": "sftplug.recipe.load",
+        "RunDirectory": "sftplug.run.directory",
+        "PlanAnswer": "sftplug.planning.answer",
+        "Prepared": "sftplug.data.prepare",
+        "plan": "sftplug.api.planning",
+        "prepare": "sftplug.api.rows",
+        "train": "sftplug.api.runs",
+    }
 
     def __getattr__(name):
-        """Return what a name that will be removed stands for, with a warning."""
+        """Return a name that is imported when it is asked for; for one that will be removed, with a warning."""
+        if name in _LAZY:
+            from importlib import import_module
+
+            return globals().setdefault(name, getattr(import_module(_LAZY[name]), name))
         from sftplug.deprecated import old_name
 
         return old_name(__name__, name)
+
+    def __dir__():
+        """List the names that are imported when they are asked for, too."""
+        return sorted({*globals(), *_LAZY})
 
 
 __all__ = [
@@ -84,6 +123,7 @@ __all__ = [
     "DatasetSource",
     "Deferred",
     "Device",
+    "Encoded",
     "Field",
     "InputPath",
     "Interrupted",
@@ -91,6 +131,7 @@ __all__ = [
     "Ledger",
     "LengthPolicy",
     "LibrarySource",
+    "LoadedRecipe",
     "LongRow",
     "LossSums",
     "MaskError",
@@ -105,7 +146,10 @@ __all__ = [
     "MovedWeights",
     "Packing",
     "Pattern",
+    "PlanAnswer",
     "PluginError",
+    "Prepared",
+    "Preview",
     "Problem",
     "Quantization",
     "Recipe",
@@ -125,17 +169,26 @@ __all__ = [
     "TemplateStopped",
     "TokenBatch",
     "ToolCall",
+    "TrainedRun",
     "TrainingError",
+    "check",
     "did_you_mean",
+    "encode",
     "encode_prompt",
     "hookimpl",
+    "load",
     "measure",
+    "open_run",
+    "plan",
+    "prepare",
+    "preview",
     "read_text",
     "render_prompt",
     "require",
     "set_options",
     "structure_of",
     "this_device",
+    "train",
     "train_in_words",
     "visible",
     "without_secrets",

@@ -29,6 +29,8 @@ from sftplug.verify import explain_import_error, refuse_other_versions, verify_h
 
 GROUP = "sftplug"
 DISTRIBUTION = "sftplug"
+IN_PROGRAM = "python"
+"""The distribution of a plugin that is a module of the running program."""
 DISABLE_VARIABLE = "SFTPLUG_DISABLE_PLUGINS"
 
 _log = logging.getLogger("sftplug.hooks")
@@ -42,20 +44,24 @@ class Plugin:
     name: str
     module: ModuleType
     distribution: str
-    """Name of the distribution that installed it, or ``file`` for a plugin file that a recipe names."""
+    """Name of the distribution that installed it, ``file`` for a plugin file that a recipe names, or ``python`` for a
+    module of the running program."""
     version: str
 
     @property
     def source(self) -> Path:
         """The file that holds the plugin's hook implementations."""
-        return Path(self.module.__file__ or self.module.__name__)
+        return Path(getattr(self.module, "__file__", None) or self.module.__name__)
 
     @cached_property
     def sha256(self) -> str:
         """Hash over every file of the plugin: its module, or all of its package, templates and other data too.
 
-        Taken once, so that the record of a run tells what ran and not what stands there when it ends.
+        Taken once, so that the record of a run tells what ran and not what stands there when it ends. Empty for a
+        module that lies in no file.
         """
+        if not self.source.is_file():
+            return ""
         folder = _package_folder(self.source)
         if folder is None:
             return hashlib.sha256(self.source.read_bytes()).hexdigest()
@@ -144,6 +150,18 @@ class Plugins:
     def load_file(self, file: Path) -> None:
         """Load a plugin from a Python file. Raises PluginError: a file was asked for, so it must load."""
         _load_file(self, file)
+
+    def load_module(self, module: ModuleType) -> None:
+        """Load a plugin that is a module of this program; one that is installed too is loaded already.
+
+        Raises PluginError: it was asked for, so it must load.
+        """
+        name = module.__name__
+        if any(plugin.module is module for plugin in self.loaded.values()):
+            return
+        if name in self.loaded or name in self.broken:
+            raise PluginError(f"the module {module.__name__} has the name of a plugin that is installed: {name}.")
+        _register(self, Plugin(name, module, IN_PROGRAM, ""))
 
     def give_up(self, plugin: Plugin, error: PluginError) -> None:
         """Take out a plugin that loaded and turned out to be broken."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Container, Iterator, Mapping
+import sys
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from types import ModuleType
 from typing import Any
 
 from pydantic import ValidationError
@@ -26,7 +28,7 @@ from sftplug.components import (
     Quantization,
 )
 from sftplug.errors import PluginError
-from sftplug.plugins import Plugin, Plugins
+from sftplug.plugins import IN_PROGRAM, Plugin, Plugins
 from sftplug.verify import component_name, problem_of_class
 
 HOOKS: Mapping[str, type[Component]] = {
@@ -171,6 +173,41 @@ def build_registry(plugins: Plugins) -> Registry:
         for kind, offer in offered:
             registry.add(kind, offer.name, offer)
     return registry
+
+
+def offer_classes(registry: Registry, classes: Iterable[type[Component]]) -> None:
+    """Put classes of the running program on offer, which a recipe that is a dict has brought as objects.
+
+    One that a plugin offers is on offer already. Raises PluginError for one that no recipe could choose.
+    """
+    for component in dict.fromkeys(classes):
+        kind = next((kind for kind in HOOKS.values() if issubclass(component, kind)), None)
+        if kind is None:
+            raise PluginError(f"{component.__name__} is of no kind that a recipe has ({place_of(component)})")
+        name = component_name(component)
+        known = registry.offers[kind].get(name)
+        if known is not None and known.component is component:
+            continue
+        if (problem := problem_of_class(component)) is not None:
+            raise PluginError(f"{component.__name__} {problem} ({place_of(component)})")
+        plugin = _in_program(registry.plugins, component.__module__)
+        remember_owner(component, str(plugin))
+        offer = Offer(name, plugin, partial(_itself, component))
+        offer.component  # noqa: B018 - nothing is left to be made
+        registry.add(kind, name, offer)
+
+
+def _itself(component: type[Component]) -> type[Component]:
+    return component
+
+
+def _in_program(plugins: Plugins, name: str) -> Plugin:
+    """Return the plugin that a module of this program is, whether or not it has hooks."""
+    module = sys.modules.get(name) or ModuleType(name)
+    for plugin in plugins.loaded.values():
+        if plugin.module is module:
+            return plugin
+    return plugins.loaded.setdefault(name, Plugin(name, module, IN_PROGRAM, ""))
 
 
 def _offered_by(plugin: Plugin, plugins: Plugins) -> Iterator[tuple[type[Component], Offer]]:

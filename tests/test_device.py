@@ -11,9 +11,9 @@ from test_defaults import record
 from sftplug import Device, PluginError, RunDirectory, this_device
 from sftplug.device import DEVICES, find_device, measured
 from sftplug.notices import notices
-from sftplug.plan import Rows
-from sftplug.plan.settings import settings_of
-from sftplug.plan.work import work_of
+from sftplug.planning import Rows
+from sftplug.planning.settings import settings_of
+from sftplug.planning.work import work_of
 from sftplug.recipe import load_recipe
 from sftplug.run import begin
 

@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 from sftplug import ModelError
 from sftplug.cli import app
 from sftplug.models import load_model, new_ids
-from sftplug.plan.optimizer import optimizer_bytes
-from sftplug.plan.settings import settings_of
-from sftplug.plan.weights import Trained, count_weights
-from sftplug.plan.work import Rows, work_of
+from sftplug.planning.optimizer import optimizer_bytes
+from sftplug.planning.settings import settings_of
+from sftplug.planning.weights import Trained, count_weights
+from sftplug.planning.work import Rows, work_of
 from sftplug.recipe import load_recipe
 from sftplug.vocabulary import train_rows
 from sftplug_tiny.builder import build_tokenizer
@@ -208,8 +208,8 @@ def test_an_unknown_optimizer_gets_the_widest_range_and_a_note(recipe_file):
 
 
 def test_operations_are_those_of_the_closed_form(recipe_file):
-    from sftplug.plan import closed_form
-    from sftplug.plan.rehearse import Stage
+    from sftplug.planning import closed_form
+    from sftplug.planning.rehearse import Stage
 
     recipe = load_recipe(str(recipe_file())).recipe
     settings = settings_of(recipe, on_cpu=True)
@@ -266,7 +266,7 @@ def test_errors_say_what_to_do(recipe_file, monkeypatch):
 
 
 def test_the_quickest_device_takes_the_least_time(recipe_file):
-    from sftplug.plan import DEVICES
+    from sftplug.planning import DEVICES
 
     settings = settings_of(load_recipe(str(recipe_file())).recipe, on_cpu=False)
     seconds = [work_of(settings, Rows(8, 80), 10, 1e9, DEVICES[name]).seconds for name in ("H100", "L4")]

@@ -9,16 +9,16 @@ from test_plan import adapted
 from typer.testing import CliRunner
 
 from sftplug.cli import app
-from sftplug.plan import closed_form
-from sftplug.plan.settings import settings_of
-from sftplug.plan.weights import count_weights
+from sftplug.planning import closed_form
+from sftplug.planning.settings import settings_of
+from sftplug.planning.weights import count_weights
 from sftplug.recipe import load_recipe
 
 runner = CliRunner()
 
 
 def rehearse(recipe, settings, *batch, whole=False, **how):
-    from sftplug.plan.rehearse import Stage
+    from sftplug.planning.rehearse import Stage
 
     return Stage(count_weights(recipe, settings)[0], settings, whole=whole).rehearse(*batch, **how)
 
@@ -29,7 +29,7 @@ def test_a_rehearsal_counts_what_a_real_update_allocates(recipe_file, quantizati
     """The same count over a real forward and backward pass, checkpointed as training does it."""
     from torch.nn import functional
 
-    from sftplug.plan.live import Live, highest
+    from sftplug.planning.live import Live, highest
 
     recipe = load_recipe(str(recipe_file(adapter="lora", quantization=quantization))).recipe
     settings = dataclasses.replace(settings_of(recipe, on_cpu=True), checkpointing=checkpointing)
@@ -83,7 +83,7 @@ def test_one_layer_of_a_kind_stands_for_all(recipe_file, tmp_path, family, adapt
     config.save_pretrained(tmp_path / "model")
     recipe = load_recipe(str(recipe_file(model=str(tmp_path / "model"), quantization="bf16", adapter=adapter))).recipe
     settings = dataclasses.replace(settings_of(recipe, on_cpu=True), checkpointing=checkpointing)
-    from sftplug.plan.rehearse import Stage
+    from sftplug.planning.rehearse import Stage
 
     short, whole = (Stage(count_weights(recipe, settings)[0], settings, whole=whole) for whole in (False, True))
     assert (short.whole, whole.whole) == (False, True)

@@ -6,10 +6,10 @@ import pytest
 from typer.testing import CliRunner
 
 from sftplug.cli import app
-from sftplug.plan.result import Range
-from sftplug.plan.settings import settings_of
-from sftplug.plan.share import share_of
-from sftplug.plan.weights import Held, Weights, count_weights
+from sftplug.planning.result import Range
+from sftplug.planning.settings import settings_of
+from sftplug.planning.share import share_of
+from sftplug.planning.weights import Held, Weights, count_weights
 from sftplug.recipe import load_recipe
 
 

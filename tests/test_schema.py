@@ -81,7 +81,6 @@ WRONG = {
     "a source that is a string": ({"data": {"train": "rows.jsonl"}}, "must be a mapping"),
     "a source of nowhere": ({"data": {"train": {"format": "messages"}}}, "needs exactly one of `path` and `hub`"),
     "a source of two places": (source(hub="org/name"), "needs exactly one of `path` and `hub`"),
-    "a source without a format": ({"data": {"train": {"path": "rows.jsonl"}}}, "is required."),
     "an unknown format": (source(format="mesages"), "Did you mean 'messages'?"),
     "an unknown option of a format": (source(format={"type": "messages", "colum": "x"}), "Did you mean 'column'?"),
     "an unknown option of a source": (source(colums=["x"]), "Did you mean 'columns'?"),
@@ -201,7 +200,7 @@ def test_a_recipe_that_extends_another_may_leave_out_what_the_other_says(tmp_pat
     for wrong in (
         "adapter: {type: lora, rr: 1}",
         "data: {max_lenght: 1}",
-        "data: {train: [{path: x}]}",
+        "data: {train: [{path: x, formt: messages}]}",
         "adaptr: full",
     ):
         path.write_text(f"extends: quickstart\n{wrong}\n")

@@ -123,6 +123,6 @@ def _show_picture(picture: Sequence[tuple[str, str]]) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from sftplug.preview.terminal import marked
+    from sftplug.drawing.terminal import marked
 
     Console(stderr=True).print(Text.assemble(*((marked(text), style) for text, style in picture)))

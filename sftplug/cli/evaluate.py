@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sftplug.api.result import evaluate_run
 from sftplug.cli.options import Verbose, be_verbose
-from sftplug.cli.runs import Data, Format, Json, Run, choose_rows, open_run, prepare_selected
-from sftplug.errors import DataError
+from sftplug.cli.runs import Data, Format, Json, Run, choose_rows, open_run
 
 if TYPE_CHECKING:
-    from sftplug.recipe import LoadedRecipe
-
-_OTHER_ROWS = "Rows to measure on can be given with --data FILE --format NAME."
+    pass
 
 
 def evaluate(  # noqa: PLR0913 - an argument is an option of the command
@@ -48,14 +46,7 @@ def evaluate(  # noqa: PLR0913 - an argument is an option of the command
     given = _evaluation(metrics, replies, max_new_tokens)
     directory, loaded = open_run(run, given)
     loaded, selection = choose_rows(directory, loaded, data, format, given)
-    if selection is None:
-        raise DataError(f"the run in {run} held no rows out. {_OTHER_ROWS}")
-    rows = prepare_selected(loaded, selection, _OTHER_ROWS, provenance=True)
-    from sftplug.ship.measure import logged, measure
-
-    result = measure(directory, selection.recipe, rows, batch_size)
-    if "metrics" in result and data is None:
-        directory.add_metrics({"step": directory.state().steps, **logged(result["metrics"])})
+    result = evaluate_run(directory, loaded, selection, batch_size, keep=data is None)
     typer.echo(json.dumps(result, indent=2)) if as_json else _show(result)
 
 
@@ -70,22 +61,6 @@ def _evaluation(metrics: str | None, rows: int | None, max_new_tokens: int | Non
     if max_new_tokens is not None:
         given.append(f"evaluation.max_new_tokens={max_new_tokens}")
     return given
-
-
-def measure_replies(loaded: LoadedRecipe) -> None:
-    """Measure the replies of the run that is over by the metrics of its recipe, show and keep the result."""
-    from sftplug.card import write_card
-    from sftplug.run import RunDirectory
-    from sftplug.ship.measure import logged, measure
-    from sftplug.ship.rows import held_out
-
-    directory, selection = RunDirectory.open(loaded.recipe.output), held_out(loaded.recipe)
-    assert selection is not None  # else the recipe was refused
-    rows = prepare_selected(loaded, selection, _OTHER_ROWS, provenance=True)
-    result = measure(directory, selection.recipe, rows, loss=False)
-    directory.add_metrics({"step": directory.state().steps, **logged(result["metrics"])})
-    write_card(directory, loaded.recipe, directory.path)
-    _show_replies(result)
 
 
 def _show(result: dict[str, Any]) -> None:

@@ -57,7 +57,7 @@ def _show_notes(loaded: LoadedRecipe) -> None:
     model = loaded.recipe.model
     if model.build is None and not Path(str(model.name_or_path)).is_dir():
         return
-    from sftplug.plan import model_notes
+    from sftplug.planning import model_notes
 
     for note in model_notes(loaded.recipe):
         typer.echo(f"note: {note}")

@@ -8,10 +8,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from sftplug.api.result import merge_run
 from sftplug.cli.options import Verbose, be_verbose
-from sftplug.cli.runs import Data, Format, Json, Run, choose_rows, open_run, prepare_selected
-
-_OTHER_ROWS = "Rows to compare the merged model on can be given with --data FILE --format NAME."
+from sftplug.cli.runs import Data, Format, Json, Run, choose_rows, open_run
 
 
 def merge(  # noqa: PLR0913 - an argument is an option of the command
@@ -52,16 +51,10 @@ def merge(  # noqa: PLR0913 - an argument is an option of the command
     """
     be_verbose(verbose)
     directory, loaded = open_run(run)
-    from sftplug.ship import merge as ship
-    from sftplug.ship.rows import few_training_rows
-    from sftplug.storage.folder import refuse_taken
+    from sftplug.ship.merge import Merge
 
-    how = ship.Merge(in_place, base == "original", dtype, tolerance)
-    refuse_taken(output)
-    ship.check_merge(directory, loaded.recipe, how)
-    loaded, selection = choose_rows(directory, loaded, data, format)
-    rows = prepare_selected(loaded, selection or few_training_rows(loaded.recipe), _OTHER_ROWS)
-    record = ship.merge(directory, loaded.recipe, rows, output, how)
+    how = Merge(in_place, base == "original", dtype, tolerance)
+    record = merge_run(directory, loaded, output, how, lambda: choose_rows(directory, loaded, data, format))
     typer.echo(json.dumps(record, indent=2) if as_json else _told(record, output))
 
 

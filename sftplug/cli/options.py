@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sftplug.components import ChatTemplate
 from sftplug.errors import RunError
 from sftplug.processes import is_main
 from sftplug.recipe import LoadedRecipe, load_recipe
 from sftplug.text import visible
 
 if TYPE_CHECKING:
-    from sftplug.data.prepare import Prepared
     from sftplug.device import Device
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A path, or the name of a shipped recipe.")]
@@ -90,31 +88,3 @@ def write_file(file: Path, text: str) -> None:
             write_whole(file, text)
     except OSError as error:
         raise RunError(f"{file} cannot be written: {error.strerror or error}.") from error
-
-
-def prepare_rows(loaded: LoadedRecipe, *, quiet: bool = False, provenance: bool = False) -> Prepared:
-    """Turn the recipe's rows into token rows, unless that was done before, and tell the plugins in use.
-
-    With `provenance` the rows say what each token is of, whether or not the recipe asks for it.
-    """
-    from sftplug.cli.progress import show_progress
-    from sftplug.data.prepare import prepare
-    from sftplug.data.store import Store
-    from sftplug.models import cache_folder, end_tokens, load_tokenizer
-
-    tokenizer = load_tokenizer(loaded.recipe)
-    store = Store(cache_folder() / "prepared", loaded.provenance())
-    with show_progress() as progress:
-        ends = end_tokens(loaded.recipe, tokenizer)
-        prepared = prepare(
-            loaded.recipe,
-            tokenizer,
-            progress,
-            ends,
-            store=store,
-            provenance=provenance,
-            templates=loaded.registry.without_options(ChatTemplate, loaded.active),
-        )
-    if not quiet:
-        loaded.call("sftplug_dataset_prepared", ledger=prepared.ledger)
-    return prepared

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sftplug.cli.options import NoPlugin, Overrides, RecipeName, Verbose, be_verbose, open_recipe, prepare_rows
-from sftplug.quiet import quiet_progress_bars
+from sftplug import api
+from sftplug.cli.options import NoPlugin, Overrides, RecipeName, Verbose, be_verbose, open_recipe
 from sftplug.storage.folder import refuse_taken, whole_folder
 
 if TYPE_CHECKING:
@@ -27,8 +27,7 @@ def prepare(
     be_verbose(verbose)
     loaded = open_recipe(recipe, overrides, no_plugin)
     refuse_taken(output)
-    quiet_progress_bars()
-    prepared = prepare_rows(loaded)
+    prepared = api.prepare(loaded)
     write_prepared(prepared, output)
     typer.echo(f"prepared {len(prepared.train)} rows in {output}")
 

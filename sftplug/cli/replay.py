@@ -21,7 +21,7 @@ def replay(
     """Prepare a run's rows again from its folder, prove them identical to the byte, and write them to DIR."""
     be_verbose(verbose)
     refuse_taken(output)
-    from sftplug.cli.progress import show_progress
+    from sftplug.api.progress import show_progress
     from sftplug.replay import replay as prepare_again
     from sftplug.run import RunDirectory
 

@@ -49,7 +49,7 @@ def convert(
             data = recipe_s.fill(row.data)
             if account.read <= WATCHED:
                 data = _Watched(data, read)
-            conversation = _checked(conversation_of(source.format, data, row.origin))
+            conversation = checked(conversation_of(source.format, data, row.origin))
             conversation = _with_options(recipe_s.lead(conversation), source, row)
         except RowError as error:
             account.drop("bad", row.origin, str(error))
@@ -107,7 +107,7 @@ def _weight(data: Mapping[str, Any], column: str) -> float:
     return weight
 
 
-def _checked(conversation: Conversation) -> Conversation:
+def checked(conversation: Conversation) -> Conversation:
     """What a row says is checked where it comes in, so that later stages can rely on it. Raises RowError."""
     if not conversation.messages:
         raise RowError("messages", "holds no message")

@@ -1,7 +1,25 @@
-"""Recipes: what a run does, as data."""
+"""Recipes: what a run does, as data. To load one takes plugins, so what does is imported when it is asked for."""
 
-from sftplug.recipe.find import find_recipe, shipped_recipes
-from sftplug.recipe.load import LoadedRecipe, load_recipe
-from sftplug.recipe.model import InputPath, Recipe
+import typing as _typing
+
+if _typing.TYPE_CHECKING:
+    from sftplug.recipe.find import find_recipe, shipped_recipes
+    from sftplug.recipe.load import LoadedRecipe, load_recipe
+    from sftplug.recipe.model import InputPath, Recipe
+else:
+    _LAZY = {
+        **dict.fromkeys(("find_recipe", "shipped_recipes"), "sftplug.recipe.find"),
+        **dict.fromkeys(("LoadedRecipe", "load_recipe"), "sftplug.recipe.load"),
+        **dict.fromkeys(("InputPath", "Recipe"), "sftplug.recipe.model"),
+    }
+
+    def __getattr__(name):
+        """Return one of the names above."""
+        if name not in _LAZY:
+            raise AttributeError(f"module 'sftplug.recipe' has no attribute {name!r}")
+        from importlib import import_module
+
+        return getattr(import_module(_LAZY[name]), name)
+
 
 __all__ = ["InputPath", "LoadedRecipe", "Recipe", "find_recipe", "load_recipe", "shipped_recipes"]

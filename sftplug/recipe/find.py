@@ -44,19 +44,22 @@ MOST_EXTENDED = 20
 """Longest chain of recipes, each of which extends the next."""
 
 
-def read_extended(file: Path) -> list[Tree]:
-    """Return what `file` extends, the lowest first, and `file` itself. Raises RecipeError for a chain without end."""
-    files, trees = [file], [read_yaml(file)]
+def read_extended(file: Path, tree: Tree | None = None) -> list[Tree]:
+    """Return what `file` extends, the lowest first, and `file` itself. Raises RecipeError for a chain without end.
+
+    `tree` is what `file` holds, where it is no file but a dict of a program.
+    """
+    files, trees = [file], [read_yaml(file) if tree is None else tree]
     while (parent := trees[-1].data.pop("extends", None)) is not None:
-        above, tree = files[-1], trees[-1]
+        above, extending = files[-1], trees[-1]
         try:
             files.append(_extended(parent, files))
         except RecipeError as error:
-            raise RecipeError(above.name, [problem_at(tree, ("extends",), error.problems[0].text)]) from error
+            raise RecipeError(above.name, [problem_at(extending, ("extends",), error.problems[0].text)]) from error
         trees.append(read_yaml(files[-1]))
         if sum(len(tree.origins) for tree in trees) > MOST_VALUES:
             text = f"the recipes that extend each other hold more than {MOST_VALUES:,} values."
-            raise RecipeError(above.name, [problem_at(tree, ("extends",), text)])
+            raise RecipeError(above.name, [problem_at(extending, ("extends",), text)])
     return trees[::-1]
 
 

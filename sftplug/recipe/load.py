@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from pydantic import ValidationError
 
-from sftplug.answers import adaptable, complaints, metric_label, train_options
-from sftplug.blame import describe, place_of, reason
-from sftplug.components import DatasetSource
+from sftplug.answers import complaints
+from sftplug.blame import place_of, reason
+from sftplug.components import Component, DatasetSource
 from sftplug.device import Device
 from sftplug.errors import PluginError, Problem, RecipeError, did_you_mean
 from sftplug.libraries import refuse_unsupported
-from sftplug.plugins import DISABLE_VARIABLE, Plugins, load_plugins
+from sftplug.plugins import DISABLE_VARIABLE, IN_PROGRAM, Plugins, load_plugins
+from sftplug.recipe.check import check_core
 from sftplug.recipe.choices import recipe_class
 from sftplug.recipe.defaults import assume_quantization, settle
 from sftplug.recipe.find import find_recipe, read_extended
+from sftplug.recipe.given import KEPT, PYTHON, Asked, read_mapping, read_tree
 from sftplug.recipe.merge import merge, read_override
-from sftplug.recipe.model import DataSection, MaskingList, ModelSection, Recipe, resolve_path
+from sftplug.recipe.model import Recipe, resolve_path
 from sftplug.recipe.problems import dotted, problem_at, problems_from
 from sftplug.recipe.train_options import problems_in_train, untried_in_train
 from sftplug.recipe.yaml import Tree
-from sftplug.registry import Registry, build_registry
+from sftplug.registry import Registry, build_registry, offer_classes
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,23 @@ class LoadedRecipe:
     registry: Registry
     active: tuple[str, ...]
     """Names of the plugins that this run uses, sorted."""
+    asked: Asked
+    """What it was loaded from."""
+    written: Tree
+    """The merged data without what suits adapter and device: what another process fills in in the same way."""
+
+    def again(self, *overrides: str, device: Device | None = None) -> LoadedRecipe:
+        """Load the recipe once more, with more overrides, or for another device."""
+        return load_asked(replace(self.asked, overrides=(*self.asked.overrides, *overrides)), device=device)
+
+    def nowhere_written(self) -> list[str]:
+        """Return a sentence for each plugin in use that the recipe cannot name, for it is an object of a program."""
+        plugins = [self.registry.plugins.loaded[name] for name in self.active]
+        return [
+            f"the module '{plugin.module.__name__}' is known to this Python program only: a recipe cannot name it"
+            for plugin in plugins
+            if plugin.distribution == IN_PROGRAM
+        ]
 
     def call(self, hook: str, **arguments: Any) -> None:
         """Tell the plugins in use about a moment of the run."""
@@ -94,12 +113,18 @@ def load_recipe(
     libraries in versions that are not supported. Imports no heavy library, unless the machine must be asked what it
     does fast: then torch.
     """
+    return load_asked(Asked(reference, tuple(overrides), tuple(blocked)), rows=rows, device=device)
+
+
+def load_asked(asked: Asked, *, rows: bool = True, device: Device | None = None) -> LoadedRecipe:
+    """Load a recipe; see `load_recipe`. A dict is one too, and may hold components themselves."""
     refuse_unsupported()
-    file = find_recipe(reference)
-    layers = [*read_extended(file), *map(read_override, overrides)]
+    name, layers, classes = _read(asked)
     # Which plugins a recipe names is known without them; what its other sections mean is not.
-    registry, problems = _load_named_plugins(merge(layers, {}), frozenset(blocked))
+    registry, problems = _load_named_plugins(merge(layers, {}), asked)
+    offer_classes(registry, classes)
     tree = merge(layers, registry.classes())
+    written = Tree(dict(tree.data), dict(tree.origins))  # only whole sections are filled in
     assume_quantization(tree, registry)
     problems += _train_problems(tree)
     recipe = _validate(tree, registry, problems)
@@ -108,21 +133,37 @@ def load_recipe(
     if recipe is not None:
         problems += _check_components(recipe, tree, rows=rows)
     if problems or recipe is None:
-        raise RecipeError(reference, sorted(problems, key=lambda problem: _line(problem.origin)))
-    named = recipe.model_copy(update={"output": recipe.output.replace("{name}", file.stem)})
-    return LoadedRecipe(file.stem, named, tree, registry, tuple(sorted(_active(named, registry, tree))))
+        raise RecipeError(asked.name, sorted(problems, key=lambda problem: _line(problem.origin)))
+    named = recipe.model_copy(update={"output": recipe.output.replace("{name}", name)})
+    active = _active(named, registry, asked.modules)
+    return LoadedRecipe(name, named, tree, registry, tuple(sorted(active)), asked, written)
+
+
+def _read(asked: Asked) -> tuple[str, list[Tree], list[type[Component]]]:
+    """Return the recipe's name, its layers with the lowest first, and the classes of the components in a dict."""
+    overrides = [read_override(override, asked.origin) for override in asked.overrides]
+    if not isinstance(asked.reference, str):
+        tree, classes = read_mapping(asked.reference)
+        return PYTHON, [*read_extended(Path(PYTHON), tree), *overrides], classes
+    file = find_recipe(asked.reference)
+    if file.name == KEPT:
+        tree, name = read_tree(file)
+        return name, [tree, *overrides], []
+    return file.stem, [*read_extended(file), *overrides], []
 
 
 # --- plugins ----------------------------------------------------------------------------------------------------------
 
 
-def _load_named_plugins(tree: Tree, blocked: Collection[str]) -> tuple[Registry, list[Problem]]:
-    """Load what is installed, and the files that the recipe names; say what it names and cannot have."""
+def _load_named_plugins(tree: Tree, asked: Asked) -> tuple[Registry, list[Problem]]:
+    """Load what is installed, and the files and modules that are named; say what is named and cannot be had."""
     named = tree.data.get("plugins") or []
     named = [named] if isinstance(named, str) else named
     wanted = {index: name for index, name in enumerate(named if isinstance(named, list) else ()) if _is_text(name)}
     files = [plugin_name(name) for name in wanted.values() if is_plugin_file(name)]
-    plugins = load_plugins(blocked, files)
+    plugins = load_plugins(asked.blocked, files)
+    for module in asked.modules:
+        plugins.load_module(module)
     # What the command line leaves out is left out, also where the recipe lists it.
     wanted = {index: name for index, name in wanted.items() if plugin_name(name) not in plugins.blocked}
     texts = {index: _load_file(plugins, name) for index, name in wanted.items() if is_plugin_file(name)}
@@ -166,9 +207,10 @@ def is_plugin_file(name: str) -> bool:
     return name.endswith(".py")
 
 
-def _active(recipe: Recipe, registry: Registry, tree: Tree) -> set[str]:
-    """Return the plugins whose components the recipe names, and those it lists."""
-    named = {plugin_name(entry) for entry in recipe.plugins} & registry.plugins.loaded.keys()
+def _active(recipe: Recipe, registry: Registry, modules: Sequence[ModuleType]) -> set[str]:
+    """Return the plugins whose components the recipe names, those it lists, and those that are `modules`."""
+    given = {plugin.name for plugin in registry.plugins.loaded.values() if plugin.module in modules}
+    named = given | {plugin_name(entry) for entry in recipe.plugins} & registry.plugins.loaded.keys()
     return named | {owner for _, part in recipe.components() if (owner := registry.plugin_of(part))}
 
 
@@ -198,7 +240,7 @@ def _check_components(recipe: Recipe, tree: Tree, *, rows: bool) -> Iterator[Pro
     for where, component in recipe.components():
         if rows or not isinstance(component, DatasetSource):
             yield from (_problem(tree, where, text) for text in complaints(component, recipe))
-    for where, text in _check_core(recipe):
+    for where, text in check_core(recipe):
         yield _problem(tree, where, text)
 
 
@@ -216,141 +258,6 @@ def _problem(tree: Tree, where: str, text: str) -> Problem:
         # A single source may be written without its list.
         found = next((path for path in tree.origins if dotted(path) == where.replace("[0]", "")), None)
     return problem_at(tree, found, text) if found is not None else Problem(where, text)
-
-
-def _check_core(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """Yield (path, sentence) for what the core's own sections say that does not go together."""
-    model = recipe.model
-    if (model.name_or_path is None) == (model.build is None):
-        yield "model", "needs exactly one of `name_or_path` and `build`."
-    yield from _check_remote_code(model)
-    name = model.name_or_path
-    if name and Path(name).is_absolute() and not Path(name).exists():
-        yield "model.name_or_path", f"the folder {name} does not exist."
-    yield from _check_data(recipe)
-    yield from _check_masking("masking", recipe.masking)
-    for split, sources in (("train", recipe.data.train), ("eval", recipe.data.eval)):
-        for index, source in enumerate(sources):
-            if source.masking is not None:
-                yield from _check_masking(f"data.{split}[{index}].masking", source.masking)
-            if source.row_weight is not None and not _reads_weights(source.masking or recipe.masking):
-                yield (
-                    f"data.{split}[{index}].row_weight",
-                    "no masking strategy reads it: add `message_weights` to them.",
-                )
-    yield from _check_evaluation(recipe)
-    yield from _check_weights(recipe)
-    yield from _check_callbacks(recipe)
-
-
-_COMMIT = r"[0-9a-f]{40}"
-
-
-def _check_remote_code(model: ModelSection) -> Iterator[tuple[str, str]]:
-    """Code from the Hub must be what its reader has read; that in a folder is what stands there."""
-    if model.code_revision is not None:
-        if not model.trust_remote_code:
-            yield "model.code_revision", "says which code to run, and `model.trust_remote_code` is false: none is."
-        if re.fullmatch(_COMMIT, model.code_revision) is None:
-            yield "model.code_revision", "must be a commit, 40 hexadecimal digits: branches and tags can be moved."
-    if not model.trust_remote_code or model.name_or_path is None or Path(model.name_or_path).is_dir():
-        return
-    if re.fullmatch(_COMMIT, model.revision or "") is None:
-        found = "" if model.revision is None else f" '{model.revision}' is none: branches and tags can be moved."
-        yield (
-            "model.trust_remote_code",
-            f"runs code that comes with the model: pin `model.revision` to a commit, 40 hexadecimal digits.{found}",
-        )
-
-
-def _check_masking(where: str, masking: MaskingList) -> Iterator[tuple[str, str]]:
-    """Something must say what is trained: strategies that only weigh would leave every token in, prompts and all."""
-    weighing = [part.type for union in masking for part in union if not part.selects]
-    if not any(part.selects for union in masking for part in union):
-        listed = f"{', '.join(weighing)} only weighs what another strategy selects" if weighing else "is empty"
-        yield where, f"{listed}: list one that selects tokens too, such as `assistant`, or `all` for every token."
-    for union in masking:
-        if len(union) > 1 and (other := next((part.type for part in union if not part.selects), None)):
-            yield where, f"`+` unites strategies that select tokens, and `{other}` weighs them: list it beside them."
-
-
-def _reads_weights(masking: MaskingList) -> bool:
-    return any(part.reads_weights for union in masking for part in union)
-
-
-def _check_weights(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """Something must be trainable: the weights, or an adapter on them. A component's own words come first."""
-    quantization, adapter = recipe.quantization, recipe.adapter
-    if not (adapter.trains_base or adaptable(quantization) or complaints(quantization, recipe)):
-        yield (
-            "quantization",
-            f"no adapter can be trained on {quantization.type} weights, and '{adapter.type}' is one. Choose another "
-            "quantization, such as `nf4` or `bf16`.",
-        )
-    if adapter.trains_base and not (quantization.trainable or complaints(adapter, recipe)):
-        yield (
-            "adapter",
-            f"'{adapter.type}' trains the base weights, which cannot be trained as {quantization.type}. Choose "
-            "`quantization: bf16` or `fp32`, or an adapter such as `lora`.",
-        )
-
-
-def _check_callbacks(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """Two callbacks must not mean two values of one option of the trainer, unless the recipe itself says a value."""
-    meant: dict[str, tuple[str, Any]] = {}
-    for index, callback in enumerate(recipe.callbacks):
-        for name, value in train_options(callback, recipe).items():
-            first, other = meant.setdefault(name, (f"callbacks[{index}] ({describe(callback)})", value))
-            if other != value and name not in recipe.train:
-                yield (
-                    f"callbacks[{index}]",
-                    f"{describe(callback)} means `train.{name}: {value!r}`, and {first} means {other!r}. Leave out one "
-                    f"of them, or say in the recipe what `train.{name}` is.",
-                )
-
-
-def _check_evaluation(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    wanted = recipe.train.get("eval_strategy", "no")
-    if wanted != "no" and not recipe.data.eval and not recipe.data.eval_fraction:
-        yield "train.eval_strategy", f"{wanted} evaluates, and no rows are held out: set `data.eval_fraction`."
-    labels = [metric_label(metric) for metric in recipe.evaluation.metrics]
-    twice = next((label for label in labels if labels.count(label) > 1), None)
-    if twice is not None:
-        named = any(
-            "name" in type(metric).model_fields for metric in recipe.evaluation.metrics if metric_label(metric) == twice
-        )
-        yield (
-            "evaluation.metrics",
-            f"two of them call their results '{twice}': leave out one{', or give one another `name`' * named}.",
-        )
-
-
-def _check_data(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    data, attention = recipe.data, recipe.model.attn_implementation or ""
-    if "/" in attention:
-        yield (
-            "model.attn_implementation",
-            f"{attention!r} names code on the Hub, which is not run. Take `sdpa`, `eager` or `flash_attention_2`.",
-        )
-    if data.packing == "rows" and data.max_length is None:
-        yield "data.packing", "needs `data.max_length`: it is the length of the packed rows."
-    if data.packing == "rows" and "flash" in attention:
-        yield "data.packing", "`rows` is laid out for sdpa and eager attention; FlashAttention takes `flat`."
-    if data.packing == "flat" and "flash" not in attention:
-        yield "data.packing", "`flat` needs `model.attn_implementation: flash_attention_2`; others take `rows`."
-    if data.eval and data.eval_fraction:
-        yield "data.eval_fraction", "does not go together with `data.eval`."
-    yield from _check_mix(data)
-
-
-def _check_mix(data: DataSection) -> Iterator[tuple[str, str]]:
-    shared = [index for index, source in enumerate(data.train) if source.share is not None]
-    if shared and len(shared) < len(data.train):
-        lacking = next(index for index in range(len(data.train)) if index not in shared)
-        yield f"data.train[{lacking}]", "has no `share`, and other sources have one: give all of them one, or none."
-    for index, source in enumerate(data.eval):
-        if source.share is not None or source.epochs != 1:
-            yield f"data.eval[{index}]", "`share` and `epochs` are for training rows; held-out rows are used once."
 
 
 def _line(origin: str) -> int:

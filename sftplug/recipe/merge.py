@@ -25,8 +25,8 @@ class _Way(dict[str | int, Any]):
     """A key on the way to the value that an override sets; an integer is an index into a list."""
 
 
-def read_override(override: str) -> Tree:
-    """Return ``section.key=value`` as a tree of its own; the value is YAML.
+def read_override(override: str, origin: str = COMMAND_LINE) -> Tree:
+    """Return ``section.key=value`` as a tree of its own; the value is YAML, and comes from `origin`.
 
     ``data.train.0.path`` and ``data.train[0].path`` reach into a list.
     """
@@ -44,7 +44,7 @@ def read_override(override: str) -> Tree:
     nested: Any = parsed.data
     for key in reversed(path):
         nested = _Way({key: nested})
-    return Tree(nested, {(*path, *below): COMMAND_LINE for below in parsed.origins or [()]})
+    return Tree(nested, {(*path, *below): origin for below in parsed.origins or [()]})
 
 
 def merge(layers: Iterable[Tree], offers: Offers) -> Tree:

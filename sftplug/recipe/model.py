@@ -163,8 +163,8 @@ class SourceSection(Section):
 
     source: DatasetSource
     """Where rows come from. May be left out where `path` or `hub` says it."""
-    format: DatasetFormat
-    """What the rows look like."""
+    format: DatasetFormat = Field("messages", validate_default=True)
+    """What the rows look like. Rows that do not fit are refused, with the columns that they have."""
     first: int | None = Field(None, gt=0)
     """Read only so many rows, from the start."""
     share: Annotated[float | None, BeforeValidator(as_share)] = Field(None, gt=0, allow_inf_nan=False)

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 
 from sftplug.blame import NOUNS
-from sftplug.components import Component
+from sftplug.components import Component, DatasetSource
 from sftplug.recipe.defaults import of_adapter
 from sftplug.recipe.load import LoadedRecipe
 from sftplug.recipe.model import SOURCE_OF, Section, SourceSection
@@ -162,7 +162,7 @@ def _spread_component(component: Component, written: _Written | None) -> dict[st
     said = _keys(written)
     if "type" in said:
         return said
-    if "source" in said or (any(key in said for key in SOURCE_OF) and "format" in said):
+    if "source" in said or (isinstance(component, DatasetSource) and any(key in said for key in SOURCE_OF)):
         named = next((said[key] for key in ("source", *SOURCE_OF) if key in said), None)
         return {**said, "type": named}
     options = said.get(component.type)

@@ -13,7 +13,7 @@ from sftplug.errors import RunError
 from sftplug.run import RunDirectory, RunState
 
 if TYPE_CHECKING:
-    from sftplug.preview import PreviewRow
+    from sftplug.drawing import PreviewRow
 
 NOTHING = "—"
 """Stands where there is nothing."""

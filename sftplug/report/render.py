@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from sftplug.drawing import legend, row_html
+from sftplug.drawing.page import STYLE as ROW_STYLE
 from sftplug.page import page, table, text
-from sftplug.preview import legend, row_html
-from sftplug.preview.page import STYLE as ROW_STYLE
 from sftplug.report import chart
 from sftplug.report.chart import Curve
 from sftplug.report.collect import NOTHING, Report, differing, flat

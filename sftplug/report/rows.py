@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sftplug.data.gate import TextRow
-    from sftplug.preview import Collector, PreviewRow
+    from sftplug.drawing import Collector, PreviewRow
     from sftplug.report.collect import Report
     from sftplug.tokens import TokenBatch
 
@@ -35,7 +35,7 @@ class _Enough(Exception):
 
 
 def _draw(directory: RunDirectory, count: int) -> list[PreviewRow]:
-    from sftplug.preview import Collector
+    from sftplug.drawing import Collector
 
     found, wanted = kept(directory), range(count)
     recipe = found.recipe

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,6 +80,9 @@ class Attempt:
         """Write that the run is finished after `steps` updates, and its sums."""
         self.state.steps = self.state.max_steps = steps
         self.state.seconds, self.state.tokens, self.state.loss = result.seconds, result.tokens, result.loss
+        if self.writes:
+            known = {name: value for name, value in asdict(result).items() if name != "output"}
+            self.directory.write("result.json", known)
         self.end("finished")
 
     def end(self, state: State, reason: str | None = None) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sftplug.errors import RecipeError, RunError
+from sftplug.plugins import IN_PROGRAM
 from sftplug.recipe.yaml import parse_yaml
 from sftplug.redact import without_secrets
 from sftplug.run import checkpoints
@@ -85,12 +86,22 @@ class RunDirectory:
     def load_recipe(self, *overrides: str, rows: bool = True) -> LoadedRecipe:
         """Return the resolved recipe as the run used it, with the plugin files kept in the folder, and `overrides`.
 
-        Without `rows` sources may be gone.
+        Without `rows` sources may be gone. Raises RunError for a run of components that lie in no file.
         """
+        self._refuse_modules()
         from sftplug.recipe.load import load_recipe
         from sftplug.run.begun import as_begun
 
         return as_begun(load_recipe(str(self.path / "recipe.yaml"), overrides, rows=rows), self)
+
+    def _refuse_modules(self) -> None:
+        known = self.plugins() if (self.path / "plugins.json").is_file() else []
+        modules = [plugin["name"] for plugin in known if plugin.get("distribution") == IN_PROGRAM]
+        if modules:
+            raise RunError(
+                f"{self.path} was trained by a Python program with components of its own ({', '.join(modules)}), which "
+                "no recipe can name. Go on in that program, or put them into a plugin file and train again."
+            )
 
     def origins(self) -> dict[str, str]:
         """Return dotted path in the recipe -> where the value was written: ``file:line``, ``default`` …"""

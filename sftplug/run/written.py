@@ -19,6 +19,7 @@ WRITTEN = "written.json"
 RECORD = frozenset(
     {
         "run.json",
+        "result.json",
         "recipe.yaml",
         "origins.json",
         "plugins.json",

@@ -7,8 +7,8 @@ from conftest import rows
 from typer.testing import CliRunner
 
 from sftplug.cli import app
-from sftplug.preview import PreviewRow, PreviewToken
-from sftplug.preview.terminal import draw_row
+from sftplug.drawing import PreviewRow, PreviewToken
+from sftplug.drawing.terminal import draw_row
 
 runner = CliRunner()
 

@@ -1,4 +1,4 @@
-"""Show how far long stages are: bars on a terminal, nothing elsewhere."""
+"""Show how far long stages are: bars on a terminal and in a notebook, nothing elsewhere."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sftplug.progress import no_progress
 def show_progress() -> Iterator[Callback]:
     """Yield a callable that shows the progress of each stage it is told about."""
     console = rich.get_console()
-    if not (console.is_terminal and is_main()):
+    if not ((console.is_terminal or console.is_jupyter) and is_main()):
         yield no_progress
         return
     columns = (

@@ -6,12 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sftplug.plan.result import Range, Work
+from sftplug.planning.result import Range, Work
 
 if TYPE_CHECKING:
     from sftplug.data.prepare import Prepared
     from sftplug.device import Device
-    from sftplug.plan.settings import Settings
+    from sftplug.planning.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 
-from sftplug.plan.result import Range
-from sftplug.plan.weights import Trained
+from sftplug.planning.result import Range
+from sftplug.planning.weights import Trained
 
 _BLOCK = 256
 """8-bit states that share one scale (`bitsandbytes`)."""

@@ -1,11 +1,11 @@
 """What a run will cost, before anything but the model's configuration is downloaded."""
 
 from sftplug.device import DEVICES, Device, find_device
-from sftplug.plan.fit import Trial, shared, trials
-from sftplug.plan.make import Study, make_plan
-from sftplug.plan.notes import model_notes
-from sftplug.plan.result import Memory, Plan, Range, Work
-from sftplug.plan.work import Rows, rows_of
+from sftplug.planning.fit import Trial, shared, trials
+from sftplug.planning.make import Study, make_plan
+from sftplug.planning.notes import model_notes
+from sftplug.planning.result import Memory, Plan, Range, Work
+from sftplug.planning.work import Rows, rows_of
 
 __all__ = [
     "DEVICES",

@@ -8,18 +8,18 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from sftplug.errors import ModelError
-from sftplug.plan import closed_form
-from sftplug.plan.notes import notes_of
-from sftplug.plan.optimizer import KNOWN
-from sftplug.plan.result import Memory, Plan, Range
-from sftplug.plan.settings import Settings, settings_of
-from sftplug.plan.share import Share, share_of
-from sftplug.plan.weights import Weights, count_weights
-from sftplug.plan.work import Rows, work_of
+from sftplug.planning import closed_form
+from sftplug.planning.notes import notes_of
+from sftplug.planning.optimizer import KNOWN
+from sftplug.planning.result import Memory, Plan, Range
+from sftplug.planning.settings import Settings, settings_of
+from sftplug.planning.share import Share, share_of
+from sftplug.planning.weights import Weights, count_weights
+from sftplug.planning.work import Rows, work_of
 
 if TYPE_CHECKING:
     from sftplug.device import Device
-    from sftplug.plan.rehearse import Rehearsal, Stage
+    from sftplug.planning.rehearse import Rehearsal, Stage
     from sftplug.recipe.model import Recipe
 
 MARGIN = 0.10
@@ -160,7 +160,7 @@ class Study:
         return [stage.rehearse(batch, self.length, positions, accumulate=again) for positions in scored]
 
     def _stage(self, *, whole: bool) -> Stage:
-        from sftplug.plan.rehearse import Stage
+        from sftplug.planning.rehearse import Stage
 
         key = (self.settings.checkpointing, self.settings.autocast, whole)
         if key not in self._stages:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from sftplug.plan.live import Section
+from sftplug.planning.live import Section
 
 if TYPE_CHECKING:
-    from sftplug.plan.live import Live
+    from sftplug.planning.live import Live
 
 
 class Layers:

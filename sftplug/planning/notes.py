@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from sftplug.device import find_device
 from sftplug.errors import SftplugError
-from sftplug.plan.settings import settings_of
-from sftplug.plan.weights import Weights, count_weights
+from sftplug.planning.settings import settings_of
+from sftplug.planning.weights import Weights, count_weights
 
 if TYPE_CHECKING:
     from sftplug.recipe.model import Recipe

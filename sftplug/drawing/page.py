@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sftplug import page
-from sftplug.preview.collect import PreviewRow, PreviewToken
+from sftplug.drawing.collect import PreviewRow, PreviewToken
 
 STYLE = """
 .legend { margin: 1.2rem 0; color: var(--pale); font-size: .9rem; } .legend span { margin-right: 1rem; }
@@ -44,6 +44,12 @@ def to_html(title: str, rows: Sequence[PreviewRow], facts: Sequence[tuple[str, s
     """Return a page with `facts` as a table, and the rows with each token's id, part and weight on hover."""
     body = "\n".join(row_html(row) for row in rows)
     return page.page(title, f"{page.facts_table(facts)}{legend()}\n{body}\n", STYLE)
+
+
+def to_fragment(rows: Sequence[PreviewRow], facts: Sequence[tuple[str, str]]) -> str:
+    """Return what a notebook shows: the page's own document in a frame, so that its style touches nothing around it."""
+    document = to_html("sftplug preview", rows, facts)
+    return f'<iframe srcdoc="{page.text(document)}" sandbox="" style="width:100%;height:32em;border:0"></iframe>'
 
 
 def legend() -> str:

@@ -16,12 +16,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from sftplug.plan.optimizer import optimizer_bytes
-from sftplug.plan.result import Range
-from sftplug.plan.weights import Held, Trained, Weights
+from sftplug.planning.optimizer import optimizer_bytes
+from sftplug.planning.result import Range
+from sftplug.planning.weights import Held, Trained, Weights
 
 if TYPE_CHECKING:
-    from sftplug.plan.settings import Settings
+    from sftplug.planning.settings import Settings
 
 _BUCKET = 5 * 10**8
 """Numbers in DeepSpeed's buffer of gradients (``reduce_bucket_size``), which is made whole for the smallest model."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sftplug.plan.result import Range
+from sftplug.planning.result import Range
 
 if TYPE_CHECKING:
-    from sftplug.plan.settings import Settings
-    from sftplug.plan.weights import Weights
+    from sftplug.planning.settings import Settings
+    from sftplug.planning.weights import Weights
 
 SPREAD = 3
 """The most that layers of today keep is so many times what the formula says."""

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from sftplug.components import Adapter
 from sftplug.errors import SftplugError
-from sftplug.plan.make import Study
-from sftplug.plan.result import Range
+from sftplug.planning.make import Study
+from sftplug.planning.result import Range
 
 if TYPE_CHECKING:
-    from sftplug.plan.work import Rows
+    from sftplug.planning.work import Rows
     from sftplug.recipe.load import LoadedRecipe
 
 SHORTEST = 256

@@ -7,7 +7,7 @@ from itertools import groupby
 
 from rich.text import Text
 
-from sftplug.preview.collect import PreviewRow, PreviewToken
+from sftplug.drawing.collect import PreviewRow, PreviewToken
 from sftplug.text import visible
 
 _PARTS = {"reasoning": " italic", "tool_call": " underline", "end_of_turn": " reverse"}

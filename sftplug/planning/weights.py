@@ -20,7 +20,7 @@ from sftplug.vocabulary import grow, train_rows
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from sftplug.plan.settings import Settings
+    from sftplug.planning.settings import Settings
     from sftplug.recipe.model import Recipe
 
 
@@ -108,7 +108,7 @@ def count_weights(recipe: Recipe, settings: Settings) -> tuple[nn.Module, Weight
     problems = check_model(recipe)
     if problems:
         raise ModelError("the adapter does not fit the model:\n" + "\n".join(f"  {text}" for text in problems))
-    from sftplug.plan.products import stand_in
+    from sftplug.planning.products import stand_in
 
     model = _skeleton(recipe, settings)
     quantized = _quantized(recipe, settings, model)

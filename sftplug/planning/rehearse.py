@@ -19,13 +19,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 
 from sftplug.errors import ModelError
-from sftplug.plan.layers import Layers, find_layers
-from sftplug.plan.live import Live, Section, highest
+from sftplug.planning.layers import Layers, find_layers
+from sftplug.planning.live import Live, Section, highest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sftplug.plan.settings import Settings
+    from sftplug.planning.settings import Settings
 
 _TILE = (4096, 32768)
 """Tokens and vocabulary of a tile in which TRL's fused head computes logits."""

@@ -1,0 +1,71 @@
+"""Load a recipe, and check it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from sftplug.errors import RecipeError, SftplugError
+from sftplug.recipe.given import PYTHON, Asked
+from sftplug.recipe.load import LoadedRecipe, load_asked
+from sftplug.recipe.origins import origin_by_path
+
+Given = LoadedRecipe | str | Path | Mapping[str, Any]
+"""A recipe that is loaded, or what `load` takes."""
+
+
+def load(
+    recipe: str | Path | Mapping[str, Any],
+    *overrides: str,
+    plugins: Iterable[ModuleType] = (),
+    without: Iterable[str] = (),
+) -> LoadedRecipe:
+    """Return a recipe, valid and with everything filled in that it leaves open.
+
+    `recipe` is a path, the name of a shipped recipe, or a dict with the sections of a YAML file; a component in a dict
+    may be an object, as in ``{"masking": MyMask(weight=2.0)}``, and relative paths are of the working directory.
+    `overrides` are ``"section.key=value"``, as the command line takes them. `plugins` are modules of this program with
+    hooks, such as ``sys.modules[__name__]``, beside those that the recipe names; `without` are names of plugins that
+    are not loaded.
+
+    Raises RecipeError with every problem at once, in ``.problems``; PluginError for a plugin that does not load.
+    """
+    reference = str(recipe) if isinstance(recipe, str | Path) else recipe
+    return load_asked(Asked(reference, overrides, tuple(without), tuple(plugins), PYTHON))
+
+
+def loaded(recipe: Given) -> LoadedRecipe:
+    """Return `recipe` itself if it is loaded, else load it."""
+    return recipe if isinstance(recipe, LoadedRecipe) else load(recipe)
+
+
+def check(recipe: Given) -> list[str]:
+    """Return a sentence for everything in a recipe that cannot work, as far as that is known without weights.
+
+    First the recipe alone; if that is right, its tokenizer, template, rows, masks and the adapter's targets. An empty
+    list means that nothing was found.
+    """
+    try:
+        found = loaded(recipe)
+    except RecipeError as error:
+        return list(map(str, error.problems))
+    except SftplugError as error:
+        return [str(error)]
+    return problems(found)
+
+
+def problems(recipe: LoadedRecipe) -> list[str]:
+    """Return what is wrong with a recipe that is valid, and tell the plugins in use of recipe and rows."""
+    from sftplug.api.rows import prepare
+    from sftplug.models import check_positions
+    from sftplug.preflight import problems_before_rows
+
+    recipe.call("sftplug_recipe_loaded", origins=origin_by_path(recipe))
+    found = problems_before_rows(recipe.recipe)
+    try:
+        check_positions(recipe.recipe, prepare(recipe).longest)
+    except SftplugError as error:
+        found.append(str(error))
+    return list(dict.fromkeys(found))

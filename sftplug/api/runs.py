@@ -1,0 +1,126 @@
+"""Train a recipe: the same run as the command, with its folder, record and resume."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from sftplug.api.recipes import Given, loaded
+from sftplug.api.result import TrainedRun, open_run, results
+from sftplug.api.rows import prepare
+from sftplug.errors import ModelError, RunError, SftplugError
+from sftplug.processes import is_launched, is_main, leave
+from sftplug.recipe.given import KEPT, write_tree
+from sftplug.recipe.load import LoadedRecipe
+from sftplug.recipe.origins import origin_by_path
+from sftplug.run import RunDirectory
+from sftplug.text import visible
+from sftplug.types.result import RunResult
+
+
+def train(recipe: Given, *, resume: bool = False, overwrite: bool = False, show: bool = True) -> TrainedRun:
+    """Train a recipe, save the model or adapter to its ``output`` folder, and return what came of it.
+
+    An unfinished run of the same recipe in that folder is resumed from its last checkpoint; `resume` demands one, and
+    `overwrite` deletes the run that is there. With a ``launch`` section the run has processes of its own. `show` lets
+    the console plugin tell the story of the run. An interrupt (Ctrl-C, or the stop button of a notebook) ends the step,
+    saves a checkpoint and raises Interrupted: train again to go on.
+
+    Raises what `load`, `check` and `prepare` raise, RunError for a folder that cannot be used, TrainingError for a run
+    that would do harm, LaunchError when one of several processes fails.
+    """
+    if resume and overwrite:
+        raise ValueError("resume goes on with a run, overwrite deletes it: choose one.")
+    found = loaded(recipe)
+    run = run_recipe(found, resume=resume, overwrite=overwrite, show=show)
+    if run is None:
+        raise RunError(f"the run is over, and its folder {found.recipe.output} is on the main node.")
+    return run
+
+
+def run_recipe(recipe: LoadedRecipe, *, resume: bool, overwrite: bool, show: bool) -> TrainedRun | None:
+    """Train a recipe, here or in processes of its own; None where its folder is on another node."""
+    run: TrainedRun | None
+    if recipe.recipe.launch is not None and not is_launched():
+        _launch(recipe, resume=resume, overwrite=overwrite)
+        run = open_run(recipe) if RunDirectory(Path(recipe.recipe.output)).exists() else None
+    else:
+        run = results(_train(_shown(recipe) if show else recipe, resume=resume, overwrite=overwrite), recipe)
+    if run is not None and recipe.recipe.evaluation.metrics:
+        _measure(run)
+    return run
+
+
+def _shown(recipe: LoadedRecipe) -> LoadedRecipe:
+    """Return the recipe with the console plugin in use; of several processes, the main one says what is wrong."""
+    if is_main():
+        say(f"warning: {sentence}" for sentence in recipe.warnings())
+    return recipe.using("console")
+
+
+def say(sentences: Iterable[str]) -> None:
+    """Write sentences to the standard error, a line each."""
+    for sentence in sentences:
+        sys.stderr.write(f"{visible(sentence)}\n")
+
+
+def _train(recipe: LoadedRecipe, *, resume: bool, overwrite: bool) -> RunResult:
+    """Train in this process, which may be one of several."""
+    from sftplug.notices import notices
+    from sftplug.preflight import problems_before_rows
+    from sftplug.run import begin
+    from sftplug.training import join
+    from sftplug.training import train as run
+
+    join(recipe.recipe)
+    with begin(recipe, resume=resume, overwrite=overwrite) as attempt:
+        recipe = attempt.loaded
+        if is_main():
+            recipe.call("sftplug_recipe_loaded", origins=origin_by_path(recipe))
+        say(attempt.notes)
+        if is_main():
+            say([f"resuming from step {attempt.checkpoint.step}"] if attempt.checkpoint is not None else [])
+            say(f"note: {notice}" for notice in notices(recipe))
+        # Preparing many rows takes long: what cannot work anyway is said before.
+        if problems := problems_before_rows(recipe.recipe):
+            raise ModelError("\n".join(problems))
+        result = run(recipe, prepare(recipe, quiet=not is_main()), attempt)
+    leave()
+    return result
+
+
+def _launch(recipe: LoadedRecipe, *, resume: bool, overwrite: bool) -> None:
+    """Train in processes of their own, which read the recipe from a file: this program may have none.
+
+    Raises LaunchError when one fails, and ModelError for a recipe that holds what no file can.
+    """
+    from sftplug.launch import start
+
+    launch = recipe.recipe.launch
+    assert launch is not None
+    if nowhere := recipe.nowhere_written():
+        raise ModelError("\n".join(f"launch: {text}, and other processes need it. {_IN_A_FILE}" for text in nowhere))
+    with tempfile.TemporaryDirectory(prefix="sftplug-") as folder:
+        # Not in the run's folder: what is written there holds no secrets, and a recipe may.
+        write_tree(recipe.written, recipe.name, Path(folder) / KEPT)
+        flags = [*(["--resume"] if resume else []), *(["--overwrite"] if overwrite else [])]
+        blocked = [option for name in recipe.asked.blocked for option in ("--no-plugin", name)]
+        start(recipe.recipe, launch, ["train", str(Path(folder) / KEPT), *flags, *blocked])
+
+
+_IN_A_FILE = "Put it into a plugin file, and name that under `plugins:`."
+
+
+def _measure(run: TrainedRun) -> None:
+    """Let the model answer, in one process; what another launcher has started knows of no end of the others."""
+    if not is_launched():
+        try:
+            run.measure_replies()
+        except SftplugError as error:
+            output = run.output
+            error.add_note(f"The run itself is over: its result is saved in {output}. `sftplug eval` measures it anew.")
+            raise
+    elif is_main() and run.recipe.recipe.launch is None:
+        say([f"`sftplug eval {run.output}` measures the replies, in one process."])

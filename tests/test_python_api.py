@@ -1,0 +1,318 @@
+"""sftplug from Python: every name that the documentation shows, as a program in a process of its own calls it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import types
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import torch
+import yaml
+from conftest import SHORT, TINY, rows, write_rows
+
+import sftplug
+
+ROOT = Path(__file__).parents[1]
+
+
+def given(folder, **sections):
+    """Return a small recipe as a dict."""
+    write_rows(folder / "rows.jsonl", rows())
+    return {
+        "model": {"build": TINY},
+        "data": {"train": {"path": str(folder / "rows.jsonl")}, "eval_fraction": 0.25, "max_length": 256},
+        "chat_template": "chatml",
+        "quantization": "fp32",
+        "adapter": "lora",
+        "train": {**SHORT, "max_steps": 4},
+        "output": str(folder / "out"),
+        **sections,
+    }
+
+
+class Half(sftplug.Masking):
+    """Half of everything."""
+
+    type: Literal["half"] = "half"
+    weight: float = 0.5
+    """The weight."""
+
+    def weights(self, tokens):
+        return tokens.trainable * self.weight
+
+
+# --- as documented ----------------------------------------------------------------------------------------------------
+
+
+def program():
+    """Return the program that the documentation shows whole."""
+    text = (ROOT / "docs" / "python.md").read_text()
+    return text.split("<!-- the whole story -->\n```python\n")[1].split("```")[0]
+
+
+def test_the_story_of_the_documentation_runs_in_a_process_of_its_own(tmp_path):
+    recipe = given(tmp_path)
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump({**recipe, "output": "runs/my"}))
+    code = program().replace('"Qwen/Qwen3-0.6B"', json.dumps({"build": TINY}))
+    assert '{"build"' in code
+    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert (tmp_path / "merged" / "model.safetensors").is_file()
+    assert "<html" in (tmp_path / "report.html").read_text()
+
+
+def test_importing_sftplug_is_light_and_lists_what_is_imported_later():
+    code = (
+        "import sys, sftplug\n"
+        "assert 'train' in dir(sftplug) and 'sftplug.api' not in sys.modules\n"
+        "sftplug.load\n"
+        "print([name for name in ('torch', 'transformers', 'numpy', 'datasets') if name in sys.modules])"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
+
+
+# --- recipes ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_dict_is_a_recipe_whose_values_come_from_python(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = sftplug.load(given(tmp_path, data={"train": {"path": "rows.jsonl"}}), "adapter.r=32")
+    assert recipe.recipe.data.train[0].source.path == str(tmp_path / "rows.jsonl")
+    assert recipe.recipe.adapter.r == 32
+    assert recipe.tree.origins["adapter", "r"] == recipe.tree.origins["data", "train", "path"] == "python"
+
+
+def test_all_problems_of_a_dict_are_told_at_once(tmp_path):
+    wrong = given(tmp_path, adapter="lorra", train={"learning_rat": 1})
+    with pytest.raises(sftplug.RecipeError) as caught:
+        sftplug.load(wrong)
+    assert {problem.path for problem in caught.value.problems} == {"adapter", "train.learning_rat"}
+    assert sftplug.check(wrong) == list(map(str, caught.value.problems))
+    with pytest.raises(sftplug.RecipeError, match=r"masking \(python\): must be plain data or a component, not object"):
+        sftplug.load(given(tmp_path, masking=object()))
+    with pytest.raises(sftplug.RecipeError, match=r"is the class Half: give an object of it, as in `Half\(\)`"):
+        sftplug.load(given(tmp_path, masking=Half))
+
+
+def test_a_dict_and_a_file_are_one_recipe(tmp_path):
+    recipe = given(tmp_path)
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(recipe))
+    mine, theirs = (sftplug.load(given).recipe.model_dump() for given in (recipe, tmp_path / "my.yaml"))
+    assert mine == theirs
+
+
+def test_check_names_what_is_wrong_with_the_rows(tmp_path):
+    recipe = given(tmp_path)
+    assert sftplug.check(recipe) == []
+    (tmp_path / "rows.jsonl").write_text('{"messages": [{"role": "wizard", "content": "x"}]}\n')
+    (problem,) = sftplug.check(recipe)
+    assert "messages[0].role: nobody knows the role 'wizard'" in problem
+
+
+# --- objects ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_component_may_be_an_object_of_a_class_that_no_plugin_offers(tmp_path):
+    prepared = sftplug.prepare(given(tmp_path, masking=Half(weight=0.25)))
+    assert {weight for row in prepared.train["weights"] for weight in row} == {0.0, 0.25}
+    recipe = sftplug.load(given(tmp_path, masking=[Half()]))
+    assert recipe.recipe.masking == ((Half(),),)
+    assert recipe.tree.origins["masking",] == "python"
+
+
+def test_what_no_file_holds_trains_here_and_is_refused_for_other_processes(tmp_path):
+    run = sftplug.train(given(tmp_path, masking=Half()), show=False)
+    assert run.loss > 0
+    assert "python" in {plugin["distribution"] for plugin in run.directory.plugins()}
+    with pytest.raises(sftplug.ModelError, match="launch: the module 'test_python_api' is known to this Py"):
+        sftplug.train(given(tmp_path, masking=Half(), launch={"processes": 2}, output=str(tmp_path / "two")))
+    with pytest.raises(sftplug.RunError, match=r"a Python program with components of its own \(test_python_api\)"):
+        sftplug.open_run(run.output)
+
+
+def test_a_module_of_the_program_is_a_plugin(tmp_path):
+    module = types.ModuleType("in_a_cell")
+    module.Half = Half
+
+    @sftplug.hookimpl
+    def sftplug_maskings():
+        return [Half]
+
+    module.sftplug_maskings = sftplug_maskings
+    recipe = sftplug.load(given(tmp_path, masking={"half": {"weight": 0.5}}), plugins=[module])
+    assert recipe.recipe.masking == ((Half(),),)
+    assert "in_a_cell" in recipe.active
+
+
+# --- rows, preview, plan ----------------------------------------------------------------------------------------------
+
+
+def test_a_preview_shows_itself_in_a_notebook_and_printed(tmp_path):
+    shown = sftplug.preview(given(tmp_path), 2)
+    assert [row.index for row in shown.rows] == [0, 1]
+    assert "⟦It" in str(shown)
+    assert "stops learned: <|im_end|>" in repr(shown)
+    assert shown._repr_html_().startswith("<iframe srcdoc=")
+    assert "<script" not in shown.to_html()
+
+
+def test_a_plan_says_whether_it_fits(tmp_path):
+    answer = sftplug.plan(given(tmp_path), memory="24GB")
+    assert answer.fits
+    assert "fits in 24.0 GB" in str(answer) or "fits in" in str(answer)
+    assert sftplug.plan(given(tmp_path), memory="1MB", rows=10).fits is False
+
+
+# --- train ------------------------------------------------------------------------------------------------------------
+
+
+def bytes_of(folder):
+    """Return the bytes of what was trained."""
+    return {name: (folder / name).read_bytes() for name in ("adapter_model.safetensors", "adapter_config.json")}
+
+
+def test_train_is_the_command(tmp_path, command):
+    """The same bytes come of both, and the same record."""
+    recipe = given(tmp_path)
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(recipe))
+    done = command("train", tmp_path / "my.yaml", "--output", tmp_path / "by_command")
+    assert done.exit_code == 0, done.exception
+    run = sftplug.train(sftplug.load(tmp_path / "my.yaml", f"output={tmp_path / 'by_python'}"), show=False)
+    assert bytes_of(run.output) == bytes_of(tmp_path / "by_command")
+    names = [sorted(path.name for path in folder.iterdir()) for folder in (run.output, tmp_path / "by_command")]
+    assert names[0] == names[1]
+    again = sftplug.open_run(run.output)
+    assert (again.loss, again.size, again.tokens, again.log) == (run.loss, run.size, run.tokens, run.log)
+    assert again.evaluate()["loss"] == run.evaluate()["loss"]
+
+
+class Interrupting(sftplug.Callback):
+    """Presses Ctrl-C after the second step."""
+
+    type: Literal["interrupting"] = "interrupting"
+
+    def trainer_callback(self):
+        from transformers import TrainerCallback
+
+        class Press(TrainerCallback):
+            def on_step_begin(self, args, state, control, **kwargs):
+                if state.global_step == 2 and not (Path(args.output_dir) / "pressed").exists():
+                    (Path(args.output_dir) / "pressed").touch()
+                    signal.raise_signal(signal.SIGINT)
+
+        return Press()
+
+
+def test_an_interrupt_saves_a_checkpoint_and_the_next_call_goes_on(tmp_path):
+    recipe = given(tmp_path, callbacks=[Interrupting()])
+    with pytest.raises(sftplug.Interrupted, match="checkpoint-3 is saved"):
+        sftplug.train(recipe, show=False)
+    run = sftplug.train(recipe, resume=True, show=False)
+    assert [entry["step"] for entry in run.log if "loss" in entry][-1] == 4
+    assert run.directory.state().attempts[-1]["from_step"] == 3
+
+
+@pytest.mark.slow
+def test_several_processes_are_started_from_a_program_that_is_no_command(tmp_path):
+    recipe = given(tmp_path, launch={"strategy": "ddp", "processes": 2}, train={**SHORT, "max_steps": 2})
+    code = f"import sftplug\nrun = sftplug.train({recipe!r})\nprint(run.loss, run.evaluate()['loss'])"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    assert ran.returncode == 0, ran.stderr
+    assert "ddp, 2 processes" in ran.stdout
+    assert all(float(number) > 0 for number in ran.stdout.split()[-2:])
+    assert json.loads((tmp_path / "out" / "origins.json").read_text())["adapter.type"] == "python"
+
+
+# --- encode -----------------------------------------------------------------------------------------------------------
+
+CHAT = [
+    {"role": "user", "content": "What is 6 times 7?"},
+    {"role": "assistant", "content": "It is 42."},
+    {"role": "user", "content": "And 7 times 7?"},
+    {"role": "assistant", "content": "49"},
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    from sftplug_tiny.builder import build_tokenizer
+
+    return build_tokenizer(1024)
+
+
+def test_encode_is_a_drop_in_for_assistant_masks(tokenizer):
+    """transformers needs a template edited with `{% generation %}` for it; the same masks come of the unedited one."""
+    source = (files("sftplug_templates") / "chatml.jinja").read_text()
+    edited = (
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}{% if m.role == 'assistant' %}"
+        "{% generation %}{{ m.content + '<|im_end|>' }}{% endgeneration %}{{ '\\n' }}"
+        "{% else %}{{ m.content + '<|im_end|>\\n' }}{% endif %}{% endfor %}"
+    )
+    theirs = tokenizer.apply_chat_template(
+        CHAT, chat_template=edited, return_dict=True, return_assistant_tokens_mask=True, tokenize=True
+    )
+    ours = sftplug.encode(tokenizer, CHAT, chat_template=source)
+    assert ours.input_ids == list(theirs["input_ids"])
+    assert ours.assistant_masks == list(theirs["assistant_masks"])
+    assert ours.attention_mask == list(theirs["attention_mask"])
+
+
+def test_encode_tells_part_and_author_of_each_token(tokenizer):
+    before = tokenizer.chat_template
+    one = sftplug.encode(tokenizer, CHAT, chat_template="chatml")
+    assert tokenizer.chat_template == before
+    assert {(role, part) for role, part, weight in zip(one.roles, one.parts, one.weights, strict=True) if weight} == {
+        ("assistant", "content"),
+        ("assistant", "end_of_turn"),
+    }
+    assert one.labels == [i if weight else -100 for i, weight in zip(one.input_ids, one.weights, strict=True)]
+    both = sftplug.encode(tokenizer, [CHAT, CHAT[:2]], chat_template="chatml", masking=Half())
+    assert [set(item.weights) for item in both] == [{0.0, 0.5}] * 2
+    assert both[0].row().keys() == {"input_ids", "labels", "weights"}
+    text = "".join(one.text[start:end] for (start, end), weight in zip(one.offsets, one.weights, strict=True) if weight)
+    assert text == "It is 42.<|im_end|>49<|im_end|>"
+
+
+def test_encode_refuses_what_the_pipeline_refuses(tokenizer):
+    with pytest.raises(sftplug.DataError, match="no token is trained"):
+        sftplug.encode(tokenizer, CHAT[:1], chat_template="chatml")
+    with pytest.raises(sftplug.DataError, match=r"conversation 1: messages\[0\].role: nobody knows the role 'wizard'"):
+        sftplug.encode(tokenizer, [CHAT, [{"role": "wizard", "content": "x"}]], chat_template="chatml")
+    with pytest.raises(sftplug.MaskError, match="stop"):
+        sftplug.encode(
+            tokenizer, CHAT, chat_template="{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+        )
+    with pytest.raises(sftplug.RecipeError, match=r"Did you mean 'assistant'\?"):
+        sftplug.encode(tokenizer, CHAT, chat_template="chatml", masking="asistant")
+
+
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing`:FutureWarning")
+def test_three_lines_put_it_into_trl(tokenizer, tmp_path):
+    """The labels reach the loss as they are: it is that of a hand-written sum over the trained tokens."""
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+    from twins import make_model
+
+    raw = Dataset.from_list([{"messages": CHAT}] * 4)
+    model = make_model("llama", len(tokenizer))
+    # --- the three lines of the documentation
+    data = raw.map(lambda row: sftplug.encode(tokenizer, row["messages"], chat_template="chatml").row())
+    data = data.select_columns(["input_ids", "labels"])
+    options = SFTConfig(str(tmp_path), max_length=None, report_to="none", use_cpu=True, max_steps=1, bf16=False)
+    trainer = SFTTrainer(model, options, train_dataset=data, processing_class=tokenizer)
+    # ---
+    batch = next(iter(trainer.get_train_dataloader()))
+    assert batch["labels"][0].tolist() == sftplug.encode(tokenizer, CHAT, chat_template="chatml").labels
+    with torch.no_grad():
+        logits = model(batch["input_ids"]).logits[:, :-1].float().log_softmax(-1)
+        wanted, trained = batch["labels"][:, 1:], batch["labels"][:, 1:] != -100
+        loss = -logits.gather(-1, wanted.clamp(min=0)[..., None])[..., 0][trained].mean()
+        found = model(batch["input_ids"], labels=batch["labels"]).loss
+    assert float(found) == pytest.approx(float(loss), rel=1e-4)
