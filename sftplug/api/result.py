@@ -29,6 +29,8 @@ class TrainedRun(RunResult):
 
     recipe: LoadedRecipe = field(kw_only=True, repr=False)
     """The recipe that it was trained with."""
+    replies: Mapping[str, Any] | None = field(default=None, kw_only=True, repr=False)
+    """What the recipe's metrics say of the model's replies; None where it names none."""
     _chats: dict[str | None, Conversation] = field(default_factory=dict, kw_only=True, repr=False, compare=False)
 
     @property

@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from sftplug.api.recipes import Given, loaded
 from sftplug.api.result import TrainedRun, open_run, results
@@ -49,7 +51,7 @@ def run_recipe(recipe: LoadedRecipe, *, resume: bool, overwrite: bool, show: boo
     else:
         run = results(_train(_shown(recipe) if show else recipe, resume=resume, overwrite=overwrite), recipe)
     if run is not None and recipe.recipe.evaluation.metrics:
-        _measure(run)
+        run = replace(run, replies=_measure(run))
     return run
 
 
@@ -113,14 +115,15 @@ def _launch(recipe: LoadedRecipe, *, resume: bool, overwrite: bool) -> None:
 _IN_A_FILE = "Put it into a plugin file, and name that under `plugins:`."
 
 
-def _measure(run: TrainedRun) -> None:
+def _measure(run: TrainedRun) -> dict[str, Any] | None:
     """Let the model answer, in one process; what another launcher has started knows of no end of the others."""
     if not is_launched():
         try:
-            run.measure_replies()
+            return run.measure_replies()
         except SftplugError as error:
             output = run.output
             error.add_note(f"The run itself is over: its result is saved in {output}. `sftplug eval` measures it anew.")
             raise
-    elif is_main() and run.recipe.recipe.launch is None:
+    if is_main() and run.recipe.recipe.launch is None:
         say([f"`sftplug eval {run.output}` measures the replies, in one process."])
+    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -77,10 +78,11 @@ def _show(result: dict[str, Any]) -> None:
     show(table)
     say(f"on {result['rows']} {result['measured_on']}")
     if "metrics" in result:
-        _show_replies(result)
+        show_replies(result)
 
 
-def _show_replies(result: dict[str, Any]) -> None:
+def show_replies(result: Mapping[str, Any]) -> None:
+    """Show what metrics say of replies."""
     from rich.markup import escape
     from rich.table import Table
 

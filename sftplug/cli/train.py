@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from sftplug.api.runs import run_recipe
+from sftplug.cli.evaluate import show_replies
 from sftplug.cli.options import NoPlugin, Output, Overrides, RecipeName, Verbose, be_verbose, read_recipe
 
 
@@ -33,7 +34,9 @@ def train(  # noqa: PLR0913 - an argument is an option of the command
     if resume and overwrite:
         raise typer.BadParameter("--resume goes on with a run, --overwrite deletes it: choose one.")
     loaded = read_recipe(recipe, [*(overrides or []), *launch_overrides(launch)], no_plugin, output)
-    run_recipe(loaded, resume=resume, overwrite=overwrite, show=True)
+    run = run_recipe(loaded, resume=resume, overwrite=overwrite, show=True)
+    if run is not None and run.replies is not None:
+        show_replies(run.replies)
 
 
 def launch_overrides(launch: str | None) -> list[str]:
