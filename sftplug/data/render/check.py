@@ -124,8 +124,9 @@ def missing_texts(layout: Layout, messages: Sequence[Mapping[str, Any]]) -> Iter
                 thoughts = text.rfind(_THOUGHT_END)
                 is_thought = thoughts >= 0 and lost <= thoughts + len(_THOUGHT_END)
                 yield index, "thoughts" if is_thought else field, text
-        for number, call in enumerate(message.get("tool_calls") or ()):
-            said = "".join(layout.text[piece.start : piece.end] for piece in layout.of(index))
+        calls = message.get("tool_calls") or ()
+        said = "".join(layout.text[piece.start : piece.end] for piece in layout.of(index)) if calls else ""
+        for number, call in enumerate(calls):
             lost_argument = _lost_of_call(call, said)
             if lost_argument is not None:
                 yield index, f"tool_calls[{number}]", lost_argument
