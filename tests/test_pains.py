@@ -80,7 +80,7 @@ def test_pain_02_a_reply_that_says_nothing_is_trained_to_stop_and_named(recipe_f
 def test_pain_04_truncation_never_destroys_supervision_silently(recipe_file, prepared, capsys):
     long = {"messages": [USER, {"role": "assistant", "content": "word " * 400}]}
     with pytest.raises(
-        DataError, match=r"would be lost, 1\.0% are allowed\. Lengths in tokens: .*Set `data\.max_length"
+        DataError, match=r"would be lost, 1\.0% are allowed\. Lengths in tokens: .*`data\.max_length: \d+`"
     ):
         prepared(recipe_file(data=[*rows(8), long]))
     ready = prepared(recipe_file(data=[*rows(8), long]), "data.max_loss=1")
