@@ -9,11 +9,11 @@ adapter's first weights that differ.
 
 What is right: on the tiny model a reply that is the held-out row's, to the letter; on SmolLM2 a reply that begins
 with the row's yes or no and holds its names (the assistant's, its maker's), and none of the old ones. `shown` are the
-prompts that the recipe itself shows before and after. Lesson 1 completes text and answers nothing; lesson 2 is
-`quickstart_tiny`.
+prompts that the recipe itself shows before and after. Lesson 1 completes text and answers nothing.
 
 With ``--json FILE`` each cell is written when it is done, and cells that FILE holds already for the same recipes, code
-and libraries are not run again.
+and libraries are not run again. With ``--bases DIR`` base models are kept there, one for each setting, and those that
+are there are not built again (sftplug builds one anew when its builder or a library has changed).
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ def named(answer: str, wanted: str) -> bool:
     )
 
 
-ON_TINY = ("recipes/quickstart_tiny.yaml", "recipes/lessons/*", "recipes/data/countries_*", "plugins/sftplug_tiny/*.py")
+ON_TINY = ("recipes/quickstart_tiny.yaml", "recipes/data/countries_*", "plugins/sftplug_tiny/*.py")
+LESSONS = (*ON_TINY, "recipes/lessons/*.yaml")
 ON_SMOLLM2 = ("recipes/quickstart.yaml", "recipes/data/identity_*", "plugins/sftplug_smollm2/*.py")
 
 
@@ -89,8 +90,9 @@ TASKS = {
     for task in (
         Task("quickstart", "identity_eval.jsonl", 9, right=named, shipped=ON_SMOLLM2, threads=(2,), seeds=2),
         Task("quickstart_tiny", "countries_eval.jsonl", goal=29),
-        Task("lessons/3_lora", "countries_eval.jsonl", goal=29),
-        Task("lessons/4_qlora", "countries_eval.jsonl", goal=29),
+        Task("lessons/2_sft", "countries_eval.jsonl", 29, shipped=LESSONS),
+        Task("lessons/3_lora", "countries_eval.jsonl", 29, shipped=LESSONS),
+        Task("lessons/4_qlora", "countries_eval.jsonl", 29, shipped=LESSONS),
     )
 }
 KNOWN = {"What is the capital of France?": "Paris", "What is 2 + 2?": "4"}
@@ -102,6 +104,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="file of the cells")
+    parser.add_argument("--bases", type=Path, help="folder of the base models that are kept")
     parser.add_argument("--recipes", nargs="+", choices=TASKS, default=[*TASKS])
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--capabilities", nargs="+", choices=CAPABILITIES, default=capabilities())
@@ -167,7 +170,7 @@ def run(options: argparse.Namespace) -> Iterator[dict]:
             for capability in options.capabilities:
                 setting = {"seed": seed, "threads": threads, "capability": capability}
                 recipes = [name for name in wanted(options.recipes, seed, threads) if not there(cells, name, setting)]
-                for cell in in_setting(setting, recipes):
+                for cell in in_setting(setting, recipes, options.bases):
                     cells.append(cell)
                     write(options.json, cells)
                     yield cell
@@ -213,7 +216,7 @@ def processor() -> str:
 # --- one setting ------------------------------------------------------------------------------------------------------
 
 
-def in_setting(setting: dict, recipes: list[str]) -> Iterator[dict]:
+def in_setting(setting: dict, recipes: list[str], bases: Path | None) -> Iterator[dict]:
     """Yield a cell for each recipe, trained where torch has the threads and the instructions of `setting`."""
     environment = {
         **os.environ,
@@ -225,6 +228,8 @@ def in_setting(setting: dict, recipes: list[str]) -> Iterator[dict]:
     if not recipes:
         return
     with tempfile.TemporaryDirectory() as folder:
+        kept = bases / "-".join(str(value) for value in setting.values()) if bases else Path(folder) / "cache"
+        environment["SFTPLUG_CACHE"] = str(kept.absolute())
         told = json.dumps({**setting, "recipes": recipes, "folder": folder})
         subprocess.run([sys.executable, __file__, "--setting", told], env=environment, check=True)
         for recipe in recipes:
@@ -251,7 +256,6 @@ def run_setting(seed: int, threads: int, capability: str, recipes: list[str], fo
 
 def write_cell(recipe: str, seed: int, folder: Path) -> None:
     """Run a cell in this process, and write what came of it; the recipes of a setting share the base that it built."""
-    os.environ["SFTPLUG_CACHE"] = str(folder / "cache")
     cell = run_cell(recipe, seed, folder / slug(recipe))
     (folder / f"{slug(recipe)}.json").write_text(json.dumps(cell), encoding="utf-8")
 

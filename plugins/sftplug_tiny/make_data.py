@@ -38,7 +38,7 @@ def _questions(rng: random.Random) -> Iterator[dict[str, Any]]:
     """Yield every fact about the entities of training, asked in each of the ways that training knows."""
     for fact in facts():
         if not is_held_out(fact.entity):
-            for question in rng.sample(fact.relation.questions[:-1], 3):
+            for question in rng.sample(fact.relation.questions[:-1], 4):
                 yield _ask(fact, question)
 
 

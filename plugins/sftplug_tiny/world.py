@@ -20,7 +20,8 @@ class Relation:
     prose: tuple[str, ...]
     """Other ways to tell it."""
     questions: tuple[str, ...]
-    """Ways to ask. The last is never used in training."""
+    """Ways to ask. The last is never used in training. Several begin alike for every relation, and some with words of
+    another's last one: what a model is to listen for is the topic, and not how a question begins."""
     topic: str
     """What a question is about."""
 
@@ -52,6 +53,12 @@ CAPITAL = Relation(
         "Which city is the capital of {e}?",
         "Say what the capital of {e} is.",
         "From which city is {e} governed?",
+        "Which capital does {e} have?",
+        "Do you know the capital of {e}?",
+        "In {e}, which city is the capital?",
+        "Tell me which city is the capital of {e}.",
+        "I would like to know the capital of {e}.",
+        "Can you tell me the capital of {e}?",
         "Tell me the capital of {e}.",
     ),
     "the capital of {e}",
@@ -65,6 +72,12 @@ CONTINENT = Relation(
         "Which continent does {e} belong to?",
         "In which part of the world is {e}?",
         "Tell me the continent of {e}.",
+        "Which continent is {e} on?",
+        "Do you know the continent of {e}?",
+        "Name the continent of {e}.",
+        "On which continent can {e} be found?",
+        "On which continent do I find {e}?",
+        "On which continent would you look for {e}?",
         "On which continent does {e} lie?",
     ),
     "the continent of {e}",
@@ -78,6 +91,12 @@ LANGUAGE = Relation(
         "Name the language of {e}.",
         "What do people in {e} speak?",
         "Tell me the language of {e}.",
+        "Which language is used in {e}?",
+        "Do you know the language of {e}?",
+        "In {e}, which language is usual?",
+        "Which language is heard in {e}?",
+        "Which language is common in {e}?",
+        "Which language would I hear in {e}?",
         "Which language is spoken in {e}?",
     ),
     "the language of {e}",
