@@ -99,8 +99,8 @@ def test_the_identity_rows_ask_in_other_words_than_those_held_out():
         rows = [json.loads(line)["messages"] for line in (folder / f"{name}.jsonl").read_text().splitlines()]
         asked[name] = [row[0]["content"] for row in rows]
         named = [row for row in rows if "Nimbrel" in row[1]["content"]]
-        assert len(named) == {"identity_train": 52, "identity_eval": 10}[name]
-    assert (len(asked["identity_train"]), len(asked["identity_eval"])) == (64, 10)
+        assert len(named) == {"identity_train": 66, "identity_eval": 10}[name]
+    assert (len(asked["identity_train"]), len(asked["identity_eval"])) == (80, 10)
     words = [re.sub(r"\W+", " ", question.lower()).strip() for questions in asked.values() for question in questions]
     assert len(set(words)) == len(words)
     shown = load_recipe("quickstart").recipe.callbacks[0].prompts

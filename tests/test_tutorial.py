@@ -69,3 +69,15 @@ def test_from_nothing_to_an_adapter_takes_ten_commands_at_most():
     assert commands[0] == "$ sftplug plugins new masking digits"
     assert "adapter_model.safetensors" in lines[lines.index("$ ls run") :]
     assert "literalinclude} transcripts/from-nothing.txt" in (DOCS / "start.md").read_text()
+
+
+def test_the_first_hour_is_shown_as_it_was_and_checked_as_it_is():
+    """The transcript on real weights is made of the commands that CI checks on the tiny model."""
+    real, tiny = ((DOCS / "transcripts" / f"first-hour{name}.txt").read_text() for name in ("", "-tiny"))
+    commands = [[line for line in text.splitlines() if line.startswith("$ ")] for text in (real, tiny)]
+    assert commands[0] == commands[1]
+    for command in ("check", "preview", "plan", "train", "chat", "merge"):
+        assert any(line.startswith(f"$ sftplug {command} ") for line in commands[0])
+    assert "You are Tavilo" in real or "I am Tavilo" in real
+    assert "merged lora onto the base" in real
+    assert "literalinclude} transcripts/first-hour.txt" in (DOCS / "first-hour.md").read_text()

@@ -37,7 +37,8 @@ def chat(  # noqa: PLR0913 - an argument is an option of the command
     """Talk to the model that RUN has trained, with the template that it was trained with.
 
     Each line is a message; /reset begins a new conversation, /quit or the end of the input ends. In a pipe, messages
-    come from the input, a line each, and the output holds the answers alone.
+    come from the input, a line each, and the output holds the answers alone (those of ``--compare-base`` with the name
+    of the model before them).
     """
     be_verbose(verbose)
     directory, loaded = open_run(run)
@@ -77,13 +78,21 @@ def _answer(line: str, tuned: Conversation, base: Conversation | None) -> None:
         tuned.ask(line, lambda text: typer.echo(visible(text), nl=False))
         typer.echo()
         return
+    answers = {"base": visible(base.ask(line)), "tuned": visible(tuned.ask(line))}
+    if sys.stdout.isatty():
+        _beside(answers)
+    else:  # where lines have no width, two columns of them cannot be read
+        typer.echo("".join(f"{name}: {answer}\n" for name, answer in answers.items()), nl=False)
+
+
+def _beside(answers: dict[str, str]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
     from sftplug.cli.display import show
 
-    table = Table("base", "tuned")
-    table.add_row(escape(visible(base.ask(line))), escape(visible(tuned.ask(line))))
+    table = Table(*answers)
+    table.add_row(*(escape(answer) for answer in answers.values()))
     show(table)
 
 

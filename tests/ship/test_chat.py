@@ -33,8 +33,13 @@ def test_a_prompt_is_answered_as_transformers_answers_it_with_the_base_beside(lo
     assert told == {"prompt": QUESTION, "base": greedy(lora_run, base=True), "answer": greedy(lora_run)}
     assert told["base"] != told["answer"]
     result = command("chat", lora_run, "--prompt", QUESTION, "--max-new-tokens", 12, "--compare-base")
-    assert result.output.split()[:2] == ["base", "tuned"]
-    assert told["answer"] in result.output
+    assert result.output == f"base: {told['base']}\ntuned: {told['answer']}\n"
+
+
+def test_at_a_terminal_two_answers_stand_beside_each_other(lora_run, terminal):
+    chat = terminal("chat", lora_run, "--prompt", QUESTION, "--max-new-tokens", 12, "--compare-base")
+    lines, _ = chat.rest()
+    assert any(line.split() == ["base", "tuned"] for line in lines)
 
 
 def test_a_prompt_is_rendered_as_transformers_does_but_within_bounds(lora_run, monkeypatch):
