@@ -1,5 +1,6 @@
 """sftplug from Python: every name that the documentation shows, as a program in a process of its own calls it."""
 
+import inspect
 import json
 import os
 import signal
@@ -134,6 +135,15 @@ def test_what_no_file_holds_trains_here_and_is_refused_for_other_processes(tmp_p
         sftplug.train(given(tmp_path, masking=Half(), launch={"processes": 2}, output=str(tmp_path / "two")))
     with pytest.raises(sftplug.RunError, match=r"a Python program with components of its own \(test_python_api\)"):
         sftplug.open_run(run.output)
+
+
+def test_a_plugin_file_is_the_way_to_other_processes(tmp_path):
+    """What the refusals of ``launch`` and of a run's folder name as the way out."""
+    own = "import sftplug\nfrom typing import Literal\n\n" + inspect.getsource(Half)
+    hook = "\n\n@sftplug.hookimpl\ndef sftplug_maskings():\n    return [Half]\n"
+    (tmp_path / "mine.py").write_text(own + hook, encoding="utf-8")
+    plugins, launch = [str(tmp_path / "mine.py")], {"processes": 2}
+    assert sftplug.check(given(tmp_path, masking={"half": {"weight": 0.5}}, plugins=plugins, launch=launch)) == []
 
 
 def test_a_module_of_the_program_is_a_plugin(tmp_path):
@@ -278,6 +288,14 @@ def test_encode_tells_part_and_author_of_each_token(tokenizer):
     assert both[0].row().keys() == {"input_ids", "labels", "weights"}
     text = "".join(one.text[start:end] for (start, end), weight in zip(one.offsets, one.weights, strict=True) if weight)
     assert text == "It is 42.<|im_end|>49<|im_end|>"
+
+
+def test_encode_takes_the_template_that_it_asks_for(tokenizer):
+    with pytest.raises(
+        sftplug.SftplugError, match=r"no chat template\. Name one: chat_template='chatml', or Jinja source"
+    ):
+        sftplug.encode(tokenizer, CHAT)
+    assert sftplug.encode(tokenizer, CHAT, chat_template="chatml").input_ids
 
 
 def test_encode_refuses_what_the_pipeline_refuses(tokenizer):

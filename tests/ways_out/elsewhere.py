@@ -14,6 +14,11 @@ FOLLOWED = {
     "`sftplug train {} --output {}` goes on with it.": "test_a_run_without_a_result_is_gone_on_with",
     "Cut it into shorter ones.": "test_a_conversation_of_too_many_prompts_is_refused_before_one_is_rendered",
     "`sftplug merge` gives the head its own": "test_an_update_of_the_embeddings_leaves_the_head_as_it_was",
+    "has no chat template. Name one: chat_template='chatml'": "test_encode_takes_the_template_that_it_asks_for",
+    "Put it into a plugin file, and name that under `plugins:`.": "test_a_plugin_file_is_the_way_to_other_processes",
+    "Go on in that program, or put them into a plugin file": "test_a_plugin_file_is_the_way_to_other_processes",
+    "overwrite deletes it: choose one.": "test_an_interrupt_saves_a_checkpoint_and_the_next_call_goes_on",
+    "is the class {}: give an object of it": "test_a_component_may_be_an_object_of_a_class_that_no_plugin_offers",
     "Without real weights: `model: {build: tiny}`": "test_what_is_missing_is_told_with_the_commands_and_the_other_way",
 }
 """Text -> the test that follows it, in the other test files."""
@@ -73,6 +78,7 @@ NO_ADVICE = (
     ", or give one another `name`",
     "Written by `sftplug schema` for: {}.",
     "Name the capital of {e}.",
+    "Name the continent of {e}.",
     "Say what the capital of {e} is.",
     "Name the language of {e}.",
 )

@@ -383,7 +383,7 @@ CASES = [
     ),
     # --- commands -----------------------------------------------------------------------------------------------------
     Case(
-        "--memory {} is no amount of memory. Write it as 24GB, 22.5GiB or 512MB.",
+        "is no amount of memory. Write it as 24GB, 22.5GiB or 512MB.",
         {
             "Write it as 24GB": with_option("--memory", "24GB"),
             "22.5GiB": with_option("--memory", "22.5GiB"),
