@@ -69,9 +69,9 @@ _EARLY = {"tinit": 1, "tfinal": 2, "deltaT": 1}
 
 def jobs(names: list[str]) -> Iterator[dict[str, Any]]:
     """Yield a job for each type and base, and one more for each type that can be told to adapt all linear layers."""
-    from sftplug.components import Adapter
-    from sftplug.plugins import load_plugins
-    from sftplug.registry import build_registry
+    from sftplug.plugin.components import Adapter
+    from sftplug.plugin.manager import load_plugins
+    from sftplug.plugin.registry import build_registry
 
     for name, offer in build_registry(load_plugins()).offers[Adapter].items():
         if offer.plugin.distribution == "sftplug" and (not names or name in names):

@@ -121,14 +121,14 @@ def measured(work: str, file: str) -> int:
     import bitsandbytes  # noqa: F401
     import torch
 
-    import sftplug.trainer  # noqa: F401
+    import sftplug.training.trainer  # noqa: F401
     from sftplug.data.prepare import prepare
-    from sftplug.models import load_model, load_tokenizer
+    from sftplug.model.loading import load_model, load_tokenizer
     from sftplug.recipe import load_recipe
     from sftplug.run import RunDirectory, begin
     from sftplug.ship.measure import measure
     from sftplug.ship.rows import held_out
-    from sftplug.training import make_trainer, train
+    from sftplug.training.train import make_trainer, train
 
     name, _, rows = work.partition("-")
     loaded = load_recipe(file, [f"data.eval.first={rows}"] if rows else [])

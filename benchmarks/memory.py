@@ -32,11 +32,11 @@ from typing import Any
 import bitsandbytes  # noqa: F401
 import torch
 
-import sftplug.trainer  # noqa: F401
+import sftplug.training.trainer  # noqa: F401
 from sftplug.data.prepare import prepare
-from sftplug.models import load_model, load_tokenizer
+from sftplug.model.loading import load_model, load_tokenizer
 from sftplug.recipe import load_recipe
-from sftplug.training import make_trainer, training_arguments  # noqa: F401
+from sftplug.training.train import make_trainer, training_arguments  # noqa: F401
 
 _THRESHOLD, _MMAP_THRESHOLD = 65536, -3
 """``mallopt(M_MMAP_THRESHOLD, 65536)``, as MALLOC_MMAP_THRESHOLD_=65536 does: glibc hands freed blocks back at once."""

@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sftplug.data.prepare import Prepared, prepare
-from sftplug.models import load_tokenizer
+from sftplug.model.loading import load_tokenizer
 from sftplug.recipe import LoadedRecipe, load_recipe
-from sftplug.training import train
+from sftplug.training.train import train
 
 WORDS = "the a of to and in that it is was for on are with as his they be at one".split()  # noqa: SIM905
 BATCH = 12

@@ -41,9 +41,9 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
 
 def jobs(names: list[str]) -> Iterator[dict[str, Any]]:
     """Yield a job for each method and set of options."""
-    from sftplug.components import Quantization
-    from sftplug.plugins import load_plugins
-    from sftplug.registry import build_registry
+    from sftplug.plugin.components import Quantization
+    from sftplug.plugin.manager import load_plugins
+    from sftplug.plugin.registry import build_registry
 
     for name, offer in build_registry(load_plugins()).offers[Quantization].items():
         if offer.plugin.distribution == "sftplug" and (not names or name in names):

@@ -245,7 +245,7 @@ def run_setting(seed: int, threads: int, capability: str, recipes: list[str], fo
     assert torch.backends.cpu.get_cpu_capability().lower() == capability
     assert torch.get_num_threads() == threads
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["sftplug.trainer", "sftplug.training", "sftplug.cli.train", "bitsandbytes"])
+    context.set_forkserver_preload(["sftplug.training.train", "sftplug.training.trainer", "bitsandbytes"])
     for recipe in recipes:
         process = context.Process(target=write_cell, args=(recipe, seed, Path(folder)))
         process.start()

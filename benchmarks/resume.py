@@ -30,7 +30,7 @@ from pathlib import Path
 import yaml
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["sftplug.trainer", "sftplug.training", "sftplug.cli.train", "bitsandbytes"])
+CONTEXT.set_forkserver_preload(["sftplug.training.train", "sftplug.training.trainer", "bitsandbytes"])
 EARLY = 0.1
 """Share of the moments of a run that come before its first step."""
 STEPS, EVERY = 18, 2

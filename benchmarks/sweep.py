@@ -121,9 +121,9 @@ def try_out(sections: Mapping[str, Any], folder: Path, *, merge: bool = True) ->
 
 def _stages(sections: Mapping[str, Any], folder: Path, merge: bool) -> Iterator[dict[str, Any]]:
     from sftplug.data.prepare import prepare
-    from sftplug.models import load_tokenizer
+    from sftplug.model.loading import load_tokenizer
     from sftplug.recipe import load_recipe
-    from sftplug.training import train
+    from sftplug.training.train import train
 
     _measure_ourselves()
     loaded = load_recipe(str(_recipe(sections, folder)))
@@ -153,7 +153,7 @@ def _stages(sections: Mapping[str, Any], folder: Path, merge: bool) -> Iterator[
 
 def _measure_ourselves() -> None:
     """Let a run go on where it would be refused because what it saves is not read back: that is what is measured."""
-    from sftplug import training
+    from sftplug.training import train as training
 
     training.try_to_save = training.read_back = lambda *_: None
 
@@ -193,7 +193,7 @@ def _reloaded(recipe: Any, output: Path) -> Any:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    from sftplug.models import base_model_path
+    from sftplug.model.loading import base_model_path
 
     kwargs = recipe.quantization.load_kwargs()
     if recipe.adapter.peft_config() is None:
@@ -267,10 +267,10 @@ RESUMED_STEPS = 8
 
 def _train(file: Path) -> None:
     from sftplug.data.prepare import prepare
-    from sftplug.models import load_tokenizer
+    from sftplug.model.loading import load_tokenizer
     from sftplug.recipe import load_recipe
     from sftplug.run import begin
-    from sftplug.training import train
+    from sftplug.training.train import train
 
     _measure_ourselves()
     loaded = load_recipe(str(file))

@@ -11,11 +11,11 @@ from measured import adapters_page, quantizations_page
 from packages import package_files
 from train_options import train_options_page
 
-from sftplug import hookspecs
-from sftplug.components import Component
-from sftplug.plugins import load_plugins
+from sftplug.plugin import hookspecs
+from sftplug.plugin.components import Component
+from sftplug.plugin.manager import load_plugins
+from sftplug.plugin.registry import HOOKS, Registry, build_registry
 from sftplug.recipe.describe import options_of
-from sftplug.registry import HOOKS, Registry, build_registry
 
 FOLDER = Path(__file__).parent
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import sftplug
-from sftplug.components import Component
-from sftplug.registry import HOOKS
+from sftplug.plugin.components import Component
+from sftplug.plugin.registry import HOOKS
 
 INTRODUCTION = """# Kinds, and the data they work on
 

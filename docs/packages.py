@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from sftplug.registry import Registry
+from sftplug.plugin.registry import Registry
 from sftplug.scaffold import write_package
 
 PACKAGES = {

@@ -8,21 +8,6 @@ import typing as _typing
 
 from pydantic import Field
 
-from sftplug.components import (
-    Adapter,
-    Callback,
-    ChatTemplate,
-    DatasetFormat,
-    DatasetSource,
-    Deferred,
-    LengthPolicy,
-    Masking,
-    Metric,
-    ModelBuilder,
-    Quantization,
-)
-from sftplug.conversation import ROLES, Conversation, Message, Reply, Row, ToolCall
-from sftplug.device import ComputeDtype, Device, this_device
 from sftplug.errors import (
     DataError,
     Interrupted,
@@ -41,22 +26,37 @@ from sftplug.errors import (
     TrainingError,
     did_you_mean,
 )
-from sftplug.hookspecs import hookimpl
-from sftplug.libraries import require
-from sftplug.library_options import LibrarySource, set_options
-from sftplug.patterns import Pattern
-from sftplug.prompt import encode_prompt, render_prompt
+from sftplug.libraries.options import LibrarySource, set_options
+from sftplug.libraries.versions import require
+from sftplug.model.parameters import measure
+from sftplug.model.prompt import encode_prompt, render_prompt
+from sftplug.model.structure import ModelStructure, structure_of
+from sftplug.plugin.components import (
+    Adapter,
+    Callback,
+    ChatTemplate,
+    DatasetFormat,
+    DatasetSource,
+    Deferred,
+    LengthPolicy,
+    Masking,
+    Metric,
+    ModelBuilder,
+    Quantization,
+)
+from sftplug.plugin.hookspecs import hookimpl
 from sftplug.recipe.in_words import train_in_words
 from sftplug.recipe.model import InputPath, Recipe
-from sftplug.redact import without_secrets
-from sftplug.size import measure
-from sftplug.structure import ModelStructure, structure_of
-from sftplug.text import read_text, visible
-from sftplug.tokens import PARTS, ROLE_CODES, LongRow, LossSums, TokenBatch
+from sftplug.types.conversation import ROLES, Conversation, Message, Reply, Row, ToolCall
 from sftplug.types.ledger import Account, Ledger, Mixed, Packing
 from sftplug.types.reasons import RowGroup, RowGroups
 from sftplug.types.result import MovedWeights, RunResult, Size
+from sftplug.types.tokens import PARTS, ROLE_CODES, LongRow, LossSums, TokenBatch
 from sftplug.types.trainer import RunTrainer
+from sftplug.util.device import ComputeDtype, Device, this_device
+from sftplug.util.patterns import Pattern
+from sftplug.util.redact import without_secrets
+from sftplug.util.text import read_text, visible
 
 __version__ = "0.1.0"
 
@@ -99,7 +99,7 @@ else:  # else a type checker would take any name for one of this package
             from importlib import import_module
 
             return globals().setdefault(name, getattr(import_module(_LAZY[name]), name))
-        from sftplug.deprecated import old_name
+        from sftplug.plugin.deprecation import old_name
 
         return old_name(__name__, name)
 

@@ -42,7 +42,7 @@ def _own_cache(tmp_path_factory):
 @pytest.fixture(autouse=True, scope="session")
 def _known_cpu():
     """Every machine's CPU multiplies bfloat16 twice as fast as float32: what a recipe leaves to it decides no test."""
-    from sftplug import device
+    from sftplug.util import device
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(device, "measured", lambda: (1e11, 2e11))
@@ -52,7 +52,7 @@ def _known_cpu():
 @pytest.fixture
 def slow_bfloat16(monkeypatch):
     """The CPU has no units for bfloat16."""
-    from sftplug import device
+    from sftplug.util import device
 
     monkeypatch.setattr(device, "measured", lambda: (1e11, 1e10))
     device._look.cache_clear()
@@ -109,10 +109,10 @@ def recipe_file(tmp_path):
 def train_file(file, *overrides, overwrite=True, **how):
     """Train a recipe file in this process and return what came of it."""
     from sftplug.data.prepare import prepare
-    from sftplug.models import end_tokens, load_tokenizer
+    from sftplug.model.loading import end_tokens, load_tokenizer
     from sftplug.recipe import load_recipe
     from sftplug.run import begin
-    from sftplug.training import train
+    from sftplug.training.train import train
 
     loaded = load_recipe(str(file), overrides)
     with begin(loaded, overwrite=overwrite, **how) as attempt:
@@ -131,7 +131,7 @@ def run():
 def prepared():
     """Return a function that prepares a recipe file's rows."""
     from sftplug.data.prepare import prepare
-    from sftplug.models import load_tokenizer
+    from sftplug.model.loading import load_tokenizer
     from sftplug.recipe import load_recipe
 
     def go(file, *overrides):

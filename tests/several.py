@@ -66,8 +66,8 @@ def _last_words(files, rank, code):
 
 def _worker(rank, port, files):
     from sftplug.errors import SftplugError
-    from sftplug.processes import leave
-    from sftplug.quiet import quiet_libraries
+    from sftplug.libraries.logging import quiet_libraries
+    from sftplug.util.processes import leave
 
     files = list(map(Path, files))
     stacks = _stacks(files, rank).open("w")
@@ -96,10 +96,10 @@ def _worker(rank, port, files):
 
 def _run(file):
     from sftplug.data.prepare import prepare
-    from sftplug.models import end_tokens, load_tokenizer
+    from sftplug.model.loading import end_tokens, load_tokenizer
     from sftplug.recipe import load_recipe
     from sftplug.run import begin
-    from sftplug.training import join, train
+    from sftplug.training.train import join, train
 
     loaded = load_recipe(str(file))
     join(loaded.recipe)

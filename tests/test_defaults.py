@@ -8,13 +8,13 @@ import pytest
 from conftest import rows, write_rows
 
 from sftplug import Adapter, PluginError, RunDirectory, RunError, train_in_words
-from sftplug.components import Component
-from sftplug.notices import notices
-from sftplug.plugins import load_plugins
+from sftplug.plugin.components import Component
+from sftplug.plugin.manager import load_plugins
+from sftplug.plugin.registry import build_registry
 from sftplug.recipe import load_recipe
-from sftplug.registry import build_registry
 from sftplug.run import begin
 from sftplug.run.record import record_recipe
+from sftplug.training.preflight.notices import notices
 
 
 def train_of(file, *overrides):
@@ -268,7 +268,7 @@ def test_a_callback_s_options_come_before_an_adapter_s(recipe_file, tmp_path):
     )
     write_rows(tmp_path / "rows.jsonl", rows())
     file = recipe_file(adapter="lora", callbacks=["slow"], plugins=["slow.py"], train={"max_steps": 2})
-    from sftplug.training import training_arguments
+    from sftplug.training.train import training_arguments
 
     recipe = load_recipe(str(file)).recipe
     assert train_of(file)["learning_rate"] == (1e-6, "default of callback slow")

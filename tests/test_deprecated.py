@@ -13,9 +13,9 @@ from packaging.version import Version
 from typer.testing import CliRunner
 
 import sftplug
-from sftplug import hookspecs
 from sftplug.cli import app
-from sftplug.deprecated import (
+from sftplug.plugin import hookspecs
+from sftplug.plugin.deprecation import (
     DEPRECATIONS,
     ApiDeprecationWarning,
     Deprecation,
@@ -25,10 +25,10 @@ from sftplug.deprecated import (
     warning,
     words,
 )
-from sftplug.plugins import load_plugins
+from sftplug.plugin.manager import load_plugins
+from sftplug.plugin.registry import build_registry
 from sftplug.recipe import load_recipe
 from sftplug.recipe.describe import options_of
-from sftplug.registry import build_registry
 from sftplug.testing import check_component
 
 ROOT = Path(__file__).parents[1]
@@ -55,7 +55,7 @@ def test_every_deprecation_is_listed_and_every_one_listed_is_real():
     listed = {item.what: str(item) for item in DEPRECATIONS}
     marked = {**dict(_hooks_marked()), **dict(_options_marked())}
     for what, said in marked.items():
-        assert listed.get(what) == said, f"{what} is not in sftplug/deprecated.py in these words"
+        assert listed.get(what) == said, f"{what} is not in sftplug/plugin/deprecation.py in these words"
     names = {item.what for item in DEPRECATIONS if item.renamed}
     assert set(listed) == set(marked) | names
     for name in names:
@@ -73,7 +73,7 @@ def _hooks_marked():
 
 
 def _options_marked():
-    from sftplug.blame import NOUNS
+    from sftplug.plugin.errors import NOUNS
 
     for kind, offers in build_registry(load_plugins()).offers.items():
         for name, offer in offers.items():

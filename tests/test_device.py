@@ -9,13 +9,13 @@ import pytest
 from test_defaults import record
 
 from sftplug import Device, PluginError, RunDirectory, this_device
-from sftplug.device import DEVICES, find_device, measured
-from sftplug.notices import notices
 from sftplug.planning import Rows
 from sftplug.planning.settings import settings_of
 from sftplug.planning.work import work_of
 from sftplug.recipe import load_recipe
 from sftplug.run import begin
+from sftplug.training.preflight.notices import notices
+from sftplug.util.device import DEVICES, find_device, measured
 
 FAST = Device("cpu", on_cpu=True, speeds={"bfloat16": 2.0}, flops=1e11)
 SLOW = Device("cpu", on_cpu=True, speeds={"bfloat16": 0.1}, flops=1e11)
@@ -250,7 +250,7 @@ def test_this_machine_is_measured():
     assert find_device("cpu").speeds == {"bfloat16": 2.0}
 
 
-MEASURE = "from sftplug.device import measured; one, two = measured(); print(two / one)"
+MEASURE = "from sftplug.util.device import measured; one, two = measured(); print(two / one)"
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="oneDNN is told to leave out units of x86 processors")

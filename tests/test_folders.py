@@ -13,7 +13,7 @@ import pytest
 from conftest import rows, write_rows
 
 from sftplug import ModelError
-from sftplug.folders import refuse_no_model
+from sftplug.model.folders import refuse_no_model
 
 
 def said(path):
@@ -93,7 +93,7 @@ def test_an_adapter_on_the_hub_is_called_one(tmp_path):
     folder = tmp_path / "models--me--mine"
     made(folder / "snapshots" / ("a" * 40), adapter_config_json='{"base_model_name_or_path": "them/base"}')
     made(folder / "refs", main="a" * 40)
-    code = "from sftplug.folders import refuse_adapter_on_hub as r\nr('them/nothing', None)\nr('me/mine', None)"
+    code = "from sftplug.model.folders import refuse_adapter_on_hub as r\nr('them/nothing', None)\nr('me/mine', None)"
     env = {**os.environ, "HF_HUB_CACHE": str(tmp_path)}
     result = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
     assert "ModelError: model: me/mine is an adapter of them/base, and no model." in result.stderr

@@ -82,7 +82,7 @@ def prepare_row(folder, format_, row, masking):
     import yaml
 
     from sftplug.data.prepare import prepare
-    from sftplug.models import load_tokenizer
+    from sftplug.model.loading import load_tokenizer
     from sftplug.recipe import load_recipe
 
     (folder / "rows.jsonl").write_text(json.dumps(row) + "\n")
@@ -121,8 +121,8 @@ def test_labels_are_the_golden_ones(tmp_path, row, masking):
 
 def test_every_format_and_every_selecting_strategy_has_golden_labels():
     from sftplug import DatasetFormat
-    from sftplug.plugins import load_plugins
-    from sftplug.registry import build_registry
+    from sftplug.plugin.manager import load_plugins
+    from sftplug.plugin.registry import build_registry
 
     formats = {format_ if isinstance(format_, str) else format_["type"] for format_, _ in ROWS.values()}
     assert formats == set(build_registry(load_plugins()).names(DatasetFormat))

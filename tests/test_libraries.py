@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from sftplug.cli import app
 from sftplug.errors import MissingLibraryError
-from sftplug.libraries import refuse_unsupported
+from sftplug.libraries.versions import refuse_unsupported
 
 INSTALLED = {"trl": "1.8.0", "transformers": "6.0.0", "peft": "0.18.1"}
 
@@ -16,7 +16,7 @@ INSTALLED = {"trl": "1.8.0", "transformers": "6.0.0", "peft": "0.18.1"}
 @pytest.fixture
 def others(monkeypatch):
     """Other libraries are installed than are."""
-    monkeypatch.setattr("sftplug.libraries.version", lambda name: INSTALLED.get(name) or version(name))
+    monkeypatch.setattr("sftplug.libraries.versions.version", lambda name: INSTALLED.get(name) or version(name))
     refuse_unsupported.cache_clear()
     yield
     refuse_unsupported.cache_clear()
@@ -24,10 +24,11 @@ def others(monkeypatch):
 
 @pytest.mark.parametrize("name", ["torch", "trl", "transformers", "peft", "datasets", "accelerate", "bitsandbytes"])
 def test_what_is_installed_here_is_supported_and_an_old_version_of_any_is_not(name, others, monkeypatch):
-    monkeypatch.setattr("sftplug.libraries.version", version)
+    monkeypatch.setattr("sftplug.libraries.versions.version", version)
     assert refuse_unsupported() is None
     refuse_unsupported.cache_clear()
-    monkeypatch.setattr("sftplug.libraries.version", lambda asked: "0.0.1" if asked == name else version(asked))
+    old = {name: "0.0.1"}
+    monkeypatch.setattr("sftplug.libraries.versions.version", lambda asked: old.get(asked) or version(asked))
     with pytest.raises(MissingLibraryError) as refused:
         refuse_unsupported()
     assert re.fullmatch(rf"{name} 0\.0\.1 is installed, and sftplug supports {name}>=.* Run: .*", str(refused.value))

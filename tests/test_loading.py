@@ -48,7 +48,7 @@ BROKEN = {
     ),
     "a component of another kind": (
         GOOD.replace("return [Mine]", "return [sftplug.DatasetFormat]"),
-        "sftplug_maskings() offers <class 'sftplug.components.DatasetFormat'>, which is no subclass of "
+        "sftplug_maskings() offers <class 'sftplug.plugin.components.DatasetFormat'>, which is no subclass of "
         "sftplug.Masking (FILE:9)",
     ),
     "an object in place of a class": (

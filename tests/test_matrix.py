@@ -56,10 +56,10 @@ def trained(tmp_path_factory):
     import yaml
     from conftest import rows, write_rows
 
-    from sftplug import training
     from sftplug.data.prepare import prepare
-    from sftplug.models import load_tokenizer
+    from sftplug.model.loading import load_tokenizer
     from sftplug.recipe import load_recipe
+    from sftplug.training import train as training
 
     folder = tmp_path_factory.mktemp("matrix")
     write_rows(folder / "rows.jsonl", rows())

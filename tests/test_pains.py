@@ -45,7 +45,7 @@ from transformers import AutoTokenizer
 
 from sftplug import DataError, MaskError, ModelError, RecipeError
 from sftplug.data.store import Store
-from sftplug.models import load_tokenizer
+from sftplug.model.loading import load_tokenizer
 from sftplug.recipe import load_recipe
 from sftplug_console.tables import show_ledger
 
@@ -312,7 +312,7 @@ def test_pain_16_packed_documents_cannot_see_each_other(recipe_file, prepared, r
         starts = [sum(row["seq_lengths"][:index]) for index in range(len(row["seq_lengths"]))]
         assert [row["labels"][start] for start in starts] == [-100] * len(starts)
     # A model whose attention does not keep documents apart is refused before a step is taken.
-    monkeypatch.setattr("sftplug.probe.TOLERANCE", -1.0)
+    monkeypatch.setattr("sftplug.model.packing_check.TOLERANCE", -1.0)
     with pytest.raises(ModelError, match="packing would let documents see each other in this model"):
         run(file, *once, "data.packing=rows")
 

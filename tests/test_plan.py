@@ -12,13 +12,13 @@ from typer.testing import CliRunner
 
 from sftplug import ModelError
 from sftplug.cli import app
-from sftplug.models import load_model, new_ids
+from sftplug.model.loading import load_model, new_ids
+from sftplug.model.new_tokens import train_rows
 from sftplug.planning.optimizer import optimizer_bytes
 from sftplug.planning.settings import settings_of
 from sftplug.planning.weights import Trained, count_weights
 from sftplug.planning.work import Rows, work_of
 from sftplug.recipe import load_recipe
-from sftplug.vocabulary import train_rows
 from sftplug_tiny.builder import build_tokenizer
 
 runner = CliRunner()
@@ -44,7 +44,7 @@ def planned(recipe):
 def adapted(recipe):
     from peft import get_peft_model
 
-    from sftplug.training import keep_adapter_in_fp32
+    from sftplug.training.train import keep_adapter_in_fp32
 
     model, config = load_model(recipe), recipe.adapter.peft_config()
     if config is None:

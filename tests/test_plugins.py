@@ -7,7 +7,7 @@ import pytest
 from strangers import GOOD
 
 from sftplug import PluginError, RecipeError
-from sftplug.plugins import load_plugins
+from sftplug.plugin.manager import load_plugins
 from sftplug.recipe import load_recipe
 
 

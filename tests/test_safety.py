@@ -18,11 +18,11 @@ from run.children import call
 
 from sftplug import RunDirectory
 from sftplug.errors import ModelError, RecipeError
-from sftplug.models import base_model_path, load_model
-from sftplug.quiet import quiet_libraries
+from sftplug.libraries.logging import quiet_libraries
+from sftplug.model.loading import base_model_path, load_model
 from sftplug.recipe import load_recipe
-from sftplug.redact import HIDDEN, blanked, redact, without_secrets
 from sftplug.run import begin
+from sftplug.util.redact import HIDDEN, blanked, redact, without_secrets
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TOKEN = "hf_" + "aBcDeFgHiJkLmNoPqRsTuVwXyZ"
@@ -112,7 +112,7 @@ ELSEWHERE = """
 import json, sys
 from pathlib import Path
 from sftplug.errors import ModelError
-from sftplug.models import check_model, load_model, load_tokenizer
+from sftplug.model.loading import check_model, load_model, load_tokenizer
 from sftplug.recipe import load_recipe
 
 ran = Path(sys.argv[2])
@@ -465,7 +465,7 @@ def test_usage_pings_are_off_unless_the_user_turns_them_on(monkeypatch):
 
 
 def test_nothing_is_reported_to_a_service_by_default(recipe_file):
-    from sftplug.training import training_arguments
+    from sftplug.training.train import training_arguments
 
     assert training_arguments(load_recipe(str(recipe_file())).recipe).report_to == []
 

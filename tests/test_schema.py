@@ -15,14 +15,14 @@ from typer.testing import CliRunner
 
 from sftplug import RecipeError
 from sftplug.cli import app
-from sftplug.plugins import load_plugins
+from sftplug.plugin.manager import load_plugins
+from sftplug.plugin.registry import build_registry
 from sftplug.recipe import load_recipe, shipped_recipes
 from sftplug.recipe.defaults import assume_quantization
 from sftplug.recipe.load import _train_problems, _validate
 from sftplug.recipe.schema import recipe_schema
 from sftplug.recipe.train_options import is_offered, train_fields
 from sftplug.recipe.yaml import Tree, read_yaml
-from sftplug.registry import build_registry
 
 REGISTRY = build_registry(load_plugins())
 SCHEMA = recipe_schema(REGISTRY)

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 import sftplug
-from sftplug import hookspecs
-from sftplug.plugins import load_plugins
-from sftplug.registry import HOOKS, build_registry
+from sftplug.plugin import hookspecs
+from sftplug.plugin.manager import load_plugins
+from sftplug.plugin.registry import HOOKS, build_registry
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "accelerate", "numpy", "pandas", "pyarrow")
@@ -81,8 +81,8 @@ def test_every_component_and_option_is_described(plugins):
 def test_importing_everything_loads_no_heavy_library():
     code = (
         "import sys, sftplug, sftplug.cli\n"
-        "from sftplug.plugins import load_plugins\n"
-        "from sftplug.registry import build_registry\n"
+        "from sftplug.plugin.manager import load_plugins\n"
+        "from sftplug.plugin.registry import build_registry\n"
         "plugins = load_plugins(); build_registry(plugins)\n"
         "assert len(plugins.loaded) >= 8\n"
         f"print([name for name in {HEAVY!r} if name in sys.modules])"

@@ -4,11 +4,11 @@ import ast
 import inspect
 from pathlib import Path
 
-from sftplug.components import Component
-from sftplug.registry import HOOKS
+from sftplug.plugin.components import Component
+from sftplug.plugin.registry import HOOKS
 
 ROOT = Path(__file__).parents[1]
-DOOR = ROOT / "sftplug" / "answers"
+DOOR = ROOT / "sftplug" / "plugin" / "calls"
 AMBIGUOUS = {"build", "check", "merge", "rows", "source", "weights"}
 """Methods of a kind whose names others have too: there it depends on what the method is called on."""
 COMPONENTS = {
@@ -64,7 +64,7 @@ def test_a_call_that_goes_round_the_door_is_seen():
 
 
 def test_nothing_else_calls_a_component():
-    """What `sftplug.answers` does not check could be anything, show a password, or be nobody's fault."""
+    """What `sftplug.plugin.calls` does not check could be anything, show a password, or be nobody's fault."""
     names, files = methods(), sorted((ROOT / "sftplug").rglob("*.py"))
     files = [file for file in files if DOOR not in file.parents and file.name != "components.py"]
     assert len(files) > 150

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import sftplug
-from sftplug import hookspecs
+from sftplug.plugin import hookspecs
 
 ROOT = Path(__file__).parents[1]
 
@@ -62,7 +62,7 @@ def test_the_core_imports_in_circles_where_two_things_are_said_of_each_other_onl
     """A component's check reads a recipe, and a recipe holds components; more than that is a knot."""
     graph = imports(modules())
     assert len(graph) > 150
-    assert {"sftplug.components", "sftplug.recipe.model"} in circles(graph)
+    assert {"sftplug.plugin.components", "sftplug.recipe.model"} in circles(graph)
     assert max(map(len, circles(graph))) <= 3
 
 

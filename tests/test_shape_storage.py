@@ -24,4 +24,4 @@ def test_locks_and_full_disks_are_dealt_with_in_one_room():
 
 
 def test_models_does_not_know_the_store_of_rows():
-    assert "sftplug.data.store" not in (ROOT / "sftplug" / "models.py").read_text()
+    assert "sftplug.data.store" not in (ROOT / "sftplug" / "model" / "loading.py").read_text()

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from sftplug.models import load_model
-from sftplug.moved import Sample
-from sftplug.notices import STEP, notices
+from sftplug.model.loading import load_model
 from sftplug.recipe import load_recipe
+from sftplug.training.moved_weights import Sample
+from sftplug.training.preflight.notices import STEP, notices
 
 RATE = {"learning_rate": 1e-5}
 

@@ -8,7 +8,7 @@ import pytest
 
 LOOK = """
 import sys
-from sftplug.streams import let_go
+from sftplug.util.streams import let_go
 
 gone = [sorted(let_go()), sorted(let_go())]
 print("to nobody", flush=True)

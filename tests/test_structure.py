@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from twins import config_of, make_model
 
 from sftplug import TrainingError, structure_of
-from sftplug.loop import Guard
+from sftplug.training.callbacks import Guard
 from sftplug_adapters import Freeze, Full, Lora
 
 SIZES = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "vocab_size": 128}
@@ -133,7 +133,7 @@ def test_out_proj_of_mamba_is_left_out_or_refused_with_a_way_out():
 @pytest.mark.parametrize("family", ["gemma3", "mamba2"])
 @pytest.mark.parametrize("kind", ["peft_lora", "vera"])
 def test_types_of_peft_leave_such_parts_out_or_say_how(family, kind, recipe_file, twin):
-    from sftplug.models import check_model
+    from sftplug.model.loading import check_model
     from sftplug.recipe import load_recipe
 
     def problems(**options):

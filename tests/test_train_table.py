@@ -12,11 +12,11 @@ import torch
 import transformers
 
 from sftplug.errors import RecipeError
-from sftplug.models import load_model, load_tokenizer
+from sftplug.model.loading import load_model, load_tokenizer
 from sftplug.recipe import load_recipe, train_options
 from sftplug.recipe.train_options import is_offered, train_fields
 from sftplug.recipe.train_table import REFUSED, SUPPORTED, is_known
-from sftplug.training import make_trainer, training_arguments
+from sftplug.training.train import make_trainer, training_arguments
 
 pytestmark = pytest.mark.filterwarnings(
     # torch 2.13 warns that its own scheduler API moved; TRL and accelerate still use the old name.
@@ -301,7 +301,7 @@ def test_processes_meet_as_the_options_say(recipe_file, monkeypatch):
         raise ConnectionError(options["backend"], options["timeout"].seconds)
 
     monkeypatch.setattr(PartialState, "__init__", meet)
-    monkeypatch.setattr("sftplug.training.is_launched", lambda: True)
+    monkeypatch.setattr("sftplug.training.train.is_launched", lambda: True)
     monkeypatch.setattr("torch.accelerator.is_available", lambda: True)
     with pytest.raises(ConnectionError) as caught:
         training_arguments(load_recipe(str(recipe_file()), ["train.ddp_timeout=77", "train.ddp_backend=gloo"]).recipe)

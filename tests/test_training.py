@@ -93,10 +93,10 @@ def test_the_saved_template_renders_a_prompt_that_is_a_prefix_of_what_was_traine
 def test_our_loss_on_a_cpu_is_trl_s(recipe_file, prepared):
     from trl import SFTTrainer
 
-    from sftplug.models import load_model
+    from sftplug.model.loading import load_model
     from sftplug.recipe import load_recipe
-    from sftplug.trainer import SftplugTrainer
-    from sftplug.training import make_trainer
+    from sftplug.training.train import make_trainer
+    from sftplug.training.trainer import SftplugTrainer
 
     file = recipe_file()
     loaded = load_recipe(str(file))
@@ -112,7 +112,7 @@ def test_our_loss_on_a_cpu_is_trl_s(recipe_file, prepared):
 @pytest.mark.parametrize("packing", ["none", "auto", "rows", "flat"])
 def test_float_weights_give_the_weighted_mean_for_any_batch_split(recipe_file, run, prepared, monkeypatch, packing):
     """Loss and gradient of one step over all rows, against float64 by hand, each document alone."""
-    from sftplug.models import load_model
+    from sftplug.model.loading import load_model
 
     data = rows(8)
     for index, row in enumerate(data):
@@ -133,7 +133,7 @@ def test_float_weights_give_the_weighted_mean_for_any_batch_split(recipe_file, r
         options.append("data.max_length=100")
     if packing == "flat":  # demands FlashAttention of a recipe; sdpa keeps the documents of one batch apart as well
         options.remove("data.packing=flat")
-        monkeypatch.setattr("sftplug.training.layout", lambda recipe: "flat")
+        monkeypatch.setattr("sftplug.training.train.layout", lambda recipe: "flat")
     count = len(prepared(file, *options).train)
     for batch, accumulation in [(count, 1), (1, count), (3, -(-count // 3))]:
         split = f"train.per_device_train_batch_size={batch}", f"train.gradient_accumulation_steps={accumulation}"
@@ -188,8 +188,8 @@ def test_the_rows_of_a_step_are_those_that_the_trainer_gets(recipe_file, prepare
 
 
 def made(file, prepared, *overrides):
-    from sftplug.models import load_model
-    from sftplug.training import make_trainer
+    from sftplug.model.loading import load_model
+    from sftplug.training.train import make_trainer
 
     loaded = load_recipe(str(file), overrides)
     ready = prepared(file, *overrides)
@@ -208,7 +208,7 @@ def test_a_target_that_matches_nothing_names_the_nearest_before_weights_are_load
 def test_freeze_trains_what_matches_and_nothing_else(recipe_file, run):
     from safetensors.torch import load_file
 
-    from sftplug.models import base_model_path
+    from sftplug.model.loading import base_model_path
     from sftplug.recipe import load_recipe
 
     file = recipe_file(adapter={"type": "freeze", "train": ["*.self_attn.q_proj.weight"]})
@@ -261,7 +261,7 @@ def test_a_missing_library_is_named_only_when_its_component_is_used(recipe_file)
 
 
 def test_a_flat_batch_lays_rows_end_to_end_and_trains_no_first_token():
-    from sftplug.collate import Collator
+    from sftplug.training.collator import Collator
 
     rows = [
         {"input_ids": [1, 2, 3], "labels": [1, 2, 3], "weights": [1.0, 0.5, 1.0]},
@@ -286,7 +286,7 @@ def test_a_flat_batch_lays_rows_end_to_end_and_trains_no_first_token():
     ],
 )
 def test_the_layout_suits_the_attention_unless_the_recipe_says_otherwise(recipe_file, packing, attention, expected):
-    from sftplug.training import layout, training_arguments
+    from sftplug.training.train import layout, training_arguments
 
     recipe = load_recipe(
         str(recipe_file()), [f"data.packing={packing}", f"model.attn_implementation={attention or 'null'}"]

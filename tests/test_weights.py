@@ -10,9 +10,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from twins import FAMILIES
 
 from sftplug import ModelError
-from sftplug.models import load_base
+from sftplug.model.loading import load_base
+from sftplug.model.weight_files import check_weights, fault_of, foresee_weights, refuse_other_weights
 from sftplug.recipe import load_recipe
-from sftplug.weights import check_weights, fault_of, foresee_weights, refuse_other_weights
 
 
 @pytest.fixture

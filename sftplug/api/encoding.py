@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from sftplug.answers import conversation_of
-from sftplug.components import ChatTemplate, Component, DatasetFormat, Masking
 from sftplug.errors import DataError, MaskError, ModelError, Problem, RecipeError, RowError, did_you_mean
-from sftplug.plugins import load_plugins
+from sftplug.plugin.calls import conversation_of
+from sftplug.plugin.components import ChatTemplate, Component, DatasetFormat, Masking
+from sftplug.plugin.manager import load_plugins
+from sftplug.plugin.registry import Registry, build_registry
 from sftplug.recipe.choices import expand
 from sftplug.recipe.model import as_unions
-from sftplug.registry import Registry, build_registry
-from sftplug.tokens import PARTS, ROLE_CODES
+from sftplug.types.tokens import PARTS, ROLE_CODES
 
 if TYPE_CHECKING:
-    from sftplug.conversation import Conversation
     from sftplug.data.encoder import Encoder
-    from sftplug.data.gate import Gate, TextRow
-    from sftplug.tokens import TokenBatch
+    from sftplug.data.rendering import Gate, TextRow
+    from sftplug.types.conversation import Conversation
+    from sftplug.types.tokens import TokenBatch
 
 Messages = Sequence[Mapping[str, Any]]
 IGNORED = -100
@@ -91,7 +91,7 @@ def encode(  # noqa: PLR0913 - what there is to say of a conversation without a 
     is trained, TemplateError and ModelError for template and tokenizer, RecipeError for a name that nothing has.
     """
     batched = bool(messages) and not isinstance(messages[0], Mapping)
-    from sftplug.data.gate import Policies
+    from sftplug.data.rendering import Policies
 
     template = _template(tokenizer, chat_template)
     made = _Encoding(
@@ -241,7 +241,7 @@ def _machine(
     import copy
 
     from sftplug.data.encoder import encoder
-    from sftplug.data.gate import open_gate
+    from sftplug.data.rendering import open_gate
 
     own = copy.copy(tokenizer)  # `open_gate` gives it the template, and the user's own is to stay as it is
     gate = open_gate(template, own, end_tokens, policies)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from sftplug.answers import is_remote, label
 from sftplug.api.recipes import Given, loaded
 from sftplug.api.rows import prepare
 from sftplug.errors import SftplugError
+from sftplug.plugin.calls import is_remote, label
 from sftplug.recipe.in_words import numbers_in_words, train_in_words
 from sftplug.recipe.origins import origin_by_path
-from sftplug.redact import redact
+from sftplug.util.redact import redact
 
 if TYPE_CHECKING:
     from sftplug.planning import Rows, Study, Trial
@@ -31,10 +31,10 @@ def plan(
     are, else they are counted where they lie on this machine. ``.fits`` says whether it does, ``.overrides`` what to
     change if not.
     """
-    from sftplug.device import find_device
-    from sftplug.notices import notices
     from sftplug.planning import Study
     from sftplug.planning.answer import PlanAnswer
+    from sftplug.training.preflight.notices import notices
+    from sftplug.util.device import find_device
 
     chosen = find_device(device)
     found = loaded(recipe) if device is None else loaded(recipe).again(device=chosen)

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from sftplug.api.recipes import Given, loaded
 from sftplug.api.rows import prepare
-from sftplug.components import ChatTemplate
 from sftplug.errors import DataError, MaskError, SftplugError
-from sftplug.text import visible
+from sftplug.plugin.components import ChatTemplate
+from sftplug.util.text import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from sftplug.drawing import PreviewRow
+    from sftplug.previewing import PreviewRow
     from sftplug.recipe.load import LoadedRecipe
     from sftplug.types.ledger import Ledger
 
@@ -37,13 +37,13 @@ class Preview:
 
     def to_html(self) -> str:
         """Return a page of HTML that needs neither network nor scripts."""
-        from sftplug.drawing import to_html
+        from sftplug.previewing import to_html
 
         return to_html(f"sftplug preview {self.name}", self.rows, lines(self.facts))
 
     def show(self, console: Console, *, ids: bool = False) -> None:
         """Print the rows to a rich console, trained tokens green; `ids` adds token ids."""
-        from sftplug.drawing.terminal import draw_row
+        from sftplug.previewing.terminal import draw_row
 
         marks = console.no_color or not console.is_terminal
         for row in self.rows:
@@ -65,7 +65,7 @@ class Preview:
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows."""
-        from sftplug.drawing import to_fragment
+        from sftplug.previewing import to_fragment
 
         return to_fragment(self.rows, [*lines(self.facts), *([("refused", str(self.refusal))] if self.refusal else [])])
 
@@ -77,8 +77,8 @@ def preview(recipe: Given, rows: int | range = 5, *, dropped: bool = False) -> P
     there all the same, and ``.refusal`` is the error.
     """
     from sftplug.data.prepare import prepare as prepare_rows
-    from sftplug.drawing import Collector
-    from sftplug.models import end_tokens, load_tokenizer
+    from sftplug.model.loading import end_tokens, load_tokenizer
+    from sftplug.previewing import Collector
     from sftplug.types.ledger import Ledger
 
     found, wanted = loaded(recipe), rows if isinstance(rows, range) else range(rows)

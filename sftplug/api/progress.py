@@ -8,9 +8,9 @@ from contextlib import contextmanager
 import rich
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from sftplug.processes import is_main
-from sftplug.progress import Progress as Callback
-from sftplug.progress import no_progress
+from sftplug.types.progress import Progress as Callback
+from sftplug.types.progress import no_progress
+from sftplug.util.processes import is_main
 
 
 @contextmanager

@@ -59,8 +59,8 @@ def check(recipe: Given) -> list[str]:
 def problems(recipe: LoadedRecipe) -> list[str]:
     """Return what is wrong with a recipe that is valid, and tell the plugins in use of recipe and rows."""
     from sftplug.api.rows import prepare
-    from sftplug.models import check_positions
-    from sftplug.preflight import problems_before_rows
+    from sftplug.model.loading import check_positions
+    from sftplug.training.preflight import problems_before_rows
 
     recipe.call("sftplug_recipe_loaded", origins=origin_by_path(recipe))
     found = problems_before_rows(recipe.recipe)

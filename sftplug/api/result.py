@@ -51,7 +51,7 @@ class TrainedRun(RunResult):
 
     def measure_replies(self) -> dict[str, Any]:
         """Measure the replies of the model by the recipe's metrics, and add the result to the run's record."""
-        from sftplug.card import write_card
+        from sftplug.run.card import write_card
         from sftplug.ship.measure import logged, measure
         from sftplug.ship.rows import held_out
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sftplug.api.recipes import Given, loaded
-from sftplug.components import ChatTemplate
+from sftplug.plugin.components import ChatTemplate
 
 if TYPE_CHECKING:
     from sftplug.data.prepare import Prepared
@@ -26,8 +26,8 @@ def prepare(recipe: Given, *, provenance: bool = False, quiet: bool = False) -> 
     """
     from sftplug.api.progress import show_progress
     from sftplug.data.prepare import prepare as prepare_rows
-    from sftplug.models import end_tokens, load_tokenizer
-    from sftplug.quiet import quiet_progress_bars
+    from sftplug.libraries.logging import quiet_progress_bars
+    from sftplug.model.loading import end_tokens, load_tokenizer
 
     quiet_progress_bars()
     found = loaded(recipe)
@@ -50,7 +50,7 @@ def prepare(recipe: Given, *, provenance: bool = False, quiet: bool = False) -> 
 def _store(recipe: LoadedRecipe) -> Store | None:
     """Return where prepared rows are kept; None where code makes them that lies in no file and so has no hash."""
     from sftplug.data.store import Store
-    from sftplug.models import cache_folder
+    from sftplug.model.loading import cache_folder
 
     code = recipe.provenance()
     return Store(cache_folder() / "prepared", code) if all(plugin["sha256"] for plugin in code) else None

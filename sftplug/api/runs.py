@@ -13,13 +13,13 @@ from sftplug.api.recipes import Given, loaded
 from sftplug.api.result import TrainedRun, open_run, results
 from sftplug.api.rows import prepare
 from sftplug.errors import ModelError, RunError, SftplugError
-from sftplug.processes import is_launched, is_main, leave
 from sftplug.recipe.given import KEPT, write_tree
 from sftplug.recipe.load import LoadedRecipe
 from sftplug.recipe.origins import origin_by_path
 from sftplug.run import RunDirectory
-from sftplug.text import visible
 from sftplug.types.result import RunResult
+from sftplug.util.processes import is_launched, is_main, leave
+from sftplug.util.text import visible
 
 
 def train(recipe: Given, *, resume: bool = False, overwrite: bool = False, show: bool = True) -> TrainedRun:
@@ -70,11 +70,11 @@ def say(sentences: Iterable[str]) -> None:
 
 def _train(recipe: LoadedRecipe, *, resume: bool, overwrite: bool) -> RunResult:
     """Train in this process, which may be one of several."""
-    from sftplug.notices import notices
-    from sftplug.preflight import problems_before_rows
     from sftplug.run import begin
-    from sftplug.training import join
-    from sftplug.training import train as run
+    from sftplug.training.preflight import problems_before_rows
+    from sftplug.training.preflight.notices import notices
+    from sftplug.training.train import join
+    from sftplug.training.train import train as run
 
     join(recipe.recipe)
     with begin(recipe, resume=resume, overwrite=overwrite) as attempt:

@@ -24,10 +24,10 @@ from sftplug.cli.report import report
 from sftplug.cli.schema import schema
 from sftplug.cli.train import train
 from sftplug.errors import MaskError, SftplugError
-from sftplug.processes import end, is_main, report_failure, world_size
-from sftplug.redact import redact, redact_logs
-from sftplug.streams import fill_closed, let_go, spell_out
-from sftplug.text import visible
+from sftplug.util.processes import end, is_main, report_failure, world_size
+from sftplug.util.redact import redact, redact_logs
+from sftplug.util.streams import fill_closed, let_go, spell_out
+from sftplug.util.text import visible
 
 app = typer.Typer(
     help="Supervised fine-tuning in which every step is a plugin.",
@@ -123,6 +123,6 @@ def _show_picture(picture: Sequence[tuple[str, str]]) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from sftplug.drawing.terminal import marked
+    from sftplug.previewing.terminal import marked
 
     Console(stderr=True).print(Text.assemble(*((marked(text), style) for text, style in picture)))

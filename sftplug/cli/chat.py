@@ -11,7 +11,7 @@ import typer
 
 from sftplug.cli.options import Verbose, be_verbose
 from sftplug.cli.runs import Json, Run, open_run
-from sftplug.text import visible
+from sftplug.util.text import visible
 
 if TYPE_CHECKING:
     from sftplug.ship.chat import Conversation

@@ -6,7 +6,7 @@ import typer
 
 from sftplug.api.recipes import problems
 from sftplug.cli.options import NoPlugin, Overrides, RecipeName, Verbose, be_verbose, open_recipe, tell
-from sftplug.text import visible
+from sftplug.util.text import visible
 
 
 def check(
@@ -20,8 +20,8 @@ def check(
     loaded = open_recipe(recipe, overrides, no_plugin)
     found = problems(loaded)
     from sftplug.errors import ModelError
-    from sftplug.notices import notices
     from sftplug.planning import model_notes
+    from sftplug.training.preflight.notices import notices
 
     tell(notices(loaded))
     if found:

@@ -16,7 +16,7 @@ from sftplug.cli.options import NoPlugin, RecipeName, Verbose, be_verbose, open_
 from sftplug.errors import Problem, RecipeError, did_you_mean
 from sftplug.recipe import LoadedRecipe
 from sftplug.recipe.origins import Origin, origins
-from sftplug.redact import without_secrets
+from sftplug.util.redact import without_secrets
 
 Arguments = Annotated[
     list[str] | None,

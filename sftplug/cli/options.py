@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sftplug.errors import RunError
-from sftplug.processes import is_main
 from sftplug.recipe import LoadedRecipe, load_recipe
-from sftplug.text import visible
+from sftplug.util.processes import is_main
+from sftplug.util.text import visible
 
 if TYPE_CHECKING:
-    from sftplug.device import Device
+    from sftplug.util.device import Device
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A path, or the name of a shipped recipe.")]
 Overrides = Annotated[

@@ -11,7 +11,7 @@ import typer
 from sftplug import api
 from sftplug.api.planning import parse_bytes
 from sftplug.cli.options import NoPlugin, Overrides, RecipeName, Verbose, be_verbose, open_recipe
-from sftplug.device import find_device
+from sftplug.util.device import find_device
 
 
 def plan(  # noqa: PLR0913 - the parameters are the command's options

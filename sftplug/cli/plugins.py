@@ -11,8 +11,8 @@ from rich.table import Table
 from sftplug.cli.display import show
 from sftplug.cli.options import NoPlugin, Verbose, be_verbose, warn
 from sftplug.cli.plugins_show import show_plugin
-from sftplug.plugins import load_plugins
-from sftplug.registry import build_registry
+from sftplug.plugin.manager import load_plugins
+from sftplug.plugin.registry import build_registry
 
 plugins = typer.Typer(
     help="List the installed plugins: distribution, version, what each offers, where it comes from.",

@@ -9,14 +9,14 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from sftplug.blame import NOUNS, place_of
 from sftplug.cli.display import say, show
 from sftplug.cli.options import warn
-from sftplug.components import Component
 from sftplug.errors import PluginError, did_you_mean
-from sftplug.plugins import Plugin, load_plugins
+from sftplug.plugin.components import Component
+from sftplug.plugin.errors import NOUNS, place_of
+from sftplug.plugin.manager import Plugin, load_plugins
+from sftplug.plugin.registry import Offer, Registry, build_registry
 from sftplug.recipe.describe import example_of, options_of
-from sftplug.registry import Offer, Registry, build_registry
 
 
 def show_plugin(

@@ -15,7 +15,7 @@ from sftplug.cli.options import NoPlugin, Overrides, RecipeName, Verbose, be_ver
 from sftplug.errors import DataError
 
 if TYPE_CHECKING:
-    from sftplug.drawing import PreviewRow
+    from sftplug.previewing import PreviewRow
 
 
 def preview(  # noqa: PLR0913 - the parameters are the command's options
@@ -66,7 +66,7 @@ def _refuse_missing(row: int, shown: api.Preview) -> None:
 
 
 def _show_differences(first: Sequence[PreviewRow], second: Sequence[PreviewRow]) -> None:
-    from sftplug.drawing.terminal import differences
+    from sftplug.previewing.terminal import differences
 
     console = rich.get_console()
     texts = list(differences(first, second, marks=console.no_color or not console.is_terminal))

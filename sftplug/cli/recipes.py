@@ -14,11 +14,11 @@ from rich.table import Table
 from sftplug.cli.display import show as show_table
 from sftplug.cli.schema import SCHEMA_FILE, write_schema
 from sftplug.errors import Problem, RecipeError
-from sftplug.plugins import load_plugins
+from sftplug.plugin.manager import load_plugins
+from sftplug.plugin.registry import build_registry
 from sftplug.recipe import find_recipe, shipped_recipes
 from sftplug.recipe.model import resolve_path
 from sftplug.recipe.yaml import LocatedStr, read_yaml
-from sftplug.registry import build_registry
 
 recipes = typer.Typer(help="List, show and copy the shipped recipes.", invoke_without_command=True)
 

@@ -9,7 +9,7 @@ import typer
 
 from sftplug.cli.options import Verbose, be_verbose
 from sftplug.cli.prepare import write_prepared
-from sftplug.quiet import quiet_progress_bars
+from sftplug.libraries.logging import quiet_progress_bars
 from sftplug.storage.folder import refuse_taken
 
 
@@ -22,8 +22,8 @@ def replay(
     be_verbose(verbose)
     refuse_taken(output)
     from sftplug.api.progress import show_progress
-    from sftplug.replay import replay as prepare_again
     from sftplug.run import RunDirectory
+    from sftplug.ship.replay import replay as prepare_again
 
     directory = RunDirectory.open(run)
     quiet_progress_bars()

@@ -73,7 +73,7 @@ def _show_summary(reports: Sequence[Report]) -> None:
     from rich.table import Column, Table
     from rich.text import Text
 
-    from sftplug.drawing.terminal import marked
+    from sftplug.previewing.terminal import marked
     from sftplug.report.collect import NOTHING
     from sftplug.report.facts import summary
 
@@ -94,7 +94,7 @@ def _show_rows(item: Report, *, named: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from sftplug.drawing.terminal import marked
+    from sftplug.previewing.terminal import marked
     from sftplug.report.facts import LEDGER, ledger_rows
 
     if not item.ledger:
@@ -110,7 +110,7 @@ def _show_differences(reports: Sequence[Report]) -> None:
     from rich.table import Column, Table
     from rich.text import Text
 
-    from sftplug.drawing.terminal import marked
+    from sftplug.previewing.terminal import marked
     from sftplug.report.collect import differing
 
     if len(reports) < 2:
@@ -123,7 +123,7 @@ def _show_differences(reports: Sequence[Report]) -> None:
 
 
 def _show_answers(reports: Sequence[Report]) -> None:
-    from sftplug.drawing.terminal import marked
+    from sftplug.previewing.terminal import marked
     from sftplug.report.facts import answers
 
     for prompt, found in answers(reports).items():

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from sftplug.cli.options import NoPlugin, warn, write_file
-from sftplug.plugins import load_plugins
-from sftplug.registry import Registry, build_registry
+from sftplug.plugin.manager import load_plugins
+from sftplug.plugin.registry import Registry, build_registry
 
 SCHEMA_FILE = "recipe.schema.json"
 """The name under which recipes look for their schema: beside them, or in the folder of the shipped ones."""

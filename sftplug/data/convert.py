@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from sftplug.answers import conversation_of
-from sftplug.conversation import ROLES, Conversation, Message, Row, ToolCall
-from sftplug.data.given import Given
+from sftplug.data.recipe_text import Given
 from sftplug.errors import RowError, did_you_mean
+from sftplug.plugin.calls import conversation_of
+from sftplug.types.conversation import ROLES, Conversation, Message, Row, ToolCall
 from sftplug.types.ledger import Account
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sftplug.data.control import Controls, controls_of
+from sftplug.data.control_tokens import Controls, controls_of
 from sftplug.data.engine import Encoded, Encoders, EngineName, TokenizersEngine, together
 from sftplug.errors import ModelError
 

@@ -10,14 +10,14 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from sftplug.answers import shortened
-from sftplug.components import LengthPolicy
-from sftplug.conversation import Conversation
 from sftplug.data.convert import Example
-from sftplug.data.gate import Gate, TextRow
-from sftplug.data.table import row_sums
-from sftplug.tokens import LongRow, TokenBatch
+from sftplug.data.rendering import Gate, TextRow
+from sftplug.data.token_table import row_sums
+from sftplug.plugin.calls import shortened
+from sftplug.plugin.components import LengthPolicy
+from sftplug.types.conversation import Conversation
 from sftplug.types.ledger import Account
+from sftplug.types.tokens import LongRow, TokenBatch
 
 
 @dataclass(slots=True)

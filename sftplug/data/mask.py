@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sftplug.answers import loss_weights
-from sftplug.components import Masking
-from sftplug.tokens import TokenBatch
+from sftplug.plugin.calls import loss_weights
+from sftplug.plugin.components import Masking
+from sftplug.types.tokens import TokenBatch
 
 Weights = NDArray[np.float32]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from sftplug.data.table import TableWriter
+from sftplug.data.token_table import TableWriter
 
 ORIGINS = pa.schema([("origin", pa.string())])
 

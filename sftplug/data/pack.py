@@ -1,7 +1,8 @@
 """Pack documents into rows of one length, so that little is padding; nothing is cut, and documents stay apart.
 
 Attention keeps the documents of a row apart by `position_ids` that start anew with each (transformers builds the
-block-diagonal mask from them); whether the model at hand respects that is proven by `sftplug.probe` before training.
+block-diagonal mask from them); whether the model at hand respects that is proven by `sftplug.model.packing_check`
+before training.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sftplug.data.table import IGNORED, TOKENS, Rows, TableWriter, batched, lists
+from sftplug.data.token_table import IGNORED, TOKENS, Rows, TableWriter, batched, lists
 from sftplug.types.ledger import Packing
 
 PACKED = pa.schema([*TOKENS, ("seq_lengths", pa.list_(pa.int32()))])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from sftplug.conversation import Conversation
 from sftplug.data.render import Rendered, Runs, Span
 from sftplug.errors import RowError
-from sftplug.tokens import PARTS
+from sftplug.types.conversation import Conversation
+from sftplug.types.tokens import PARTS
 
 
 def render_plain(conversation: Conversation, bos: str, eos: str) -> Rendered:

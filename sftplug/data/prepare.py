@@ -21,26 +21,26 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sftplug.answers import label, rows_of
-from sftplug.components import ChatTemplate
-from sftplug.conversation import Row
 from sftplug.data.encoder import Encoder, encoder
-from sftplug.data.gate import Gate, Policies, TextRow, open_gate
 from sftplug.data.length import stops
+from sftplug.data.limits import refuse
 from sftplug.data.mix import Available, mix
 from sftplug.data.origins import Origins, OriginWriter
 from sftplug.data.pack import pack
-from sftplug.data.refuse import refuse
-from sftplug.data.stages import Stages, few_pauses
-from sftplug.data.still import Still
+from sftplug.data.pipeline import Stages, few_pauses
+from sftplug.data.rendering import Gate, Policies, TextRow, open_gate
 from sftplug.data.store import Store, key_of
-from sftplug.data.table import Columns, Measures, TokenWriter, longest, open_dataset, rearrange
-from sftplug.data.ways import Ways
+from sftplug.data.token_table import Columns, Measures, TokenWriter, longest, open_dataset, rearrange
+from sftplug.data.unchanged import Still
+from sftplug.data.ways_out import Ways
 from sftplug.errors import DataError
-from sftplug.progress import Progress, no_progress
+from sftplug.plugin.calls import label, rows_of
+from sftplug.plugin.components import ChatTemplate
 from sftplug.storage.disk import making_room
-from sftplug.tokens import MOST_SOURCES, TokenBatch
+from sftplug.types.conversation import Row
 from sftplug.types.ledger import Ledger
+from sftplug.types.progress import Progress, no_progress
+from sftplug.types.tokens import MOST_SOURCES, TokenBatch
 
 if TYPE_CHECKING:
     from datasets import Dataset

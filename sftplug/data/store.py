@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from sftplug.answers import fingerprint
-from sftplug.components import DatasetSource
 from sftplug.errors import DataError
+from sftplug.plugin.calls import fingerprint
+from sftplug.plugin.components import DatasetSource
 from sftplug.recipe.model import InputPath
 from sftplug.storage.kept import Kept
 

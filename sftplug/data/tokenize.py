@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sftplug.conversation import Conversation
-from sftplug.data.control import Controls
+from sftplug.data.control_tokens import Controls
 from sftplug.data.encoder import Encoder
 from sftplug.data.engine import Encoded, IntArray
 from sftplug.data.render import Rendered
 from sftplug.errors import ModelError
-from sftplug.tokens import PARTS, ROLE_CODES, TokenBatch
+from sftplug.types.conversation import Conversation
+from sftplug.types.tokens import PARTS, ROLE_CODES, TokenBatch
 
 _CODES = {role: code for code, role in enumerate(ROLE_CODES)}
 

@@ -10,10 +10,10 @@ from importlib.metadata import version
 
 from packaging.version import Version
 
-from sftplug.components import Quantization
 from sftplug.launch.config import accelerators, node_rank, on_cpu, processes
-from sftplug.processes import is_launched, world_size
+from sftplug.plugin.components import Quantization
 from sftplug.recipe.model import LaunchSection, Recipe
+from sftplug.util.processes import is_launched, world_size
 
 _SPLITS_ON_CPU = Version("5.19")
 """The first transformers whose trainer takes a model that is split already, and keeps whole adapters equal."""

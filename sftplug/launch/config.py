@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from sftplug.processes import is_launched, world_size
 from sftplug.recipe.model import LaunchSection, Recipe
+from sftplug.util.processes import is_launched, world_size
 
 CONFIG = "accelerate.yaml"
 """Name of the file in the run's folder."""

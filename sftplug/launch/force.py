@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from sftplug.errors import TrainingError
-from sftplug.processes import is_launched, world_size
+from sftplug.util.processes import is_launched, world_size
 
 if TYPE_CHECKING:
     from torch import nn

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from sftplug.errors import RunError
 from sftplug.launch.force import agrees, asked
-from sftplug.processes import world_size
 from sftplug.recipe.model import Recipe
 from sftplug.run import Checkpoint
+from sftplug.util.processes import world_size
 
 
 def refuse_other_processes(recipe: Recipe, checkpoint: Checkpoint | None) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sftplug.errors import Interrupted, LaunchError, ModelError, RunError
 from sftplug.launch.check import launch_problems
 from sftplug.launch.config import node_rank, on_cpu, processes, write_config
-from sftplug.quiet import quiet_libraries
+from sftplug.libraries.logging import quiet_libraries
 from sftplug.recipe.model import LaunchSection, Recipe
 from sftplug.run import RunDirectory
 

@@ -7,8 +7,8 @@ import sysconfig
 from typing import TYPE_CHECKING, Any
 
 from sftplug.launch.config import on_cpu
-from sftplug.processes import is_launched, world_size
 from sftplug.recipe.model import Recipe
+from sftplug.util.processes import is_launched, world_size
 
 if TYPE_CHECKING:
     from transformers import Trainer

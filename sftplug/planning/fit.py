@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sftplug.components import Adapter
 from sftplug.errors import SftplugError
 from sftplug.planning.make import Study
 from sftplug.planning.result import Range
+from sftplug.plugin.components import Adapter
 
 if TYPE_CHECKING:
     from sftplug.planning.work import Rows

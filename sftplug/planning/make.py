@@ -18,9 +18,9 @@ from sftplug.planning.weights import Weights, count_weights
 from sftplug.planning.work import Rows, work_of
 
 if TYPE_CHECKING:
-    from sftplug.device import Device
     from sftplug.planning.rehearse import Rehearsal, Stage
     from sftplug.recipe.model import Recipe
+    from sftplug.util.device import Device
 
 MARGIN = 0.10
 """How much more than was counted an allocator and the libraries' work spaces may take."""
@@ -172,7 +172,7 @@ class Study:
         return stage
 
     def _config(self) -> Any:
-        from sftplug.models import model_config
+        from sftplug.model.loading import model_config
 
         return model_config(self.recipe)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from sftplug.device import find_device
 from sftplug.errors import SftplugError
 from sftplug.planning.settings import settings_of
 from sftplug.planning.weights import Weights, count_weights
+from sftplug.util.device import find_device
 
 if TYPE_CHECKING:
     from sftplug.recipe.model import Recipe

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sftplug.answers import load_kwargs
-from sftplug.quiet import quiet_libraries
+from sftplug.libraries.logging import quiet_libraries
+from sftplug.plugin.calls import load_kwargs
 
 if TYPE_CHECKING:
     import torch
@@ -73,7 +73,7 @@ def dtype_of(recipe: Recipe) -> torch.dtype:
 
     dtype = load_kwargs(recipe.quantization).get("dtype", "auto")
     if isinstance(dtype, str):
-        from sftplug.models import model_config
+        from sftplug.model.loading import model_config
 
         dtype = model_config(recipe).dtype if dtype == "auto" else getattr(torch, dtype)
     return dtype if isinstance(dtype, torch.dtype) else torch.get_default_dtype()

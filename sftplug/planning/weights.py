@@ -7,15 +7,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from sftplug.answers import load_kwargs, peft_config, prepare_model, quantized_names, weight_bytes
-from sftplug.components import Quantization
 from sftplug.errors import ModelError, SftplugError
-from sftplug.models import check_model, new_ids, skeleton
-from sftplug.size import measure
-from sftplug.structure import ModelStructure, structure_of
-from sftplug.tied import parted
+from sftplug.model.loading import check_model, new_ids, skeleton
+from sftplug.model.new_tokens import grow, train_rows
+from sftplug.model.parameters import measure
+from sftplug.model.structure import ModelStructure, structure_of
+from sftplug.model.tied_embeddings import parted
+from sftplug.plugin.calls import load_kwargs, peft_config, prepare_model, quantized_names, weight_bytes
+from sftplug.plugin.components import Quantization
 from sftplug.types.result import Size
-from sftplug.vocabulary import grow, train_rows
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -228,7 +228,7 @@ def _keep_in_fp32(model: Any, settings: Settings) -> None:
 
 def _with_adapter(recipe: Recipe, model: Any) -> nn.Module:
     """Put the adapter into the model, and hold what it trains in the type that training holds it in."""
-    from sftplug.training import keep_adapter_in_fp32
+    from sftplug.training.train import keep_adapter_in_fp32
 
     prepare_model(recipe.adapter, model)
     config = peft_config(recipe.adapter)

@@ -10,8 +10,8 @@ from sftplug.planning.result import Range, Work
 
 if TYPE_CHECKING:
     from sftplug.data.prepare import Prepared
-    from sftplug.device import Device
     from sftplug.planning.settings import Settings
+    from sftplug.util.device import Device
 
 
 @dataclass(frozen=True, slots=True)

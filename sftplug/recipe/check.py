@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sftplug.answers import adaptable, complaints, metric_label, train_options
-from sftplug.blame import describe
+from sftplug.plugin.calls import adaptable, complaints, metric_label, train_options
+from sftplug.plugin.errors import describe
 from sftplug.recipe.model import DataSection, MaskingList, ModelSection, Recipe
 
 

@@ -12,10 +12,10 @@ from typing import Annotated, Any, Union
 from pydantic import GetCoreSchemaHandler, GetPydanticSchema, create_model
 from pydantic_core import CoreSchema, core_schema
 
-from sftplug.blame import place_of
-from sftplug.components import Component
+from sftplug.plugin.components import Component
+from sftplug.plugin.errors import place_of
+from sftplug.plugin.registry import Offer, Registry
 from sftplug.recipe.model import Recipe, Section
-from sftplug.registry import Offer, Registry
 
 NOTHING_OFFERED = "no installed plugin offers"
 

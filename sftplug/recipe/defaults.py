@@ -11,15 +11,15 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from sftplug.answers import for_device, quantization_for, train_defaults, train_options
-from sftplug.blame import fault
-from sftplug.components import Adapter, Quantization
-from sftplug.device import Device, this_device
+from sftplug.plugin.calls import for_device, quantization_for, train_defaults, train_options
+from sftplug.plugin.components import Adapter, Quantization
+from sftplug.plugin.errors import fault
+from sftplug.plugin.registry import Registry
 from sftplug.recipe.choices import expand
 from sftplug.recipe.model import Recipe
 from sftplug.recipe.train_options import own_default, problems_in_train
 from sftplug.recipe.yaml import Tree
-from sftplug.registry import Registry
+from sftplug.util.device import Device, this_device
 
 STATED = (
     "learning_rate",

@@ -13,7 +13,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
-from sftplug.components import (
+from sftplug.plugin.components import (
     Adapter,
     Callback,
     ChatTemplate,

@@ -9,8 +9,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from sftplug.components import Component
 from sftplug.errors import Problem, RecipeError
+from sftplug.plugin.components import Component
 from sftplug.recipe.problems import dotted
 from sftplug.recipe.yaml import MOST_LEVELS, MOST_VALUES, LocatedStr, Path_, Tree
 from sftplug.storage.files import write_json

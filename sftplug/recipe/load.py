@@ -10,13 +10,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sftplug.answers import complaints
-from sftplug.blame import place_of, reason
-from sftplug.components import Component, DatasetSource
-from sftplug.device import Device
 from sftplug.errors import PluginError, Problem, RecipeError, did_you_mean
-from sftplug.libraries import refuse_unsupported
-from sftplug.plugins import DISABLE_VARIABLE, IN_PROGRAM, Plugins, load_plugins
+from sftplug.libraries.versions import refuse_unsupported
+from sftplug.plugin.calls import complaints
+from sftplug.plugin.components import Component, DatasetSource
+from sftplug.plugin.errors import place_of, reason
+from sftplug.plugin.manager import DISABLE_VARIABLE, IN_PROGRAM, Plugins, load_plugins
+from sftplug.plugin.registry import Registry, build_registry, offer_classes
 from sftplug.recipe.check import check_core
 from sftplug.recipe.choices import recipe_class
 from sftplug.recipe.defaults import assume_quantization, settle
@@ -27,7 +27,7 @@ from sftplug.recipe.model import Recipe, resolve_path
 from sftplug.recipe.problems import dotted, problem_at, problems_from
 from sftplug.recipe.train_options import problems_in_train, untried_in_train
 from sftplug.recipe.yaml import Tree
-from sftplug.registry import Registry, build_registry, offer_classes
+from sftplug.util.device import Device
 
 
 @dataclass(frozen=True, slots=True)

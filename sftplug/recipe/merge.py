@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sftplug.components import Component
 from sftplug.errors import Problem, RecipeError
+from sftplug.plugin.components import Component
 from sftplug.recipe.choices import expand
 from sftplug.recipe.model import Section, class_at
 from sftplug.recipe.problems import dotted

@@ -9,21 +9,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, cast, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
-    GetCoreSchemaHandler,
     field_validator,
     model_validator,
 )
-from pydantic_core import CoreSchema
 
-from sftplug.components import (
+from sftplug.plugin.components import (
     Adapter,
     Callback,
     ChatTemplate,
@@ -36,8 +33,8 @@ from sftplug.components import (
     ModelBuilder,
     Quantization,
 )
-from sftplug.conversation import GIVEN_TO_TEMPLATES
-from sftplug.strict import strict_scalars
+from sftplug.types.conversation import GIVEN_TO_TEMPLATES
+from sftplug.util.strict_model import StrictModel
 
 
 def resolve_path(value: Any) -> Any:
@@ -85,27 +82,13 @@ def _as_union(item: Any) -> Any:
     return [item] if isinstance(item, Mapping | BaseModel) else item
 
 
-class Section(BaseModel):
+class Section(StrictModel):
     """A part of a recipe that the core itself reads."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        use_attribute_docstrings=True,
-        protected_namespaces=(),
-        allow_inf_nan=False,
-        defer_build=True,  # most classes are listed rather than used
-    )
 
     shorthand: ClassVar[str | None] = None
     """The option that a bare string sets."""
     alternatives: ClassVar[tuple[str, ...]] = ()
     """Keys of which a section has one: naming another replaces it when recipes are laid over each other."""
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Take numbers and booleans as they are written."""
-        return cast("CoreSchema", strict_scalars(handler(source)))
 
     @model_validator(mode="before")
     @classmethod

@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
-from sftplug.blame import NOUNS
-from sftplug.components import Component, DatasetSource
+from sftplug.plugin.components import Component, DatasetSource
+from sftplug.plugin.errors import NOUNS
 from sftplug.recipe.defaults import of_adapter
 from sftplug.recipe.load import LoadedRecipe
 from sftplug.recipe.model import SOURCE_OF, Section, SourceSection

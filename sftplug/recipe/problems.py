@@ -7,13 +7,13 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from sftplug.blame import place_of
 from sftplug.errors import Problem, did_you_mean
-from sftplug.plugins import DISABLE_VARIABLE
+from sftplug.plugin.errors import place_of
+from sftplug.plugin.manager import DISABLE_VARIABLE
+from sftplug.plugin.registry import Offer, Registry
 from sftplug.recipe.choices import NOTHING_OFFERED
 from sftplug.recipe.model import models_in
 from sftplug.recipe.yaml import Path_, Tree
-from sftplug.registry import Offer, Registry
 
 
 def problems_from(error: ValidationError, tree: Tree, root: type[BaseModel], registry: Registry) -> list[Problem]:

@@ -18,11 +18,11 @@ from pydantic import BaseModel, BeforeValidator, TypeAdapter
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema
 
-from sftplug.blame import NOUNS
-from sftplug.components import Component, DatasetSource
+from sftplug.plugin.components import Component, DatasetSource
+from sftplug.plugin.errors import NOUNS
+from sftplug.plugin.registry import Registry
 from sftplug.recipe.model import SOURCE_OF, Recipe, Section, SourceSection, as_list, as_share, as_unions
 from sftplug.recipe.train_options import train_schema
-from sftplug.registry import Registry
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 Schema = dict[str, Any]

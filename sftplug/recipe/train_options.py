@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sftplug.errors import did_you_mean
-from sftplug.library_options import LibraryOption, LibrarySource
+from sftplug.libraries.options import LibraryOption, LibrarySource
 from sftplug.recipe.train_table import REFUSED, is_known
 
 _SOURCE = LibrarySource(

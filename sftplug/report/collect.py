@@ -13,7 +13,7 @@ from sftplug.errors import RunError
 from sftplug.run import RunDirectory, RunState
 
 if TYPE_CHECKING:
-    from sftplug.drawing import PreviewRow
+    from sftplug.previewing import PreviewRow
 
 NOTHING = "—"
 """Stands where there is nothing."""

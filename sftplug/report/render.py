@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sftplug.drawing import legend, row_html
-from sftplug.drawing.page import STYLE as ROW_STYLE
-from sftplug.page import page, table, text
+from sftplug.previewing import legend, row_html
+from sftplug.previewing.page import STYLE as ROW_STYLE
 from sftplug.report import chart
 from sftplug.report.chart import Curve
 from sftplug.report.collect import NOTHING, Report, differing, flat
 from sftplug.report.facts import LEDGER, answers, ledger_rows, on_accelerator, summary
+from sftplug.util.html import page, table, text
 
 _STYLE = """
 h2 { font-size: 1.15rem; margin: 2.2rem 0 .8rem; } h3 { font-size: 1rem; margin: 1.4rem 0 .5rem; }

@@ -8,18 +8,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sftplug.errors import SftplugError
-from sftplug.redact import redact
-from sftplug.replay import Kept, kept, replay
 from sftplug.run import RunDirectory
+from sftplug.ship.replay import Kept, kept, replay
+from sftplug.util.redact import redact
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from sftplug.data.gate import TextRow
-    from sftplug.drawing import Collector, PreviewRow
+    from sftplug.data.rendering import TextRow
+    from sftplug.previewing import Collector, PreviewRow
     from sftplug.report.collect import Report
-    from sftplug.tokens import TokenBatch
+    from sftplug.types.tokens import TokenBatch
 
 
 def with_rows(report: Report, count: int) -> Report:
@@ -35,7 +35,7 @@ class _Enough(Exception):
 
 
 def _draw(directory: RunDirectory, count: int) -> list[PreviewRow]:
-    from sftplug.drawing import Collector
+    from sftplug.previewing import Collector
 
     found, wanted = kept(directory), range(count)
     recipe = found.recipe

@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sftplug.errors import Interrupted, PluginError, RunError
-from sftplug.processes import is_main, share
 from sftplug.run import checkpoints
-from sftplug.run.begun import as_begun, begun_with, changes, settled, with_settled
 from sftplug.run.checkpoints import Checkpoint
 from sftplug.run.directory import RunDirectory, RunState, State
 from sftplug.run.environment import environment
 from sftplug.run.failure import explained, unread
+from sftplug.run.files import noting
 from sftplug.run.place import claimed, clear, refuse_place
 from sftplug.run.record import differences, record_recipe, recorded
+from sftplug.run.settled import as_begun, begun_with, changes, settled, with_settled
 from sftplug.run.sources import check_rows, check_sources, describe_rows, describe_sources
-from sftplug.run.written import noting
 from sftplug.storage.disk import no_room
 from sftplug.storage.files import count_lines
 from sftplug.storage.lock import locked
+from sftplug.util.processes import is_main, share
 
 if TYPE_CHECKING:
     from sftplug.data.prepare import Prepared

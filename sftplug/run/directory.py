@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sftplug.errors import RecipeError, RunError
-from sftplug.plugins import IN_PROGRAM
+from sftplug.plugin.manager import IN_PROGRAM
 from sftplug.recipe.yaml import parse_yaml
-from sftplug.redact import without_secrets
 from sftplug.run import checkpoints
 from sftplug.run.checkpoints import Checkpoint
 from sftplug.storage.files import append_json, read_json_lines, write_json, write_whole
+from sftplug.util.redact import without_secrets
 
 if TYPE_CHECKING:
     from sftplug.recipe.load import LoadedRecipe
@@ -90,7 +90,7 @@ class RunDirectory:
         """
         self._refuse_modules()
         from sftplug.recipe.load import load_recipe
-        from sftplug.run.begun import as_begun
+        from sftplug.run.settled import as_begun
 
         return as_begun(load_recipe(str(self.path / "recipe.yaml"), overrides, rows=rows), self)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from sftplug.errors import Interrupted, SftplugError, TrainingError
 from sftplug.run import checkpoints
 from sftplug.storage.disk import is_about_writing, no_room
-from sftplug.streams import let_go
+from sftplug.util.streams import let_go
 
 SIGPIPE = 13
 """Its number on every system that has it."""

@@ -8,12 +8,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sftplug.answers import merge_complaints
 from sftplug.errors import RunError
+from sftplug.plugin.calls import merge_complaints
 from sftplug.run.directory import RunDirectory
+from sftplug.run.files import strangers
 from sftplug.run.inputs import refuse_among_inputs, refuse_to_delete
 from sftplug.run.result import how_to_train_on
-from sftplug.run.written import strangers
 from sftplug.storage.lock import LOCK, OWNER
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from sftplug.recipe.load import is_plugin_file
 from sftplug.recipe.model import Recipe
 from sftplug.recipe.problems import dotted
 from sftplug.recipe.yaml import write_yaml
-from sftplug.redact import without_secrets
 from sftplug.run.directory import RunDirectory
-from sftplug.run.written import COPIES, noting
+from sftplug.run.files import COPIES, noting
 from sftplug.storage.files import write_whole
+from sftplug.util.redact import without_secrets
 
 if TYPE_CHECKING:
     from sftplug.recipe.load import LoadedRecipe

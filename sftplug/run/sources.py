@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from sftplug.answers import fingerprint, label
 from sftplug.data.digest import digest
 from sftplug.errors import RunError
+from sftplug.plugin.calls import fingerprint, label
 
 if TYPE_CHECKING:
     from sftplug.data.prepare import Prepared

@@ -16,8 +16,8 @@ from importlib.metadata import distributions
 from pathlib import Path
 from string import Template
 
-from sftplug.blame import NOUNS
-from sftplug.components import (
+from sftplug.errors import PluginError, did_you_mean
+from sftplug.plugin.components import (
     Adapter,
     Callback,
     ChatTemplate,
@@ -28,8 +28,8 @@ from sftplug.components import (
     Metric,
     Quantization,
 )
-from sftplug.errors import PluginError, did_you_mean
-from sftplug.registry import Registry
+from sftplug.plugin.errors import NOUNS
+from sftplug.plugin.registry import Registry
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sftplug.models import load_base
-from sftplug.prompt import encode_prompt
+from sftplug.model.loading import load_base
+from sftplug.model.prompt import encode_prompt
 from sftplug.ship.tuned import is_adapter, load_tuned, load_tuned_tokenizer, placed
 
 if TYPE_CHECKING:

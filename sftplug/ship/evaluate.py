@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import torch  # noqa: TID253 - loaded only when a model is measured
 from torch.nn import functional  # noqa: TID253
 
-from sftplug.collate import IGNORED, Collator
-from sftplug.tally import Tally, by_code
-from sftplug.tokens import LossSums
+from sftplug.training.collator import IGNORED, Collator
+from sftplug.training.loss_sums import Tally, by_code
+from sftplug.types.tokens import LossSums
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sftplug.answers import label
 from sftplug.errors import DataError
+from sftplug.plugin.calls import label
 from sftplug.ship.tuned import load_tuned
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def measure(
     In batches of `size`, by default of the run's own evaluation. Without `loss` replies alone are measured.
     """
     model = load_tuned(directory, recipe)
-    from sftplug.tally import short_names
+    from sftplug.training.loss_sums import short_names
 
     names = short_names([label(source.source) for source in recipe.data.train])
     train = recipe.train
@@ -42,8 +42,8 @@ def measure(
 
 
 def _losses(model: PreTrainedModel, rows: Measured, names: Sequence[str], size: int) -> dict[str, Any]:
-    from sftplug.collate import Collator
     from sftplug.ship.evaluate import score
+    from sftplug.training.collator import Collator
 
     scores = score(model, rows.rows, Collator(int(rows.prepared.tokenizer.pad_token_id)), names, size)
     if scores is None:

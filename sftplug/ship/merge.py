@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sftplug import answers
-from sftplug.card import public, write_card
 from sftplug.errors import ModelError
-from sftplug.models import load_base, model_config
-from sftplug.quiet import quiet_libraries
-from sftplug.remote_code import code_options
+from sftplug.libraries.logging import quiet_libraries
+from sftplug.model.loading import load_base, model_config
+from sftplug.model.remote_code import code_options
+from sftplug.model.tied_embeddings import part, parted
+from sftplug.plugin import calls
+from sftplug.run.card import public, write_card
 from sftplug.run.environment import environment
 from sftplug.ship.compare import Difference, difference, logits_at, probes
 from sftplug.ship.tuned import is_adapter, load_tuned, load_tuned_tokenizer, placed, with_adapter
 from sftplug.storage.folder import whole_folder
-from sftplug.tied import part, parted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -63,7 +63,7 @@ def check_merge(directory: RunDirectory, recipe: Recipe, how: Merge) -> None:
     """Raise ModelError with every reason why the run's adapter cannot be merged; loads no weights."""
     quiet_libraries()
     quantization, quantized = recipe.quantization, is_quantized(recipe)
-    problems = answers.merge_complaints(recipe.adapter, quantization, in_place=how.in_place)
+    problems = calls.merge_complaints(recipe.adapter, quantization, in_place=how.in_place)
     if how.in_place and not quantized:
         problems.append(f"the base is {quantization.type}, not quantized: leave out --in-place.")
     elif how.in_place and not quantization.merges_in_place:
@@ -160,14 +160,14 @@ def merged(directory: RunDirectory, recipe: Recipe, how: Merge) -> PreTrainedMod
     adapted = with_adapter(base, directory.path)
     if (head := parted(adapted.get_base_model())) is not None:
         part(adapted.get_base_model(), head)
-    model = answers.merged(recipe.adapter, adapted)
+    model = calls.merged(recipe.adapter, adapted)
     _refuse_rest(recipe, model)
     return model
 
 
 def _dequantized(recipe: Recipe, base: PreTrainedModel) -> PreTrainedModel:
     try:
-        return answers.dequantized(recipe.quantization, base)
+        return calls.dequantized(recipe.quantization, base)
     except ModelError as error:
         raise ModelError(
             f"{error}\n--base original merges onto the weights before they were quantized, and says how far that is."
@@ -201,7 +201,7 @@ def _reloaded(recipe: Recipe, folder: Path, how: Merge) -> PreTrainedModel:
         options["attn_implementation"] = recipe.model.attn_implementation
     model = AutoModelForCausalLM.from_pretrained(str(folder), dtype="auto", **options)
     if how.in_place:
-        answers.prepare_model(recipe.quantization, model)
+        calls.prepare_model(recipe.quantization, model)
     return placed(model)
 
 

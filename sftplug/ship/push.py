@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sftplug.card import CARD, HERE
 from sftplug.errors import ModelError, RunError
 from sftplug.run import RunDirectory
+from sftplug.run.card import CARD, HERE
+from sftplug.run.files import RECORD
 from sftplug.run.result import ADAPTER
-from sftplug.run.written import RECORD
 from sftplug.ship.tuned import is_adapter, open_finished
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl")

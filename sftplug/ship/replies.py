@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch  # noqa: TID253 - loaded only when a model is measured
 
-from sftplug.answers import metric_label, metric_scores
-from sftplug.collate import IGNORED
-from sftplug.components import Metric
-from sftplug.conversation import Reply
 from sftplug.errors import DataError, RowError
-from sftplug.tally import CODES
+from sftplug.plugin.calls import metric_label, metric_scores
+from sftplug.plugin.components import Metric
+from sftplug.training.collator import IGNORED
+from sftplug.training.loss_sums import CODES
+from sftplug.types.conversation import Reply
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sftplug.errors import ModelError, RunError
-from sftplug.models import base_model_path, load_base
-from sftplug.remote_code import code_options
+from sftplug.model.loading import base_model_path, load_base
+from sftplug.model.remote_code import code_options
+from sftplug.model.weight_files import check_adapter
 from sftplug.run import RunDirectory
 from sftplug.run.result import ADAPTER
-from sftplug.weights import check_adapter
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import xxhash
 
-from sftplug.processes import is_main
+from sftplug.util.processes import is_main
 
 CONTENTS = "contents.json"
 """Name of the file that lists the others of a folder."""

@@ -6,9 +6,9 @@ import tempfile
 from dataclasses import dataclass, field
 from typing import Any
 
-from sftplug.answers import mergeable, merged, model_complaints, peft_config, train_defaults
-from sftplug.components import Adapter
 from sftplug.errors import SftplugError
+from sftplug.plugin.calls import mergeable, merged, model_complaints, peft_config, train_defaults
+from sftplug.plugin.components import Adapter
 from sftplug.testing.component import check_component
 from sftplug.testing.law import Breach, check, demand, make, shown
 from sftplug.testing.runs import Run, difference, logits
@@ -57,7 +57,7 @@ def gives_the_same_configuration(trial: Trial) -> None:
 
 def fits_a_model(trial: Trial) -> None:
     """``check_model`` yields nothing for a model that the options suit, and it changes nothing."""
-    from sftplug.models import skeleton
+    from sftplug.model.loading import skeleton
 
     problems = model_complaints(trial.adapter, skeleton(trial.run.recipe))
     demand(
@@ -153,7 +153,7 @@ def _reload(trial: Trial, folder: str) -> Any:
 
 
 def _ends(trial: Trial) -> set[str]:
-    from sftplug.models import skeleton
+    from sftplug.model.loading import skeleton
 
     names = [name.rpartition(".")[2] for name, _ in skeleton(trial.run.recipe).named_modules() if name]
     return {name for name in names if not name.isdigit()}

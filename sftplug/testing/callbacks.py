@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sftplug.answers import trainer_callback
-from sftplug.components import Callback
+from sftplug.plugin.calls import trainer_callback
+from sftplug.plugin.components import Callback
 from sftplug.testing.component import check_component
 from sftplug.testing.law import check, demand, make, shown
 from sftplug.testing.runs import Run, weights_of

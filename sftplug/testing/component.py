@@ -8,10 +8,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sftplug.components import Component
+from sftplug.plugin.components import Component
+from sftplug.plugin.validation import problem_of_class
 from sftplug.recipe.yaml import parse_yaml, write_yaml
 from sftplug.testing.law import Breach, check, demand, make, shown
-from sftplug.verify import problem_of_class
 
 
 def check_component(component: type[Component], /, **options: Any) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
-from sftplug.conversation import Conversation, Message, ToolCall
-from sftplug.tokens import LongRow
+from sftplug.types.conversation import Conversation, Message, ToolCall
+from sftplug.types.tokens import LongRow
 
 JUNK: tuple[Any, ...] = (
     None,

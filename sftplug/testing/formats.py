@@ -8,12 +8,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from sftplug.answers import conversation_of
-from sftplug.components import DatasetFormat
-from sftplug.conversation import ROLES, Conversation
 from sftplug.errors import PluginError, RowError
+from sftplug.plugin.calls import conversation_of
+from sftplug.plugin.components import DatasetFormat
 from sftplug.testing.component import check_component
 from sftplug.testing.law import Breach, check, check_drawn, demand, make, need_hypothesis, shown
+from sftplug.types.conversation import ROLES, Conversation
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,10 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from sftplug.blame import describe
-from sftplug.components import Component
 from sftplug.errors import MissingLibraryError, PluginError
-from sftplug.libraries import require
+from sftplug.libraries.versions import require
+from sftplug.plugin.components import Component
+from sftplug.plugin.errors import describe
 
 T = TypeVar("T")
 C = TypeVar("C", bound=Component)

@@ -6,11 +6,11 @@ import copy
 from dataclasses import dataclass
 from typing import Any
 
-from sftplug.answers import shortened
-from sftplug.components import LengthPolicy
+from sftplug.plugin.calls import shortened
+from sftplug.plugin.components import LengthPolicy
 from sftplug.testing.component import check_component
 from sftplug.testing.law import check_drawn, demand, make, need_hypothesis, shown
-from sftplug.tokens import LongRow
+from sftplug.types.tokens import LongRow
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sftplug.answers import loss_weights, trains
-from sftplug.components import Masking
-from sftplug.conversation import Conversation, Message, ToolCall
 from sftplug.errors import MaskError
+from sftplug.plugin.calls import loss_weights, trains
+from sftplug.plugin.components import Masking
 from sftplug.testing.component import check_component
 from sftplug.testing.law import Breach, check, check_drawn, demand, make, need_hypothesis, shown
 from sftplug.testing.tokens import token_batch
-from sftplug.tokens import ROLE_CODES, TokenBatch
+from sftplug.types.conversation import Conversation, Message, ToolCall
+from sftplug.types.tokens import ROLE_CODES, TokenBatch
 
 SAMPLE = (
     Conversation(

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sftplug.answers import metric_label, metric_scores
-from sftplug.components import Metric
-from sftplug.conversation import Reply
 from sftplug.errors import RowError
+from sftplug.plugin.calls import metric_label, metric_scores
+from sftplug.plugin.components import Metric
 from sftplug.testing.component import check_component
 from sftplug.testing.law import check, check_drawn, demand, make, need_hypothesis, shown
+from sftplug.types.conversation import Reply
 
 WORDS = ("", " ", "It is 42.", "it is", "The sky\nis blue", '{"a": [1, true]}', "```json\n{}\n```", "é 🦀", "[", "NaN")
 

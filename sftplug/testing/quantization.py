@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from sftplug.answers import adaptable, bytes_per_parameter, for_device, load_kwargs
-from sftplug.components import Quantization
-from sftplug.device import Device
+from sftplug.plugin.calls import adaptable, bytes_per_parameter, for_device, load_kwargs
+from sftplug.plugin.components import Quantization
 from sftplug.testing.component import check_component
 from sftplug.testing.law import Breach, check, demand, make, shown
 from sftplug.testing.runs import Run, difference, load_tiny, logits
+from sftplug.util.device import Device
 
 EXACT = 1e-5
 """Largest difference of logits that rounding explains."""
@@ -166,7 +166,7 @@ def _demand_learning(run: Run, mend: str) -> None:
 
 def _wide_model(quantization: Quantization) -> Any:
     """Return a model whose layers are wide enough for the constants of a layer to be few."""
-    from sftplug.models import load_model
+    from sftplug.model.loading import load_model
 
     build = {"type": "tiny", "pretrain_steps": 0, "layers": 1, "hidden_size": 256}
     recipe = load_tiny(model={"build": build}, adapter="lora").recipe

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedModel
 
-    from sftplug.components import Adapter, Callback, Quantization
     from sftplug.data.prepare import Prepared
+    from sftplug.plugin.components import Adapter, Callback, Quantization
     from sftplug.recipe.model import Recipe
 
 TINY = {"type": "tiny", "pretrain_steps": 0, "layers": 2, "hidden_size": 64}
@@ -72,7 +72,7 @@ def _prepared_rows(loaded: LoadedRecipe) -> Prepared:
     """Return the rows as the trainer gets them, prepared once: no component that is judged has a part in them."""
     if not _KEPT:
         from sftplug.data.prepare import prepare
-        from sftplug.models import load_tokenizer
+        from sftplug.model.loading import load_tokenizer
 
         _KEPT.append(prepare(loaded.recipe, load_tokenizer(loaded.recipe)))
     return _KEPT[0]
@@ -105,7 +105,7 @@ class Run:
 
     def load(self) -> PreTrainedModel:
         """Load the base model once more."""
-        from sftplug.models import load_model
+        from sftplug.model.loading import load_model
 
         return load_model(self.recipe)
 
@@ -114,7 +114,7 @@ class Run:
         """The trainer, before its first step."""
         from transformers import set_seed
 
-        from sftplug.training import make_trainer
+        from sftplug.training.train import make_trainer
 
         set_seed(0)
         return make_trainer(self.recipe, self.load(), _prepared_rows(_tiny(self.adapter_name)))
@@ -149,7 +149,7 @@ class Run:
         """Return the loss of `model` over a batch of rows."""
         import torch
 
-        from sftplug.collate import Collator
+        from sftplug.training.collator import Collator
 
         rows = _prepared_rows(_tiny(self.adapter_name)).train
         batch = Collator(0)([rows[index] for index in range(8)])

@@ -6,11 +6,11 @@ from collections import Counter
 from itertools import islice
 from typing import Any
 
-from sftplug.answers import fingerprint, label, rows_of, stamp
-from sftplug.components import DatasetSource
-from sftplug.conversation import Row
+from sftplug.plugin.calls import fingerprint, label, rows_of, stamp
+from sftplug.plugin.components import DatasetSource
 from sftplug.testing.component import check_component
 from sftplug.testing.law import check, demand, make, shown
+from sftplug.types.conversation import Row
 
 FIRST = 1000
 """So many rows are looked at."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from sftplug.answers import template_source
-from sftplug.components import ChatTemplate
 from sftplug.errors import PluginError, SftplugError
+from sftplug.plugin.calls import template_source
+from sftplug.plugin.components import ChatTemplate
 from sftplug.testing.component import check_component
 from sftplug.testing.law import Breach, check, check_drawn, demand, make, need_hypothesis, shown
 
@@ -76,7 +76,7 @@ def check_template(
 
 def tiny_tokenizer() -> PreTrainedTokenizerBase:
     """Return a tokenizer of 1024 tokens with an EOS token and the control tokens of ChatML and Llama 3."""
-    from sftplug.models import load_tokenizer
+    from sftplug.model.loading import load_tokenizer
     from sftplug.testing.runs import load_tiny
 
     tokenizer = load_tokenizer(load_tiny().recipe)

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sftplug.conversation import Conversation, Message
-from sftplug.tokens import PARTS, ROLE_CODES, TokenBatch
+from sftplug.types.conversation import Conversation, Message
+from sftplug.types.tokens import PARTS, ROLE_CODES, TokenBatch
 
 _TOKEN = re.compile(r"\w+|\s+|[^\w\s]")
 

@@ -126,7 +126,7 @@ def test_train_prints_nothing_that_is_not_ours(recipe_file):
 
 
 def test_a_model_without_padding_or_eos_trains_in_silence(recipe_file, tmp_path):
-    from sftplug.models import base_model_path
+    from sftplug.model.loading import base_model_path
     from sftplug.recipe import load_recipe
 
     model = tmp_path / "bare"

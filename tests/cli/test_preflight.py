@@ -8,9 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from sftplug import LibrarySource, ModelError
-from sftplug.models import check_positions
-from sftplug.preflight import problems_before_rows
+from sftplug.model.loading import check_positions
 from sftplug.recipe import load_recipe
+from sftplug.training.preflight import problems_before_rows
 
 
 @pytest.fixture
@@ -233,7 +233,7 @@ def sampling_base(recipe_file):
     """Return a recipe whose base has options of sampling without sampling; and the folder of the base."""
     import shutil
 
-    from sftplug.models import base_model_path
+    from sftplug.model.loading import base_model_path
 
     built = base_model_path(load_recipe(str(recipe_file())).recipe)
     file = recipe_file(model="./base")

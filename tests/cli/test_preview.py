@@ -7,8 +7,8 @@ from conftest import rows
 from typer.testing import CliRunner
 
 from sftplug.cli import app
-from sftplug.drawing import PreviewRow, PreviewToken
-from sftplug.drawing.terminal import draw_row
+from sftplug.previewing import PreviewRow, PreviewToken
+from sftplug.previewing.terminal import draw_row
 
 runner = CliRunner()
 

@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 
 from sftplug import PluginError, RecipeError
 from sftplug.cli import app
-from sftplug.plugins import load_plugins
+from sftplug.plugin.manager import load_plugins
+from sftplug.plugin.registry import build_registry
 from sftplug.recipe import load_recipe, shipped_recipes
 from sftplug.recipe.describe import example_of, options_of
 from sftplug.recipe.origins import origins
-from sftplug.registry import build_registry
 
 runner = CliRunner()
 UNITS = "cpu multiplies bfloat16 2 times as fast as float32"

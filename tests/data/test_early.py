@@ -8,10 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sftplug import DataError
-from sftplug.data.early import _shown_bytes
 from sftplug.data.encoder import encoder
-from sftplug.data.engine.spelling import spelling_of, widest
-from sftplug.models import load_tokenizer
+from sftplug.data.engine.token_bytes import spelling_of, widest
+from sftplug.data.too_long import _shown_bytes
+from sftplug.model.loading import load_tokenizer
 from sftplug.recipe import load_recipe
 
 LONG = "word " * 60_000

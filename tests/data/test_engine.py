@@ -13,7 +13,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from sftplug import ModelError
 from sftplug.data.engine import Encoders, TokenizersEngine
 from sftplug.data.engine.bpe import ADVERSARIAL, agrees, agrees_on_vocabulary, tiktoken_engine
-from sftplug.data.engine.spelling import spelling_of
+from sftplug.data.engine.token_bytes import spelling_of
 
 QWEN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 CORPUS = [

@@ -12,12 +12,12 @@ import trl
 from tokenizers import AddedToken, Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
-from sftplug.conversation import Conversation, Message
-from sftplug.data.control import controls_of
+from sftplug.data.control_tokens import controls_of
 from sftplug.data.encoder import encoder
 from sftplug.data.render import compile_template
 from sftplug.data.tokenize import tokenize
 from sftplug.errors import TemplateError
+from sftplug.types.conversation import Conversation, Message
 
 FOLDER = Path(trl.__file__).parent / "chat_templates"
 TEMPLATES = [

@@ -8,9 +8,9 @@ from typer.testing import CliRunner
 
 from sftplug import DataError, Message
 from sftplug.cli import app
-from sftplug.data.remark import placeholders
+from sftplug.data.row_warnings import placeholders
 from sftplug.data.store import key_of
-from sftplug.models import load_tokenizer
+from sftplug.model.loading import load_tokenizer
 from sftplug.recipe import load_recipe
 
 IDENTITY = [

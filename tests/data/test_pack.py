@@ -10,8 +10,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from sftplug import ModelError, RecipeError
 from sftplug.data.pack import best_fit_decreasing, pack
-from sftplug.data.table import Columns, TokenWriter, open_dataset
-from sftplug.probe import check_isolation
+from sftplug.data.token_table import Columns, TokenWriter, open_dataset
+from sftplug.model.packing_check import check_isolation
 
 LENGTHS = st.lists(st.integers(1, 64), max_size=60)
 

@@ -16,8 +16,8 @@ from sftplug import DataError
 from sftplug.data import store as stores
 from sftplug.data.prepare import prepare
 from sftplug.data.store import Store
-from sftplug.models import base_model_path, cache_folder, load_tokenizer
-from sftplug.plugins import Plugin
+from sftplug.model.loading import base_model_path, cache_folder, load_tokenizer
+from sftplug.plugin.manager import Plugin
 from sftplug.recipe import load_recipe
 from sftplug.storage.contents import CONTENTS
 from sftplug.storage.kept import _looked_at

@@ -389,7 +389,7 @@ def prepare_rows(source, template="chatml", **spans):
 
 def tokenizer_of(recipe):
     """Return the tokenizer, which is the same for all inputs."""
-    from sftplug.models import load_tokenizer
+    from sftplug.model.loading import load_tokenizer
 
     if not TOKENIZERS:
         TOKENIZERS.append(load_tokenizer(recipe))

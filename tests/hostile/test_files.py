@@ -71,7 +71,7 @@ def answered(workplace, tmp_path):
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory):
     """Return the folder of a small model as somebody might publish it."""
-    from sftplug.models import base_model_path
+    from sftplug.model.loading import base_model_path
     from sftplug.recipe import load_recipe
 
     file = tmp_path_factory.mktemp("small") / "recipe.yaml"

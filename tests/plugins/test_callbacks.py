@@ -327,7 +327,7 @@ LOSS_BY = {"callbacks": [{"type": "loss_by", "shares": True}]}
 
 def by_hand(prepared, file, overrides):
     """Return name -> (sum of w * nll, sum of w) over all rows in float64, each document alone; `` `` is all of them."""
-    from sftplug.models import load_model
+    from sftplug.model.loading import load_model
     from sftplug.recipe import load_recipe
 
     model = load_model(load_recipe(str(file)).recipe).double()
@@ -346,7 +346,7 @@ def by_hand(prepared, file, overrides):
 
 
 def test_provenance_says_what_each_token_is_of(recipe_file, prepared, two_sources):
-    from sftplug.models import load_tokenizer
+    from sftplug.model.loading import load_tokenizer
     from sftplug.recipe import load_recipe
 
     file = recipe_file(**LOSS_BY)
@@ -373,7 +373,7 @@ def test_each_part_is_what_it_is_by_hand_however_rows_are_batched(train, prepare
     expected = by_hand(prepared, file, two_sources)
     assert {"", "think.jsonl", "call.jsonl", "user", "assistant", "content", "reasoning", "tool_call"} < {*expected}
     if packing == "flat":  # demands FlashAttention of a recipe; sdpa keeps the documents of one batch apart as well
-        monkeypatch.setattr("sftplug.training.layout", lambda recipe: "flat")
+        monkeypatch.setattr("sftplug.training.train.layout", lambda recipe: "flat")
     layout = [] if packing == "flat" else [f"data.packing={packing}"]
     count = len(prepared(file, *two_sources, *layout).train)
     for batch, accumulation in [(count, 1), (2, -(-count // 2))]:
@@ -431,7 +431,7 @@ def test_a_plugin_splits_the_loss_by_whatever_it_likes_and_training_stops_by_tha
 @pytest.mark.parametrize("weighted", [True, False])
 def test_the_fused_head_of_accelerators_gives_the_same_numbers(train, two_sources, monkeypatch, weighted):
     """It runs on CPUs too, only slower: the losses are the same, and TRL's own metrics are logged beside them."""
-    from sftplug.trainer import SftplugTrainer
+    from sftplug.training.trainer import SftplugTrainer
 
     masking = [] if weighted else ["masking=assistant", "data.on_unread_column=report"]
     steps = [*two_sources, *masking, "train.max_steps=4", "train.gradient_accumulation_steps=2"]
@@ -448,9 +448,9 @@ def test_the_fused_head_of_accelerators_gives_the_same_numbers(train, two_source
 
 
 def test_rows_that_are_cut_over_devices_are_refused(train, prepared, two_sources, monkeypatch):
-    from sftplug.models import load_model
+    from sftplug.model.loading import load_model
     from sftplug.recipe import load_recipe
-    from sftplug.training import make_trainer
+    from sftplug.training.train import make_trainer
 
     file = train.file(**LOSS_BY)
     recipe = load_recipe(str(file), two_sources).recipe
@@ -492,7 +492,7 @@ def test_rows_prepared_without_a_split_are_not_prepared_again_for_one(train, two
 
 
 def test_names_of_sources_are_as_short_as_they_can_be():
-    from sftplug.tally import short_names
+    from sftplug.training.loss_sums import short_names
 
     assert short_names(["/x/a.jsonl", "/x/b.jsonl"]) == ["a.jsonl", "b.jsonl"]
     assert short_names(["/x/a.jsonl", "/y/a.jsonl", "org/a"]) == ["x/a.jsonl", "y/a.jsonl", "a"]
@@ -554,7 +554,7 @@ def experts(recipe_file, tmp_path):
     """Return a folder with a mixture of experts that has an auxiliary loss, with the tiny model's tokenizer."""
     from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM, set_seed
 
-    from sftplug.models import load_tokenizer
+    from sftplug.model.loading import load_tokenizer
     from sftplug.recipe import load_recipe
 
     tokenizer = load_tokenizer(load_recipe(str(recipe_file())).recipe)
@@ -573,7 +573,7 @@ def test_an_auxiliary_loss_is_added_to_the_weighted_one(train, prepared, two_sou
     """By hand: sum(w * nll) / sum(w) over the step, and the coefficient times the mean of the micro-batches' own."""
     from transformers import AutoModelForCausalLM
 
-    from sftplug.collate import Collator
+    from sftplug.training.collator import Collator
 
     masking = [] if weighted else ["masking=assistant", "data.on_unread_column=report"]
     settings = [*two_sources, f"model={experts}", "data.packing=none", *masking]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from twins import make_model
 
-from sftplug.quiet import quiet_libraries
+from sftplug.libraries.logging import quiet_libraries
 from sftplug_adapters import Lora
 
 

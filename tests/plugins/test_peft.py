@@ -9,11 +9,11 @@ import pytest
 import yaml
 from conftest import TINY, rows, write_rows
 
-from sftplug.components import Adapter
 from sftplug.errors import RecipeError, TrainingError
-from sftplug.plugins import load_plugins
+from sftplug.plugin.components import Adapter
+from sftplug.plugin.manager import load_plugins
+from sftplug.plugin.registry import build_registry
 from sftplug.recipe import load_recipe
-from sftplug.registry import build_registry
 
 FACTS = Path(__file__).parents[2] / "plugins" / "sftplug_peft" / "facts.json"
 
@@ -151,7 +151,7 @@ def test_what_was_not_measured_is_not_refused(recipe_file, monkeypatch):
 
 
 def test_what_peft_refuses_is_said_before_weights_are_loaded(recipe_file):
-    from sftplug.models import check_model
+    from sftplug.model.loading import check_model
 
     def said(**options):
         return check_model(load_recipe(str(recipe_file(adapter=options))).recipe)
@@ -166,7 +166,7 @@ def test_what_peft_refuses_is_said_before_weights_are_loaded(recipe_file):
 
 
 def test_linear_layers_are_adapted_where_peft_has_no_list_for_the_family(recipe_file):
-    from sftplug.models import skeleton
+    from sftplug.model.loading import skeleton
 
     recipe = load_recipe(str(recipe_file(adapter="vera"))).recipe
     model = skeleton(recipe)
@@ -195,9 +195,9 @@ def test_a_type_of_tomorrow_appears_by_upgrading(tmp_path):
         "    rank: int = field(default=3, metadata={'help': 'How much of it.'})\n"
     )
     code = """
-from sftplug.components import Adapter
-from sftplug.plugins import load_plugins
-from sftplug.registry import build_registry
+from sftplug.plugin.components import Adapter
+from sftplug.plugin.manager import load_plugins
+from sftplug.plugin.registry import build_registry
 offers = build_registry(load_plugins()).offers[Adapter]
 component = offers["tomorrow"].component
 print([name for name, offer in offers.items() if offer.library], component(rank=4).rank, component.__doc__)
@@ -264,8 +264,8 @@ def test_prompt_tokens_before_the_row_do_not_shift_its_labels(recipe_file, prepa
     """On CPUs only trained positions are scored; prompt tuning moves them by its tokens."""
     import torch
 
-    from sftplug.models import load_model
-    from sftplug.training import make_trainer
+    from sftplug.model.loading import load_model
+    from sftplug.training.train import make_trainer
 
     file = recipe_file(adapter={"type": "prompt_tuning", "num_virtual_tokens": 5}, train={"max_steps": 1})
     recipe = load_recipe(str(file)).recipe
@@ -290,7 +290,7 @@ def test_adalora_shares_out_its_ranks_and_reloads_to_what_it_said(tfinal, recipe
     import torch
     from peft import AutoPeftModelForCausalLM
 
-    from sftplug import training
+    from sftplug.training import train as training
 
     kept, ids = {}, torch.arange(5, 25)[None]
     plain_save = training.save
@@ -326,7 +326,7 @@ def test_an_option_that_would_have_no_effect_is_refused(recipe_file):
 def test_adapters_whose_ranks_are_fixed_are_left_alone():
     from types import SimpleNamespace
 
-    from sftplug.loop import allocating
+    from sftplug.training.callbacks import allocating
 
     def tuner(**options):
         return SimpleNamespace(update_and_allocate=print, peft_config={"default": SimpleNamespace(**options)})

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 import pytest
 
 from sftplug import MissingLibraryError, ModelError
-from sftplug.models import base_model_path
+from sftplug.model.loading import base_model_path
 from sftplug.recipe import load_recipe
 from sftplug_smollm2 import builder
 from sftplug_smollm2.builder import FILE, PACKAGE, SHA256, SmolLM2, convert, weights_file

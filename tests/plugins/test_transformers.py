@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-from sftplug.components import Quantization
 from sftplug.errors import MissingLibraryError, ModelError, RecipeError
-from sftplug.plugins import load_plugins
+from sftplug.plugin.components import Quantization
+from sftplug.plugin.manager import load_plugins
+from sftplug.plugin.registry import build_registry
 from sftplug.recipe import load_recipe
-from sftplug.registry import build_registry
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,10 @@ import os
 import sys
 
 from sftplug.data.prepare import prepare
-from sftplug.models import load_model, load_tokenizer
-from sftplug.quiet import quiet_libraries
+from sftplug.libraries.logging import quiet_libraries
+from sftplug.model.loading import load_model, load_tokenizer
 from sftplug.recipe import load_recipe
-from sftplug.training import make_trainer
+from sftplug.training.train import make_trainer
 
 quiet_libraries()
 recipe = load_recipe(sys.argv[1], sys.argv[2:]).recipe

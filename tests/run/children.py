@@ -11,7 +11,7 @@ from pathlib import Path
 from patience import finish
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["sftplug.trainer", "sftplug.training", "sftplug.cli.train", "bitsandbytes"])
+CONTEXT.set_forkserver_preload(["sftplug.training.train", "sftplug.training.trainer", "bitsandbytes"])
 
 
 def start(arguments, log, environment):

@@ -6,7 +6,7 @@ def experts(recipe_file, tmp_path):
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    from sftplug.models import base_model_path
+    from sftplug.model.loading import base_model_path
     from sftplug.recipe import load_recipe
 
     file = recipe_file()

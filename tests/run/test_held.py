@@ -14,7 +14,7 @@ from run.test_survive import outcome
 from safetensors.torch import load_file, save_file
 
 from sftplug import ModelError, RunDirectory, RunError, TrainingError
-from sftplug.attributes import give_back, take_down
+from sftplug.training.object_state import give_back, take_down
 
 TRAIN = {
     "max_steps": 6,
@@ -127,9 +127,9 @@ def test_a_checkpoint_without_the_rest_and_one_of_another_base_are_refused(recip
 
 def test_what_is_left_out_of_training_on_the_way_stays_out(recipe_file, prepared, tmp_path):
     """As AdaMSS leaves out some of its subspaces; the optimizer is made of all that is trained at first."""
-    from sftplug.models import load_model
+    from sftplug.model.loading import load_model
     from sftplug.recipe import load_recipe
-    from sftplug.training import make_trainer
+    from sftplug.training.train import make_trainer
 
     file = recipe_file(adapter="lora")
     recipe = load_recipe(str(file)).recipe
@@ -147,9 +147,9 @@ def test_what_is_left_out_of_training_on_the_way_stays_out(recipe_file, prepared
 
 
 def test_what_peft_leaves_out_is_refused_where_processes_share_the_model(recipe_file, prepared):
-    from sftplug.models import load_model
+    from sftplug.model.loading import load_model
     from sftplug.recipe import load_recipe
-    from sftplug.training import make_trainer
+    from sftplug.training.train import make_trainer
 
     def held(name):
         file = recipe_file(adapter={"type": name, **ADAPTERS.get(name, {})}, train={**TRAIN, "save_strategy": "no"})
@@ -314,7 +314,7 @@ class Objects(torch.optim.SGD):
 
 
 def stepped(make):
-    from sftplug.carried import refuse_lossy, remembered
+    from sftplug.training.callback_state import refuse_lossy, remembered
 
     parameter = torch.nn.Parameter(torch.ones(3))
     optimizer = make([parameter])

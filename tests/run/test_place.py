@@ -12,10 +12,10 @@ from run.test_begin import leave_unfinished, loaded
 from run.test_whole import no_larger_than
 
 from sftplug import RunError
-from sftplug.models import base_model_path, cache_folder
+from sftplug.model.loading import base_model_path, cache_folder
 from sftplug.recipe import load_recipe
 from sftplug.run import begin
-from sftplug.run.written import WRITTEN, noting, strangers
+from sftplug.run.files import WRITTEN, noting, strangers
 from sftplug.storage.disk import no_room
 
 

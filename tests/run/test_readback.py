@@ -7,7 +7,8 @@ import pytest
 from run.mixture import experts
 from safetensors.torch import load_file, save_file
 
-from sftplug import RunDirectory, readback
+from sftplug import RunDirectory
+from sftplug.training import readback
 
 TRAIN = {"max_steps": 4, "per_device_train_batch_size": 4, "learning_rate": 1e-2, "logging_steps": 1}
 SAVES = {**TRAIN, "save_strategy": "steps", "save_steps": 2}
@@ -95,7 +96,7 @@ def test_the_run_is_the_same_whether_or_not_it_is_tried_before(recipe_file, run,
 
     tried = hashed()
     for name in ("try_to_save", "read_back"):
-        monkeypatch.setattr(f"sftplug.training.{name}", lambda *_: None)
+        monkeypatch.setattr(f"sftplug.training.train.{name}", lambda *_: None)
     assert hashed() == tried
 
 

@@ -245,7 +245,7 @@ def test_states_of_other_callbacks_are_refused():
     from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
     from transformers.trainer_callback import ExportableState
 
-    from sftplug.carried import states_of, with_states
+    from sftplug.training.callback_state import states_of, with_states
 
     stop = EarlyStoppingCallback(3)
     stop.early_stopping_patience_counter = 2

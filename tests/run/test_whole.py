@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from sftplug import DataError, ModelError, RunError
 from sftplug.cli import app
-from sftplug.models import base_model_path
+from sftplug.model.loading import base_model_path
 from sftplug.recipe import load_recipe
 from sftplug.storage.folder import UNFINISHED, whole_folder
 

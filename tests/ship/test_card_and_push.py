@@ -9,8 +9,9 @@ from pathlib import Path
 
 import yaml
 
-from sftplug import ModelError, RunError, card
+from sftplug import ModelError, RunError
 from sftplug.recipe import load_recipe
+from sftplug.run import card
 
 
 def test_the_card_says_what_was_done_and_names_no_folder_of_the_user(lora_run):

@@ -13,17 +13,17 @@ from conftest import rows, write_rows
 from transformers import AutoTokenizer
 
 from sftplug import DataError
-from sftplug.collate import Collator
 from sftplug.recipe import load_recipe
 from sftplug.run import RunDirectory
 from sftplug.ship.evaluate import score
 from sftplug.ship.replies import Answering, places
 from sftplug.ship.tuned import load_tuned
+from sftplug.training.collator import Collator
 
 
 def held_out(run):
     from sftplug.data.prepare import prepare
-    from sftplug.models import load_tokenizer
+    from sftplug.model.loading import load_tokenizer
 
     recipe = load_recipe(str(run / "recipe.yaml")).recipe
     return prepare(recipe, load_tokenizer(recipe), provenance=True).eval

@@ -90,7 +90,7 @@ def load_elsewhere(folder, run, tmp_path, more=""):
 def trained_rows(run, count=4):
     """Return rows as they were trained, with the messages that they were made of."""
     from sftplug.data.prepare import prepare
-    from sftplug.models import load_tokenizer
+    from sftplug.model.loading import load_tokenizer
     from sftplug.recipe import load_recipe
 
     recipe = load_recipe(str(run / "recipe.yaml"), ["data.eval_fraction=0"]).recipe
@@ -144,7 +144,7 @@ def untied(tmp_path_factory):
     """A model whose head has weights of its own."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from sftplug.models import base_model_path
+    from sftplug.model.loading import base_model_path
     from sftplug.recipe import load_recipe
 
     folder = tmp_path_factory.mktemp("untied")
@@ -229,7 +229,7 @@ def test_new_tokens_are_trained_saved_and_reloaded_exactly(combination, with_new
 
 def grown_base(run):
     """Return the embeddings as training found them."""
-    from sftplug.models import load_base
+    from sftplug.model.loading import load_base
     from sftplug.recipe import load_recipe
 
     return load_base(load_recipe(str(run / "recipe.yaml")).recipe).get_input_embeddings().weight.detach().float()

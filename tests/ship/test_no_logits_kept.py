@@ -7,13 +7,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import TensorWeakRef
 
-from sftplug.collate import Collator
 from sftplug.data.prepare import prepare
-from sftplug.models import load_model, load_tokenizer
+from sftplug.model.loading import load_model, load_tokenizer
 from sftplug.recipe import load_recipe
 from sftplug.ship.evaluate import score
 from sftplug.ship.replies import Answering, places
-from sftplug.training import make_trainer
+from sftplug.training.collator import Collator
+from sftplug.training.train import make_trainer
 
 BATCH = 4
 

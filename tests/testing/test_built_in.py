@@ -21,8 +21,8 @@ from sftplug import (
     ModelBuilder,
     Quantization,
 )
-from sftplug.plugins import load_plugins
-from sftplug.registry import build_registry
+from sftplug.plugin.manager import load_plugins
+from sftplug.plugin.registry import build_registry
 from sftplug.testing import (
     check_adapter,
     check_callback,

@@ -119,8 +119,8 @@ class Unpicklable(Faultless):
 
 
 def test_a_name_that_the_registry_refuses_breaks_the_law_in_the_same_words(tmp_path):
-    from sftplug.plugins import load_plugins
-    from sftplug.registry import build_registry
+    from sftplug.plugin.manager import load_plugins
+    from sftplug.plugin.registry import build_registry
 
     _, found = broken(check_component, NameWithADot)
     (tmp_path / "dotted.py").write_text(

@@ -225,7 +225,7 @@ def a_model(edit: Callable[[Path], object]) -> Edit:
     """Let the recipe name a folder with the tiny model, which `edit` has changed."""
 
     def change(situation: Situation, sentence: str) -> None:
-        from sftplug.models import base_model_path
+        from sftplug.model.loading import base_model_path
         from sftplug.recipe import load_recipe
 
         situation.write()

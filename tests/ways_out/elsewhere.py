@@ -24,13 +24,13 @@ FOLLOWED = {
 """Text -> the test that follows it, in the other test files."""
 
 FOLLOWED_FILES = {
-    "sftplug/carried.py": "test_what_a_callback_remembers_and_no_checkpoint_can_hold_is_refused_at_once",
-    "sftplug/held.py": "test_a_checkpoint_without_the_rest_and_one_of_another_base_are_refused",
-    "sftplug/preflight/__init__.py": "test_an_option_that_nothing_heeds_is_a_problem",
-    "sftplug/preflight/best.py": "test_an_option_that_nothing_heeds_is_a_problem",
-    "sftplug/preflight/trials.py": "test_an_option_that_nothing_heeds_is_a_problem",
-    "sftplug/preflight/unheeded.py": "test_an_option_that_nothing_heeds_is_a_problem",
-    "sftplug/readback.py": "test_an_adapter_that_plain_loading_does_not_give_back_is_refused_before_it_is_trained",
+    "sftplug/training/callback_state.py": "test_what_a_callback_remembers_and_no_checkpoint_can_hold_is_refused_at_once",
+    "sftplug/training/model_state.py": "test_a_checkpoint_without_the_rest_and_one_of_another_base_are_refused",
+    "sftplug/training/preflight/__init__.py": "test_an_option_that_nothing_heeds_is_a_problem",
+    "sftplug/training/preflight/best.py": "test_an_option_that_nothing_heeds_is_a_problem",
+    "sftplug/training/preflight/trials.py": "test_an_option_that_nothing_heeds_is_a_problem",
+    "sftplug/training/preflight/ignored_options.py": "test_an_option_that_nothing_heeds_is_a_problem",
+    "sftplug/training/readback.py": "test_an_adapter_that_plain_loading_does_not_give_back_is_refused_before_it_is_trained",
     "sftplug/recipe/train_table.py": "test_the_way_out_is_one",
     "sftplug/storage/disk.py": "test_a_limit_on_files_is_no_full_disk",
     "sftplug/run/failure.py": "test_a_run_whose_output_nobody_reads_any_more_ends_in_words_and_goes_on",

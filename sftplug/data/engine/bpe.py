@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sftplug.data.engine.backend import TokenizersEngine
 from sftplug.data.engine.encoded import IntArray
-from sftplug.data.engine.spelling import ALPHABET, spell_byte_level, steps_of
+from sftplug.data.engine.token_bytes import ALPHABET, spell_byte_level, steps_of
 
 _BETWEEN = "\ue000sftplug\ue000"
 """What parts texts that are encoded together; a text that holds it is encoded alone."""

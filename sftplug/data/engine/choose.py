@@ -17,7 +17,7 @@ import numpy as np
 from sftplug.data.engine.backend import Engine, TokenizersEngine
 from sftplug.data.engine.bpe import ADVERSARIAL, TiktokenEngine, agrees, agrees_on_vocabulary, tiktoken_engine
 from sftplug.data.engine.encoded import Encoded, IntArray, together
-from sftplug.data.engine.spelling import Spelling, spelling_of, widest
+from sftplug.data.engine.token_bytes import Spelling, spelling_of, widest
 from sftplug.errors import ModelError
 
 EngineName = Literal["auto", "tokenizers", "tiktoken"]

@@ -10,9 +10,9 @@ from typing import Any
 
 from jinja2 import meta, nodes
 
-from sftplug.conversation import GIVEN_TO_TEMPLATES
 from sftplug.data.render.budget import measured
 from sftplug.errors import TemplateError
+from sftplug.types.conversation import GIVEN_TO_TEMPLATES
 
 Messages = Sequence[Mapping[str, Any]]
 Tools = Sequence[Mapping[str, Any]] | None

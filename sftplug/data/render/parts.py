@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sftplug.data.render.pieces import REASONING, Layout, Piece
-from sftplug.tokens import PARTS
+from sftplug.types.tokens import PARTS
 
 _CODE = {name: index for index, name in enumerate(PARTS)}
 _THOUGHT = re.compile(r"(<think>.*?(?:</think>|\Z))(\s*)", re.DOTALL)

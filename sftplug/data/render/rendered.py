@@ -12,7 +12,7 @@ from sftplug.data.render.check import Finding
 from sftplug.data.render.parts import Runs, label_parts
 from sftplug.data.render.pieces import Layout
 from sftplug.errors import MaskError
-from sftplug.tokens import PARTS
+from sftplug.types.tokens import PARTS
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,181 @@
+"""What the recipe does not allow to be lost is refused, all of it at once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from math import ceil
+
+from sftplug.data.row_warnings import UNHEEDED
+from sftplug.errors import DataError, MaskError
+from sftplug.recipe.model import DataSection, SourceSection
+from sftplug.types.ledger import SHOWN, Account, Ledger, length_quantiles
+from sftplug.types.reasons import RowGroup
+
+_SAYINGS = {
+    "bad": ("do not fit their format", "Mend them, or set `data.on_bad_row: skip`."),
+    "unsafe": ("have no loss mask that can be trusted", "The chat template and these rows do not go together."),
+    "empty": ("have no token to train on", "Mend them or the masking, or set `data.on_empty: drop`."),
+    "too long": ("are too long", "Raise `data.max_length`, or choose another `data.too_long`, such as `drop`."),
+}
+
+
+def refuse(ledger: Ledger, data: DataSection, ways: Callable[[RowGroup], Iterable[str]] = lambda _: ()) -> None:
+    """Raise for every row that ended where the recipe does not allow it: MaskError for masks, else DataError.
+
+    `ways` says what would let the rows through that have no safe mask for one reason.
+    """
+    fatal = ["unsafe"]
+    fatal += ["bad"] if data.on_bad_row == "error" else []
+    fatal += ["empty"] if data.on_empty == "error" else []
+    fatal += ["too long"] if data.too_long.refuses else []
+    accounts = [account for _, account in ledger.accounts()]
+    letters = [letter for account in accounts for letter in _letters(account, fatal, ways)]
+    if data.on_unread_column == "error":
+        letters += [letter for account in accounts for letter in (*_unread(account), *_unheeded(account))]
+    letters += [*_unfilled(ledger, data), *_unled(ledger, data)]
+    letters += [letter for account in accounts for letter in (*_losses(account, data), *_drops(account, data))]
+    letters = letters or list(_nothing_left(ledger, data))
+    if letters:
+        unsafe = [account for account in accounts if account.dropped["unsafe"]]
+        text = "\n".join(letters)
+        raise MaskError(text, picture=unsafe[0].picture) if unsafe else DataError(text)
+
+
+def _letters(account: Account, fatal: Sequence[str], ways: Callable[[RowGroup], Iterable[str]]) -> Iterator[str]:
+    """Yield a paragraph for each stage in `fatal` that ended rows of this source: each reason once."""
+    for stage in fatal:
+        count = account.dropped[stage]
+        if count:
+            what, remedy = _SAYINGS[stage]
+            groups = account.groups[stage].largest()
+            lines = [f"{count} of {account.read} rows of {account.source} {what}:"]
+            for group in groups[:SHOWN]:
+                out = ", or ".join(ways(group)) if stage == "unsafe" else ""
+                lines += [f"  {group.sentence()}", *[f"    Way out: {out}."] * bool(out)]
+            lines += [f"  … and {len(groups) - SHOWN} more reasons"] if len(groups) > SHOWN else []
+            yield "\n".join([*lines, remedy])
+
+
+_NAMES, _LONGEST_NAME = 50, 100
+"""So many columns are named, and so many characters of a name."""
+
+
+def _unread(account: Account) -> Iterator[str]:
+    """Yield a paragraph when rows have columns that nothing reads."""
+    if account.unread:
+        known = list(account.unread)
+        names = ", ".join(name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…" for name in known[:_NAMES])
+        names += f" … and {len(known) - _NAMES:,} more" if len(known) > _NAMES else ""
+        yield (
+            f"{account.source} has columns that its format does not read: {names}. If that is meant, say so beside its "
+            f"`format` with `ignore: [{names}]`, or for all data with `data.on_unread_column: report`."
+        )
+
+
+def _unfilled(ledger: Ledger, data: DataSection) -> Iterator[str]:
+    """Yield a paragraph for each text of a source's ``replace`` that stands in none of its rows."""
+    for name, source, accounts in _by_source(ledger, data):
+        missing = [text for text in source.replace if not any(account.filled[text] for account in accounts)]
+        if missing:
+            texts = ", ".join(map(repr, missing))
+            yield (
+                f"`replace` of `{name}` names {texts}, which stands in no row of {accounts[0].source}. Correct it, or "
+                "leave it out."
+            )
+
+
+def _unled(ledger: Ledger, data: DataSection) -> Iterator[str]:
+    """Yield a paragraph when no row gets the system turn of all sources."""
+    takers = [accounts for _, source, accounts in _by_source(ledger, data) if source.system is None]
+    if data.system is not None and not any(account.led for accounts in takers for account in accounts):
+        yield (
+            "`data.system` is the system turn of no row: each has one of its own or of its source, or is plain text, "
+            "which no chat template renders. Leave it out."
+        )
+
+
+def _by_source(ledger: Ledger, data: DataSection) -> Iterator[tuple[str, SourceSection, list[Account]]]:
+    """Yield each source with its name in the recipe and its accounts: two where a fraction of it is held out."""
+    for where, sources in (("train", data.train), ("eval", data.eval)):
+        splits = ("train", "eval") if where == "train" and data.eval_fraction else (where,)
+        for index, source in enumerate(sources):
+            yield f"data.{where}[{index}]", source, [ledger.splits[split][index] for split in splits]
+
+
+def _unheeded(account: Account) -> Iterator[str]:
+    """Yield a paragraph when rows say how much they count in the loss, and no masking strategy reads it."""
+    count = account.noted[UNHEEDED]
+    if count:
+        yield (
+            f"{count} of {account.read} rows of {account.source} have loss weights that nothing reads. The first: "
+            f"{account.reasons[UNHEEDED][0]}. Add `message_weights` to the masking, or go on without them with "
+            "`data.on_unread_column: report`."
+        )
+
+
+def _losses(account: Account, data: DataSection) -> Iterator[str]:
+    """Yield a paragraph when more of what would be trained is too long than the recipe allows."""
+    share = account.lost / (account.lost + account.trained) if account.lost else 0.0
+    if data.too_long.limited and not data.too_long.refuses and account.trained and share > data.max_loss:
+        quantiles = length_quantiles(account.lengths, account.unmeasured)
+        dropped, shortened = account.dropped["too long"], account.noted["shortened"]
+        fate = [f"{dropped} dropped"] * (dropped > 0) + [f"{shortened} shortened"] * (shortened > 0)
+        length = _sufficient(account, data.max_loss)
+        longer = f", or `data.max_length: {length}` if the model takes rows of that length" if length else ""
+        yield (
+            f"{dropped + shortened} of {account.read} rows of {account.source} are too long ({', '.join(fate)}): "
+            f"{share:.1%} of its trained tokens would be lost, {data.max_loss:.1%} are allowed. "
+            f"Lengths in tokens: {quantiles}. "
+            f"Set `data.max_loss: {ceil(share * 1000) / 10:g}%` to do without them{longer}."
+        )
+
+
+def _sufficient(account: Account, allowed: float) -> int | None:
+    """Return the least `data.max_length` with which no more is lost than allowed; None where nobody measured it."""
+    left, total = account.lost, account.lost + account.trained
+    for length in sorted(account.lost_at):
+        left -= account.lost_at[length]
+        if left <= allowed * total + _ROUNDED:
+            return length
+    return None
+
+
+_ROUNDED = 1e-6
+"""What is left of a sum of loss weights when each was taken off again."""
+
+
+def _drops(account: Account, data: DataSection) -> Iterator[str]:
+    """Yield a paragraph when more rows are dropped, for whatever reason, than the recipe allows."""
+    dropped = sum(account.dropped.values())
+    if account.read and dropped / account.read > data.max_dropped:
+        why = ", ".join(f"{count} {stage}" for stage, count in account.dropped.items())
+        first = next(iter(account.reasons.get(next(iter(account.dropped)), [])), "")
+        yield (
+            f"{dropped} of {account.read} rows of {account.source} would be dropped ({dropped / account.read:.1%}), "
+            f"{data.max_dropped:.1%} are allowed by `data.max_dropped`: {why}. The first: {first}"
+        )
+
+
+def _nothing_left(ledger: Ledger, data: DataSection) -> Iterator[str]:
+    for split, accounts in ledger.splits.items():
+        if any(account.kept for account in accounts):
+            continue
+        dropped: Counter[str] = sum((account.dropped for account in accounts), Counter())
+        lengths: Counter[int] = sum((account.lengths for account in accounts), Counter())
+        unmeasured = sum(account.unmeasured for account in accounts)
+        why = ", ".join(f"{count} {stage}" for stage, count in dropped.items()) or _why_none(data)
+        first = next((lines[0] for account in accounts for lines in account.reasons.values()), "")
+        hint = f" Lengths: {length_quantiles(lengths, unmeasured)}; data.max_length is {data.max_length}."
+        yield (
+            f"no row of the split '{split}' is left: {why}.{hint if dropped['too long'] else ''}"
+            f"{f' The first: {first}' if first else ''}"
+        )
+
+
+def _why_none(data: DataSection) -> str:
+    if data.eval_fraction:
+        return (
+            f"`data.eval_fraction: {data.eval_fraction}` of the rows drew none. Raise it, or name rows in `data.eval`"
+        )
+    return "no rows were read"

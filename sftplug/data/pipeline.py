@@ -1,0 +1,155 @@
+"""The stages that turn the rows of one source into token rows, a batch at a time and two batches at once."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from sftplug.data.convert import Example, convert
+from sftplug.data.encoder import Encoder
+from sftplug.data.engine import Encoded
+from sftplug.data.length import Batch, Fitter
+from sftplug.data.mask import weigh
+from sftplug.data.rendering import Gate, TextRow
+from sftplug.data.row_warnings import Remarks
+from sftplug.data.tokenize import look_alikes, tokenize
+from sftplug.data.too_long import Early
+from sftplug.errors import DataError, MaskError
+from sftplug.plugin.components import Masking
+from sftplug.types.conversation import Row
+from sftplug.types.ledger import Account
+
+if TYPE_CHECKING:
+    from sftplug.recipe.model import Recipe, SourceSection
+
+BATCH = 500
+"""Rows that go through the stages together: enough for the tokenizer's threads, little enough for any memory."""
+AHEAD = 2
+"""So many batches are tokenized at once: while the last texts of one are encoded, a core would have nothing to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """What turns the rows of one source into token rows."""
+
+    gate: Gate
+    encode: Encoder
+    maskings: Sequence[Sequence[Masking]]
+    recipe: Recipe
+    account: Account
+    measured: bool = False
+    """Whether somebody wants to see every row, those too that are certainly too long."""
+
+    def batches(self, source: SourceSection, rows: Iterable[Row]) -> Iterator[Batch]:
+        """Yield token rows that fit; while one batch is masked, the next is read, rendered and tokenized."""
+        data = self.recipe.data
+        fitter = Fitter(data.max_length, data.too_long, self.gate, self._tokens)
+        examples = convert(rows, source, self.account, data.system)
+        remarks = Remarks.of(self.maskings)
+        early = None if self.measured else Early.of(self.encode.engines, self.recipe, self.maskings)
+        examples = examples if early is None else early.rest(examples, self.account)
+        noted = (remarks.note(example, self.account) for example in examples)
+        texts = filter(None, (self._texts(batch) for batch in _batched(noted, BATCH)))
+        for batch, encoded in _ahead(texts, self._encoded):
+            yield from fitter.fit(self._tokens(batch, encoded), self.account)
+
+    def _texts(self, examples: Sequence[Example]) -> list[TextRow]:
+        texts = (self._allowed(list(self.gate.rows(example, self.account))) for example in examples)
+        return [text for row in texts for text in row]
+
+    def _allowed(self, row: list[TextRow]) -> list[TextRow]:
+        """Return the texts of a row; none if it holds a control token and the recipe refuses that."""
+        if self.recipe.data.special_tokens_in_content != "error":
+            return row
+        for text in row:
+            for start, end in look_alikes(text.conversation, text.rendered, self.encode.controls)[:1]:
+                reason = f"a message holds the control token {text.rendered.text[start:end]!r}"
+                self.account.drop("bad", text.origin, f"{reason}; `data.special_tokens_in_content` refuses that")
+                return []
+        return row
+
+    def _encoded(self, texts: Sequence[TextRow]) -> Encoded:
+        return self.encode.engines.encode([text.rendered.text for text in texts])
+
+    def _tokens(self, texts: Sequence[TextRow], encoded: Encoded | None = None) -> Batch:
+        """Tokenize and weigh a batch of rows; `encoded` are the tokens of their texts, if they are known already."""
+        conversations, rendered = [text.conversation for text in texts], [text.rendered for text in texts]
+        tokenized = tokenize(conversations, rendered, self.encode, encoded)
+        tokens = tokenized.tokens
+        for index in tokenized.apart:
+            _meet_boundary(texts[index].origin, self.recipe.spans.boundary == "split", self.account)
+        for index, look_alike in tokenized.look_alikes.items():
+            if index in tokenized.stuck:
+                _refuse_stuck(texts[index].origin, look_alike)
+            fate = "is tokenized as text" if self.encode.escape else "controls"
+            self.account.note("special token in content", texts[index].origin, f"{look_alike!r} {fate}")
+        weights = weigh(tokens, self.maskings)
+        added = np.array([text.added for text in texts], dtype=bool)
+        weights[added[tokens.row] & ~tokens.trainable] = 0
+        return Batch(texts, tokens, weights)
+
+
+def _meet_boundary(origin: str, split: bool, account: Account) -> None:
+    reason = "a token straddles the edge of a trained span"
+    if not split:
+        raise MaskError(f"{origin}: {reason}. Set `spans.boundary: split` to tokenize both sides apart.")
+    account.note("boundary", origin, f"{reason}; tokenized apart, as inference does")
+
+
+def _refuse_stuck(origin: str, text: str) -> None:
+    raise DataError(
+        f"{origin}: a message holds the control token {text!r}, and this tokenizer cannot tokenize it as text. "
+        "Mend the row, or set `data.special_tokens_in_content: allow` to let it control."
+    )
+
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def _batched(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
+    while batch := list(islice(items, size)):
+        yield batch
+
+
+def _ahead(items: Iterable[Item], work: Callable[[Item], Result]) -> Iterator[tuple[Item, Result]]:
+    """Yield each item with what `work` makes of it, done in other threads while the next ones are made."""
+    coming: deque[tuple[Item, Future[Result]]] = deque()
+    with ThreadPoolExecutor(AHEAD) as threads:
+        for item in items:
+            coming.append((item, threads.submit(work, item)))
+            if len(coming) > AHEAD:
+                yield _first(coming)
+        while coming:
+            yield _first(coming)
+
+
+def _first(coming: deque[tuple[Item, Future[Result]]]) -> tuple[Item, Result]:
+    item, future = coming.popleft()
+    return item, future.result()
+
+
+@contextmanager
+def few_pauses() -> Iterator[None]:
+    """Keep both threads at work.
+
+    Python's collector would go through all objects of the libraries every few batches; and the thread that tokenizes
+    would wait for Python's lock, which the other hands over every 5 ms, at each of its steps.
+    """
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(interval / 10)
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        sys.setswitchinterval(interval)

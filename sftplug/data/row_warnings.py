@@ -1,0 +1,106 @@
+"""What a row says that the run does not heed, and replies that are probably missing: said in the ledger."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sftplug.data.convert import Example
+from sftplug.plugin.calls import trains
+from sftplug.plugin.components import Masking
+from sftplug.types.conversation import Conversation, Message
+from sftplug.types.ledger import Account
+
+UNHEEDED = "weight not heeded"
+EMPTY_REPLY = "empty reply"
+PLACEHOLDER = "unfilled placeholder"
+
+_NAMED = re.compile(r"(?<![A-Za-z0-9_\\${}^])\{\{ ?([A-Za-z][A-Za-z0-9]*(?:[_-][A-Za-z0-9]+)*) ?\}\}(?!\})")
+"""What a placeholder looks like: a name in double braces, ``{{name}}``. Not ``${{ name }}``, which is a workflow's, and
+not what TeX writes, ``x_{{max}}``."""
+_CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL)
+"""What an answer shows as code: a template in it is what was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remarks:
+    """Looks at each conversation of a source before it is rendered."""
+
+    heeds_weights: bool
+    """Whether a masking strategy reads the weights that rows give."""
+    trained: frozenset[str]
+    """Roles of which tokens may be trained."""
+
+    @classmethod
+    def of(cls, maskings: Sequence[Sequence[Masking]]) -> Remarks:
+        """Return what there is to look out for with these strategies."""
+        reads = any(part.reads_weights for union in maskings for part in union)
+        return cls(reads, trained_roles(maskings))
+
+    def note(self, example: Example, account: Account) -> Example:
+        """Tell `account` what there is to say of a row, and return the row."""
+        conversation = example.conversation
+        if conversation.weight == 1 and all(map(_is_usual, conversation.messages)):
+            return example
+        if not self.heeds_weights and (said := next(self._unheeded(conversation), "")):
+            account.note(UNHEEDED, example.origin, f"{said}, which no masking strategy reads")
+        if empty := [index for index, message in enumerate(conversation.messages) if _is_empty_reply(message)]:
+            where = ", ".join(f"messages[{index}]" for index in empty)
+            account.note(EMPTY_REPLY, example.origin, f"{where} says nothing: all that it teaches is to stop at once")
+        named = (name for message in conversation.messages for name in placeholders(message))
+        if names := list(dict.fromkeys(named)):
+            told = [_unfilled(name) for name in names]
+            account.note(PLACEHOLDER, example.origin, " ".join(told), [("", sentence) for sentence in told])
+        return example
+
+    def _unheeded(self, conversation: Conversation) -> Iterator[str]:
+        """Yield what the row says about its loss and nobody reads; a weight of 1 changes nothing."""
+        if conversation.weight != 1:
+            yield f"the row has the weight {conversation.weight:g}"
+        for index, message in enumerate(conversation.messages):
+            if message.role in self.trained:
+                if message.weight not in (None, 1):
+                    yield f"messages[{index}] has the weight {message.weight:g}"
+                yield from _weighted_parts(f"messages[{index}].content", message.content)
+
+
+def _unfilled(name: str) -> str:
+    text = f"{{{{{name}}}}}"
+    return f'{text} is left as it stands; `replace: {{"{text}": TEXT}}` beside the format fills it in.'
+
+
+def _is_usual(message: Message) -> bool:
+    """Whether there is nothing to say of a message, which holds for most of them."""
+    content = message.content
+    said = type(content) is str and bool(content) and not content.isspace() and "{{" not in content
+    return said and message.weight is None and "{{" not in (message.reasoning_content or "")
+
+
+def placeholders(message: Message) -> Iterator[str]:
+    """Yield the names of placeholders in what a message says."""
+    content = message.content
+    texts = [content] if isinstance(content, str) else [part.get("text") for part in content or ()]
+    for text in (*texts, message.reasoning_content):
+        if isinstance(text, str) and "{{" in text:
+            yield from (match[1] for match in _NAMED.finditer(_CODE.sub("", text)) if len(match[1]) > 1)
+
+
+def _weighted_parts(where: str, content: Any) -> Iterator[str]:
+    for index, part in enumerate(() if content is None or isinstance(content, str) else content):
+        if part.get("weight", 1) != 1:
+            yield f"{where}[{index}] has the weight {part['weight']:g}"
+
+
+def _is_empty_reply(message: Message) -> bool:
+    if message.role != "assistant" or message.tool_calls or message.reasoning_content:
+        return False
+    if message.content is None or isinstance(message.content, str):
+        return not (message.content or "").strip()
+    return all(part.get("type") == "text" and not part["text"].strip() for part in message.content)
+
+
+def trained_roles(maskings: Sequence[Sequence[Masking]]) -> frozenset[str]:
+    """Return the roles of which tokens may be trained with these strategies."""
+    return frozenset({"assistant"}.union(*(trains(masking) for union in maskings for masking in union)))

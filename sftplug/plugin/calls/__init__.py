@@ -1,0 +1,77 @@
+"""The one way into a component: what a method returns is checked, secrets are left out, and who is wrong is named.
+
+Nothing else in sftplug calls a method of a component, and the laws of `sftplug.testing` do so here too: what a run
+refuses, a plugin's own tests refuse in the same words. What rows themselves must be is checked by `sftplug.data`.
+"""
+
+from sftplug.plugin.calls.check import complaints
+from sftplug.plugin.calls.model import (
+    OWNED_LOAD_KWARGS,
+    adaptable,
+    build_model,
+    bytes_per_parameter,
+    dequantized,
+    for_device,
+    load_kwargs,
+    loading_code,
+    merge_complaints,
+    mergeable,
+    merged,
+    model_complaints,
+    peft_config,
+    prepare_model,
+    quantization_for,
+    quantized_names,
+    train_defaults,
+    weight_bytes,
+)
+from sftplug.plugin.calls.rows import (
+    conversation_of,
+    fingerprint,
+    is_remote,
+    label,
+    loss_weights,
+    rows_of,
+    shortened,
+    stamp,
+    template_source,
+    trains,
+)
+from sftplug.plugin.calls.watching import loss_metrics, metric_label, metric_scores, train_options, trainer_callback
+
+__all__ = [
+    "OWNED_LOAD_KWARGS",
+    "adaptable",
+    "build_model",
+    "bytes_per_parameter",
+    "complaints",
+    "conversation_of",
+    "dequantized",
+    "fingerprint",
+    "for_device",
+    "is_remote",
+    "label",
+    "load_kwargs",
+    "loading_code",
+    "loss_metrics",
+    "loss_weights",
+    "merge_complaints",
+    "mergeable",
+    "merged",
+    "metric_label",
+    "metric_scores",
+    "model_complaints",
+    "peft_config",
+    "prepare_model",
+    "quantization_for",
+    "quantized_names",
+    "rows_of",
+    "shortened",
+    "stamp",
+    "template_source",
+    "train_defaults",
+    "train_options",
+    "trainer_callback",
+    "trains",
+    "weight_bytes",
+]

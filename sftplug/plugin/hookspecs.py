@@ -1,0 +1,126 @@
+"""Every hook of sftplug, in the order in which a run calls them.
+
+There are two sorts. *Offer hooks* are collecting: each plugin returns a list of component classes, from which a
+recipe chooses by name. *Moment hooks* observe the boundaries of a run; they return nothing and change nothing. What
+must transform what another plugin made is not a hook but a component, listed in order in the recipe.
+
+Of several processes that train together, the main one tells the plugins of these moments; of `sftplug_trainer_created`,
+which is where callbacks are added, each of them does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sftplug.plugin.components import (
+        Adapter,
+        Callback,
+        ChatTemplate,
+        DatasetFormat,
+        DatasetSource,
+        Deferred,
+        LengthPolicy,
+        Masking,
+        Metric,
+        ModelBuilder,
+        Quantization,
+    )
+    from sftplug.recipe.model import Recipe
+    from sftplug.types.ledger import Ledger
+    from sftplug.types.result import RunResult
+    from sftplug.types.trainer import RunTrainer
+
+PROJECT = "sftplug"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def sftplug_dataset_sources() -> list[type[DatasetSource]]:  # type: ignore[empty-body]
+    """Offer dataset sources: where rows come from."""
+
+
+@hookspec
+def sftplug_dataset_formats() -> list[type[DatasetFormat]]:  # type: ignore[empty-body]
+    """Offer dataset formats: row -> conversation."""
+
+
+@hookspec
+def sftplug_chat_templates() -> list[type[ChatTemplate]]:  # type: ignore[empty-body]
+    """Offer chat templates: conversation -> text."""
+
+
+@hookspec
+def sftplug_maskings() -> list[type[Masking]]:  # type: ignore[empty-body]
+    """Offer masking strategies: tokens with provenance -> loss weight of each."""
+
+
+@hookspec
+def sftplug_length_policies() -> list[type[LengthPolicy]]:  # type: ignore[empty-body]
+    """Offer length policies: what becomes of a row that is too long."""
+
+
+@hookspec
+def sftplug_model_builders() -> list[type[ModelBuilder]]:  # type: ignore[empty-body]
+    """Offer builders of base models, for runs that download nothing."""
+
+
+@hookspec
+def sftplug_quantizations() -> Sequence[type[Quantization] | Deferred]:  # type: ignore[empty-body]
+    """Offer quantization backends: in which numbers the base weights are held.
+
+    What a library has very many of is offered as `Deferred`: the name now, the class when a recipe names it.
+    """
+
+
+@hookspec
+def sftplug_adapters() -> Sequence[type[Adapter] | Deferred]:  # type: ignore[empty-body]
+    """Offer adapter types: which parameters are trained; very many of them as `Deferred`."""
+
+
+@hookspec
+def sftplug_callbacks() -> list[type[Callback]]:  # type: ignore[empty-body]
+    """Offer callbacks: what watches the training loop."""
+
+
+@hookspec
+def sftplug_metrics() -> list[type[Metric]]:  # type: ignore[empty-body]
+    """Offer metrics: what the trained model's own replies are worth."""
+
+
+@hookspec
+def sftplug_recipe_loaded(recipe: Recipe, origins: Mapping[str, str]) -> None:
+    """The recipe is valid; nothing has been downloaded or loaded yet.
+
+    `origins` is dotted path -> where the value comes from: ``origins["train.learning_rate"]`` is ``mine.yaml:12``,
+    ``command line``, ``default of adapter lora`` or the like.
+    """
+
+
+@hookspec
+def sftplug_dataset_prepared(recipe: Recipe, ledger: Ledger) -> None:
+    """The rows are tokens with labels; `ledger` accounts for every row read. It must not be changed."""
+
+
+@hookspec
+def sftplug_trainer_created(recipe: Recipe, trainer: RunTrainer) -> None:
+    """Model, adapter and data are in the trainer; the first step comes next."""
+
+
+@hookspec
+def sftplug_run_finished(recipe: Recipe, result: RunResult) -> None:
+    """Training is over and everything is saved."""
+
+
+@hookspec
+def sftplug_run_failed(recipe: Recipe, error: BaseException) -> None:
+    """The run stopped with `error`, which is raised again after this hook.
+
+    A run begins when its output folder is claimed, so this is told of rows that are refused, of a signal (`error` is
+    `sftplug.Interrupted`) and of all that goes wrong later; not of a recipe or a folder that is refused before.
+    """

@@ -1,0 +1,113 @@
+"""What a plugin must be before it is used: built for this sftplug, and every hook in it one that is called."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from importlib.metadata import Distribution
+from types import ModuleType
+from typing import Any
+
+from sftplug.errors import PluginError, did_you_mean
+from sftplug.plugin import hookspecs
+from sftplug.plugin.components import Component
+from sftplug.plugin.errors import place_of
+
+_MARK = f"{hookspecs.PROJECT}_impl"
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+HOOK_NAMES = tuple(name for name in vars(hookspecs) if name.startswith("sftplug_"))
+
+
+def refuse_other_versions(distribution: Distribution) -> None:
+    """Raise PluginError when `distribution` requires a sftplug that this is not: both versions are named."""
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    version = _sftplug().__version__
+    for line in distribution.requires or ():
+        try:
+            required = Requirement(line)
+        except InvalidRequirement:
+            continue  # pip would not have installed it; what it says of sftplug cannot be known
+        applies = required.marker is None or required.marker.evaluate({"extra": ""})
+        fits = required.specifier.contains(version, prereleases=True)
+        if required.name.lower() == "sftplug" and applies and not fits:
+            raise PluginError(
+                f"it is built for sftplug {required.specifier}, and this is sftplug {version}. "
+                f"Run: pip install 'sftplug{required.specifier}', or install a version of it that fits."
+            )
+
+
+def explain_import_error(error: BaseException) -> str:
+    """Return what to add to an import error: which name of sftplug is not there, and which was probably meant."""
+    missing = None
+    if isinstance(error, ImportError) and error.name == "sftplug":
+        missing = re.search(r"cannot import name '(\w+)'", str(error))
+    if isinstance(error, AttributeError) and error.obj is _sftplug():
+        missing = re.search(r"no attribute '(\w+)'", str(error))
+    if missing is None:
+        return ""
+    return f" {_newer(f'`{missing[1]}`')}{did_you_mean(missing[1], _sftplug().__all__)}"
+
+
+def _newer(what: str) -> str:
+    version = _sftplug().__version__
+    return f"sftplug {version}, which is installed, has no {what}; the plugin may be built for another version."
+
+
+def _sftplug() -> Any:
+    """Return the package itself, which this module is a part of and must not import."""
+    return sys.modules["sftplug"]
+
+
+_NAME = re.compile(r"[\w-]+")
+
+
+def problem_of_class(component: type[Component]) -> str | None:
+    """Return why a recipe could not choose `component`, as the end of a sentence; None if it can."""
+    if inspect.isabstract(component):
+        missing = ", ".join(f"{name}()" for name in sorted(component.__abstractmethods__))
+        return f"does not define {missing}"
+    name = component_name(component)
+    if not isinstance(name, str):
+        return "has no name: give it `type: Literal['name'] = 'name'`"
+    return None if _NAME.fullmatch(name) else f"is named {name!r}: use letters, digits, `_` and `-`"
+
+
+def component_name(component: type[Component]) -> Any:
+    """Return the name under which recipes choose `component`: the default of its ``type`` field."""
+    return component.model_fields["type"].default
+
+
+def verify_hooks(module: ModuleType) -> None:
+    """Raise PluginError for the first hook of `module` that would never be called, or not as it is written."""
+    marked = {name: value for name, value in inspect.getmembers(module) if _options(value) is not None}
+    for name, function in vars(module).items():
+        if name in HOOK_NAMES and name not in marked and inspect.isroutine(function):
+            raise PluginError(f"{name}() is not marked with @sftplug.hookimpl ({place_of(function)})")
+    if not marked:
+        raise PluginError("it implements no hook. Mark its functions with @sftplug.hookimpl.")
+    for name, function in marked.items():
+        _verify_hook(_options(function)["specname"] or name, function)
+
+
+def _options(value: Any) -> Any:
+    return getattr(value, _MARK, None) if inspect.isroutine(value) else None
+
+
+def _verify_hook(name: str, function: Any) -> None:
+    options = _options(function)
+    if name not in HOOK_NAMES:
+        if options["optionalhook"]:
+            return
+        known = did_you_mean(name, HOOK_NAMES) or f" Known: {', '.join(HOOK_NAMES)}."
+        raise PluginError(f"unknown hook '{name}' ({place_of(function)}).{known} {_newer('such hook')}")
+    if options["wrapper"] or options["hookwrapper"]:
+        text = "is a wrapper: a hook of sftplug offers or observes, and wraps no other"
+        raise PluginError(f"{name}() {text} ({place_of(function)})")
+    given = inspect.signature(getattr(hookspecs, name)).parameters
+    for argument in inspect.signature(function).parameters.values():
+        if argument.name not in given and argument.default is argument.empty and argument.kind not in _VARIADIC:
+            called, hint = f"{name}({', '.join(given)})", did_you_mean(argument.name, given)
+            text = f"takes '{argument.name}', but it is called as {called}.{hint}"
+            raise PluginError(f"{name}() {text} ({place_of(function)})")

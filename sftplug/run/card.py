@@ -1,0 +1,243 @@
+"""The model card: what a stranger must know who finds the result, and how to load it. No paths of the user's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING, Any
+
+from sftplug.plugin.calls import load_kwargs, loading_code, metric_label, peft_config
+from sftplug.recipe.defaults import OF_TRL
+from sftplug.recipe.in_words import numbers_in_words, train_in_words
+from sftplug.recipe.yaml import write_yaml
+from sftplug.run.record import recorded
+from sftplug.storage.files import write_whole
+from sftplug.util.redact import redact
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sftplug.recipe.model import Recipe
+    from sftplug.run import RunDirectory
+
+CARD = "README.md"
+HERE = 'folder = "."'
+"""The line of the card's code that says where the model is; whoever publishes it puts the name there."""
+
+
+def write_card(directory: RunDirectory, recipe: Recipe, folder: Path, merge: Mapping[str, Any] | None = None) -> None:
+    """Write the card of a run's result to `folder`; `merge` is the record of the merge if the adapter is merged."""
+    write_whole(folder / CARD, redact(card(directory, recipe, merge)))
+
+
+def card(directory: RunDirectory, recipe: Recipe, merge: Mapping[str, Any] | None = None) -> str:
+    """Return the card as Markdown, with the metadata that the Hub reads at its head."""
+    adapter = merge is None and peft_config(recipe.adapter) is not None
+    name = directory.path.resolve().name
+    parts = [
+        f"---\n{write_yaml(_metadata(recipe, adapter=adapter))}---",
+        f"# {name}",
+        f"{_base(recipe)}, fine-tuned with [TRL](https://github.com/huggingface/trl) by sftplug "
+        f"{directory.environment()['libraries'].get('sftplug', '')}: adapter `{recipe.adapter.type}`, "
+        f"base weights in `{recipe.quantization.type}`.",
+        "## How to load it",
+        f"```python\n{snippet(recipe, merge, adapter=adapter, chat=_has_template(directory))}```",
+        *(_merge(merge) if merge is not None else ()),
+        "## Training",
+        _table(("", "", "from"), _training(directory, recipe)),
+        "## Metrics",
+        _table(("", ""), _metrics(directory, recipe)),
+        "## Data",
+        _table(_LEDGER, _ledger(directory.ledger())),
+        "## Recipe",
+        f"```yaml\n{write_yaml(_public_recipe(recipe))}```",
+        "## Versions",
+        _table(("library", "version"), _versions(directory)),
+        _table(("plugin", "distribution", "version", "SHA-256"), _plugins(directory)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def rehearse_card(recipe: Recipe) -> None:
+    """Write what of a card the recipe alone decides, to nowhere: what cannot be written is known before training."""
+    adapter = peft_config(recipe.adapter) is not None
+    for text in (write_yaml(_metadata(recipe, adapter=adapter)), write_yaml(_public_recipe(recipe)), _base(recipe)):
+        redact(text)
+    snippet(recipe, adapter=adapter)
+
+
+def _has_template(directory: RunDirectory) -> bool:
+    return (directory.path / "chat_template.jinja").is_file()
+
+
+def _metadata(recipe: Recipe, *, adapter: bool) -> dict[str, Any]:
+    """Return what the Hub reads; only what is on the Hub is named as such."""
+    name = recipe.model.name_or_path
+    metadata: dict[str, Any] = {
+        "library_name": "peft" if adapter else "transformers",
+        "pipeline_tag": "text-generation",
+    }
+    if name is not None and not _is_path(name):
+        metadata["base_model"] = name
+    hub = [getattr(source.source, "hub", None) for source in recipe.data.train]
+    if any(hub):
+        metadata["datasets"] = sorted({str(item) for item in hub if item})
+    return {**metadata, "tags": ["sftplug", "trl", "sft", recipe.adapter.type]}
+
+
+def _base(recipe: Recipe) -> str:
+    if recipe.model.build is not None:
+        return f"A model that sftplug builds on the spot (`{recipe.model.build.type}`)"
+    revision = f" at revision `{recipe.model.revision}`" if recipe.model.revision else ""
+    return f"`{public(recipe.model.name_or_path)}`{revision}"
+
+
+# --- how to load it ---------------------------------------------------------------------------------------------------
+
+
+def snippet(recipe: Recipe, merge: Mapping[str, Any] | None = None, *, adapter: bool, chat: bool = True) -> str:
+    """Return Python that loads the result with transformers, and PEFT for an adapter, and answers a question.
+
+    An adapter is put on weights in the numbers on which it was trained, computed with as they were in training.
+    """
+    arguments = {"dtype": "auto"} if merge is not None else _arguments(recipe)
+    quantized = merge is None or merge["in_place"]
+    config = arguments.pop("quantization_config", None)
+    options = "".join(f", {name}={value!r}" for name, value in arguments.items())
+    options += f",\n    quantization_config={_expression(config)}" if config is not None else ""
+    kind = "AutoPeftModelForCausalLM" if adapter else "AutoModelForCausalLM"
+    names = [*([] if adapter else [kind]), "AutoTokenizer", *([type(config).__name__] if config is not None else [])]
+    head = ["from peft import AutoPeftModelForCausalLM"] if adapter else []
+    lines = [
+        *head,
+        f"from transformers import {', '.join([*names, 'GenerationConfig'])}",
+        "",
+        HERE,
+        "tokenizer = AutoTokenizer.from_pretrained(folder)",
+        f"model = {kind}.from_pretrained(folder{options})",
+        "model.generation_config = GenerationConfig.from_pretrained(folder)  # where an answer ends",
+        *(loading_code(recipe.quantization).splitlines() if quantized else ()),
+        *(_CHAT if chat else _TEXT),
+        "answer = model.generate(**inputs, max_new_tokens=64)[0, inputs.input_ids.shape[1] :]",
+        "print(tokenizer.decode(answer, skip_special_tokens=True))",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _arguments(recipe: Recipe) -> dict[str, Any]:
+    """Return the arguments of ``from_pretrained`` as they are written in code."""
+    arguments = load_kwargs(recipe.quantization)
+    return {**arguments, "dtype": str(arguments.get("dtype", "auto")).removeprefix("torch.")}
+
+
+def _expression(config: Any) -> str:
+    """Return the call that makes a quantization configuration."""
+    skipped = ("quant_method", "_load_in_4bit", "_load_in_8bit")
+    options = {name: value for name, value in config.to_diff_dict().items() if name not in skipped}
+    given = ", ".join(f"{name}={value!r}" for name, value in options.items())
+    return f"{type(config).__name__}({given})"
+
+
+_CHAT = (
+    "",
+    'messages = [{"role": "user", "content": "Hello!"}]',
+    "inputs = tokenizer.apply_chat_template(",
+    '    messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"',
+    ").to(model.device)",
+)
+_TEXT = ("", 'inputs = tokenizer("Once upon a time", return_tensors="pt").to(model.device)')
+"""What the model is asked: as a chat if it has a template, else as text that it continues."""
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+_LEDGER = ("split", "source", "rows read", "kept", "dropped", "tokens", "trained")
+
+
+def _ledger(ledger: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+    for split, accounts in ledger["splits"].items():
+        for account in accounts:
+            dropped = ", ".join(f"{count:,} {why}" for why, count in account["dropped"].items()) or "0"
+            counts = (f"{account['read']:,}", f"{account['kept']:,}", dropped, f"{account['tokens']:,}")
+            yield split, public(account["source"]), *counts, f"{account['trained_share']:.1%}"
+
+
+def _training(directory: RunDirectory, recipe: Recipe) -> Iterator[tuple[str, str, str]]:
+    """Yield what was in force, wherever it came from."""
+    origins = directory.origins()
+    for name, value, path in numbers_in_words(recipe.quantization.model_dump(mode="json")):
+        yield name, value, origins.get(path, "default")
+    for name, value, path in train_in_words(recipe.train):
+        yield name, value, origins.get(path, OF_TRL)
+
+
+def _metrics(directory: RunDirectory, recipe: Recipe) -> Iterator[tuple[str, str]]:
+    state, last = directory.state(), {}
+    for entry in directory.metrics():
+        last.update(entry)
+    yield "steps", f"{state.steps:,}"
+    yield "tokens in training", f"{state.tokens:,}"
+    yield "seconds in training", f"{state.seconds:,.1f}"
+    yield "mean training loss", f"{state.loss:.4f}" if state.loss is not None else "not known"
+    wanted = ("loss", *sorted(name for name in last if name.startswith("eval_") and name.endswith("loss")))
+    yield from ((f"last {name}", f"{last[name]:.4f}") for name in wanted if isinstance(last.get(name), float))
+    of_replies = [f"eval_{metric_label(metric)}" for metric in recipe.evaluation.metrics]
+    yield from ((name, f"{last[name]:.4f}") for name in of_replies if name in last)
+
+
+def _merge(merge: Mapping[str, Any]) -> Iterator[str]:
+    apart = merge["difference"]
+    yield (
+        f"The adapter is merged onto {merge['onto']}, in {merge['dtype']}. Its logits differ from those of the adapter "
+        f"on its base by {apart['relative']:.3%} of their standard deviation on average, {apart['max']:.3g} at most, "
+        f"on {apart['positions']} positions of {apart['rows']} {merge['compared_on']}."
+    )
+
+
+def _versions(directory: RunDirectory) -> Iterator[tuple[str, str]]:
+    known = directory.environment()
+    yield "Python", known["python"]
+    yield from known["libraries"].items()
+
+
+def _plugins(directory: RunDirectory) -> Iterator[tuple[str, ...]]:
+    for plugin in directory.plugins():
+        yield plugin["name"], plugin["distribution"], plugin["version"], plugin["sha256"][:12]
+
+
+def _table(head: Sequence[str], rows: Iterator[tuple[Any, ...]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+# --- what may be told -------------------------------------------------------------------------------------------------
+
+
+def _public_recipe(recipe: Recipe) -> dict[str, Any]:
+    """Return the resolved recipe without what is nobody's business: folders, and what `recorded` leaves out."""
+    known = recorded(recipe)
+    del known["output"]
+    told: dict[str, Any] = public(known)
+    return told
+
+
+def public(value: Any) -> Any:
+    """Return plain data in which of every absolute path only the last name is left."""
+    if isinstance(value, Mapping):
+        return {name: public(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [public(item) for item in value]
+    if isinstance(value, str) and _is_path(value):
+        return re.split(r"[\\/]", value.rstrip("\\/"))[-1]
+    return value
+
+
+def _is_path(text: str) -> bool:
+    """Whether `text` is an absolute path; a lone slash before a word is none."""
+    absolute = PurePosixPath(text).is_absolute() or PureWindowsPath(text).is_absolute() or text.startswith("~")
+    return absolute and len(re.findall(r"[\\/]", text)) > 1 and "\n" not in text

@@ -1,0 +1,101 @@
+"""TRL's trainer with checkpoints that are whole: all is in them that a run goes on with, or they are none."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trl import SFTTrainer
+
+from sftplug.run import checkpoints
+from sftplug.run.failure import explaining
+from sftplug.training.model_state import REST
+
+if TYPE_CHECKING:
+    from sftplug.training.callback_state import Carried
+    from sftplug.training.model_state import Held
+
+
+class CheckpointingTrainer(SFTTrainer):  # type: ignore[misc]
+    """Writes checkpoints that give back what they were told to hold, and seals them."""
+
+    keep = checkpoints.Retained()
+    """Which checkpoints are kept; the trainer itself would delete an old one before the new one is whole."""
+    while_saving: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Entered while a checkpoint is written."""
+    held: Held | None = None
+    """What the model holds that the trainer's own checkpoint may not."""
+    carried: Carried | None = None
+    """What the recipe's callbacks remember."""
+
+    @abstractmethod
+    def _progress(self) -> dict[str, Any]:
+        """Return what is counted and summed up between two logs."""
+
+    # --- write --------------------------------------------------------------------------------------------------------
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write a checkpoint, then seal it: only then is it one, and may an older one go."""
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        if self.args.should_save:
+            checkpoints.discard(folder)
+        self.accelerator.wait_for_everyone()
+        with self.while_saving(), explaining(f"{folder.name} cannot be written", folder.parent):
+            try:
+                super()._save_checkpoint(model, trial)
+                if self.held is not None and self.args.should_save and not self.splits_model():
+                    self.held.write(folder)
+                if self.carried is not None:
+                    self.carried.write(folder, self.args.process_index)
+                checkpoints.write_progress(folder, self.args.process_index, self._progress())
+                self.accelerator.wait_for_everyone()
+                if self.args.should_save:
+                    self._seal(folder)
+                # A launcher ends the others when one process is gone: none goes on before the checkpoint is whole.
+                self.accelerator.wait_for_everyone()
+            except Exception:
+                checkpoints.discard(folder)  # makes room again
+                raise
+
+    def _seal(self, folder: Path) -> None:
+        # A pickle of the trainer's options, secrets and all, that nothing reads.
+        (folder / "training_args.bin").unlink(missing_ok=True)
+        resumable = not self.args.save_only_model
+        if resumable:
+            checkpoints.seal(folder)
+        checkpoints.rotate(folder.parent, self.keep, self.state.best_model_checkpoint, sealed=resumable)
+
+    # --- read ---------------------------------------------------------------------------------------------------------
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Give the model back all that is trained."""
+        if self.splits_model() or self.held is None:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            self._give_back(Path(resume_from_checkpoint), super()._load_from_checkpoint, resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        """Give the model back what was trained up to the best checkpoint."""
+        best = self.state.best_model_checkpoint
+        if self.splits_model() or self.held is None or not (Path(best) / REST).is_file():
+            super()._load_best_model()
+        else:
+            self._give_back(Path(best), super()._load_best_model)
+
+    def _give_back(self, folder: Path, load: Callable[..., None], *arguments: Any) -> None:
+        """Read a checkpoint: of a whole model with the trainer's own `load`, which does not find all that it saves.
+
+        PEFT's own loading of an adapter is not asked: it knows no more than inference needs, and rounds some.
+        """
+        assert self.held is not None
+        whole = not hasattr(self.model, "peft_config")
+        if whole:
+            load(*arguments)
+        self.held.read(folder, only_rest=whole)
+
+    def splits_model(self) -> bool:
+        """Whether processes share the model, and what shares it reads and writes checkpoints in a way of its own."""
+        return bool(self.is_deepspeed_enabled or self.is_fsdp_enabled)

@@ -1,0 +1,254 @@
+"""What is saved is read back, as whoever gets it will, before a run is called finished, and tried before it begins."""
+
+from __future__ import annotations
+
+import copy
+import random
+import tempfile
+import warnings
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sftplug.errors import ModelError, SftplugError, TrainingError
+from sftplug.model.loading import load_base
+from sftplug.model.remote_code import code_options
+from sftplug.run.failure import whats_left
+from sftplug.storage.disk import no_room
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from sftplug.recipe.model import Recipe
+    from sftplug.training.checkpointing import CheckpointingTrainer
+
+PROBED = 32
+"""So many tokens of one row are compared."""
+CHEAP = 1 << 30
+"""A model of more bytes is not written whole before it is trained; its files without weights are."""
+ALLOWED = {"float32": 1e-3, "float16": 1e-2, "bfloat16": 1e-2}
+"""Numbers of the base -> by how much logits may differ, as a share of the largest.
+
+Both sides compute the same in the same numbers, with the adapter in fp32, so nearly all differ by nothing; of 49 types
+on four bases none that is read back right by more than 1e-6. bf16 rounds to 3.9e-3: two roundings the other way are
+allowed. What is not read back differs by more than that: by 2.6e-2 where `adalora` is rounded, by 2 where PiSSA draws
+another start.
+"""
+
+
+class Structure:
+    """The modules of a base model, without its adapter; they share every tensor with the model that is trained."""
+
+    def __init__(self, model: nn.Module) -> None:
+        """Copy the modules of `model`, to which no adapter has come yet; holds no weights of its own."""
+        self._copy = _share(model)
+        self._pairs = [
+            (weakref.ref(live), own) for live, own in zip(model.modules(), self._copy.modules(), strict=True)
+        ]
+
+    def model(self) -> Any | None:
+        """Return the base with the weights as they are now; None when some of its modules are gone."""
+        for ref, own in self._pairs:
+            if (live := ref()) is None:
+                return None
+            # Where a weight is moved or packed anew, the module has another, or bitsandbytes notes it beside.
+            vars(own).update({name: _again(value) for name, value in vars(live).items() if _is_of_weights(name, value)})
+        return _share(self._copy)
+
+
+def _is_of_weights(name: str, value: Any) -> bool:
+    return name in ("_parameters", "_buffers") or type(value).__module__.startswith("bitsandbytes.")
+
+
+def _share(model: nn.Module) -> Any:
+    """Return a copy of the modules of `model` with the same tensors in them."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+
+
+def _again(value: Any) -> Any:
+    """Return a dict of its own, so that what an adapter registers on the copy is not seen by the model."""
+    return copy.copy(value) if isinstance(value, dict) else value
+
+
+def is_whole_here(trainer: CheckpointingTrainer) -> bool:
+    """Whether this process has the whole model: it cannot compare what others have a part of."""
+    if trainer.splits_model():
+        return False
+    return all(type(part.data).__name__ != "DTensor" and not part.is_meta for part in trainer.model.parameters())
+
+
+# --- before and after -------------------------------------------------------------------------------------------------
+
+
+def try_to_save(
+    recipe: Recipe, trainer: CheckpointingTrainer, structure: Structure | None, save: Callable[[Path], None]
+) -> None:
+    """Save what is not trained yet, read it back and compare. Raises ModelError when that fails, before any step."""
+    output = Path(recipe.output)
+    with tempfile.TemporaryDirectory(dir=output, prefix=".trial-") as name, _undisturbed(trainer.model):
+        try:
+            if structure is None and _bytes(trainer.model) > CHEAP:
+                trainer.model.save_pretrained(name, state_dict={})
+                return
+            save(Path(name))
+            _compare(recipe, trainer, structure, Path(name))
+            if trainer.held is not None:
+                trainer.held.write(Path(name))
+        except (_DiffersError, *_FAILS) as error:
+            if no_room(error, Path(name)) is not None:
+                raise
+            raise ModelError(
+                f"what this run would save could not be used: {_reason(error)}. Nothing has been trained. Choose "
+                f"another adapter than '{recipe.adapter.type}', other options of it, or another `quantization`."
+            ) from error
+
+
+def read_back(recipe: Recipe, trainer: CheckpointingTrainer, structure: Structure | None) -> None:
+    """Read back what was saved and compare it with the model in memory. Raises TrainingError when they differ."""
+    output = Path(recipe.output)
+    with _undisturbed(trainer.model):
+        try:
+            _compare(recipe, trainer, structure, output)
+        except (_DiffersError, *_FAILS) as error:
+            raise TrainingError(
+                f"the result in {output} is not what was trained: {_reason(error)}. It is left there to be looked at. "
+                f"{whats_left(output)}"
+            ) from error
+
+
+class _DiffersError(Exception):
+    """What is read back is not what was saved."""
+
+
+_FAILS = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError, NotImplementedError)
+"""What libraries raise for what they cannot save or load."""
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, _DiffersError | SftplugError):
+        return str(error).removesuffix(".")
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {' '.join(lines[:2])}".removesuffix(".")
+
+
+def _compare(recipe: Recipe, trainer: CheckpointingTrainer, structure: Structure | None, folder: Path) -> None:
+    """Raise _DiffersError when the model or adapter in `folder` is not the one in memory."""
+    _compare_tokenizer(recipe, trainer, folder)
+    if structure is None:
+        _compare_weights(recipe, trainer.model, folder)
+    else:
+        _compare_logits(recipe, trainer, structure, folder)
+
+
+def _compare_tokenizer(recipe: Recipe, trainer: CheckpointingTrainer, folder: Path) -> None:
+    from transformers import AutoTokenizer, GenerationConfig
+
+    ours = trainer.processing_class
+    saved = AutoTokenizer.from_pretrained(str(folder), **code_options(recipe.model, folder))
+    if saved.get_vocab() != ours.get_vocab() or saved.chat_template != ours.chat_template:
+        raise _DiffersError("the tokenizer that was saved has other tokens, or another chat template")
+    GenerationConfig.from_pretrained(str(folder))
+
+
+# --- an adapter: its logits -------------------------------------------------------------------------------------------
+
+
+def _compare_logits(recipe: Recipe, trainer: CheckpointingTrainer, structure: Structure, folder: Path) -> None:
+    """Load the adapter with PEFT on the base it was trained on, as the model card says, and compare logits."""
+    from peft import PeftModel
+
+    ids = list(trainer.train_dataset[0]["input_ids"])[:PROBED]
+    live = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    expected = _logits(live, ids)
+    # Some adapters begin by changing the base: then only the base as it is stored will do.
+    untouched = trainer.held is not None and trainer.held.base.is_untouched()
+    base = (structure.model() if untouched else None) or _placed(load_base(recipe), live.device)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what they warn of shows in the logits, or does not matter
+        got = _logits(PeftModel.from_pretrained(base, str(folder)), ids)
+    if got.shape != expected.shape:
+        raise _DiffersError(f"the logits of what is loaded again are {tuple(got.shape)}, not {tuple(expected.shape)}")
+    apart = float((got - expected).abs().max()) / max(1.0, float(expected.abs().max()))
+    allowed = ALLOWED.get(str(live.dtype).removeprefix("torch."), 1e-3)
+    if not apart <= allowed:
+        raise _DiffersError(
+            f"loaded again by PEFT it says something else: logits differ by {apart:.1e} of the largest, and "
+            f"{allowed:.0e} is rounding"
+        )
+
+
+def _placed(model: Any, where: Any) -> Any:
+    return model if getattr(model, "is_quantized", False) else model.to(where)
+
+
+def _logits(model: Any, ids: list[int]) -> Tensor:
+    """Return (L, V) the logits of one row."""
+    import torch
+
+    model.eval()
+    with torch.no_grad():
+        logits: Tensor = model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits
+    return logits[0].float().cpu()
+
+
+# --- a whole model: its weights ---------------------------------------------------------------------------------------
+
+
+def _compare_weights(recipe: Recipe, model: Any, folder: Path) -> None:
+    """Compare every tensor of `model` with the one in the files; read one by one, for a second model may not fit."""
+    from safetensors import safe_open
+
+    wanted = dict(model.state_dict())
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, "pt") as opened:
+            for name in wanted.keys() & set(opened.keys()):
+                _refuse_other(name, wanted.pop(name), opened.get_tensor(name))
+    found = {tensor.data_ptr() for name, tensor in model.state_dict().items() if name not in wanted}
+    wanted = {name: tensor for name, tensor in wanted.items() if tensor.data_ptr() not in found}  # tied to another
+    if wanted:
+        # Experts, for one, are stored under other names than they have in memory.
+        loaded = load_base(recipe, folder).state_dict()
+        for name, tensor in wanted.items():
+            _refuse_other(name, tensor, loaded.get(name))
+
+
+def _refuse_other(name: str, trained: Tensor, saved: Tensor | None) -> None:
+    import torch
+
+    if saved is None:
+        raise _DiffersError(f"{name} was not saved")
+    if saved.shape != trained.shape or not torch.equal(saved.to(trained.dtype), trained.detach().cpu()):
+        raise _DiffersError(f"{name} was saved with other numbers")
+
+
+def _bytes(model: nn.Module) -> int:
+    return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+
+
+# --- without a trace --------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _undisturbed(model: nn.Module) -> Iterator[None]:
+    """Leave the model and the random generators as they are: the run is to be the same whether or not this is done."""
+    import numpy as np
+    import torch
+
+    modes = [(module, module.training) for module in model.modules()]
+    trained: Mapping[Any, bool] = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    states = random.getstate(), np.random.get_state()
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    try:
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(0)  # whoever loads it has another seed than the run
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        for module, training in modes:
+            module.training = training
+        for parameter, requires in trained.items():
+            parameter.requires_grad_(requires)

@@ -1,0 +1,375 @@
+"""Supervised fine-tuning, from a recipe and prepared rows to a saved model; read `train` from top to bottom."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from sftplug.errors import ModelError, PluginError, TrainingError
+from sftplug.launch import (
+    InForce,
+    find_build_tools,
+    refuse_other_processes,
+    sharding,
+    split_beneath_adapter,
+    strategy_fields,
+    write_config,
+)
+from sftplug.libraries.logging import quiet_libraries
+from sftplug.model.loading import base_model_path, check_positions, load_model, new_ids
+from sftplug.model.new_tokens import refuse_untrained, train_rows
+from sftplug.model.packing_check import check_isolation
+from sftplug.model.parameters import measure
+from sftplug.plugin.calls import label, load_kwargs, loss_metrics, peft_config, train_options, trainer_callback
+from sftplug.plugin.errors import fault
+from sftplug.recipe.train_options import problems_in_train, train_fields
+from sftplug.run import Attempt, begin
+from sftplug.run.card import write_card
+from sftplug.run.checkpoints import Retained
+from sftplug.run.failure import explaining
+from sftplug.run.files import noting
+from sftplug.training.moved_weights import Sample
+from sftplug.training.readback import Structure, is_whole_here, read_back, try_to_save
+from sftplug.types.result import RunResult, Size
+from sftplug.util.processes import is_launched, is_main
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedModel
+    from trl import SFTConfig
+
+    from sftplug.data.prepare import Prepared
+    from sftplug.recipe.load import LoadedRecipe
+    from sftplug.recipe.model import Recipe
+    from sftplug.training.trainer import SftplugTrainer
+
+
+def train(loaded: LoadedRecipe, prepared: Prepared, attempt: Attempt | None = None) -> RunResult:
+    """Train as the recipe says, and save the result to its output folder; go on with a run that is unfinished there.
+
+    `attempt` holds the folder; without one it is begun here. Raises what the libraries raise, TrainingError,
+    Interrupted and RunError, after plugins have been told with ``sftplug_run_failed``.
+    """
+    if attempt is None:
+        with begin(loaded) as attempt:
+            return train(loaded, prepared, attempt)
+    loaded = attempt.loaded  # what it leaves open as the run was begun
+    refuse_other_processes(loaded.recipe, attempt.checkpoint)
+    quiet_libraries()
+    attempt.record_rows(prepared)
+    check_positions(loaded.recipe, prepared.longest)
+    if loaded.recipe.launch is not None and attempt.writes:
+        write_config(loaded.recipe, loaded.recipe.launch, attempt.directory.path)
+    # The base model, its weights in the numbers that the quantization says; the adapter says what is trained.
+    model = load_model(loaded.recipe, **sharding(loaded.recipe))
+    structure = Structure(model) if peft_config(loaded.recipe.adapter) is not None else None
+    trainer = make_trainer(loaded.recipe, model, prepared)
+    try_what_comes_later(loaded.recipe, trainer, structure, prepared)
+    size = measure(trainer.model)  # while it is whole: several processes may split it
+    if layout(loaded.recipe) in ("rows", "flat"):
+        check_isolation(trainer.model)
+    split_beneath_adapter(loaded.recipe, trainer)
+    # From here on a signal ends the run after a checkpoint, and a run begun before goes on from its last one.
+    with watched(loaded.recipe, trainer, attempt):
+        loaded.call("sftplug_trainer_created", trainer=trainer)
+        weights = Sample(trainer.model)
+        # The loop: batches of rows, the loss over their trained tokens, an update of the trained parameters.
+        trainer.train(resume_from_checkpoint=attempt.resume_from)
+        # What inference needs: weights, tokenizer with the chat template, the tokens that end a turn.
+        save_and_read_back(loaded.recipe, trainer, structure, prepared)
+    result = replace(_result(loaded, trainer, size), moved=weights.moved())
+    attempt.finish(trainer.state.global_step, result)
+    if is_main():
+        write_card(attempt.directory, loaded.recipe, result.output)
+        _tell_result(loaded, result)
+    return result
+
+
+def try_what_comes_later(
+    recipe: Recipe, trainer: SftplugTrainer, structure: Structure | None, prepared: Prepared
+) -> None:
+    """Find out before the first step what could fail at the end: what would be saved is saved and read back.
+
+    `structure` is that of the base, without its adapter. Raises ModelError.
+    """
+    from sftplug.training.callback_state import is_resumable
+    from sftplug.training.callbacks import allocating
+
+    if is_whole_here(trainer) and is_main():
+        try_to_save(recipe, trainer, structure, partial(save, trainer, prepared))
+    elif trainer.held is not None and trainer.splits_model() and is_resumable(trainer.args):
+        trainer.held.refuse_left_out(allocates=allocating(trainer.model) is not None)
+
+
+def join(recipe: Recipe) -> None:
+    """Meet the other processes, if a launcher has started this one. Raises ModelError for options that are no good."""
+    if not is_launched():
+        return
+    quiet_libraries()
+    find_build_tools(recipe)
+    base_model_path(recipe)  # builds the model if need be; among several, only the main process would save it
+    try:
+        training_arguments(recipe)  # the trainer's options decide what the processes talk through
+    except (ValueError, ImportError) as error:
+        raise ModelError(f"train: {error}") from error
+    if not is_main():
+        from transformers.utils import logging
+
+        logging.set_verbosity_error()  # the main process says it
+
+
+def _result(loaded: LoadedRecipe, trainer: SftplugTrainer, size: Size) -> RunResult:
+    return RunResult(
+        output=Path(loaded.recipe.output),
+        log=tuple(trainer.state.log_history),
+        loss=trainer.mean_loss(),
+        size=size,
+        seconds=trainer.clock.seconds,
+        tokens=trainer.tokens,
+    )
+
+
+def _tell_result(loaded: LoadedRecipe, result: RunResult) -> None:
+    """Tell the plugins in use that the run is over; if one of them fails, the result is there all the same."""
+    try:
+        loaded.call("sftplug_run_finished", result=result)
+    except PluginError as error:
+        raise TrainingError(f"{error}\nThe run itself is over: its result is saved in {result.output}.") from error
+
+
+def make_trainer(recipe: Recipe, model: PreTrainedModel, prepared: Prepared) -> SftplugTrainer:
+    """Return the trainer for `model` with the recipe's adapter, callbacks and rows."""
+    from transformers import PrinterCallback
+
+    from sftplug.training.callback_state import Carried
+    from sftplug.training.callbacks import Allocate, Guard, allocating
+    from sftplug.training.collator import Collator
+    from sftplug.training.model_state import Base, Held
+    from sftplug.training.trainer import SftplugTrainer
+
+    arguments = training_arguments(recipe)
+    adapter = peft_config(recipe.adapter)
+    ids = new_ids(recipe) if recipe.model.add_tokens else []
+    if adapter is not None and ids:
+        train_rows(adapter, model, ids)
+    pad, multiple = int(prepared.tokenizer.pad_token_id), int(arguments.pad_to_multiple_of or 1)
+    # Else the trainer does so itself, and warns of it.
+    model.config.pad_token_id = model.generation_config.pad_token_id = pad
+    base, callbacks = Base(model), [trainer_callback(callback) for callback in recipe.callbacks]
+    trainer = SftplugTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=prepared.train,
+        eval_dataset=prepared.eval,
+        processing_class=prepared.tokenizer,
+        data_collator=Collator(pad, multiple, flat=layout(recipe) == "flat"),
+        peft_config=adapter,
+        callbacks=[Guard(), *callbacks],
+        sources=_source_names(recipe),
+    )
+    trainer.readers = [partial(loss_metrics, callback) for callback in recipe.callbacks if callback.reads_provenance]
+    _name_neutrally(trainer, recipe)
+    trainer.remove_callback(PrinterCallback)  # prints dictionaries; what is shown is the plugins' business
+    trainer.origins, trainer.keep = prepared.origins, _keep(recipe)
+    if adapter is not None:
+        keep_adapter_in_fp32(trainer.model)
+        if (tuner := allocating(trainer.model)) is not None:
+            trainer.add_callback(Allocate(f"'{recipe.adapter.type}'", tuner))
+    if ids:
+        refuse_untrained(recipe.adapter.type, trainer.model)
+    trainer.held, trainer.carried = Held(trainer.model, base), Carried(callbacks)
+    return trainer
+
+
+def _keep(recipe: Recipe) -> Retained:
+    """Return which checkpoints are kept: what the recipe says, else the last and the best one."""
+    name = "save_total_limit"
+    return Retained(recipe.train[name], asked_for=True) if name in recipe.train else Retained()
+
+
+def _name_neutrally(trainer: SftplugTrainer, recipe: Recipe) -> None:
+    """Let TensorBoard's events go to a folder that is not named after this machine, unless the user named one."""
+    from transformers.integrations import TensorBoardCallback
+
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
+            callback.logging_dir = str(Path(recipe.output) / "tensorboard")
+
+
+def _source_names(recipe: Recipe) -> dict[str, list[str]]:
+    """Return the names by which the sources of each split are told apart in the log."""
+    from sftplug.training.loss_sums import short_names
+
+    train = [label(source.source) for source in recipe.data.train]
+    held_out = [label(source.source) for source in recipe.data.eval]
+    return {"train": short_names(train), "eval": short_names(held_out or train)}
+
+
+@contextmanager
+def watched(recipe: Recipe, trainer: SftplugTrainer, attempt: Attempt) -> Iterator[None]:
+    """Record the loop, make it stop at a signal, and let it go on where `attempt` does."""
+    from sftplug.training.callbacks import Begin, Clock, Flow, GoOn, Keep, Recorder
+    from sftplug.training.signals import Stop
+
+    def look() -> None:
+        trainer.in_force = InForce(recipe, trainer).check()
+        options, steps = trainer.args, trainer.state.save_steps
+        trainer.saves = trainer.keep.told(options.save_strategy.value, steps, options.metric_for_best_model)
+
+    stop = Stop(lambda: [tell() for tell in trainer.when_stopped])
+    trainer.add_callback(Begin(look))
+    if trainer.carried is not None:
+        trainer.add_callback(Keep(trainer.carried, attempt.checkpoint))
+    trainer.clock, trainer.while_saving = Clock(attempt.state.seconds), stop.waiting
+    if attempt.checkpoint is not None:
+        trainer.goes_on_from = attempt.checkpoint.path
+        trainer.add_callback(GoOn(trainer.go_on, attempt.checkpoint))
+    trainer.add_callback(Recorder(attempt, trainer.clock, lambda: trainer.tokens))
+    trainer.add_callback(Flow(stop))
+    with stop.listening():
+        yield
+
+
+def keep_adapter_in_fp32(model: nn.Module) -> None:
+    """TRL casts the adapter of a quantized model to bf16, PEFT loads it back as fp32: a resumed run would differ."""
+    import torch
+
+    for parameter in model.parameters():
+        if parameter.requires_grad and parameter.is_floating_point():
+            parameter.data = parameter.data.to(torch.float32)
+
+
+def layout(recipe: Recipe) -> Literal["none", "rows", "flat", "grouped"]:
+    """Return how rows become batches: what `data.packing` says, and what suits the attention if it says ``auto``."""
+    if recipe.data.packing != "auto":
+        return recipe.data.packing
+    return "flat" if "flash" in (recipe.model.attn_implementation or "") else "grouped"
+
+
+def training_arguments(recipe: Recipe) -> SFTConfig:
+    """Return the recipe's ``train`` section as TRL's configuration, with what sftplug decides itself."""
+    import torch
+    from trl import SFTConfig
+
+    on_cpu = not torch.accelerator.is_available() or bool(recipe.train.get("use_cpu"))
+    dtype = load_kwargs(recipe.quantization).get("dtype")
+    defaults = {
+        "report_to": "none",
+        "use_cpu": on_cpu,
+        "dataloader_pin_memory": not on_cpu,
+        "ddp_find_unused_parameters": False,
+        "logging_nan_inf_filter": False,
+        "disable_tqdm": True,
+        "save_strategy": "epoch",
+        **_logging(recipe),
+        # What fits in training fits in evaluation; the loss of held-out rows is the same for each size of batch.
+        "per_device_eval_batch_size": recipe.train.get("per_device_train_batch_size", 8),
+        "eval_strategy": "epoch" if recipe.data.eval or recipe.data.eval_fraction else "no",
+        "bf16": not on_cpu and dtype == torch.bfloat16,
+        "fp16": not on_cpu and dtype == torch.float16,
+        **_sampling(recipe),
+        **_for_callbacks(recipe),
+    }
+    owned = {
+        "output_dir": recipe.output,
+        # Rows come tokenized, masked and no longer than allowed; TRL must leave them as they are.
+        "max_length": None,
+        "packing": False,
+        "dataset_kwargs": {"skip_prepare_dataset": True},
+        "remove_unused_columns": False,
+        # Logits of held-out rows are never gathered: what is measured of them is what callbacks make of the loss.
+        "prediction_loss_only": True,
+        **strategy_fields(recipe),
+    }
+    # Old checkpoints go when the new one is sealed, see `SftplugTrainer.keep`; one process has nothing to talk through.
+    ours = (*_CHECKPOINTING, *_RECOMPUTING, "save_total_limit", *(() if is_launched() else ("ddp_backend",)))
+    given = {name: value for name, value in recipe.train.items() if name not in ours}
+    return SFTConfig(**{**defaults, **_checkpointing(recipe.train, on_cpu), **given, **owned})
+
+
+def _logging(recipe: Recipe) -> dict[str, Any]:
+    """Return how often to log, and to evaluate: a hundred times in a run of any length, and after the first step.
+
+    Evaluations by steps take as long as before where nothing is said of them, and they tell which checkpoint is best.
+    """
+    held_out = bool(recipe.data.eval or recipe.data.eval_fraction)
+    return {
+        "logging_steps": 0.01,  # of all steps
+        "logging_first_step": True,
+        **({} if "logging_steps" in recipe.train else {"eval_steps": 10}),
+        **({"metric_for_best_model": "eval_loss"} if held_out else {}),
+    }
+
+
+def _for_callbacks(recipe: Recipe) -> dict[str, Any]:
+    """Return the trainer's options that go with the callbacks."""
+    found: dict[str, Any] = {}
+    for callback in recipe.callbacks:
+        options = train_options(callback, recipe)
+        for name, problem in problems_in_train(options):
+            raise fault(callback, "train_options", f"must return options of `train`, but `{name}` {problem}")
+        found |= options
+    return found
+
+
+def _sampling(recipe: Recipe) -> dict[str, Any]:
+    """Draw batches of rows of similar length where nothing is packed; newer libraries have another name for it."""
+    if layout(recipe) != "grouped":
+        return {}
+    if "train_sampling_strategy" in train_fields():
+        return {"train_sampling_strategy": "group_by_length"}
+    return {"group_by_length": True}
+
+
+_CHECKPOINTING = ("gradient_checkpointing", "activation_checkpointing")
+
+
+_RECOMPUTING = tuple(f"{name}_kwargs" for name in _CHECKPOINTING)
+
+
+def _checkpointing(train: Mapping[str, Any], on_cpu: bool) -> dict[str, Any]:
+    """Recompute activations to save memory, unless the run is on a CPU; newer libraries have another name for it."""
+    wanted = next((train[name] for name in _CHECKPOINTING if name in train), not on_cpu)
+    how = next((train[name] for name in _RECOMPUTING if name in train), None)
+    name = next(name for name in reversed(_CHECKPOINTING) if name in train_fields())
+    return {name: bool(wanted), **({} if how is None else {f"{name}_kwargs": how})}
+
+
+# --- save -------------------------------------------------------------------------------------------------------------
+
+
+def save_and_read_back(
+    recipe: Recipe, trainer: SftplugTrainer, structure: Structure | None, prepared: Prepared
+) -> None:
+    """Save the result, and compare what is read back with the model in memory. Raises TrainingError."""
+    output = Path(recipe.output)
+    noted = noting(output) if is_main() else nullcontext()
+    with explaining("the trained model cannot be saved", output), noted:
+        save(trainer, prepared, output)
+    if is_whole_here(trainer) and is_main():
+        read_back(recipe, trainer, structure)
+
+
+def save(trainer: SftplugTrainer, prepared: Prepared, folder: Path) -> None:
+    """Write the model or adapter to `folder`, and what inference needs beside it."""
+    trainer.save_model(str(folder))
+    if not is_main():
+        return
+    (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle, of what recipe.yaml says
+    _generation_config(trainer.model, prepared).save_pretrained(str(folder))
+
+
+def _generation_config(model: PreTrainedModel, prepared: Prepared) -> Any:
+    """Return the generation configuration, with every stop that was trained among its end tokens."""
+    tokenizer, config = prepared.tokenizer, copy.deepcopy(model.generation_config)
+    known = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+    special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
+    stops = [stop for stop in prepared.ledger.stop_ids if stop in special]
+    config.eos_token_id = list(dict.fromkeys([*stops, *(end for end in known if end is not None)])) or None
+    config.pad_token_id = tokenizer.pad_token_id
+    return config

@@ -1,0 +1,1 @@
+"""What any program needs and none of it is about training: text, streams, processes, regular expressions, secrets."""
