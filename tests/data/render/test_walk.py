@@ -153,14 +153,14 @@ def test_what_may_depend_on_later_messages_is_never_passed_over(name, kind):
 @pytest.mark.parametrize("turns", [100, 400])
 def test_the_renders_of_a_long_conversation_are_few_whatever_its_length(turns):
     template, renders = Template(OPEN_TO_PROOF["what is kept tells the end"], "template"), []
-    environment, plain = template._plain
+    plain = template._renderer._plain
 
     class Counting:
         def render(self, **variables):
             renders.append(variables)
             return plain.render(**variables)
 
-    template._plain = environment, Counting()
+    template._renderer._plain = Counting()
     assert len(template.analyse(chat(turns), **KWARGS).spans) == turns
     assert len(renders) < 8
 
@@ -172,10 +172,10 @@ AHEAD = (
 
 def test_a_conversation_of_too_many_prompts_is_refused_before_one_is_rendered():
     template = Template(AHEAD, "template")
-    environment, template._plain = template._plain, None
+    plain, template._renderer._plain = template._renderer._plain, None
     with pytest.raises(
         TemplateError, match=r"of 3,000 turns have to be rendered one by one: 9,000,000 messages, and 2,"
     ):
         template.analyse(chat(3_000), **KWARGS)
-    template._plain = environment
+    template._renderer._plain = plain
     assert len(template.analyse(chat(30), **KWARGS).spans) == 30

@@ -1,0 +1,175 @@
+"""Find where each turn of an assistant stands in the text, by what the template shows before it and after it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from sftplug.data.render.call import PROBE, Call, make_call
+from sftplug.data.render.check import (
+    Finding,
+    check_interruptions,
+    check_iterations,
+    check_questions,
+    check_spans,
+    quote,
+)
+from sftplug.data.render.pieces import Layout
+from sftplug.data.render.rendered import Rendered, continue_prompt, cut_after, lost_stop, to_row
+from sftplug.data.render.renderer import Renderer
+from sftplug.data.render.spans import Habit, Place, Start, common_start, find_opening, find_start, find_stop, places
+from sftplug.data.render.turns import Turn, divergence, spans_of
+from sftplug.errors import TemplateError
+
+
+@dataclass(slots=True, eq=False)
+class TurnFinder:
+    """Finds the turns in what one template renders."""
+
+    renderer: Renderer
+    _habits: dict[str, Habit | None] = field(default_factory=dict)
+
+    def turn(self, layout: Layout, call: Call, message: int) -> Turn:
+        """Return the turn of `message` in `layout`, the text of `call`: where it stands, and what is to say of it."""
+        where = places(layout, message)
+        if not where:
+            text = f"message {message}: the template prints nothing for it."
+            return Turn(message, [], Start(0, "", "", ""), [Finding("not_located", "error", message, text)])
+        start = self._start(layout, call, message, where[0])
+        if isinstance(start, Finding):
+            return Turn(message, [], Start(0, "", "", ""), [start])
+        turn = Turn(message, [], start, list(divergence(start, message)))
+        habit = self._habit(call)
+        for number, stretch in enumerate(where):
+            begin = start.at if number == 0 else stretch.first
+            stop = self._stop(layout, call, turn, Place(message, begin, begin, stretch.last, stretch.end), habit)
+            if stop > begin or number == 0:
+                turn.spans.append((begin, stop))
+        turn.findings += check_spans(layout, message, turn.spans, start.at)
+        turn.findings += check_iterations(layout, message)
+        turn.findings += check_questions(layout, message, start.at, call.users)
+        turn.findings += check_interruptions(layout, message, call.answers)
+        return turn
+
+    def _start(self, layout: Layout, call: Call, message: int, where: Place) -> Start | Finding:
+        if (end := layout.prompt_end(message)) is not None:
+            return Start(end, "", "", "")
+        before = call.until(message)
+        try:
+            prompt = self.renderer.text(before, add_generation_prompt=True)
+        except TemplateError:
+            # A conversation that the assistant opens has no prompt to render; its header must be the usual one.
+            return self._start_by_header(layout, call, message, where)
+        if layout.text.startswith(prompt):
+            return Start(len(prompt), "", "", "")
+        traced = self.renderer.layout(before, add_generation_prompt=True)
+        asks = self._generation_prompt(call)
+        start = None if asks is None else find_start(layout, where, traced, asks, self._goes_on(before, prompt, asks))
+        return start or self._start_by_header(layout, call, message, where)
+
+    def _goes_on(self, before: Call, prompt: str, asks: str) -> bool:
+        """Whether the template, after a tool's answer, asks for more of the turn and not for a new one."""
+        if not before.messages or before.messages[-1].get("role") != "tool":
+            return False
+        here = prompt[common_start(self.renderer.text(before), prompt) :]
+        return common_start(here.lstrip(), asks.lstrip()) == 0
+
+    def _start_by_header(self, layout: Layout, call: Call, message: int, where: Place) -> Start | Finding:
+        header = self._generation_prompt(call)
+        start = None if header is None else find_opening(layout, where, header)
+        if start is not None:
+            return start
+        shown = quote(layout.text[max(0, where.first - 40) : where.first])
+        text = (
+            f"message {message}: the template cannot render a prompt for it, and its header {shown} "
+            f"is not the generation prompt {quote(header or '')}."
+        )
+        return Finding("not_located", "error", message, text, where.first, where.last)
+
+    def _generation_prompt(self, call: Call) -> str | None:
+        """Return what the template adds for a reply to a user, the white space of the turn before left out.
+
+        None when it cannot render a question alone.
+        """
+        probe = replace(call, messages=[dict(PROBE)], tools=None)
+        try:
+            without, prompt = self.renderer.text(probe), self.renderer.text(probe, add_generation_prompt=True)
+        except TemplateError:
+            return None
+        return prompt[common_start(without, prompt) :]
+
+    def _stop(self, layout: Layout, call: Call, turn: Turn, where: Place, habit: Habit | None) -> int:
+        stop = find_stop(layout, where, where.first, habit, call.ends)
+        end = stop.at
+        if turn.message + 1 < len(call.messages) and call.messages[turn.message + 1].get("role") == "tool":
+            end = self._stop_before_tool(layout, call, turn.message, end, habit)
+        if end == stop.at and stop.by == "none":
+            end = self._stop_by_renders(layout, call, turn.message, end)
+        if end == stop.at and stop.by == "none" and (end > where.first or not turn.spans):
+            text = f"message {turn.message}: no token marks its end; the model would never learn to stop."
+            turn.findings.append(Finding("no_stop", "policy", turn.message, text, where.first, end))
+        return end
+
+    def _stop_by_renders(self, layout: Layout, call: Call, message: int, last: int) -> int:
+        """Return the end of what stands after the turn whatever comes next, where no mark says whose text it is."""
+        try:
+            alone, followed = self.renderer.text(call.until(message + 1)), self.renderer.text(call.followed(message))
+        except TemplateError:
+            return last
+        said, rest = layout.text[:last], layout.text[last:]
+        if not (alone.startswith(said) and followed.startswith(said)):
+            return last
+        tail = rest[: common_start(rest, followed[last:])]
+        return last + len(tail[: common_start(tail, alone[last:])].rstrip())
+
+    def _stop_before_tool(self, layout: Layout, call: Call, message: int, end: int, habit: Habit | None) -> int:
+        """Return the end of a turn that calls a tool: some templates show its stop only when it is the last turn."""
+        if habit is not None and habit.by == "own" and layout.text.endswith(habit.tail.strip(), 0, end):
+            return end
+        try:
+            alone = self.renderer.text(call.until(message + 1)).rstrip()
+        except TemplateError:
+            return end
+        extended = alone[:end] == layout.text[:end] and layout.text.startswith(alone)
+        return len(alone) if extended and len(alone) > end else end
+
+    # --- a turn apart -----------------------------------------------------------------------------------------------
+
+    def apart(self, rendered: Rendered, call: Call, message: int) -> Rendered:
+        """Return the row that shows the turn of `message` as inference does."""
+        prompt = self.renderer.layout(call.until(message), add_generation_prompt=True)
+        alone = call.until(message + 1)
+        text = "".join(rendered.text[span.start : span.end] for span in rendered.spans if span.message == message)
+        try:
+            layout = self.renderer.layout(alone)
+        except TemplateError:
+            return continue_prompt(prompt, rendered, message)
+        if not layout.text.startswith(prompt.text):
+            return continue_prompt(prompt, rendered, message)
+        turn = self.turn(layout, alone, message)
+        if any(finding.severity == "error" for finding in turn.findings) or not turn.spans:
+            return continue_prompt(prompt, rendered, message)
+        end = turn.spans[-1][1]
+        row = to_row(layout, spans_of([turn]))
+        return cut_after(row, end, lost_stop(row.text[row.spans[-1].start : end], text))
+
+    # --- how the template ends a turn -------------------------------------------------------------------------------
+
+    def _habit(self, call: Call) -> Habit | None:
+        """Return how the template ends a turn, learned from a probe; None when it refuses the probe."""
+        key = repr(sorted(call.kwargs.items(), key=lambda item: item[0]))
+        if key not in self._habits:
+            self._habits[key] = self._learn_habit(call)
+        return self._habits[key]
+
+    def _learn_habit(self, call: Call) -> Habit | None:
+        probe = [("user", "sftplug asks"), ("assistant", "sftplug replies"), ("user", "sftplug asks again")]
+        messages = [{"role": role, "content": text} for role, text in probe]
+        try:
+            layout = self.renderer.layout(make_call(messages, None, call.kwargs, frozenset()))
+        except TemplateError:
+            return None
+        where = places(layout, 1)
+        if not where:
+            return None
+        stop = find_stop(layout, where[0], where[0].first, None, call.ends)
+        return Habit(stop.by, layout.text[where[0].last : stop.at])
