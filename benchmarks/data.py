@@ -193,13 +193,13 @@ def compare(folder: Path, rows: int, repeats: int) -> None:
 
 def looked_at(folder: Path, seconds: float) -> None:
     """Print how long it takes to compare the rows that were kept with what was written, as each later run does."""
-    from sftplug.storage.contents import CONTENTS, fault
+    from sftplug.storage.contents import CONTENTS, integrity_error
 
     (contents,) = (folder / "prepared").glob(f"*/{CONTENTS}")
     times = []
     for _ in range(5):
         started = time.perf_counter()
-        assert fault(contents.parent) is None
+        assert integrity_error(contents.parent) is None
         times.append(time.perf_counter() - started)
     size = sum(file.stat().st_size for file in contents.parent.iterdir()) / 1e6
     share = min(times) / seconds

@@ -125,7 +125,7 @@ def measured(work: str, file: str) -> int:
     from sftplug.data.prepare import prepare
     from sftplug.model.loading import load_model, load_tokenizer
     from sftplug.recipe import load_recipe
-    from sftplug.run import RunDirectory, begin
+    from sftplug.run import RunDirectory, open_session
     from sftplug.ship.measure import measure
     from sftplug.ship.rows import held_out
     from sftplug.training.train import make_trainer, train
@@ -139,7 +139,7 @@ def measured(work: str, file: str) -> int:
     torch.ones(64, 64).mm(torch.ones(64, 64))
     with Peak() as peak:
         if name == "train":
-            with begin(loaded, overwrite=True) as attempt:
+            with open_session(loaded, overwrite=True) as attempt:
                 train(loaded, prepared, attempt)
         elif name == "in_training":
             make_trainer(recipe, load_model(recipe), prepared).evaluate()

@@ -269,12 +269,12 @@ def _train(file: Path) -> None:
     from sftplug.data.prepare import prepare
     from sftplug.model.loading import load_tokenizer
     from sftplug.recipe import load_recipe
-    from sftplug.run import begin
+    from sftplug.run import open_session
     from sftplug.training.train import train
 
     _measure_ourselves()
     loaded = load_recipe(str(file))
-    with begin(loaded) as attempt:
+    with open_session(loaded) as attempt:
         train(loaded, prepare(loaded.recipe, load_tokenizer(loaded.recipe)), attempt)
 
 

@@ -28,7 +28,7 @@ from sftplug.errors import (
 )
 from sftplug.libraries.options import LibrarySource, set_options
 from sftplug.libraries.versions import require
-from sftplug.model.parameters import measure
+from sftplug.model.parameters import count_parameters
 from sftplug.model.prompt import encode_prompt, render_prompt
 from sftplug.model.structure import ModelStructure, structure_of
 from sftplug.plugin.components import (
@@ -50,7 +50,7 @@ from sftplug.recipe.model import InputPath, Recipe
 from sftplug.types.conversation import ROLES, Conversation, Message, Reply, Row, ToolCall
 from sftplug.types.ledger import Account, Ledger, Mixed, Packing
 from sftplug.types.reasons import RowGroup, RowGroups
-from sftplug.types.result import MovedWeights, RunResult, Size
+from sftplug.types.result import MovedWeights, ParameterCounts, RunResult
 from sftplug.types.tokens import PARTS, ROLE_CODES, LongRow, LossSums, TokenBatch
 from sftplug.types.trainer import RunTrainer
 from sftplug.util.device import ComputeDtype, Device, this_device
@@ -145,6 +145,7 @@ __all__ = [
     "ModelStructure",
     "MovedWeights",
     "Packing",
+    "ParameterCounts",
     "Pattern",
     "PlanAnswer",
     "PluginError",
@@ -164,7 +165,6 @@ __all__ = [
     "RunResult",
     "RunTrainer",
     "SftplugError",
-    "Size",
     "TemplateError",
     "TemplateStopped",
     "TokenBatch",
@@ -172,12 +172,12 @@ __all__ = [
     "TrainedRun",
     "TrainingError",
     "check",
+    "count_parameters",
     "did_you_mean",
     "encode",
     "encode_prompt",
     "hookimpl",
     "load",
-    "measure",
     "open_run",
     "plan",
     "prepare",

@@ -111,11 +111,11 @@ def train_file(file, *overrides, overwrite=True, **how):
     from sftplug.data.prepare import prepare
     from sftplug.model.loading import end_tokens, load_tokenizer
     from sftplug.recipe import load_recipe
-    from sftplug.run import begin
+    from sftplug.run import open_session
     from sftplug.training.train import train
 
     loaded = load_recipe(str(file), overrides)
-    with begin(loaded, overwrite=overwrite, **how) as attempt:
+    with open_session(loaded, overwrite=overwrite, **how) as attempt:
         tokenizer = load_tokenizer(loaded.recipe)
         prepared = prepare(loaded.recipe, tokenizer, end_tokens=end_tokens(loaded.recipe, tokenizer))
         return train(loaded, prepared, attempt)

@@ -98,12 +98,12 @@ def _run(file):
     from sftplug.data.prepare import prepare
     from sftplug.model.loading import end_tokens, load_tokenizer
     from sftplug.recipe import load_recipe
-    from sftplug.run import begin
+    from sftplug.run import open_session
     from sftplug.training.train import join, train
 
     loaded = load_recipe(str(file))
     join(loaded.recipe)
-    with begin(loaded) as attempt:
+    with open_session(loaded) as attempt:
         tokenizer = load_tokenizer(loaded.recipe)
         prepared = prepare(loaded.recipe, tokenizer, end_tokens=end_tokens(loaded.recipe, tokenizer))
         return train(loaded, prepared, attempt)

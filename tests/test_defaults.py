@@ -12,7 +12,7 @@ from sftplug.plugin.components import Component
 from sftplug.plugin.manager import load_plugins
 from sftplug.plugin.registry import build_registry
 from sftplug.recipe import load_recipe
-from sftplug.run import begin
+from sftplug.run import open_session
 from sftplug.run.record import record_recipe
 from sftplug.training.preflight.notices import notices
 
@@ -222,7 +222,7 @@ def test_what_was_left_open_is_taken_from_the_record_and_what_was_changed_is_ref
     begun = run.load_recipe()
     assert begun.recipe.train["learning_rate"] == 5e-4
     now = load_recipe(str(file), [f"output={tmp_path / 'then'}"])
-    with begin(now, resume=True) as attempt:
+    with open_session(now, resume=True) as attempt:
         assert attempt.loaded.recipe.train["learning_rate"] == 5e-4
         (note,) = [note for note in attempt.notes if "learning_rate" in note]
     assert note == (
@@ -231,10 +231,10 @@ def test_what_was_left_open_is_taken_from_the_record_and_what_was_changed_is_ref
     )
     # What the recipe itself says now, or said then, is no default: it is compared.
     said = load_recipe(str(file), [f"output={tmp_path / 'then'}", "train.learning_rate=1e-3"])
-    with pytest.raises(RunError, match=r"train.learning_rate: 0.0005 -> 0.001"), begin(said, resume=True):
+    with pytest.raises(RunError, match=r"train.learning_rate: 0.0005 -> 0.001"), open_session(said, resume=True):
         pass
     run.write("origins.json", {**run.origins(), "train.learning_rate": "recipe.yaml:15"})
-    with pytest.raises(RunError, match=r"train.learning_rate: 0.0005 -> 0.0002"), begin(now, resume=True):
+    with pytest.raises(RunError, match=r"train.learning_rate: 0.0005 -> 0.0002"), open_session(now, resume=True):
         pass
 
 

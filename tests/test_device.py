@@ -13,7 +13,7 @@ from sftplug.planning import Rows
 from sftplug.planning.settings import settings_of
 from sftplug.planning.work import work_of
 from sftplug.recipe import load_recipe
-from sftplug.run import begin
+from sftplug.run import open_session
 from sftplug.training.preflight.notices import notices
 from sftplug.util.device import DEVICES, find_device, measured
 
@@ -223,7 +223,7 @@ def test_a_run_goes_on_in_the_numbers_that_it_began_in_on_another_machine(recipe
     file, output = str(recipe_file(adapter=adapter, quantization=None)), f"output={tmp_path / 'there'}"
     run = record(tmp_path / "there", load_recipe(file, [output], device=FAST))
     here = load_recipe(file, [output], device=SLOW)
-    with begin(here, resume=True) as attempt:
+    with open_session(here, resume=True) as attempt:
         assert attempt.loaded.recipe.quantization == run.load_recipe().recipe.quantization
         (note,) = [note for note in attempt.notes if path in note]
         assert "as the run was begun (default of" in note
@@ -237,7 +237,7 @@ def test_a_record_of_a_time_when_nothing_was_left_to_the_device_is_read_as_it_wa
     file, output = str(recipe_file(adapter="qlora", quantization=None)), f"output={tmp_path / 'there'}"
     run = record(tmp_path / "there", load_recipe(file, [output], device=FAST))
     run.write("origins.json", {**run.origins(), "quantization.compute_dtype": "default"})
-    with begin(load_recipe(file, [output], device=SLOW), resume=True) as attempt:
+    with open_session(load_recipe(file, [output], device=SLOW), resume=True) as attempt:
         assert attempt.loaded.recipe.quantization.compute_dtype == "bfloat16"
 
 

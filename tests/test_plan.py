@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from sftplug import ModelError
 from sftplug.cli import app
 from sftplug.model.loading import load_model, new_ids
-from sftplug.model.new_tokens import train_rows
+from sftplug.model.new_tokens import train_new_embeddings
 from sftplug.planning.optimizer import optimizer_bytes
 from sftplug.planning.settings import settings_of
 from sftplug.planning.weights import Trained, count_weights
@@ -50,7 +50,7 @@ def adapted(recipe):
     if config is None:
         return model
     if recipe.model.add_tokens:
-        train_rows(config, model, new_ids(recipe))
+        train_new_embeddings(config, model, new_ids(recipe))
     model = get_peft_model(model, config)
     keep_adapter_in_fp32(model)
     return model
@@ -209,12 +209,12 @@ def test_an_unknown_optimizer_gets_the_widest_range_and_a_note(recipe_file):
 
 def test_operations_are_those_of_the_closed_form(recipe_file):
     from sftplug.planning import closed_form
-    from sftplug.planning.rehearse import Stage
+    from sftplug.planning.rehearse import FakeModel
 
     recipe = load_recipe(str(recipe_file())).recipe
     settings = settings_of(recipe, on_cpu=True)
     model, weights = count_weights(recipe, settings)
-    rehearsed = Stage(model, settings).rehearse(2, 32, 31).flops
+    rehearsed = FakeModel(model, settings).rehearse(2, 32, 31).flops
     assert 0.9 < rehearsed / closed_form.flops(weights, settings, 64) < 1.2
 
 

@@ -18,9 +18,9 @@ runner = CliRunner()
 
 
 def rehearse(recipe, settings, *batch, whole=False, **how):
-    from sftplug.planning.rehearse import Stage
+    from sftplug.planning.rehearse import FakeModel
 
-    return Stage(count_weights(recipe, settings)[0], settings, whole=whole).rehearse(*batch, **how)
+    return FakeModel(count_weights(recipe, settings)[0], settings, whole=whole).rehearse(*batch, **how)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -29,7 +29,7 @@ def test_a_rehearsal_counts_what_a_real_update_allocates(recipe_file, quantizati
     """The same count over a real forward and backward pass, checkpointed as training does it."""
     from torch.nn import functional
 
-    from sftplug.planning.live import Live, highest
+    from sftplug.planning.live import MemoryTracker, highest
 
     recipe = load_recipe(str(recipe_file(adapter="lora", quantization=quantization))).recipe
     settings = dataclasses.replace(settings_of(recipe, on_cpu=True), checkpointing=checkpointing)
@@ -46,7 +46,7 @@ def test_a_rehearsal_counts_what_a_real_update_allocates(recipe_file, quantizati
         targets = torch.zeros(logits.shape[:-1], dtype=torch.long)
         return functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none").sum()
 
-    with Live() as live:
+    with MemoryTracker() as live:
         loss().backward()
         live.cut("all")
     assert rehearsed.peak == pytest.approx(highest(live.sections), rel=0.01)
@@ -83,9 +83,9 @@ def test_one_layer_of_a_kind_stands_for_all(recipe_file, tmp_path, family, adapt
     config.save_pretrained(tmp_path / "model")
     recipe = load_recipe(str(recipe_file(model=str(tmp_path / "model"), quantization="bf16", adapter=adapter))).recipe
     settings = dataclasses.replace(settings_of(recipe, on_cpu=True), checkpointing=checkpointing)
-    from sftplug.planning.rehearse import Stage
+    from sftplug.planning.rehearse import FakeModel
 
-    short, whole = (Stage(count_weights(recipe, settings)[0], settings, whole=whole) for whole in (False, True))
+    short, whole = (FakeModel(count_weights(recipe, settings)[0], settings, whole=whole) for whole in (False, True))
     assert (short.whole, whole.whole) == (False, True)
     assert short.rehearse(2, 64, 40) == whole.rehearse(2, 64, 40)
 

@@ -21,7 +21,7 @@ from sftplug.errors import ModelError, RecipeError
 from sftplug.libraries.logging import quiet_libraries
 from sftplug.model.loading import base_model_path, load_model
 from sftplug.recipe import load_recipe
-from sftplug.run import begin
+from sftplug.run import open_session
 from sftplug.util.redact import HIDDEN, blanked, redact, without_secrets
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -445,7 +445,7 @@ def test_no_secret_comes_out_of_a_run_that_is_full_of_them(recipe_file, tmp_path
 
 def test_an_error_that_is_kept_holds_no_secret(recipe_file):
     loaded = load_recipe(str(recipe_file()))
-    with pytest.raises(ModelError), begin(loaded, overwrite=True) as attempt:
+    with pytest.raises(ModelError), open_session(loaded, overwrite=True) as attempt:
         raise ModelError(f"cannot reach https://me:pw@host with {TOKEN}")
     assert attempt.directory.state().reason == f"ModelError: cannot reach https://host with {HIDDEN}"
 

@@ -88,7 +88,7 @@ def test_every_field_of_what_is_handed_over_is_described():
         sftplug.RowGroup,
         sftplug.RowGroups,
         sftplug.RunResult,
-        sftplug.Size,
+        sftplug.ParameterCounts,
         sftplug.MovedWeights,
         sftplug.RunTrainer,
     ):

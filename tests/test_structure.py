@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from twins import config_of, make_model
 
 from sftplug import TrainingError, structure_of
-from sftplug.training.callbacks import Guard
+from sftplug.training.callbacks import GradientCheck
 from sftplug_adapters import Freeze, Full, Lora
 
 SIZES = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "vocab_size": 128}
@@ -154,10 +154,10 @@ def test_a_parameter_without_gradient_is_told_as_what_it_is():
 
     model = make_model("gemma3")
     with pytest.raises(TrainingError, match="train the others, by patterns of their names, with the adapter `freeze`"):
-        Guard().on_pre_optimizer_step(Arguments(), None, None, model=model)
+        GradientCheck().on_pre_optimizer_step(Arguments(), None, None, model=model)
     model.peft_config = {}
     with pytest.raises(TrainingError, match="leave such modules out of the adapter"):
-        Guard().on_pre_optimizer_step(Arguments(), None, None, model=model)
+        GradientCheck().on_pre_optimizer_step(Arguments(), None, None, model=model)
 
 
 @pytest.mark.parametrize("adapter", ["full", "lora"])

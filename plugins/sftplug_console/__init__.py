@@ -36,7 +36,7 @@ def sftplug_trainer_created(recipe: Recipe, trainer: RunTrainer) -> None:
 
     if not trainer.is_world_process_zero():
         return
-    show_size(recipe, sftplug.measure(trainer.model))
+    show_size(recipe, sftplug.count_parameters(trainer.model))
     progress = TrainingProgress(trainer)
     trainer.add_callback(progress)
     trainer.when_stopped = [*trainer.when_stopped, progress.take_away]

@@ -14,7 +14,7 @@ from sftplug import train_in_words, visible
 from sftplug_console.curve import draw_curve
 
 if TYPE_CHECKING:
-    from sftplug import Account, Ledger, Mixed, MovedWeights, Recipe, RunResult, Size
+    from sftplug import Account, Ledger, Mixed, MovedWeights, ParameterCounts, Recipe, RunResult
 
 
 def escape(text: str) -> str:
@@ -135,7 +135,7 @@ def _fate(account: Account) -> str:
     return ", ".join([f"{account.kept:,}{of}", *dropped, *added])
 
 
-def show_size(recipe: Recipe, size: Size) -> None:
+def show_size(recipe: Recipe, size: ParameterCounts) -> None:
     """Show what is trained and what the weights take, beside full fine-tuning in 32 bits."""
     console = rich.get_console()
     ranks = {name: f", rank {rank}" for name, rank in size.ranks.items()}

@@ -18,7 +18,7 @@ from sftplug.types.tokens import PARTS, ROLE_CODES
 
 if TYPE_CHECKING:
     from sftplug.data.encoder import Encoder
-    from sftplug.data.rendering import Gate, TextRow
+    from sftplug.data.rendering import ConversationRenderer, TextRow
     from sftplug.types.conversation import Conversation
     from sftplug.types.tokens import TokenBatch
 
@@ -106,7 +106,7 @@ def encode(  # noqa: PLR0913 - what there is to say of a conversation without a 
 class _Encoding:
     """What turns conversations into tokens and weights."""
 
-    gate: Gate
+    gate: ConversationRenderer
     encoder: Encoder
     maskings: tuple[tuple[Masking, ...], ...]
 
@@ -236,7 +236,7 @@ def _template(tokenizer: Any, given: Any) -> ChatTemplate:
 @lru_cache(maxsize=8)
 def _machine(
     tokenizer: Any, template: ChatTemplate, end_tokens: frozenset[str], policies: Any, _size: int
-) -> tuple[Gate, Encoder]:
+) -> tuple[ConversationRenderer, Encoder]:
     """Return what renders and what tokenizes; made once for a template, a tokenizer and as many tokens as it has."""
     import copy
 

@@ -14,7 +14,7 @@ from sftplug.recipe.origins import origin_by_path
 from sftplug.util.redact import redact
 
 if TYPE_CHECKING:
-    from sftplug.planning import Rows, Study, Trial
+    from sftplug.planning import Fit, Planner, Rows
     from sftplug.planning.answer import PlanAnswer
     from sftplug.recipe.load import LoadedRecipe
 
@@ -31,7 +31,7 @@ def plan(
     are, else they are counted where they lie on this machine. ``.fits`` says whether it does, ``.overrides`` what to
     change if not.
     """
-    from sftplug.planning import Study
+    from sftplug.planning import Planner
     from sftplug.planning.answer import PlanAnswer
     from sftplug.training.preflight.notices import notices
     from sftplug.util.device import find_device
@@ -40,7 +40,7 @@ def plan(
     found = loaded(recipe) if device is None else loaded(recipe).again(device=chosen)
     limit = parse_bytes(memory) if isinstance(memory, str) else memory
     counted, why = _rows(found, rows)
-    study = Study(found.recipe, chosen, counted)
+    study = Planner(found.recipe, chosen, counted)
     planned = study.plan()
     if limit is None and device is not None and not chosen.on_cpu:
         limit = chosen.memory
@@ -61,14 +61,14 @@ def plan(
     )
 
 
-def _tried(recipe: LoadedRecipe, study: Study, limit: int, *, named: bool) -> list[Trial]:
+def _tried(recipe: LoadedRecipe, study: Planner, limit: int, *, named: bool) -> list[Fit]:
     """Return the changes that were tried, on one device and, where none of them is enough, on several."""
-    from sftplug.planning import shared, trials
+    from sftplug.planning import shared, ways_to_fit
 
     def load(more: list[str]) -> LoadedRecipe:
         return recipe.again(*more, device=study.device if named else None)
 
-    tried = list(trials(load, study, limit))
+    tried = list(ways_to_fit(load, study, limit))
     if not tried or not tried[-1].fits:
         several = shared(load, study, tried[-1].overrides if tried else (), limit)
         tried += [several] if several is not None else []

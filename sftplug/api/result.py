@@ -12,10 +12,10 @@ from sftplug.api.rows import prepare
 from sftplug.errors import DataError, RunError
 from sftplug.recipe.load import LoadedRecipe
 from sftplug.run import RunDirectory
-from sftplug.types.result import MovedWeights, RunResult, Size
+from sftplug.types.result import MovedWeights, ParameterCounts, RunResult
 
 if TYPE_CHECKING:
-    from sftplug.ship.chat import Conversation
+    from sftplug.ship.chat import ChatSession
     from sftplug.ship.rows import Measured, Selection
 
 RESULT = "result.json"
@@ -31,7 +31,7 @@ class TrainedRun(RunResult):
     """The recipe that it was trained with."""
     replies: Mapping[str, Any] | None = field(default=None, kw_only=True, repr=False)
     """What the recipe's metrics say of the model's replies; None where it names none."""
-    _chats: dict[str | None, Conversation] = field(default_factory=dict, kw_only=True, repr=False, compare=False)
+    _chats: dict[str | None, ChatSession] = field(default_factory=dict, kw_only=True, repr=False, compare=False)
 
     @property
     def directory(self) -> RunDirectory:
@@ -100,12 +100,12 @@ class TrainedRun(RunResult):
         """Return the run as a page of HTML, with its first `rows` training rows; write it to `file` if one is named."""
         from sftplug.report import collect, to_html
         from sftplug.report.rows import with_rows
-        from sftplug.storage.files import write_whole
+        from sftplug.storage.files import atomic_write
 
         drawn = [with_rows(item, rows) if rows and item.ledger else item for item in collect([self.output])]
         page = to_html(f"sftplug report: {drawn[0].name}", drawn)
         if file is not None:
-            write_whole(Path(file), page)
+            atomic_write(Path(file), page)
         return page
 
 
@@ -135,7 +135,9 @@ def read_result(directory: RunDirectory) -> RunResult:
         known = json.loads(file.read_text(encoding="utf-8"))
         moved = known["moved"] and MovedWeights(**{**known["moved"], "still": tuple(known["moved"]["still"])})
         plain = {name: known[name] for name in ("loss", "seconds", "tokens")}
-        return RunResult(directory.path, tuple(known["log"]), size=Size(**known["size"]), moved=moved or None, **plain)
+        return RunResult(
+            directory.path, tuple(known["log"]), size=ParameterCounts(**known["size"]), moved=moved or None, **plain
+        )
     except FileNotFoundError:
         raise RunError(f"{directory.path} has no {RESULT}: an older sftplug wrote the run.") from None
     except (OSError, ValueError, KeyError, TypeError) as error:

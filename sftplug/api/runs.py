@@ -70,25 +70,25 @@ def say(sentences: Iterable[str]) -> None:
 
 def _train(recipe: LoadedRecipe, *, resume: bool, overwrite: bool) -> RunResult:
     """Train in this process, which may be one of several."""
-    from sftplug.run import begin
+    from sftplug.run import open_session
     from sftplug.training.preflight import problems_before_rows
     from sftplug.training.preflight.notices import notices
     from sftplug.training.train import join
     from sftplug.training.train import train as run
 
     join(recipe.recipe)
-    with begin(recipe, resume=resume, overwrite=overwrite) as attempt:
-        recipe = attempt.loaded
+    with open_session(recipe, resume=resume, overwrite=overwrite) as session:
+        recipe = session.loaded
         if is_main():
             recipe.call("sftplug_recipe_loaded", origins=origin_by_path(recipe))
-        say(attempt.notes)
+        say(session.notes)
         if is_main():
-            say([f"resuming from step {attempt.checkpoint.step}"] if attempt.checkpoint is not None else [])
+            say([f"resuming from step {session.checkpoint.step}"] if session.checkpoint is not None else [])
             say(f"note: {notice}" for notice in notices(recipe))
         # Preparing many rows takes long: what cannot work anyway is said before.
         if problems := problems_before_rows(recipe.recipe):
             raise ModelError("\n".join(problems))
-        result = run(recipe, prepare(recipe, quiet=not is_main()), attempt)
+        result = run(recipe, prepare(recipe, quiet=not is_main()), session)
     leave()
     return result
 

@@ -14,7 +14,7 @@ from sftplug.cli.runs import Json, Run, open_run
 from sftplug.util.text import visible
 
 if TYPE_CHECKING:
-    from sftplug.ship.chat import Conversation
+    from sftplug.ship.chat import ChatSession
 
 RESET, QUIT = "/reset", "/quit"
 
@@ -73,7 +73,7 @@ def _lines() -> Iterator[str]:
             yield line.strip()
 
 
-def _answer(line: str, tuned: Conversation, base: Conversation | None) -> None:
+def _answer(line: str, tuned: ChatSession, base: ChatSession | None) -> None:
     if base is None:
         tuned.ask(line, lambda text: typer.echo(visible(text), nl=False))
         typer.echo()
@@ -96,6 +96,6 @@ def _beside(answers: dict[str, str]) -> None:
     show(table)
 
 
-def _answer_as_json(line: str, tuned: Conversation, base: Conversation | None) -> None:
+def _answer_as_json(line: str, tuned: ChatSession, base: ChatSession | None) -> None:
     before = {"base": base.ask(line)} if base is not None else {}
     typer.echo(json.dumps({"prompt": line, **before, "answer": tuned.ask(line)}, ensure_ascii=False))

@@ -79,12 +79,12 @@ def be_verbose(verbose: bool) -> None:
 
 def write_file(file: Path, text: str) -> None:
     """Write a file that the user asked for, whole or not at all. Raises RunError when it cannot be written."""
-    from sftplug.storage.files import write_whole
+    from sftplug.storage.files import atomic_write
 
     try:
         if file.exists() and not file.is_file():
             file.write_text(text, encoding="utf-8")  # a pipe, a terminal
         else:
-            write_whole(file, text)
+            atomic_write(file, text)
     except OSError as error:
         raise RunError(f"{file} cannot be written: {error.strerror or error}.") from error

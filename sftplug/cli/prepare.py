@@ -10,7 +10,7 @@ import typer
 
 from sftplug import api
 from sftplug.cli.options import NoPlugin, Overrides, RecipeName, Verbose, be_verbose, open_recipe
-from sftplug.storage.folder import refuse_taken, whole_folder
+from sftplug.storage.folder import atomic_folder, refuse_taken
 
 if TYPE_CHECKING:
     from sftplug.data.prepare import Prepared
@@ -34,7 +34,7 @@ def prepare(
 
 def write_prepared(prepared: Prepared, output: Path) -> None:
     """Write the rows of both splits as datasets, and the ledger; all of it or nothing."""
-    with whole_folder(output) as folder:
+    with atomic_folder(output) as folder:
         prepared.train.save_to_disk(str(folder / "train"))
         if prepared.eval is not None:
             prepared.eval.save_to_disk(str(folder / "eval"))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sftplug.data.convert import Example
-from sftplug.data.rendering import Gate, TextRow
+from sftplug.data.rendering import ConversationRenderer, TextRow
 from sftplug.data.token_table import row_sums
 from sftplug.plugin.calls import shortened
 from sftplug.plugin.components import LengthPolicy
@@ -54,7 +54,7 @@ class Fitter:
 
     limit: int | None
     policy: LengthPolicy
-    gate: Gate
+    gate: ConversationRenderer
     encode: Callable[[Sequence[TextRow]], Batch]
     """Tokenizes and weighs rows that were rendered anew."""
 

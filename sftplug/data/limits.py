@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import ceil
 
-from sftplug.data.row_warnings import UNHEEDED
+from sftplug.data.row_warnings import UNUSED_WEIGHT
 from sftplug.errors import DataError, MaskError
 from sftplug.recipe.model import DataSection, SourceSection
 from sftplug.types.ledger import SHOWN, Account, Ledger, length_quantiles
@@ -20,7 +20,7 @@ _SAYINGS = {
 }
 
 
-def refuse(ledger: Ledger, data: DataSection, ways: Callable[[RowGroup], Iterable[str]] = lambda _: ()) -> None:
+def enforce_limits(ledger: Ledger, data: DataSection, ways: Callable[[RowGroup], Iterable[str]] = lambda _: ()) -> None:
     """Raise for every row that ended where the recipe does not allow it: MaskError for masks, else DataError.
 
     `ways` says what would let the rows through that have no safe mask for one reason.
@@ -105,11 +105,11 @@ def _by_source(ledger: Ledger, data: DataSection) -> Iterator[tuple[str, SourceS
 
 def _unheeded(account: Account) -> Iterator[str]:
     """Yield a paragraph when rows say how much they count in the loss, and no masking strategy reads it."""
-    count = account.noted[UNHEEDED]
+    count = account.noted[UNUSED_WEIGHT]
     if count:
         yield (
             f"{count} of {account.read} rows of {account.source} have loss weights that nothing reads. The first: "
-            f"{account.reasons[UNHEEDED][0]}. Add `message_weights` to the masking, or go on without them with "
+            f"{account.reasons[UNUSED_WEIGHT][0]}. Add `message_weights` to the masking, or go on without them with "
             "`data.on_unread_column: report`."
         )
 

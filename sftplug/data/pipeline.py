@@ -19,7 +19,7 @@ from sftplug.data.encoder import Encoder
 from sftplug.data.engine import Encoded
 from sftplug.data.length import Batch, Fitter
 from sftplug.data.mask import weigh
-from sftplug.data.rendering import Gate, TextRow
+from sftplug.data.rendering import ConversationRenderer, TextRow
 from sftplug.data.row_warnings import Remarks
 from sftplug.data.tokenize import look_alikes, tokenize
 from sftplug.data.too_long import Early
@@ -41,7 +41,7 @@ AHEAD = 2
 class Stages:
     """What turns the rows of one source into token rows."""
 
-    gate: Gate
+    gate: ConversationRenderer
     encode: Encoder
     maskings: Sequence[Sequence[Masking]]
     recipe: Recipe

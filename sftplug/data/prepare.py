@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 
 from sftplug.data.encoder import Encoder, encoder
 from sftplug.data.length import stops
-from sftplug.data.limits import refuse
+from sftplug.data.limits import enforce_limits
 from sftplug.data.mix import Available, mix
 from sftplug.data.origins import Origins, OriginWriter
 from sftplug.data.pack import pack
 from sftplug.data.pipeline import Stages, few_pauses
-from sftplug.data.rendering import Gate, Policies, TextRow, open_gate
+from sftplug.data.rendering import ConversationRenderer, Policies, TextRow, open_gate
 from sftplug.data.store import Store, key_of
 from sftplug.data.token_table import Columns, Measures, TokenWriter, longest, open_dataset, rearrange
 from sftplug.data.unchanged import Still
@@ -176,7 +176,7 @@ class _Work:
     """Prepares all splits of a recipe into a folder."""
 
     recipe: Recipe
-    gate: Gate
+    gate: ConversationRenderer
     tokenizer: PreTrainedTokenizerBase
     ledger: Ledger
     progress: Progress
@@ -198,7 +198,7 @@ class _Work:
         self.ledger.preamble = self.gate.preamble
         names = self.tokenizer.convert_ids_to_tokens(list(self.ledger.stop_ids))
         self.ledger.stops = dict(zip(map(str, names), self.ledger.stop_ids.values(), strict=True))
-        refuse(self.ledger, data, self.ways.of)
+        enforce_limits(self.ledger, data, self.ways.of)
         for name, split in made.items():
             self._arrange(name, split, folder)
         facts = {name: split.measures.weighted for name, split in made.items()}

@@ -72,7 +72,7 @@ class TextRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class TemplateArguments:
     """The arguments of a chat template."""
 
     messages: list[dict[str, Any]]
@@ -83,7 +83,7 @@ class Call:
 
 
 @dataclass(slots=True)
-class Gate:
+class ConversationRenderer:
     """Renders conversations with one template and lets through what passes."""
 
     name: str
@@ -152,7 +152,7 @@ class Gate:
         known = self._known(conversation)
         if known is not None:
             return [known]
-        call = Call(
+        call = TemplateArguments(
             [message.to_dict() for message in conversation.messages],
             [dict(tool) for tool in conversation.tools] or None,
             {**self.special_tokens, **conversation.template_kwargs},
@@ -197,7 +197,7 @@ class Gate:
         roles = [message.role for message in conversation.messages]
         return self.template.fill(roles, texts, (self._arguments, self.end_tokens))
 
-    def _compare(self, template: Template, rendered: Rendered, call: Call) -> None:
+    def _compare(self, template: Template, rendered: Rendered, call: TemplateArguments) -> None:
         """Compare with transformers' own text: always on the first rows, then on a sample."""
         if self.seen > COMPARED_FIRST and self.seen % COMPARED_FIRST:
             return
@@ -269,7 +269,7 @@ def _kinds(rendered: Rendered) -> set[str]:
 
 def open_gate(
     chat_template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, end_tokens: frozenset[str], policies: Policies
-) -> Gate:
+) -> ConversationRenderer:
     """Give `tokenizer` the chat template and return the gate for it."""
     with_special = tokenizer("", add_special_tokens=True)["input_ids"]
     bos = str(tokenizer.bos_token) if with_special[:1] == [tokenizer.bos_token_id] else ""
@@ -278,7 +278,7 @@ def open_gate(
     template = _template(chat_template, tokenizer)
     if isinstance(template, Template):
         template = _with_its_tokens(template, tokenizer, special, policies)
-    return Gate(name, template, special, bos, ends, policies)
+    return ConversationRenderer(name, template, special, bos, ends, policies)
 
 
 def _with_its_tokens(

@@ -13,7 +13,7 @@ from sftplug.plugin.components import Masking
 from sftplug.types.conversation import Conversation, Message
 from sftplug.types.ledger import Account
 
-UNHEEDED = "weight not heeded"
+UNUSED_WEIGHT = "weight not heeded"
 EMPTY_REPLY = "empty reply"
 PLACEHOLDER = "unfilled placeholder"
 
@@ -45,7 +45,7 @@ class Remarks:
         if conversation.weight == 1 and all(map(_is_usual, conversation.messages)):
             return example
         if not self.heeds_weights and (said := next(self._unheeded(conversation), "")):
-            account.note(UNHEEDED, example.origin, f"{said}, which no masking strategy reads")
+            account.note(UNUSED_WEIGHT, example.origin, f"{said}, which no masking strategy reads")
         if empty := [index for index, message in enumerate(conversation.messages) if _is_empty_reply(message)]:
             where = ", ".join(f"messages[{index}]" for index in empty)
             account.note(EMPTY_REPLY, example.origin, f"{where} says nothing: all that it teaches is to stop at once")

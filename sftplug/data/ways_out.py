@@ -18,7 +18,7 @@ from sftplug.types.reasons import RowGroup, normal
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from sftplug.data.rendering import Gate
+    from sftplug.data.rendering import ConversationRenderer
 
 KEPT = 20
 """So many rows are kept for each reason, and of those that pass: what is offered is tried on them."""
@@ -56,7 +56,7 @@ class Sample:
 class Ways:
     """Finds ways out."""
 
-    gate: Gate
+    gate: ConversationRenderer
     tokenizer: PreTrainedTokenizerBase
     templates: Sequence[ChatTemplate]
     """Other chat templates that the recipe could name."""

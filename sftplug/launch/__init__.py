@@ -2,13 +2,13 @@
 
 from sftplug.launch.check import launch_problems
 from sftplug.launch.config import write_config
-from sftplug.launch.force import InForce
 from sftplug.launch.resume import refuse_other_processes
 from sftplug.launch.start import start
 from sftplug.launch.strategy import find_build_tools, sharding, split_beneath_adapter, strategy_fields
+from sftplug.launch.strategy_check import StrategyCheck
 
 __all__ = [
-    "InForce",
+    "StrategyCheck",
     "find_build_tools",
     "launch_problems",
     "refuse_other_processes",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sftplug.errors import RunError
-from sftplug.launch.force import agrees, asked
+from sftplug.launch.strategy_check import agrees, asked
 from sftplug.recipe.model import Recipe
 from sftplug.run import Checkpoint
 from sftplug.util.processes import world_size

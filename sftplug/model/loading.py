@@ -15,7 +15,7 @@ from sftplug.libraries.logging import quiet_libraries, quiet_progress_bars
 from sftplug.model.architectures import NO_MODEL, refuse_endless, refuse_other_kinds, refuse_unknown_quantization
 from sftplug.model.folders import refuse_adapter_on_hub, refuse_no_model
 from sftplug.model.generation import drop_unheeded
-from sftplug.model.new_tokens import add_tokens, grow, refuse_untrained, train_rows
+from sftplug.model.new_tokens import add_tokens, refuse_untrained, resize_embeddings, train_new_embeddings
 from sftplug.model.remote_code import code_options, refuse_kernels
 from sftplug.model.weight_files import (
     PICKLED,
@@ -27,7 +27,7 @@ from sftplug.model.weight_files import (
     unlike_experts,
     weights_named_in,
 )
-from sftplug.plugin.calls import build_model, load_kwargs, model_complaints, peft_config, prepare_model
+from sftplug.plugin.calls import build_model, load_kwargs, model_problems, peft_config, prepare_model
 from sftplug.storage.kept import Kept
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ def check_model(recipe: Recipe) -> list[str]:
     except (ValueError, ImportError) as error:  # transformers' own word on what this model and machine can do
         what = f"model.attn_implementation: {attention}" if attention else "the model cannot be made"
         raise ModelError(f"{what}: {error}") from error
-    return [*model_complaints(recipe.adapter, model), *_untrained_tokens(recipe)]
+    return [*model_problems(recipe.adapter, model), *_untrained_tokens(recipe)]
 
 
 def _untrained_tokens(recipe: Recipe) -> list[str]:
@@ -221,7 +221,7 @@ def _untrained_tokens(recipe: Recipe) -> list[str]:
     model, config = skeleton(recipe), peft_config(recipe.adapter)
     try:
         if config is not None:
-            train_rows(config, model, [0])
+            train_new_embeddings(config, model, [0])
         else:
             prepare_model(recipe.adapter, model)
             refuse_untrained(recipe.adapter.type, model)
@@ -323,7 +323,7 @@ def load_base(
     refuse_other_weights(path, info)
     drop_unheeded(model.generation_config)
     if recipe.model.add_tokens and folder is None:
-        grow(model, new_ids(recipe))
+        resize_embeddings(model, new_ids(recipe))
     if not original:
         prepare_model(recipe.quantization, model)
     return model

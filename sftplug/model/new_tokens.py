@@ -24,7 +24,7 @@ def add_tokens(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str]) -> Non
     tokenizer.add_tokens(list(tokens), special_tokens=True)
 
 
-def grow(model: PreTrainedModel, ids: Sequence[int]) -> None:
+def resize_embeddings(model: PreTrainedModel, ids: Sequence[int]) -> None:
     """Give `model` rows for the tokens `ids`, in the embeddings and in a head of its own.
 
     Each new row is the mean of the rows before it: the same in every run, and as likely as an average token.
@@ -47,7 +47,7 @@ def _tables(model: PreTrainedModel) -> Iterator[nn.Module]:
         yield head
 
 
-def train_rows(config: PeftConfig, model: PreTrainedModel, ids: Sequence[int]) -> None:
+def train_new_embeddings(config: PeftConfig, model: PreTrainedModel, ids: Sequence[int]) -> None:
     """Change `config` so that the rows `ids` of embeddings and head are trained with the adapter, and no other rows.
 
     Raises ModelError for an adapter type that can train neither rows nor whole modules beside its own parameters.

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sftplug.model.structure import idle_parts, structure_of
-from sftplug.types.result import Size
+from sftplug.types.result import ParameterCounts
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-def measure(model: nn.Module) -> Size:
+def count_parameters(model: nn.Module) -> ParameterCounts:
     """Return the size of a model in memory, its trained modules by the last part of their names."""
     owners = {id(parameter): name for name, parameter in model.named_parameters()}
     held = {id(parameter): _parameters_in(parameter) for parameter in model.parameters()}
@@ -26,7 +26,7 @@ def measure(model: nn.Module) -> Size:
         if key not in brought | touched:
             untouched[kinds(name)] += held[key]
     anything = touched or any(id(parameter) not in brought for parameter in _trained(model))
-    return Size(
+    return ParameterCounts(
         trainable=sum(held[id(parameter)] for parameter in _trained(model)),
         total=sum(held.values()),
         bytes=sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()),

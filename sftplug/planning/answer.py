@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from sftplug.planning.fit import Trial
+    from sftplug.planning.fit import Fit
     from sftplug.planning.result import Plan
 
 
@@ -25,7 +25,7 @@ class PlanAnswer:
     """Bytes that it is to fit in; None where that was not asked."""
     fits: bool
     """Whether it does; True where that was not asked."""
-    tried: Sequence[Trial]
+    tried: Sequence[Fit]
     """Changes that were tried, laid over each other, where it does not."""
     largest_batch: int | None
     """The most rows of a batch with which it fits."""

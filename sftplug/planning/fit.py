@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sftplug.errors import SftplugError
-from sftplug.planning.make import Study
+from sftplug.planning.make import Planner
 from sftplug.planning.result import Range
 from sftplug.plugin.components import Adapter
 
@@ -23,7 +23,7 @@ Load = Callable[[list[str]], "LoadedRecipe"]
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class Fit:
     """The recipe with changes, and what it takes then."""
 
     overrides: tuple[str, ...]
@@ -34,7 +34,7 @@ class Trial:
     fits: bool
 
 
-def trials(load: Load, study: Study, memory: int) -> Iterator[Trial]:
+def ways_to_fit(load: Load, study: Planner, memory: int) -> Iterator[Fit]:
     """Yield changes laid over each other until the run certainly fits into `memory` bytes.
 
     A change that the recipe refuses, or that saves nothing, is left out; it is not made.
@@ -44,19 +44,19 @@ def trials(load: Load, study: Study, memory: int) -> Iterator[Trial]:
     for overrides, change in _changes(load([]), study):
         try:
             recipe = load([*made, *overrides]).recipe
-            trial = Study(recipe, study.device, _shortened(last.rows, overrides), like=last)
+            trial = Planner(recipe, study.device, _shortened(last.rows, overrides), like=last)
             total = trial.plan().memory.total
         except SftplugError:
             continue
         if total.high >= last.plan().memory.total.high:
             continue
         made, last = _joined(made, overrides), trial
-        yield Trial(tuple(made), change, total, total.high <= memory)
+        yield Fit(tuple(made), change, total, total.high <= memory)
         if total.high <= memory:
             return
 
 
-def shared(load: Load, study: Study, made: Sequence[str], memory: int) -> Trial | None:
+def shared(load: Load, study: Planner, made: Sequence[str], memory: int) -> Fit | None:
     """Return the recipe shared out between the fewest of 2, 4 or 8 such devices that fit, after the changes `made`.
 
     None where the recipe is shared out already, or eight do not do.
@@ -66,11 +66,11 @@ def shared(load: Load, study: Study, made: Sequence[str], memory: int) -> Trial 
     for count in (2, 4, 8):
         overrides = [*made, "launch.strategy=fsdp2", f"launch.processes={count}"]
         try:
-            total = Study(load(overrides).recipe, study.device, study.rows).plan().memory.total
+            total = Planner(load(overrides).recipe, study.device, study.rows).plan().memory.total
         except SftplugError:
             return None
         if total.high <= memory:
-            return Trial(tuple(overrides), f"weights shared out between {count} such devices", total, fits=True)
+            return Fit(tuple(overrides), f"weights shared out between {count} such devices", total, fits=True)
     return None
 
 
@@ -80,7 +80,7 @@ def _joined(made: list[str], more: list[str]) -> list[str]:
     return [*(override for override in made if override.partition("=")[0] not in keys), *more]
 
 
-def _changes(loaded: LoadedRecipe, study: Study) -> Iterator[tuple[list[str], str]]:
+def _changes(loaded: LoadedRecipe, study: Planner) -> Iterator[tuple[list[str], str]]:
     """Yield overrides with what they cost, the cheapest first."""
     settings = study.settings
     if not settings.checkpointing:
@@ -101,7 +101,7 @@ def _changes(loaded: LoadedRecipe, study: Study) -> Iterator[tuple[list[str], st
         length //= 2
 
 
-def _lighter_weights(loaded: LoadedRecipe, study: Study) -> Iterator[tuple[list[str], str]]:
+def _lighter_weights(loaded: LoadedRecipe, study: Planner) -> Iterator[tuple[list[str], str]]:
     """Yield quantizations that adapters ask for, and where the base is trained the adapters themselves."""
     recipe = study.recipe
     # Not those that are read from a library: dozens, which differ in what they can do more than in what they take.
@@ -119,7 +119,7 @@ def _lighter_weights(loaded: LoadedRecipe, study: Study) -> Iterator[tuple[list[
         yield [f"quantization={quantization}"], "lighter base weights: a slightly worse base"
 
 
-def _lightest(adapter: type[Adapter], study: Study) -> str:
+def _lightest(adapter: type[Adapter], study: Planner) -> str:
     """Return the quantization that an adapter names, else floats of 16 bits, slow as they may be on the device."""
     no_bfloat16 = not study.device.on_cpu and study.device.compute_dtype == "float16"
     return adapter.default_quantization or ("fp16" if no_bfloat16 else "bf16")

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from sftplug.planning.live import Section
+from sftplug.planning.live import MemorySection
 
 if TYPE_CHECKING:
-    from sftplug.planning.live import Live
+    from sftplug.planning.live import MemoryTracker
 
 
 class Layers:
@@ -26,7 +26,7 @@ class Layers:
         last = len(layers) - 1
         kinds = {_kind(layers[index]): index for index in range(last - 1, 0, -1)}
         self._like = [0, *(kinds[_kind(layer)] for layer in layers[1:last]), last]
-        self._live: Live | None = None
+        self._live: MemoryTracker | None = None
         self._others: tuple[Any, ...] | None = None
         for index, layer in enumerate(layers):
             layer.register_forward_pre_hook(partial(self._before, index), with_kwargs=True)
@@ -45,11 +45,11 @@ class Layers:
         """Return the layers that are not run."""
         return [layer for index, layer in enumerate(self._layers) if index not in self.run]
 
-    def watch(self, live: Live | None) -> None:
+    def watch(self, live: MemoryTracker | None) -> None:
         """Cut the forward pass that follows into sections, and the backward pass that belongs to it; None ends that."""
         self._live = live
 
-    def everything(self, sections: Sequence[Section]) -> list[Section]:
+    def everything(self, sections: Sequence[MemorySection]) -> list[MemorySection]:
         """Return the sections of all layers, those of the layers that were run in place of the others.
 
         Raises RuntimeError when the passes went another way than layer by layer.

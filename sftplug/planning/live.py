@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class MemorySection:
     """A stretch of a forward or backward pass; bytes are counted from where it begins."""
 
     name: str
@@ -28,7 +28,7 @@ class Section:
     """Operations of matrix products."""
 
 
-def highest(sections: Iterable[Section]) -> int:
+def highest(sections: Iterable[MemorySection]) -> int:
     """Return the most bytes that are alive when the sections follow each other."""
     level = most = 0
     for section in sections:
@@ -37,19 +37,19 @@ def highest(sections: Iterable[Section]) -> int:
     return most
 
 
-class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch types no such classes
+class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch types no such classes
     """Counts the bytes of all tensors that are made while it is entered."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.bytes = 0
-        self.sections: list[Section] = []
+        self.sections: list[MemorySection] = []
         self._begin, self._most, self._flops = 0, 0, 0.0
         self._known: dict[int, int] = {}
 
     def cut(self, name: str) -> None:
         """End a section here, and call it so."""
-        self.sections.append(Section(name, self.bytes - self._begin, self._most - self._begin, self._flops))
+        self.sections.append(MemorySection(name, self.bytes - self._begin, self._most - self._begin, self._flops))
         self._begin, self._most, self._flops = self.bytes, self.bytes, 0.0
 
     @property

@@ -18,7 +18,7 @@ from sftplug.planning.weights import Weights, count_weights
 from sftplug.planning.work import Rows, work_of
 
 if TYPE_CHECKING:
-    from sftplug.planning.rehearse import Rehearsal, Stage
+    from sftplug.planning.rehearse import FakeModel, Rehearsal
     from sftplug.recipe.model import Recipe
     from sftplug.util.device import Device
 
@@ -40,7 +40,7 @@ def make_plan(recipe: Recipe, device: Device, rows: Rows | None = None) -> Plan:
 
     Raises ModelError when the model's configuration cannot be had, or the adapter does not fit the model.
     """
-    return Study(recipe, device, rows).plan()
+    return Planner(recipe, device, rows).plan()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +52,10 @@ class Step:
     flops: float
 
 
-class Study:
+class Planner:
     """A recipe's model without weights, on which batches of any size can be tried."""
 
-    def __init__(self, recipe: Recipe, device: Device, rows: Rows | None, like: Study | None = None) -> None:
+    def __init__(self, recipe: Recipe, device: Device, rows: Rows | None, like: Planner | None = None) -> None:
         """Plan `recipe`. Of a study `like` this one, what their recipes have in common is taken over."""
         self.recipe, self.device, self.rows = recipe, device, rows
         self.settings: Settings = settings_of(recipe, on_cpu=device.on_cpu)
@@ -154,21 +154,21 @@ class Study:
             every.flops,
         )
 
-    def _rehearsals(self, stage: Stage, batch: int, scored: tuple[int, int, int]) -> list[Rehearsal]:
+    def _rehearsals(self, stage: FakeModel, batch: int, scored: tuple[int, int, int]) -> list[Rehearsal]:
         # Gradients that are shared out do not pile up while activations go.
         again = self.settings.accumulation > 1 or self.share.gradients < self.weights.gradients
         return [stage.rehearse(batch, self.length, positions, accumulate=again) for positions in scored]
 
-    def _stage(self, *, whole: bool) -> Stage:
-        from sftplug.planning.rehearse import Stage
+    def _stage(self, *, whole: bool) -> FakeModel:
+        from sftplug.planning.rehearse import FakeModel
 
         key = (self.settings.checkpointing, self.settings.autocast, whole)
         if key not in self._stages:
             model, self._model = self._model, None
             # A model that was on stage is changed.
             model = count_weights(self.recipe, self.settings)[0] if model is None else model
-            self._stages[key] = Stage(model, self.settings, whole=whole)
-        stage: Stage = self._stages[key]
+            self._stages[key] = FakeModel(model, self.settings, whole=whole)
+        stage: FakeModel = self._stages[key]
         return stage
 
     def _config(self) -> Any:
@@ -209,7 +209,7 @@ class Study:
         return [*notes, *notes_of(self.recipe, self.weights)]
 
 
-def _same_model(one: Study, other: Study) -> bool:
+def _same_model(one: Planner, other: Planner) -> bool:
     """Whether two recipes hold the same model in memory."""
     parts = [(s.recipe.model, s.recipe.quantization, s.recipe.adapter, s.settings.dtype) for s in (one, other)]
     return parts[0] == parts[1] and one.settings.on_cpu == other.settings.on_cpu

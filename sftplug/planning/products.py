@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def stand_in(model: nn.Module, quantized: Set[int], *, keeps_inputs: bool) -> None:
+def patch_quantized_linears(model: nn.Module, quantized: Set[int], *, keeps_inputs: bool) -> None:
     """Let linear layers of `model` whose weight is `quantized`, by its ``id``, multiply as a backend does."""
     for module in model.modules():
         if isinstance(module, nn.Linear) and id(module.weight) in quantized:

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from sftplug.errors import ModelError
 from sftplug.planning.layers import Layers, find_layers
-from sftplug.planning.live import Live, Section, highest
+from sftplug.planning.live import MemorySection, MemoryTracker, highest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,7 +43,7 @@ class Rehearsal:
     """Of matrix products, forward and backward."""
 
 
-class Stage:
+class FakeModel:
     """A model on which batches can be rehearsed."""
 
     def __init__(self, model: nn.Module, settings: Settings, *, whole: bool = False) -> None:
@@ -94,9 +94,9 @@ class Stage:
         fused = replace(sections[head], peak=peak, flops=sections[head].flops + flops)
         return self._result([*sections[:head], fused, *sections[head + 1 :]], there)
 
-    def _run(self, batch: int, length: int, positions: int, accumulate: bool) -> tuple[list[Section], int]:
+    def _run(self, batch: int, length: int, positions: int, accumulate: bool) -> tuple[list[MemorySection], int]:
         """Return the sections of a pass, and the bytes from the last norm to where there are logits."""
-        live = Live()
+        live = MemoryTracker()
         with self._fake:
             for parameter in self._model.parameters():
                 # In later batches of an update the gradients are there from the start.
@@ -116,12 +116,12 @@ class Stage:
         """Whether every layer is run."""
         return self._layers is None
 
-    def _result(self, sections: list[Section], there: int) -> Rehearsal:
+    def _result(self, sections: list[MemorySection], there: int) -> Rehearsal:
         names = [section.name for section in sections]
         kept = sum(section.grown for section in sections[: names.index("norm") + 1])
         return Rehearsal(highest(sections) + there, kept, sum(section.flops for section in sections))
 
-    def _forward(self, inputs: Mapping[str, Any], positions: int, live: Live) -> Tensor:
+    def _forward(self, inputs: Mapping[str, Any], positions: int, live: MemoryTracker) -> Tensor:
         """Return the loss."""
         handle = self._base.get_output_embeddings().register_forward_pre_hook(lambda *_: live.cut("norm"))
         try:
@@ -136,7 +136,7 @@ class Stage:
         return losses.sum()
 
     @contextmanager
-    def _watched(self, live: Live) -> Iterator[None]:
+    def _watched(self, live: MemoryTracker) -> Iterator[None]:
         """Cut the forward pass into sections; layers that are run again in the backward pass are not its."""
         if self._layers is not None:
             self._layers.watch(live)

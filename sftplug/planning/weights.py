@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from sftplug.errors import ModelError, SftplugError
 from sftplug.model.loading import check_model, new_ids, skeleton
-from sftplug.model.new_tokens import grow, train_rows
-from sftplug.model.parameters import measure
+from sftplug.model.new_tokens import resize_embeddings, train_new_embeddings
+from sftplug.model.parameters import count_parameters
 from sftplug.model.structure import ModelStructure, structure_of
 from sftplug.model.tied_embeddings import parted
 from sftplug.plugin.calls import load_kwargs, peft_config, prepare_model, quantized_names, weight_bytes
 from sftplug.plugin.components import Quantization
-from sftplug.types.result import Size
+from sftplug.types.result import ParameterCounts
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -62,7 +62,7 @@ class Weights:
     """The most bytes of quantization constants that the backend does not count itself; 0 when it does."""
     quantized: bool
     """Whether the backend quantizes any of them here."""
-    size: Size = field(default_factory=lambda: Size(0, 0, 0, {}))
+    size: ParameterCounts = field(default_factory=lambda: ParameterCounts(0, 0, 0, {}))
     """What is trained, and what is not."""
     routers: tuple[str, ...] = ()
     """Routers of experts that are trained."""
@@ -108,7 +108,7 @@ def count_weights(recipe: Recipe, settings: Settings) -> tuple[nn.Module, Weight
     problems = check_model(recipe)
     if problems:
         raise ModelError("the adapter does not fit the model:\n" + "\n".join(f"  {text}" for text in problems))
-    from sftplug.planning.products import stand_in
+    from sftplug.planning.products import patch_quantized_linears
 
     model = _skeleton(recipe, settings)
     quantized = _quantized(recipe, settings, model)
@@ -118,9 +118,9 @@ def count_weights(recipe: Recipe, settings: Settings) -> tuple[nn.Module, Weight
     structure = structure_of(model)
     float_experts = _float_experts(model, structure, quantized)
     adapted = _with_adapter(recipe, model)
-    size = replace(measure(adapted), float_experts=float_experts)
+    size = replace(count_parameters(adapted), float_experts=float_experts)
     packed = {id(parameter) for parameter in adapted.parameters() if base.get(id(parameter)) is not None}
-    stand_in(adapted, packed, keeps_inputs=recipe.quantization.keeps_inputs)
+    patch_quantized_linears(adapted, packed, keeps_inputs=recipe.quantization.keeps_inputs)
     buffers = {id(buffer): _bytes(buffer) for buffer in model.buffers()}
     tables = {id(weight) for weight in _embeddings(adapted)}
     layers = _layers(model)
@@ -176,7 +176,7 @@ def _skeleton(recipe: Recipe, settings: Settings) -> Any:
     options = {"attn_implementation": "sdpa" if "flash" in attention else attention} if attention else {}
     model = skeleton(recipe, dtype=settings.dtype, **options)
     if recipe.model.add_tokens:
-        grow(model, new_ids(recipe))
+        resize_embeddings(model, new_ids(recipe))
     return model
 
 
@@ -239,7 +239,7 @@ def _with_adapter(recipe: Recipe, model: Any) -> nn.Module:
     from peft import get_peft_model
 
     if recipe.model.add_tokens:
-        train_rows(config, model, new_ids(recipe))
+        train_new_embeddings(config, model, new_ids(recipe))
     try:
         with torch.device("meta"):
             adapted: nn.Module = get_peft_model(model, config)

@@ -37,7 +37,10 @@ class Deprecation:
         return f"{self.what} is deprecated since sftplug {self.since} and goes in {self.removed_in}. {self.instead}."
 
 
-DEPRECATIONS: tuple[Deprecation, ...] = ()
+DEPRECATIONS: tuple[Deprecation, ...] = (
+    Deprecation("sftplug.Size", "0.2", "0.4", "Use `sftplug.ParameterCounts`", renamed="ParameterCounts"),
+    Deprecation("sftplug.measure", "0.2", "0.4", "Use `sftplug.count_parameters`", renamed="count_parameters"),
+)
 """All of them, the oldest first."""
 
 

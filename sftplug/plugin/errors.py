@@ -44,7 +44,7 @@ NOUNS: dict[type[Component], str] = {
 _owners: WeakKeyDictionary[type[Component], str] = WeakKeyDictionary()
 
 
-def remember_owner(component: type[Component], plugin: str) -> None:
+def register_owner(component: type[Component], plugin: str) -> None:
     """Remember which plugin offers `component`, so that every message about it can say so."""
     _owners[component] = plugin
 
@@ -78,13 +78,13 @@ def complain(component: Component, method: str, text: str) -> str:
     return f"{describe(component)}: {method}() {text} ({place_of_method(component, method)})"
 
 
-def fault(component: Component, method: str, text: str) -> PluginError:
+def plugin_error(component: Component, method: str, text: str) -> PluginError:
     """Return the error for something that `method` of `component` must not return."""
     return PluginError(complain(component, method, text))
 
 
 @contextmanager
-def blaming(component: Component, method: str) -> Iterator[None]:
+def plugin_errors(component: Component, method: str) -> Iterator[None]:
     """Turn whatever a component's method raises, other than what it says on purpose, into a PluginError with blame."""
     try:
         yield

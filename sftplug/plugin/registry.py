@@ -27,7 +27,7 @@ from sftplug.plugin.components import (
     ModelBuilder,
     Quantization,
 )
-from sftplug.plugin.errors import NOUNS, place_of, remember_owner
+from sftplug.plugin.errors import NOUNS, place_of, register_owner
 from sftplug.plugin.manager import IN_PROGRAM, Plugin, Plugins
 from sftplug.plugin.validation import component_name, problem_of_class
 
@@ -191,7 +191,7 @@ def offer_classes(registry: Registry, classes: Iterable[type[Component]]) -> Non
         if (problem := problem_of_class(component)) is not None:
             raise PluginError(f"{component.__name__} {problem} ({place_of(component)})")
         plugin = _in_program(registry.plugins, component.__module__)
-        remember_owner(component, str(plugin))
+        register_owner(component, str(plugin))
         offer = Offer(name, plugin, partial(_itself, component))
         offer.component  # noqa: B018 - nothing is left to be made
         registry.add(kind, name, offer)
@@ -223,7 +223,7 @@ def _offer(plugin: Plugin, hook: str, kind: type[Component], component: object) 
     if isinstance(component, Deferred):
         return Offer(component.name, plugin, partial(_made, plugin, hook, kind, component), component.library)
     checked = _checked(plugin, hook, kind, component)
-    remember_owner(checked, str(plugin))
+    register_owner(checked, str(plugin))
     offer = Offer(component_name(checked), plugin, lambda: checked)
     offer.component  # noqa: B018 - nothing is left to be made
     return offer
@@ -233,7 +233,7 @@ def _made(plugin: Plugin, hook: str, kind: type[Component], deferred: Deferred) 
     component = _checked(plugin, hook, kind, deferred.make())
     if component_name(component) != deferred.name:
         raise _wrong(plugin, hook, f"offers '{deferred.name}' and makes '{component_name(component)}'", component)
-    remember_owner(component, str(plugin))
+    register_owner(component, str(plugin))
     return component
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sftplug.plugin.calls import adaptable, complaints, metric_label, train_options
+from sftplug.plugin.calls import adaptable, component_problems, metric_label, train_options
 from sftplug.plugin.errors import describe
 from sftplug.recipe.model import DataSection, MaskingList, ModelSection, Recipe
 
@@ -75,13 +75,13 @@ def _reads_weights(masking: MaskingList) -> bool:
 def _check_weights(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """Something must be trainable: the weights, or an adapter on them. A component's own words come first."""
     quantization, adapter = recipe.quantization, recipe.adapter
-    if not (adapter.trains_base or adaptable(quantization) or complaints(quantization, recipe)):
+    if not (adapter.trains_base or adaptable(quantization) or component_problems(quantization, recipe)):
         yield (
             "quantization",
             f"no adapter can be trained on {quantization.type} weights, and '{adapter.type}' is one. Choose another "
             "quantization, such as `nf4` or `bf16`.",
         )
-    if adapter.trains_base and not (quantization.trainable or complaints(adapter, recipe)):
+    if adapter.trains_base and not (quantization.trainable or component_problems(adapter, recipe)):
         yield (
             "adapter",
             f"'{adapter.type}' trains the base weights, which cannot be trained as {quantization.type}. Choose "

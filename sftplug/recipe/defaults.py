@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from sftplug.plugin.calls import for_device, quantization_for, train_defaults, train_options
 from sftplug.plugin.components import Adapter, Quantization
-from sftplug.plugin.errors import fault
+from sftplug.plugin.errors import plugin_error
 from sftplug.plugin.registry import Registry
 from sftplug.recipe.choices import expand
 from sftplug.recipe.model import Recipe
@@ -88,7 +88,9 @@ def _settle_quantization(recipe: Recipe, tree: Tree, registry: Registry, device:
     try:
         return cast("Quantization", registry.classes()[Quantization][name].model_validate({"type": name}))
     except (KeyError, ValidationError) as error:
-        raise fault(adapter, "quantization_for", f"names '{name}', which cannot be had by its name alone") from error
+        raise plugin_error(
+            adapter, "quantization_for", f"names '{name}', which cannot be had by its name alone"
+        ) from error
 
 
 def _settle_options(quantization: Quantization, tree: Tree, device: Device) -> Quantization:
@@ -149,7 +151,7 @@ def suits(recipe: Recipe) -> dict[str, Any]:
     """
     options = train_defaults(recipe.adapter, recipe)
     for name, problem in problems_in_train(options):
-        raise fault(recipe.adapter, "train_defaults", f"must return options of `train`, but `{name}` {problem}")
+        raise plugin_error(recipe.adapter, "train_defaults", f"must return options of `train`, but `{name}` {problem}")
     return {name: value for name, value in options.items() if _goes_with(name, recipe.train)}
 
 

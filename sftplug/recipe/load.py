@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from sftplug.errors import PluginError, Problem, RecipeError, did_you_mean
 from sftplug.libraries.versions import refuse_unsupported
-from sftplug.plugin.calls import complaints
+from sftplug.plugin.calls import component_problems
 from sftplug.plugin.components import Component, DatasetSource
 from sftplug.plugin.errors import place_of, reason
 from sftplug.plugin.manager import DISABLE_VARIABLE, IN_PROGRAM, Plugins, load_plugins
@@ -239,7 +239,7 @@ def _validate(tree: Tree, registry: Registry, problems: list[Problem]) -> Recipe
 def _check_components(recipe: Recipe, tree: Tree, *, rows: bool) -> Iterator[Problem]:
     for where, component in recipe.components():
         if rows or not isinstance(component, DatasetSource):
-            yield from (_problem(tree, where, text) for text in complaints(component, recipe))
+            yield from (_problem(tree, where, text) for text in component_problems(component, recipe))
     for where, text in check_core(recipe):
         yield _problem(tree, where, text)
 

@@ -12,7 +12,7 @@ from sftplug.recipe.defaults import OF_TRL
 from sftplug.recipe.in_words import numbers_in_words, train_in_words
 from sftplug.recipe.yaml import write_yaml
 from sftplug.run.record import recorded
-from sftplug.storage.files import write_whole
+from sftplug.storage.files import atomic_write
 from sftplug.util.redact import redact
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ HERE = 'folder = "."'
 
 def write_card(directory: RunDirectory, recipe: Recipe, folder: Path, merge: Mapping[str, Any] | None = None) -> None:
     """Write the card of a run's result to `folder`; `merge` is the record of the merge if the adapter is merged."""
-    write_whole(folder / CARD, redact(card(directory, recipe, merge)))
+    atomic_write(folder / CARD, redact(card(directory, recipe, merge)))
 
 
 def card(directory: RunDirectory, recipe: Recipe, merge: Mapping[str, Any] | None = None) -> str:

@@ -51,7 +51,7 @@ def _progress_file(process: int) -> str:
     return PROGRESS if process == 0 else f"progress_{process}.json"
 
 
-def seal(folder: Path) -> None:
+def mark_complete(folder: Path) -> None:
     """Force every file of `folder` to the disk, then write the seal that makes it a checkpoint."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SEAL)
     _refuse_incomplete(folder, {file.name for file in files})
@@ -78,7 +78,7 @@ def _refuse_incomplete(folder: Path, names: set[str]) -> None:
         raise RunError(f"{folder} lacks {' and '.join(missing)}: no run could be resumed from it.")
 
 
-def fault(folder: Path) -> str | None:
+def integrity_error(folder: Path) -> str | None:
     """Return why nothing can be resumed from `folder`; None if it is whole."""
     try:
         listed = json.loads((folder / SEAL).read_text(encoding="utf-8"))["files"]
@@ -117,7 +117,7 @@ def folders(run: Path) -> list[tuple[int, Path]]:
 def whole(run: Path) -> Iterator[Checkpoint]:
     """Yield the checkpoints that a run can resume from, the newest first."""
     for step, path in folders(run):
-        if fault(path) is None:
+        if integrity_error(path) is None:
             yield Checkpoint(path, step, read_progress(path, 0))
 
 

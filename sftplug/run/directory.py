@@ -14,7 +14,7 @@ from sftplug.plugin.manager import IN_PROGRAM
 from sftplug.recipe.yaml import parse_yaml
 from sftplug.run import checkpoints
 from sftplug.run.checkpoints import Checkpoint
-from sftplug.storage.files import append_json, read_json_lines, write_json, write_whole
+from sftplug.storage.files import append_json, atomic_write, read_json_lines, write_json
 from sftplug.util.redact import without_secrets
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ class RunDirectory:
         for name in checkpoints.GROWING:
             if (self.path / name).is_file():
                 kept = list(islice(read_json_lines(self.path / name), keep.get(name, 0)))
-                write_whole(self.path / name, "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in kept))
+                atomic_write(self.path / name, "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in kept))
 
     def write(self, name: str, data: Any) -> None:
         """Write one of the folder's JSON files, whole or not at all; secrets are left out."""

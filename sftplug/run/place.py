@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sftplug.errors import RunError
-from sftplug.plugin.calls import merge_complaints
+from sftplug.plugin.calls import merge_problems
 from sftplug.run.directory import RunDirectory
 from sftplug.run.files import strangers
 from sftplug.run.inputs import refuse_among_inputs, refuse_to_delete
@@ -61,7 +61,7 @@ def refuse_place(loaded: LoadedRecipe, directory: RunDirectory, *, resume: bool,
         refuse_to_delete(loaded.recipe, directory.path)
         _refuse_what_else_is_there(directory.path)
     elif RunDirectory.open(directory.path).state().state == "finished":
-        cannot = merge_complaints(loaded.recipe.adapter, loaded.recipe.quantization, in_place=False)
+        cannot = merge_problems(loaded.recipe.adapter, loaded.recipe.quantization, in_place=False)
         raise RunError(
             f"{directory.path} holds a finished run. Choose another --output, or --overwrite to delete it and begin "
             f"again. {how_to_train_on(directory.path, cannot)}"

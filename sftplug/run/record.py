@@ -13,7 +13,7 @@ from sftplug.recipe.problems import dotted
 from sftplug.recipe.yaml import write_yaml
 from sftplug.run.directory import RunDirectory
 from sftplug.run.files import COPIES, noting
-from sftplug.storage.files import write_whole
+from sftplug.storage.files import atomic_write
 from sftplug.util.redact import without_secrets
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def record_recipe(directory: RunDirectory, loaded: LoadedRecipe) -> None:
     """Write the resolved recipe, the origin of every value, the plugins in use, and copies of plugin files."""
     _copy_plugins(directory, loaded)
     recipe = recorded(loaded.recipe)
-    write_whole(directory.path / "recipe.yaml", write_yaml(recipe))
+    atomic_write(directory.path / "recipe.yaml", write_yaml(recipe))
     directory.write("origins.json", origins(recipe, loaded))
     directory.write("plugins.json", loaded.provenance())
 

@@ -41,7 +41,7 @@ class Sampling:
 
 
 @dataclass(slots=True)
-class Conversation:
+class ChatSession:
     """One model in conversation: it remembers what was said."""
 
     model: PreTrainedModel
@@ -116,15 +116,15 @@ def _without_adapter(model: Any) -> Iterator[None]:
 
 def open_chat(
     directory: RunDirectory, recipe: Recipe, sampling: Sampling, system: str | None, *, compare: bool
-) -> tuple[Conversation, Conversation | None]:
+) -> tuple[ChatSession, ChatSession | None]:
     """Return a conversation with the trained model, and one with its base if they are to be compared."""
     from transformers import GenerationConfig
 
     model, tokenizer = load_tuned(directory, recipe), load_tuned_tokenizer(directory, recipe)
     generation = GenerationConfig.from_pretrained(str(directory.path))
     said = recipe.model.add_tokens, recipe.data.special_tokens_in_content != "allow"
-    tuned = Conversation(model, tokenizer, generation, sampling, system, False, *said)
+    tuned = ChatSession(model, tokenizer, generation, sampling, system, False, *said)
     if not compare:
         return tuned, None
     base = model if is_adapter(directory.path) else placed(load_base(recipe))
-    return tuned, Conversation(base, tokenizer, generation, sampling, system, True, *said)
+    return tuned, ChatSession(base, tokenizer, generation, sampling, system, True, *said)

@@ -14,7 +14,7 @@ import torch  # noqa: TID253 - loaded only when a model is measured
 from torch.nn import functional  # noqa: TID253
 
 from sftplug.training.collator import IGNORED, Collator
-from sftplug.training.loss_sums import Tally, by_code
+from sftplug.training.loss_sums import LossAccumulator, by_code
 from sftplug.types.tokens import LossSums
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def score(
     Rows have ``input_ids``, ``labels``, ``provenance`` and perhaps ``weights``; `sources` are the names of what
     provenance counts.
     """
-    losses, rights = Tally(sources), Tally(sources)
+    losses, rights = LossAccumulator(sources), LossAccumulator(sources)
     with torch.inference_mode():
         for first in range(0, len(rows), size):
             batch = collator([rows[index] for index in range(first, min(first + size, len(rows)))])
@@ -72,7 +72,7 @@ def score(
     return Scores(loss, right) if loss is not None and right is not None and loss.weight.sum() else None
 
 
-def _add(batch: dict[str, Tensor], model: PreTrainedModel, losses: Tally, rights: Tally) -> None:
+def _add(batch: dict[str, Tensor], model: PreTrainedModel, losses: LossAccumulator, rights: LossAccumulator) -> None:
     """Add a batch to the sums."""
     targets, codes = batch["labels"][:, 1:], batch["provenance"][:, 1:]
     trained = targets != IGNORED

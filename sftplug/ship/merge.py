@@ -20,7 +20,7 @@ from sftplug.run.card import public, write_card
 from sftplug.run.environment import environment
 from sftplug.ship.compare import Difference, difference, logits_at, probes
 from sftplug.ship.tuned import is_adapter, load_tuned, load_tuned_tokenizer, placed, with_adapter
-from sftplug.storage.folder import whole_folder
+from sftplug.storage.folder import atomic_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -63,7 +63,7 @@ def check_merge(directory: RunDirectory, recipe: Recipe, how: Merge) -> None:
     """Raise ModelError with every reason why the run's adapter cannot be merged; loads no weights."""
     quiet_libraries()
     quantization, quantized = recipe.quantization, is_quantized(recipe)
-    problems = calls.merge_complaints(recipe.adapter, quantization, in_place=how.in_place)
+    problems = calls.merge_problems(recipe.adapter, quantization, in_place=how.in_place)
     if how.in_place and not quantized:
         problems.append(f"the base is {quantization.type}, not quantized: leave out --in-place.")
     elif how.in_place and not quantization.merges_in_place:
@@ -107,7 +107,7 @@ def merge(directory: RunDirectory, recipe: Recipe, rows: Measured, output: Path,
     before = logits_at(tuned, wanted)
     del tuned
     gc.collect()
-    with whole_folder(output) as folder:
+    with atomic_folder(output) as folder:
         model = merged(directory, recipe, how)
         dtype, tied = _dtype(model), model.config.get_text_config().tie_word_embeddings
         _save(directory, recipe, model, folder)

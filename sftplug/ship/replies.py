@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ReplyPosition:
     """A place in a row where the model is to answer."""
 
     prompt: list[int]
@@ -33,7 +33,7 @@ class Place:
     row: int
 
 
-def places(rows: Sequence[Mapping[str, Any]], count: int | None) -> Iterator[Place]:
+def places(rows: Sequence[Mapping[str, Any]], count: int | None) -> Iterator[ReplyPosition]:
     """Yield the last stretch of trained tokens of `count` rows, spread evenly over all, and what stands before it.
 
     A row in which nothing is trained, or nothing stands before, has no such place.
@@ -49,7 +49,7 @@ def places(rows: Sequence[Mapping[str, Any]], count: int | None) -> Iterator[Pla
             start -= 1
         if 0 < start < end:
             ids = list(row["input_ids"])
-            yield Place(ids[:start], ids[start:end], int(row["provenance"][start]) // CODES, index)
+            yield ReplyPosition(ids[:start], ids[start:end], int(row["provenance"][start]) // CODES, index)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,9 @@ class Answering:
     size: int
     max_new_tokens: int
 
-    def replies(self, asked: Sequence[Place], origins: Sequence[str], sources: Sequence[str]) -> Iterator[Reply]:
+    def replies(
+        self, asked: Sequence[ReplyPosition], origins: Sequence[str], sources: Sequence[str]
+    ) -> Iterator[Reply]:
         """Yield a reply for each place; `origins` say where its row stands, `sources` are the names of sources."""
         for first in range(0, len(asked), self.size):
             batch = asked[first : first + self.size]

@@ -27,7 +27,7 @@ def list_contents(folder: Path) -> None:
     (folder / CONTENTS).write_text(json.dumps({"files": listed}), encoding="utf-8")
 
 
-def fault(folder: Path) -> str | None:
+def integrity_error(folder: Path) -> str | None:
     """Return why `folder` is not, to the byte, what was listed; None if it is. Reads all of it."""
     try:
         listed = json.loads((folder / CONTENTS).read_text(encoding="utf-8"))["files"].items()
@@ -47,12 +47,12 @@ def fault(folder: Path) -> str | None:
 
 def is_whole(folder: Path) -> bool:
     """Whether `folder` is there, and holds what was listed."""
-    return folder.is_dir() and fault(folder) is None
+    return folder.is_dir() and integrity_error(folder) is None
 
 
 def say_dropped(folder: Path) -> None:
     """Tell the user, once for all processes, what is wrong with `folder` if it is there: it is about to be replaced."""
-    if folder.is_dir() and (why := fault(folder)) is not None and is_main():
+    if folder.is_dir() and (why := integrity_error(folder)) is not None and is_main():
         _log.warning("%s %s; it is dropped and made anew", folder, why)
 
 

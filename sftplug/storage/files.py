@@ -12,7 +12,7 @@ from typing import Any
 from sftplug.errors import RunError
 
 
-def write_whole(file: Path, text: str) -> None:
+def atomic_write(file: Path, text: str) -> None:
     """Write `text` beside `file`, force it to the disk, and put it in the place of `file` in one step."""
     beside = file.with_name(f".{file.name}.new")
     try:
@@ -29,7 +29,7 @@ def write_whole(file: Path, text: str) -> None:
 
 def write_json(file: Path, data: Any) -> None:
     """Write `data` as JSON, whole or not at all."""
-    write_whole(file, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+    atomic_write(file, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
 
 def append_json(file: Path, entry: Any) -> None:

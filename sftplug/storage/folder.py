@@ -16,7 +16,7 @@ UNFINISHED = ".unfinished"
 
 
 @contextmanager
-def whole_folder(output: Path) -> Iterator[Path]:
+def atomic_folder(output: Path) -> Iterator[Path]:
     """Yield an empty folder; if all goes well, what was written to it is then in `output`, and if not, nothing is.
 
     Raises RunError when something is at `output` already, when another process writes there, or when it cannot be

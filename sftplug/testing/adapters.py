@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sftplug.errors import SftplugError
-from sftplug.plugin.calls import mergeable, merged, model_complaints, peft_config, train_defaults
+from sftplug.plugin.calls import mergeable, merged, model_problems, peft_config, train_defaults
 from sftplug.plugin.components import Adapter
 from sftplug.testing.component import check_component
 from sftplug.testing.law import Breach, check, demand, make, shown
@@ -20,7 +20,7 @@ MERGED = 1e-3
 
 
 @dataclass
-class Trial:
+class AdapterTrial:
     """An adapter, and a run of it."""
 
     adapter: Adapter
@@ -40,10 +40,10 @@ def check_adapter(component: type[Adapter], /, **options: Any) -> None:
     """Hold an adapter to its laws: it is trained for a few steps, saved, loaded and merged. Raises LawBroken."""
     check_component(component, **options)
     made = make(component, options)
-    check(made, LAWS, Trial(made))
+    check(made, LAWS, AdapterTrial(made))
 
 
-def gives_the_same_configuration(trial: Trial) -> None:
+def gives_the_same_configuration(trial: AdapterTrial) -> None:
     """Each call of ``peft_config`` returns a new configuration, equal to the last: the trainer changes what it gets."""
     first, second = peft_config(trial.adapter), peft_config(trial.adapter)
     if first is None and second is None:
@@ -55,11 +55,11 @@ def gives_the_same_configuration(trial: Trial) -> None:
     )
 
 
-def fits_a_model(trial: Trial) -> None:
+def fits_a_model(trial: AdapterTrial) -> None:
     """``check_model`` yields nothing for a model that the options suit, and it changes nothing."""
     from sftplug.model.loading import skeleton
 
-    problems = model_complaints(trial.adapter, skeleton(trial.run.recipe))
+    problems = model_problems(trial.adapter, skeleton(trial.run.recipe))
     demand(
         not problems,
         f"for a Llama with {', '.join(sorted(_ends(trial)))}: {shown(problems)}",
@@ -67,7 +67,7 @@ def fits_a_model(trial: Trial) -> None:
     )
 
 
-def suits_the_trainer(trial: Trial) -> None:
+def suits_the_trainer(trial: AdapterTrial) -> None:
     """``train_defaults`` returns options of the ``train`` section, by name and type, the same each time."""
     from sftplug.recipe.train_options import problems_in_train
 
@@ -80,7 +80,7 @@ def suits_the_trainer(trial: Trial) -> None:
     )
 
 
-def trains_what_it_says(trial: Trial) -> None:
+def trains_what_it_says(trial: AdapterTrial) -> None:
     """Something is trained; the base model's own weights only where ``trains_base`` says so."""
     trained = [name for name, value in trial.run.trainer.model.named_parameters() if value.requires_grad]
     demand(bool(trained), "no parameter is trained", "return a configuration, or unfreeze in prepare_model.")
@@ -92,7 +92,7 @@ def trains_what_it_says(trial: Trial) -> None:
         )
 
 
-def learns(trial: Trial) -> None:
+def learns(trial: AdapterTrial) -> None:
     """The loss over the same rows is lower after a few steps, and everything that is trained has a gradient."""
     before, after = trial.run.losses
     demand(
@@ -102,7 +102,7 @@ def learns(trial: Trial) -> None:
     )
 
 
-def reloads_to_the_same_logits(trial: Trial) -> None:
+def reloads_to_the_same_logits(trial: AdapterTrial) -> None:
     """Saved, and loaded onto a base model loaded anew, it gives the same logits."""
     live = logits(trial.run.trained)
     with tempfile.TemporaryDirectory(prefix="sftplug-") as folder:
@@ -117,7 +117,7 @@ def reloads_to_the_same_logits(trial: Trial) -> None:
     )
 
 
-def merges_if_it_says_so(trial: Trial) -> None:
+def merges_if_it_says_so(trial: AdapterTrial) -> None:
     """Merged into the base, it gives the same logits; unless ``mergeable`` says that it cannot be merged."""
     if not (trial.is_peft and mergeable(trial.adapter)):
         return
@@ -142,7 +142,7 @@ LAWS = (
 )
 
 
-def _reload(trial: Trial, folder: str) -> Any:
+def _reload(trial: AdapterTrial, folder: str) -> Any:
     if not trial.is_peft:
         from transformers import AutoModelForCausalLM
 
@@ -152,7 +152,7 @@ def _reload(trial: Trial, folder: str) -> Any:
     return PeftModel.from_pretrained(trial.run.load(), folder)
 
 
-def _ends(trial: Trial) -> set[str]:
+def _ends(trial: AdapterTrial) -> set[str]:
     from sftplug.model.loading import skeleton
 
     names = [name.rpartition(".")[2] for name, _ in skeleton(trial.run.recipe).named_modules() if name]

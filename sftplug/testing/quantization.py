@@ -22,7 +22,7 @@ ROUGHLY = 0.05
 
 
 @dataclass
-class Trial:
+class QuantizationTrial:
     """A backend, and the runs on it."""
 
     quantization: Quantization
@@ -39,10 +39,10 @@ def check_quantization(component: type[Quantization], /, **options: Any) -> None
     """Hold a backend to its laws: models are loaded in it, trained, saved and loaded again. Raises LawBroken."""
     check_component(component, **options)
     made = make(component, options)
-    check(made, LAWS, Trial(made))
+    check(made, LAWS, QuantizationTrial(made))
 
 
-def gives_the_same_arguments(trial: Trial) -> None:
+def gives_the_same_arguments(trial: QuantizationTrial) -> None:
     """``load_kwargs`` returns a new dictionary each time, for it is changed on the way, with the same names in it."""
     first, second = (load_kwargs(trial.quantization) for _ in range(2))
     demand(
@@ -52,7 +52,7 @@ def gives_the_same_arguments(trial: Trial) -> None:
     )
 
 
-def leaves_nothing_open(trial: Trial) -> None:
+def leaves_nothing_open(trial: QuantizationTrial) -> None:
     """``for_device`` returns one of its own class in which nothing is left to the device: asked again, for another
     device, it returns the same."""
     fast, slow = (Device("cpu", on_cpu=True, speeds={"bfloat16": speed}) for speed in (2.0, 0.1))
@@ -65,7 +65,7 @@ def leaves_nothing_open(trial: Trial) -> None:
     )
 
 
-def loads(trial: Trial) -> None:
+def loads(trial: QuantizationTrial) -> None:
     """A model loads with ``load_kwargs`` and passes ``prepare_model``, and its logits are finite."""
     values = logits(trial.lora.fresh)
     demand(
@@ -75,7 +75,7 @@ def loads(trial: Trial) -> None:
     )
 
 
-def says_how_many_bits(trial: Trial) -> None:
+def says_how_many_bits(trial: QuantizationTrial) -> None:
     """``bits`` and ``bytes_per_parameter`` say what one weight of a quantized module takes, constants and all."""
     model = _wide_model(trial.quantization)
     modules = list(_quantized(model))
@@ -88,7 +88,7 @@ def says_how_many_bits(trial: Trial) -> None:
     )
 
 
-def says_whether_inputs_are_kept(trial: Trial) -> None:
+def says_whether_inputs_are_kept(trial: QuantizationTrial) -> None:
     """``keeps_inputs`` says whether a product holds on to its input where activations are checkpointed."""
     if not adaptable(trial.quantization):
         return
@@ -100,14 +100,14 @@ def says_whether_inputs_are_kept(trial: Trial) -> None:
     )
 
 
-def trains_an_adapter_or_says_it_cannot(trial: Trial) -> None:
+def trains_an_adapter_or_says_it_cannot(trial: QuantizationTrial) -> None:
     """With LoRA on it the loss over the same rows falls; or ``adaptable`` says that no adapter can be trained."""
     if not adaptable(trial.quantization):
         return
     _demand_learning(trial.lora, "override `adaptable` to return False, if the weights are for inference only.")
 
 
-def reloads_to_the_same_logits(trial: Trial) -> None:
+def reloads_to_the_same_logits(trial: QuantizationTrial) -> None:
     """An adapter that was trained, saved, and loaded onto a base loaded anew gives the same logits."""
     if not adaptable(trial.quantization):
         return
@@ -125,7 +125,7 @@ def reloads_to_the_same_logits(trial: Trial) -> None:
     )
 
 
-def trains_whole_if_it_says_so(trial: Trial) -> None:
+def trains_whole_if_it_says_so(trial: QuantizationTrial) -> None:
     """If ``trainable`` says so, the weights themselves are trained: the loss falls, and they are saved and loaded."""
     if not trial.quantization.trainable:
         return

@@ -124,13 +124,13 @@ class Run:
         """The loss over the same rows before and after training."""
         from transformers import set_seed
 
-        from sftplug.run import begin
+        from sftplug.run import open_session
 
         trainer = self.trainer
         before = self.loss(trainer.model)
         set_seed(0)
         # What a callback prints is no part of a test's report.
-        with redirect_stdout(StringIO()), begin(self._record()):
+        with redirect_stdout(StringIO()), open_session(self._record()):
             trainer.train()
         return before, self.loss(trainer.model)
 

@@ -23,7 +23,7 @@ _CONTROL = ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|
 
 
 @dataclass
-class Trial:
+class TemplateTrial:
     """A chat template, a tokenizer for it, and messages to render."""
 
     template: ChatTemplate
@@ -68,10 +68,10 @@ def check_template(
     check_component(component, **options)
     made = make(component, options)
     tokenizer = tiny_tokenizer() if tokenizer is None else tokenizer
-    check(made, (gives_the_same_source, compiles), Trial(made, tokenizer))
+    check(made, (gives_the_same_source, compiles), TemplateTrial(made, tokenizer))
     from sftplug.testing.draw import exchanges
 
-    check_drawn(made, LAWS, exchanges().map(lambda drawn: Trial(made, tokenizer, drawn)), examples=30)
+    check_drawn(made, LAWS, exchanges().map(lambda drawn: TemplateTrial(made, tokenizer, drawn)), examples=30)
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerBase:
@@ -84,7 +84,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def gives_the_same_source(trial: Trial) -> None:
+def gives_the_same_source(trial: TemplateTrial) -> None:
     """``source`` returns the same text each time, and leaves the tokenizer alone."""
     size, own = len(trial.tokenizer), trial.tokenizer.chat_template
     try:
@@ -106,7 +106,7 @@ def gives_the_same_source(trial: Trial) -> None:
     )
 
 
-def compiles(trial: Trial) -> None:
+def compiles(trial: TemplateTrial) -> None:
     """The source is Jinja that transformers' sandbox compiles, and renders a question and its answer."""
     try:
         trial.plain(trial.messages)
@@ -116,7 +116,7 @@ def compiles(trial: Trial) -> None:
         ) from error
 
 
-def shows_what_was_said(trial: Trial) -> None:
+def shows_what_was_said(trial: TemplateTrial) -> None:
     """Rendered with provenance the text is transformers' own, and holds what every message says."""
     text, plain = trial.row.text, trial.plain(trial.messages)
     demand(
@@ -128,7 +128,7 @@ def shows_what_was_said(trial: Trial) -> None:
     demand(not lost, f"{shown(lost[:1])} is not in {shown(text)}", "print `message.content` of every message.")
 
 
-def passes_the_check_of_spans(trial: Trial) -> None:
+def passes_the_check_of_spans(trial: TemplateTrial) -> None:
     """What the model must produce is found in every turn, with a token that ends it, and the check finds no fault."""
     findings = [finding.text for finding in trial.row.findings if not finding.kind.startswith("divergent")]
     demand(
@@ -144,7 +144,7 @@ def passes_the_check_of_spans(trial: Trial) -> None:
     )
 
 
-def prompt_is_a_prefix(trial: Trial) -> None:
+def prompt_is_a_prefix(trial: TemplateTrial) -> None:
     """Each assistant's turn begins where the prompt of inference ends: the prompt is what stands before it."""
     for span in trial.row.spans:
         before, prompt = trial.row.text[: span.start], trial.plain(trial.messages[: span.message], prompt=True)

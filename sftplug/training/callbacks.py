@@ -15,16 +15,16 @@ from sftplug.errors import TrainingError
 from sftplug.run.checkpoints import read_progress
 from sftplug.training.callback_state import Carried, is_resumable, refuse_lossy, refuse_unreadable, remembered
 from sftplug.training.object_state import Memory
-from sftplug.training.signals import Stop, interrupted
+from sftplug.training.signals import SignalHandler, interrupted
 
 if TYPE_CHECKING:
-    from sftplug.run import Attempt, Checkpoint
+    from sftplug.run import Checkpoint, RunSession
 
 _SUMMARY = "train_runtime"
 """A field of the trainer's own summary, which knows of one attempt only; ``run.json`` has that of all."""
 
 
-class Guard(TrainerCallback):  # type: ignore[misc]
+class GradientCheck(TrainerCallback):  # type: ignore[misc]
     """Stops a run that would learn nothing: a parameter that is to be trained and gets no gradient."""
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class Guard(TrainerCallback):  # type: ignore[misc]
 _FREEZE = "train the others, by patterns of their names, with the adapter `freeze`"
 
 
-class Clock:
+class Stopwatch:
     """Seconds in the training loop, over all attempts."""
 
     def __init__(self, before: float = 0.0) -> None:
@@ -69,12 +69,12 @@ class Clock:
         return self._before + (time.monotonic() - self._started if self._started is not None else 0.0)
 
 
-class Recorder(TrainerCallback):  # type: ignore[misc]
+class MetricsWriter(TrainerCallback):  # type: ignore[misc]
     """Writes what the trainer measures, as it comes, and with every checkpoint how far the run is."""
 
-    def __init__(self, attempt: Attempt, clock: Clock, tokens: Callable[[], int]) -> None:
+    def __init__(self, session: RunSession, clock: Stopwatch, tokens: Callable[[], int]) -> None:
         """`tokens` returns how many went through the model so far."""
-        self._attempt = attempt
+        self._session = session
         self._clock = clock
         self._tokens = tokens
 
@@ -98,14 +98,14 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             measured = {name: value for name, value in logs.items() if isinstance(value, int | float | str)}
             seconds = round(self._clock.seconds, 3)
             place = {"step": state.global_step, "seconds": seconds, "peak_bytes": peak_bytes()}
-            self._attempt.directory.add_metrics({**place, **measured})
+            self._session.directory.add_metrics({**place, **measured})
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Write how far the checkpoint is, now that it is whole."""
         self._note(state)
 
     def _note(self, state: TrainerState) -> None:
-        self._attempt.go(state.global_step, state.max_steps, self._clock.seconds, self._tokens())
+        self._session.go(state.global_step, state.max_steps, self._clock.seconds, self._tokens())
 
 
 def peak_bytes() -> int | None:
@@ -120,7 +120,7 @@ def peak_bytes() -> int | None:
     return int(peak if sys.platform == "darwin" else peak * 1024)
 
 
-class Begin(TrainerCallback):  # type: ignore[misc]
+class OnTrainBegin(TrainerCallback):  # type: ignore[misc]
     """Looks at what is about to be trained, when all is in place and before the first step."""
 
     def __init__(self, look: Callable[[], None]) -> None:
@@ -133,7 +133,7 @@ class Begin(TrainerCallback):  # type: ignore[misc]
         self._look()
 
 
-class Allocate(TrainerCallback):  # type: ignore[misc]
+class AdaLoraCallback(TrainerCallback):  # type: ignore[misc]
     """Lets an adapter share out its ranks anew after each update of the weights, while their gradients are there.
 
     For the adapter types of PEFT that ask for it with a method ``update_and_allocate``, such as AdaLoRA (Zhang et al.
@@ -173,7 +173,7 @@ def allocating(model: Any) -> Any | None:
     return tuner if any(switched_on) else None
 
 
-class Keep(TrainerCallback):  # type: ignore[misc]
+class StateKeeper(TrainerCallback):  # type: ignore[misc]
     """Sees to it that checkpoints hold all that a run goes on with, and finds out early where they cannot."""
 
     def __init__(self, carried: Carried, checkpoint: Checkpoint | None) -> None:
@@ -201,7 +201,7 @@ class Keep(TrainerCallback):  # type: ignore[misc]
         self._looked = True
 
 
-class GoOn(TrainerCallback):  # type: ignore[misc]
+class RestoreCounters(TrainerCallback):  # type: ignore[misc]
     """Gives the trainer back what it had counted when the checkpoint was saved."""
 
     def __init__(self, go_on: Callable[[Mapping[str, Any]], None], checkpoint: Checkpoint) -> None:
@@ -219,14 +219,14 @@ class GoOn(TrainerCallback):  # type: ignore[misc]
         control.should_training_stop |= progress["stopped"]
 
 
-class Flow(TrainerCallback):  # type: ignore[misc]
+class CheckpointSchedule(TrainerCallback):  # type: ignore[misc]
     """Decides when a checkpoint is saved, so that a run that goes on from it does all that the other would have done.
 
     A step may be followed by the end of its epoch, with its own evaluation and log: a checkpoint between the two would
     skip them. So a checkpoint that is due after the last step of an epoch is saved when the epoch has ended.
     """
 
-    def __init__(self, stop: Stop) -> None:
+    def __init__(self, stop: SignalHandler) -> None:
         self._stop = stop
         self._due = False
         self._epoch_ended = False

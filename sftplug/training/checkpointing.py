@@ -65,7 +65,7 @@ class CheckpointingTrainer(SFTTrainer):  # type: ignore[misc]
         (folder / "training_args.bin").unlink(missing_ok=True)
         resumable = not self.args.save_only_model
         if resumable:
-            checkpoints.seal(folder)
+            checkpoints.mark_complete(folder)
         checkpoints.rotate(folder.parent, self.keep, self.state.best_model_checkpoint, sealed=resumable)
 
     # --- read ---------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ Reader = Callable[[LossSums], Mapping[str, float]]
 """Makes of the sums what is logged."""
 
 
-class Tally:
+class LossAccumulator:
     """The sums over the tokens so far, on one process."""
 
     def __init__(self, sources: Sequence[str]) -> None:

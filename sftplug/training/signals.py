@@ -26,7 +26,7 @@ UNREAD = getattr(signal, "SIGPIPE", None)
 """Nobody reads what is printed. It is not listened to but looked for: who prints would hear of it as an error first."""
 
 
-class Stop:
+class SignalHandler:
     """Whether a signal has asked the run to end."""
 
     def __init__(self, tell: Callable[[], object] = lambda: None) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sftplug.errors import ModelError, PluginError, TrainingError
 from sftplug.launch import (
-    InForce,
+    StrategyCheck,
     find_build_tools,
     refuse_other_processes,
     sharding,
@@ -22,20 +22,20 @@ from sftplug.launch import (
 )
 from sftplug.libraries.logging import quiet_libraries
 from sftplug.model.loading import base_model_path, check_positions, load_model, new_ids
-from sftplug.model.new_tokens import refuse_untrained, train_rows
+from sftplug.model.new_tokens import refuse_untrained, train_new_embeddings
 from sftplug.model.packing_check import check_isolation
-from sftplug.model.parameters import measure
+from sftplug.model.parameters import count_parameters
 from sftplug.plugin.calls import label, load_kwargs, loss_metrics, peft_config, train_options, trainer_callback
-from sftplug.plugin.errors import fault
+from sftplug.plugin.errors import plugin_error
 from sftplug.recipe.train_options import problems_in_train, train_fields
-from sftplug.run import Attempt, begin
+from sftplug.run import RunSession, open_session
 from sftplug.run.card import write_card
 from sftplug.run.checkpoints import Retained
 from sftplug.run.failure import explaining
 from sftplug.run.files import noting
 from sftplug.training.moved_weights import Sample
 from sftplug.training.readback import Structure, is_whole_here, read_back, try_to_save
-from sftplug.types.result import RunResult, Size
+from sftplug.types.result import ParameterCounts, RunResult
 from sftplug.util.processes import is_launched, is_main
 
 if TYPE_CHECKING:
@@ -49,43 +49,43 @@ if TYPE_CHECKING:
     from sftplug.training.trainer import SftplugTrainer
 
 
-def train(loaded: LoadedRecipe, prepared: Prepared, attempt: Attempt | None = None) -> RunResult:
+def train(loaded: LoadedRecipe, prepared: Prepared, session: RunSession | None = None) -> RunResult:
     """Train as the recipe says, and save the result to its output folder; go on with a run that is unfinished there.
 
-    `attempt` holds the folder; without one it is begun here. Raises what the libraries raise, TrainingError,
+    `session` holds the folder; without one it is begun here. Raises what the libraries raise, TrainingError,
     Interrupted and RunError, after plugins have been told with ``sftplug_run_failed``.
     """
-    if attempt is None:
-        with begin(loaded) as attempt:
-            return train(loaded, prepared, attempt)
-    loaded = attempt.loaded  # what it leaves open as the run was begun
-    refuse_other_processes(loaded.recipe, attempt.checkpoint)
+    if session is None:
+        with open_session(loaded) as session:
+            return train(loaded, prepared, session)
+    loaded = session.loaded  # what it leaves open as the run was begun
+    refuse_other_processes(loaded.recipe, session.checkpoint)
     quiet_libraries()
-    attempt.record_rows(prepared)
+    session.record_rows(prepared)
     check_positions(loaded.recipe, prepared.longest)
-    if loaded.recipe.launch is not None and attempt.writes:
-        write_config(loaded.recipe, loaded.recipe.launch, attempt.directory.path)
+    if loaded.recipe.launch is not None and session.writes:
+        write_config(loaded.recipe, loaded.recipe.launch, session.directory.path)
     # The base model, its weights in the numbers that the quantization says; the adapter says what is trained.
     model = load_model(loaded.recipe, **sharding(loaded.recipe))
     structure = Structure(model) if peft_config(loaded.recipe.adapter) is not None else None
     trainer = make_trainer(loaded.recipe, model, prepared)
     try_what_comes_later(loaded.recipe, trainer, structure, prepared)
-    size = measure(trainer.model)  # while it is whole: several processes may split it
+    size = count_parameters(trainer.model)  # while it is whole: several processes may split it
     if layout(loaded.recipe) in ("rows", "flat"):
         check_isolation(trainer.model)
     split_beneath_adapter(loaded.recipe, trainer)
     # From here on a signal ends the run after a checkpoint, and a run begun before goes on from its last one.
-    with watched(loaded.recipe, trainer, attempt):
+    with watched(loaded.recipe, trainer, session):
         loaded.call("sftplug_trainer_created", trainer=trainer)
         weights = Sample(trainer.model)
         # The loop: batches of rows, the loss over their trained tokens, an update of the trained parameters.
-        trainer.train(resume_from_checkpoint=attempt.resume_from)
+        trainer.train(resume_from_checkpoint=session.resume_from)
         # What inference needs: weights, tokenizer with the chat template, the tokens that end a turn.
         save_and_read_back(loaded.recipe, trainer, structure, prepared)
     result = replace(_result(loaded, trainer, size), moved=weights.moved())
-    attempt.finish(trainer.state.global_step, result)
+    session.finish(trainer.state.global_step, result)
     if is_main():
-        write_card(attempt.directory, loaded.recipe, result.output)
+        write_card(session.directory, loaded.recipe, result.output)
         _tell_result(loaded, result)
     return result
 
@@ -123,7 +123,7 @@ def join(recipe: Recipe) -> None:
         logging.set_verbosity_error()  # the main process says it
 
 
-def _result(loaded: LoadedRecipe, trainer: SftplugTrainer, size: Size) -> RunResult:
+def _result(loaded: LoadedRecipe, trainer: SftplugTrainer, size: ParameterCounts) -> RunResult:
     return RunResult(
         output=Path(loaded.recipe.output),
         log=tuple(trainer.state.log_history),
@@ -147,7 +147,7 @@ def make_trainer(recipe: Recipe, model: PreTrainedModel, prepared: Prepared) -> 
     from transformers import PrinterCallback
 
     from sftplug.training.callback_state import Carried
-    from sftplug.training.callbacks import Allocate, Guard, allocating
+    from sftplug.training.callbacks import AdaLoraCallback, GradientCheck, allocating
     from sftplug.training.collator import Collator
     from sftplug.training.model_state import Base, Held
     from sftplug.training.trainer import SftplugTrainer
@@ -156,7 +156,7 @@ def make_trainer(recipe: Recipe, model: PreTrainedModel, prepared: Prepared) -> 
     adapter = peft_config(recipe.adapter)
     ids = new_ids(recipe) if recipe.model.add_tokens else []
     if adapter is not None and ids:
-        train_rows(adapter, model, ids)
+        train_new_embeddings(adapter, model, ids)
     pad, multiple = int(prepared.tokenizer.pad_token_id), int(arguments.pad_to_multiple_of or 1)
     # Else the trainer does so itself, and warns of it.
     model.config.pad_token_id = model.generation_config.pad_token_id = pad
@@ -169,7 +169,7 @@ def make_trainer(recipe: Recipe, model: PreTrainedModel, prepared: Prepared) -> 
         processing_class=prepared.tokenizer,
         data_collator=Collator(pad, multiple, flat=layout(recipe) == "flat"),
         peft_config=adapter,
-        callbacks=[Guard(), *callbacks],
+        callbacks=[GradientCheck(), *callbacks],
         sources=_source_names(recipe),
     )
     trainer.readers = [partial(loss_metrics, callback) for callback in recipe.callbacks if callback.reads_provenance]
@@ -179,7 +179,7 @@ def make_trainer(recipe: Recipe, model: PreTrainedModel, prepared: Prepared) -> 
     if adapter is not None:
         keep_adapter_in_fp32(trainer.model)
         if (tuner := allocating(trainer.model)) is not None:
-            trainer.add_callback(Allocate(f"'{recipe.adapter.type}'", tuner))
+            trainer.add_callback(AdaLoraCallback(f"'{recipe.adapter.type}'", tuner))
     if ids:
         refuse_untrained(recipe.adapter.type, trainer.model)
     trainer.held, trainer.carried = Held(trainer.model, base), Carried(callbacks)
@@ -211,26 +211,33 @@ def _source_names(recipe: Recipe) -> dict[str, list[str]]:
 
 
 @contextmanager
-def watched(recipe: Recipe, trainer: SftplugTrainer, attempt: Attempt) -> Iterator[None]:
-    """Record the loop, make it stop at a signal, and let it go on where `attempt` does."""
-    from sftplug.training.callbacks import Begin, Clock, Flow, GoOn, Keep, Recorder
-    from sftplug.training.signals import Stop
+def watched(recipe: Recipe, trainer: SftplugTrainer, session: RunSession) -> Iterator[None]:
+    """Record the loop, make it stop at a signal, and let it go on where `session` does."""
+    from sftplug.training.callbacks import (
+        CheckpointSchedule,
+        MetricsWriter,
+        OnTrainBegin,
+        RestoreCounters,
+        StateKeeper,
+        Stopwatch,
+    )
+    from sftplug.training.signals import SignalHandler
 
     def look() -> None:
-        trainer.in_force = InForce(recipe, trainer).check()
+        trainer.in_force = StrategyCheck(recipe, trainer).check()
         options, steps = trainer.args, trainer.state.save_steps
         trainer.saves = trainer.keep.told(options.save_strategy.value, steps, options.metric_for_best_model)
 
-    stop = Stop(lambda: [tell() for tell in trainer.when_stopped])
-    trainer.add_callback(Begin(look))
+    stop = SignalHandler(lambda: [tell() for tell in trainer.when_stopped])
+    trainer.add_callback(OnTrainBegin(look))
     if trainer.carried is not None:
-        trainer.add_callback(Keep(trainer.carried, attempt.checkpoint))
-    trainer.clock, trainer.while_saving = Clock(attempt.state.seconds), stop.waiting
-    if attempt.checkpoint is not None:
-        trainer.goes_on_from = attempt.checkpoint.path
-        trainer.add_callback(GoOn(trainer.go_on, attempt.checkpoint))
-    trainer.add_callback(Recorder(attempt, trainer.clock, lambda: trainer.tokens))
-    trainer.add_callback(Flow(stop))
+        trainer.add_callback(StateKeeper(trainer.carried, session.checkpoint))
+    trainer.clock, trainer.while_saving = Stopwatch(session.state.seconds), stop.waiting
+    if session.checkpoint is not None:
+        trainer.goes_on_from = session.checkpoint.path
+        trainer.add_callback(RestoreCounters(trainer.go_on, session.checkpoint))
+    trainer.add_callback(MetricsWriter(session, trainer.clock, lambda: trainer.tokens))
+    trainer.add_callback(CheckpointSchedule(stop))
     with stop.listening():
         yield
 
@@ -312,7 +319,7 @@ def _for_callbacks(recipe: Recipe) -> dict[str, Any]:
     for callback in recipe.callbacks:
         options = train_options(callback, recipe)
         for name, problem in problems_in_train(options):
-            raise fault(callback, "train_options", f"must return options of `train`, but `{name}` {problem}")
+            raise plugin_error(callback, "train_options", f"must return options of `train`, but `{name}` {problem}")
         found |= options
     return found
 

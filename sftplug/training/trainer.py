@@ -15,10 +15,10 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from sftplug.errors import TrainingError
 from sftplug.run import checkpoints
 from sftplug.training.callback_state import states_of, with_states
-from sftplug.training.callbacks import Clock
+from sftplug.training.callbacks import Stopwatch
 from sftplug.training.checkpointing import CheckpointingTrainer
 from sftplug.training.collator import IGNORED, SeededByEpoch, blank_rows
-from sftplug.training.loss_sums import Reader, Tally, by_code
+from sftplug.training.loss_sums import LossAccumulator, Reader, by_code
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -38,7 +38,7 @@ class SftplugTrainer(CheckpointingTrainer):
     _total_train_tokens: int
     _tr_loss: Tensor
     _total_loss_scalar: float
-    clock: Clock = Clock()
+    clock: Stopwatch = Stopwatch()
     """Runs while the trainer trains; a checkpoint holds what it says."""
     in_force = ""
     """How the work is shared by processes, as found in the model when training begins."""
@@ -60,7 +60,7 @@ class SftplugTrainer(CheckpointingTrainer):
     def __init__(self, *args: Any, sources: Mapping[str, Sequence[str]] | None = None, **kwargs: Any) -> None:
         """Make the trainer; `sources` are the short names of those of the rows, for ``train`` and ``eval``."""
         super().__init__(*args, **kwargs)
-        self.tallies = {mode: Tally((sources or {}).get(mode, ())) for mode in ("train", "eval")}
+        self.tallies = {mode: LossAccumulator((sources or {}).get(mode, ())) for mode in ("train", "eval")}
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
         """Return the trainer's sampler; the one that groups by length draws anew each epoch, from seed and epoch only.
@@ -247,7 +247,7 @@ class SftplugTrainer(CheckpointingTrainer):
             output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in measured.items()})
         return output
 
-    def _held_out(self, tally: Tally) -> dict[str, float]:
+    def _held_out(self, tally: LossAccumulator) -> dict[str, float]:
         assert tally.sums is not None
         loss, weight = tally.sums.sum(dim=0).tolist()
         whole, tally.steps = max(weight, 1e-8), 1

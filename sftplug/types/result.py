@@ -9,7 +9,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
+class ParameterCounts:
     """How much of a model is trained, what of it stays as it is, and how much memory its weights take."""
 
     trainable: int
@@ -65,7 +65,7 @@ class RunResult:
     """What the trainer logged, in order: ``step``, ``loss``, ``learning_rate``, ``eval_loss`` …"""
     loss: float
     """Mean training loss."""
-    size: Size
+    size: ParameterCounts
     """What of the model was trained, and how large it is."""
     seconds: float
     """Time in the training loop."""

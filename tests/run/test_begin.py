@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from sftplug import RunDirectory, RunError
 from sftplug.recipe import load_recipe
-from sftplug.run import begin, checkpoints
+from sftplug.run import checkpoints, open_session
 from sftplug.run.checkpoints import Retained
 from sftplug.run.failure import explained
 
@@ -34,9 +34,9 @@ def write_checkpoint(run: Path, step: int, *, without: str = "", passing: bool =
 
 
 def leave_unfinished(file, *overrides, step=2):
-    with pytest.raises(RuntimeError), begin(loaded(file, *overrides)) as attempt:  # noqa: PT012 - begin is what is left
+    with pytest.raises(RuntimeError), open_session(loaded(file, *overrides)) as attempt:  # noqa: PT012 - begin is what is left
         attempt.directory.add_metrics({"step": 1, "loss": 2.0})
-        checkpoints.seal(write_checkpoint(attempt.directory.path, step))
+        checkpoints.mark_complete(write_checkpoint(attempt.directory.path, step))
         attempt.directory.add_metrics({"step": 3, "loss": 1.0})
         raise RuntimeError("the power went")
 
@@ -45,25 +45,25 @@ def leave_unfinished(file, *overrides, step=2):
 def test_a_checkpoint_that_lacks_what_a_run_needs_is_never_sealed(tmp_path, missing):
     folder = write_checkpoint(tmp_path, 4, without=missing)
     with pytest.raises(RunError, match=r"checkpoint-4 lacks the .*: no run could be resumed from it"):
-        checkpoints.seal(folder)
-    assert checkpoints.fault(folder) == "was not finished"
+        checkpoints.mark_complete(folder)
+    assert checkpoints.integrity_error(folder) == "was not finished"
 
 
 def test_a_seal_notices_what_was_lost_or_changed(tmp_path):
     folder = write_checkpoint(tmp_path, 4)
-    checkpoints.seal(folder)
-    assert checkpoints.fault(folder) is None
+    checkpoints.mark_complete(folder)
+    assert checkpoints.integrity_error(folder) is None
     (folder / "optimizer.pt").write_text("optimizer.pt of step 5")
-    assert checkpoints.fault(folder) == "has a optimizer.pt that is not what was written"
+    assert checkpoints.integrity_error(folder) == "has a optimizer.pt that is not what was written"
     (folder / "optimizer.pt").unlink()
-    assert checkpoints.fault(folder) == "has lost optimizer.pt"
+    assert checkpoints.integrity_error(folder) == "has lost optimizer.pt"
     (folder / "sealed.json").write_text("{")
-    assert "has a seal that cannot be read" in checkpoints.fault(folder)
+    assert "has a seal that cannot be read" in checkpoints.integrity_error(folder)
 
 
 def test_old_checkpoints_go_but_the_newest_and_the_best(tmp_path):
     for step in (2, 4, 6, 8):
-        checkpoints.seal(write_checkpoint(tmp_path, step))
+        checkpoints.mark_complete(write_checkpoint(tmp_path, step))
     for limit, best, left in ((0, None, [8, 6, 4, 2]), (3, 4, [8, 6, 4]), (2, 4, [8, 4]), (1, 4, [8, 4]), (1, 8, [8])):
         checkpoints.rotate(tmp_path, Retained(limit, asked_for=True), str(tmp_path / f"checkpoint-{best}"))
         assert [checkpoint.step for checkpoint in checkpoints.whole(tmp_path)] == left
@@ -71,9 +71,9 @@ def test_old_checkpoints_go_but_the_newest_and_the_best(tmp_path):
 
 def test_what_a_run_kept_that_began_when_all_were_kept_stays(tmp_path):
     for step in (2, 4):
-        checkpoints.seal(write_checkpoint(tmp_path, step))
+        checkpoints.mark_complete(write_checkpoint(tmp_path, step))
     for step in (6, 8):
-        checkpoints.seal(write_checkpoint(tmp_path, step, passing=True))
+        checkpoints.mark_complete(write_checkpoint(tmp_path, step, passing=True))
     checkpoints.rotate(tmp_path, Retained(), None)
     assert [checkpoint.step for checkpoint in checkpoints.whole(tmp_path)] == [8, 4, 2]
 
@@ -94,7 +94,7 @@ def test_an_unfinished_run_goes_on_where_its_checkpoint_is(recipe_file, tmp_path
     write_checkpoint(directory.path, 4)
     with (directory.path / "metrics.jsonl").open("a") as stream:
         stream.write('{"step": 4, "lo')  # a line that was not finished
-    with begin(loaded(file), resume=True) as attempt:
+    with open_session(loaded(file), resume=True) as attempt:
         assert attempt.checkpoint.step == 2
         assert attempt.state.tokens == 20
         assert list(attempt.notes) == ["checkpoint-4 was not finished; it is not used"]
@@ -107,7 +107,7 @@ def test_another_recipe_is_refused_key_by_key_unless_the_run_is_deleted(recipe_f
     file = recipe_file()
     leave_unfinished(file)
     other = loaded(file, "train.learning_rate=1e-3", "adapter=lora")
-    with pytest.raises(RunError) as caught, begin(other):
+    with pytest.raises(RunError) as caught, open_session(other):
         pass
     text = str(caught.value)
     assert "holds an unfinished run of another recipe:\n" in text
@@ -115,26 +115,26 @@ def test_another_recipe_is_refused_key_by_key_unless_the_run_is_deleted(recipe_f
     assert "  adapter.r: (none) -> 16\n" in text
     assert "  train.learning_rate: 0.005 -> 0.001\n" in text
     assert "choose another --output, or --overwrite to delete it." in text
-    with begin(other, overwrite=True) as attempt:
+    with open_session(other, overwrite=True) as attempt:
         assert attempt.checkpoint is None
         assert not list((tmp_path / "out").glob("checkpoint-*"))
 
 
 def test_a_run_that_failed_before_its_first_checkpoint_does_not_stand_in_the_way_of_a_better_recipe(recipe_file):
     file = recipe_file()
-    with pytest.raises(RuntimeError), begin(loaded(file)):
+    with pytest.raises(RuntimeError), open_session(loaded(file)):
         raise RuntimeError("bad rows")
-    with begin(loaded(file, "train.learning_rate=1e-3")) as attempt:
+    with open_session(loaded(file, "train.learning_rate=1e-3")) as attempt:
         assert attempt.directory.recipe()["train"]["learning_rate"] == 1e-3
 
 
 def test_weights_that_were_saved_without_an_optimizer_are_not_deleted(recipe_file, tmp_path):
     file = recipe_file(train={"save_only_model": True})
-    with pytest.raises(RuntimeError), begin(loaded(file)):
+    with pytest.raises(RuntimeError), open_session(loaded(file)):
         raise RuntimeError("the power went")
     folder = write_checkpoint(tmp_path / "out", 4, without="optimizer.pt")
     refuse = pytest.raises(RunError, match=r"saved weights only \(`train\.save_only_model`\): checkpoint-4\. It cannot")
-    with refuse, begin(loaded(file)):
+    with refuse, open_session(loaded(file)):
         pass
     assert folder.is_dir()
 
@@ -144,30 +144,30 @@ def test_rows_that_have_changed_since_are_named(recipe_file, tmp_path, run):
     run(file, "train.max_steps=1")
     directory = RunDirectory.open(tmp_path / "out")
     directory.write("run.json", {"format": 1, "state": "running", "attempts": []})
-    checkpoints.seal(write_checkpoint(directory.path, 9))
+    checkpoints.mark_complete(write_checkpoint(directory.path, 9))
     with (tmp_path / "rows.jsonl").open("a") as stream:
         stream.write("\n")
     refuse = pytest.raises(RunError, match=r"have changed since it began:\n  data\.train\[0\]: .*rows\.jsonl")
-    with refuse, begin(loaded(file, "train.max_steps=1")):
+    with refuse, open_session(loaded(file, "train.max_steps=1")):
         pass
 
 
 def test_folders_that_cannot_be_used_are_refused_before_anything_is_loaded(recipe_file, tmp_path):
     (tmp_path / "taken").write_text("a file")
     refuse = pytest.raises(RunError, match=r"the output folder .*taken cannot be written: File exists\. Choose another")
-    with refuse, begin(loaded(recipe_file(), f"output={tmp_path / 'taken'}")):
+    with refuse, open_session(loaded(recipe_file(), f"output={tmp_path / 'taken'}")):
         pass
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.tex").write_text("years of work")
     for overwrite in (False, True):
         with (
             pytest.raises(RunError, match=r"home is not empty and holds no run: thesis\.tex\. Choose"),
-            begin(loaded(recipe_file(), f"output={tmp_path / 'home'}"), overwrite=overwrite),
+            open_session(loaded(recipe_file(), f"output={tmp_path / 'home'}"), overwrite=overwrite),
         ):
             pass
     assert [path.name for path in (tmp_path / "home").iterdir()] == ["thesis.tex"]
     refuse = pytest.raises(RunError, match=r"there is no run to resume in .*Leave out --resume to begin one")
-    with refuse, begin(loaded(recipe_file(), f"output={tmp_path / 'new' / 'folder'}"), resume=True):
+    with refuse, open_session(loaded(recipe_file(), f"output={tmp_path / 'new' / 'folder'}"), resume=True):
         pass
     assert not (tmp_path / "new").exists()
 
@@ -181,10 +181,10 @@ def test_two_runs_on_one_folder_and_the_lock_of_a_dead_one(recipe_file, tmp_path
     with subprocess.Popen([sys.executable, "-c", code], stdin=PIPE, stdout=PIPE, text=True) as other:
         assert other.stdout.readline() == "begun\n"
         refuse = pytest.raises(RunError, match=rf"another run writes to .*out: process {other.pid} on .*, since 20")
-        with refuse, begin(loaded(file)):
+        with refuse, open_session(loaded(file)):
             pass
         os.kill(other.pid, signal.SIGKILL)
-    with begin(loaded(file)) as attempt:
+    with open_session(loaded(file)) as attempt:
         assert len(attempt.state.attempts) == 2
     assert not (tmp_path / "out" / ".lock.owner").exists()
 
@@ -196,14 +196,14 @@ def test_a_run_on_another_machine(recipe_file, tmp_path):
     owner = tmp_path / "out" / ".lock.owner"
     with FileLock(tmp_path / "out" / ".lock"):
         owner.write_text(json.dumps(note))
-        with pytest.raises(RunError) as caught, begin(loaded(file)):
+        with pytest.raises(RunError) as caught, open_session(loaded(file)):
             pass
         assert owner.exists()
     text = str(caught.value)
     assert "out: process 7 on node-7, since 2026-01-02 03:04:05. Choose another --output, or wait" in text
     assert "If that process is gone, its lock goes with it; if the machine itself went down, once the file" in text
     assert f"or when you delete {tmp_path / 'out' / '.lock'} after making sure that nothing runs there" in text
-    with begin(loaded(file)) as attempt:
+    with open_session(loaded(file)) as attempt:
         assert attempt.checkpoint.step == 2
         assert attempt.notes[0].startswith("the last run here was process 7 on node-7, since 2026-01-02 03:04:05, and")
         assert "on a file system that carries no locks across machines, make sure that it has ended" in attempt.notes[0]
@@ -221,7 +221,7 @@ def test_a_file_system_without_locks_is_refused(recipe_file, monkeypatch):
     refuse = pytest.raises(
         RunError, match=r"out cannot be locked: its file system has no locks\. Two runs could not be"
     )
-    with refuse, begin(loaded(recipe_file())):
+    with refuse, open_session(loaded(recipe_file())):
         pass
 
 
@@ -230,7 +230,7 @@ def test_the_record_says_where_every_value_came_from_and_keeps_no_secret(recipe_
         "import sftplug\n@sftplug.hookimpl\ndef sftplug_run_failed(error): pass\n", encoding="utf-8"
     )
     file = recipe_file(plugins=["./mine.py"], adapter={"type": "lora", "r": 4})
-    with begin(loaded(file, "train.lr_scheduler_kwargs={api_key: hf_secret}", "adapter.dropout=0.1")) as attempt:
+    with open_session(loaded(file, "train.lr_scheduler_kwargs={api_key: hf_secret}", "adapter.dropout=0.1")) as attempt:
         directory = attempt.directory
     origins = directory.origins()
     assert origins["adapter.r"].startswith("recipe.yaml:")
@@ -256,7 +256,7 @@ def test_the_record_says_where_every_value_came_from_and_keeps_no_secret(recipe_
     ],
 )
 def test_a_full_disk_is_known_whatever_the_library_makes_of_it(tmp_path, error):
-    checkpoints.seal(write_checkpoint(tmp_path, 2))
+    checkpoints.mark_complete(write_checkpoint(tmp_path, 2))
     text = str(explained(error, "checkpoint-4 cannot be written", tmp_path))
     assert text.startswith("checkpoint-4 cannot be written: the disk is full (")
     assert "Nothing up to step 2 is lost: once that is mended, the same command goes on from there." in text

@@ -106,7 +106,7 @@ def _read(file):
 
 
 def test_a_checkpoint_without_the_rest_and_one_of_another_base_are_refused(recipe_file, run):
-    from sftplug.run.checkpoints import seal
+    from sftplug.run.checkpoints import mark_complete
 
     file = recipe_file(adapter={"type": "p_tuning", **ADAPTERS["p_tuning"]}, train=TRAIN)
     output = run(file).output
@@ -115,12 +115,12 @@ def test_a_checkpoint_without_the_rest_and_one_of_another_base_are_refused(recip
     kept = load_file(rest)
     other = {**kept, ":frozen": kept[":frozen"].roll(1, dims=0)}
     save_file(other, rest)
-    seal(rest.parent)
+    mark_complete(rest.parent)
     with pytest.raises(RunError, match=r"with other weights beneath what is trained: \d+ of \d+ differ, such as"):
         run(file, overwrite=False)
     first = next(name for name in kept if "mlp_head" in name)
     save_file({name: tensor for name, tensor in kept.items() if name != first}, rest)
-    seal(rest.parent)
+    mark_complete(rest.parent)
     with pytest.raises(RunError, match=rf"does not hold {first} as it is trained"):
         run(file, overwrite=False)
 

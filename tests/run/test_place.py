@@ -14,7 +14,7 @@ from run.test_whole import no_larger_than
 from sftplug import RunError
 from sftplug.model.loading import base_model_path, cache_folder
 from sftplug.recipe import load_recipe
-from sftplug.run import begin
+from sftplug.run import open_session
 from sftplug.run.files import WRITTEN, noting, strangers
 from sftplug.storage.disk import no_room
 
@@ -40,13 +40,13 @@ def test_overwrite_deletes_nothing_that_no_run_wrote(recipe_file, tmp_path, plac
     (out / place).write_text("mine")
     before = names(out)
     refuse = refused(rf"out holds what the run did not write: {place}\. Nothing was deleted: move it")
-    with refuse, begin(loaded(file), overwrite=True):
+    with refuse, open_session(loaded(file), overwrite=True):
         pass
     assert names(out) == before
     (out / place).unlink()
     if "merged" in place:
         (out / "merged").rmdir()
-    with begin(loaded(file), overwrite=True) as attempt:
+    with open_session(loaded(file), overwrite=True) as attempt:
         assert attempt.checkpoint is None
         assert not [name for name in names(out) if "checkpoint" in name or "metrics" in name]
 
@@ -55,7 +55,7 @@ def test_many_are_counted(recipe_file, tmp_path):
     leave_unfinished(recipe_file())
     for number in range(8):
         (tmp_path / "out" / f"note{number}").touch()
-    with refused("note0, note1, note2, note3, note4 and 3 more"), begin(loaded(recipe_file()), overwrite=True):
+    with refused("note0, note1, note2, note3, note4 and 3 more"), open_session(loaded(recipe_file()), overwrite=True):
         pass
 
 
@@ -84,7 +84,7 @@ def test_a_run_is_begun_again_from_its_own_recipe_and_plugin_files(recipe_file, 
     (tmp_path / "mine.py").write_text("import sftplug\n@sftplug.hookimpl\ndef sftplug_run_failed(error): pass\n")
     leave_unfinished(recipe_file(plugins=["./mine.py"]))
     (tmp_path / "mine.py").unlink()
-    with begin(load_recipe(str(tmp_path / "out" / "recipe.yaml")), overwrite=True) as attempt:
+    with open_session(load_recipe(str(tmp_path / "out" / "recipe.yaml")), overwrite=True) as attempt:
         assert (attempt.directory.path / "plugins" / "mine.py").is_file()
 
 
@@ -93,13 +93,13 @@ def test_nothing_is_deleted_before_it_is_read(recipe_file, tmp_path):
     leave_unfinished(recipe_file("other"))
     for name in ("config.json", "model.safetensors"):
         (out / name).touch()
-    with refused(r"the output folder .*out is what `model` reads"), begin(loaded(file), overwrite=True):
+    with refused(r"the output folder .*out is what `model` reads"), open_session(loaded(file), overwrite=True):
         pass
     (out / "rows.jsonl").write_bytes((tmp_path / "rows.jsonl").read_bytes())
     inside = loaded(recipe_file(), f"data.train.0.path={out / 'rows.jsonl'}")
     with (
         refused(r"`data\.train\[0\]\.path` reads .*, which lies in .*out: with --overwrite it would be deleted before"),
-        begin(inside, overwrite=True),
+        open_session(inside, overwrite=True),
     ):
         pass
     assert (out / "rows.jsonl").is_file()
@@ -122,9 +122,9 @@ def test_no_run_writes_where_its_rows_are_read(recipe_file, tmp_path, path, outp
     shutil.copy(tmp_path / "rows.jsonl", tmp_path / "rows" / "a.jsonl")
     recipe = loaded(file, f"data.train.0.path={tmp_path / path}", f"output={tmp_path / output}")
     if said is None:
-        with begin(recipe):
+        with open_session(recipe):
             return
-    with pytest.raises(RunError) as caught, begin(recipe):
+    with pytest.raises(RunError) as caught, open_session(recipe):
         pass
     assert said in str(caught.value)
     assert names(tmp_path / "rows") == ["a.jsonl"]
@@ -138,7 +138,7 @@ def test_a_finished_run_that_is_refused_is_left_as_it_was(recipe_file, lora_run,
     for name in (".lock", ".lock.owner"):
         (out / name).unlink(missing_ok=True)
     before = names(out)
-    with refused("holds a finished run"), begin(loaded(recipe_file())):
+    with refused("holds a finished run"), open_session(loaded(recipe_file())):
         pass
     assert names(out) == before
 
@@ -147,8 +147,8 @@ def test_folders_that_were_made_for_a_run_that_cannot_be_are_unmade(recipe_file,
     def no_locks(*_):
         raise RunError("no locks here")
 
-    monkeypatch.setattr("sftplug.run.attempt.locked", no_locks)
-    with refused("no locks here"), begin(loaded(recipe_file(), f"output={tmp_path / 'new' / 'folder'}")):
+    monkeypatch.setattr("sftplug.run.session.locked", no_locks)
+    with refused("no locks here"), open_session(loaded(recipe_file(), f"output={tmp_path / 'new' / 'folder'}")):
         pass
     assert not (tmp_path / "new").exists()
 
@@ -159,12 +159,12 @@ def test_measurements_that_have_vanished_are_told(recipe_file, tmp_path):
     metrics = tmp_path / "out" / "metrics.jsonl"
     kept = metrics.read_bytes()
     metrics.unlink()
-    with begin(loaded(file)) as attempt:
+    with open_session(loaded(file)) as attempt:
         (note,) = attempt.notes
     assert note.startswith("metrics.jsonl had 1 lines at step 2 and is gone: what they told is missing from now on")
     leave_unfinished(recipe_file("again"), f"output={tmp_path / 'cut'}")
     (tmp_path / "cut" / "metrics.jsonl").write_bytes(kept[:9])
-    with begin(loaded(file, f"output={tmp_path / 'cut'}")) as attempt:
+    with open_session(loaded(file, f"output={tmp_path / 'cut'}")) as attempt:
         (note,) = attempt.notes
     assert "metrics.jsonl had 1 lines at step 2 and has lost 1 of them" in note
 

@@ -19,7 +19,7 @@ from sftplug import DataError, ModelError, RunError
 from sftplug.cli import app
 from sftplug.model.loading import base_model_path
 from sftplug.recipe import load_recipe
-from sftplug.storage.folder import UNFINISHED, whole_folder
+from sftplug.storage.folder import UNFINISHED, atomic_folder
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 WRITES = """
@@ -51,13 +51,13 @@ def invoke(*arguments):
 
 def test_a_folder_is_there_when_all_is_in_it(tmp_path):
     output = tmp_path / "new" / "folder"
-    with whole_folder(output) as folder:
+    with atomic_folder(output) as folder:
         (folder / "train").mkdir()
         (folder / "train" / "a").write_text("a")
         assert [path.name for path in output.iterdir() if not path.name.startswith(".")] == []
     assert [path.name for path in output.iterdir()] == ["train"]
     refuse = pytest.raises(RunError, match=r"folder is not an empty folder\. Choose another --output\.")
-    with refuse, whole_folder(output):
+    with refuse, atomic_folder(output):
         pass
 
 
@@ -72,13 +72,13 @@ def test_a_folder_is_there_when_all_is_in_it(tmp_path):
     ],
 )
 def test_nothing_is_left_of_what_failed(tmp_path, error, kind, text):
-    with pytest.raises(kind) as caught, whole_folder(tmp_path / "new" / "folder") as folder:  # noqa: PT012 - all of it
+    with pytest.raises(kind) as caught, atomic_folder(tmp_path / "new" / "folder") as folder:  # noqa: PT012 - all of it
         (folder / "half").write_text("half")
         raise error
     assert text in str(caught.value)
     assert not list(tmp_path.iterdir())
     (tmp_path / "given").mkdir()
-    with pytest.raises(kind), whole_folder(tmp_path / "given"):
+    with pytest.raises(kind), atomic_folder(tmp_path / "given"):
         raise error
     assert not list((tmp_path / "given").iterdir())
 
@@ -88,11 +88,11 @@ def test_one_process_writes_a_folder_and_what_a_killed_one_left_is_deleted(tmp_p
     with subprocess.Popen([sys.executable, "-c", WRITES, str(output)], stdin=PIPE, stdout=PIPE, text=True) as other:
         assert other.stdout.readline() == "begun\n"
         refuse = pytest.raises(RunError, match=rf"another run writes to .*folder: process {other.pid} on")
-        with refuse, whole_folder(output):
+        with refuse, atomic_folder(output):
             pass
         os.kill(other.pid, signal.SIGKILL)
     assert (output / UNFINISHED / "half").is_file()
-    with whole_folder(output) as folder:
+    with atomic_folder(output) as folder:
         (folder / "all").write_text("all")
     assert [path.name for path in output.iterdir()] == ["all"]
 

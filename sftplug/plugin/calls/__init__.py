@@ -4,7 +4,7 @@ Nothing else in sftplug calls a method of a component, and the laws of `sftplug.
 refuses, a plugin's own tests refuse in the same words. What rows themselves must be is checked by `sftplug.data`.
 """
 
-from sftplug.plugin.calls.check import complaints
+from sftplug.plugin.calls.check import component_problems
 from sftplug.plugin.calls.model import (
     OWNED_LOAD_KWARGS,
     adaptable,
@@ -14,10 +14,10 @@ from sftplug.plugin.calls.model import (
     for_device,
     load_kwargs,
     loading_code,
-    merge_complaints,
+    merge_problems,
     mergeable,
     merged,
-    model_complaints,
+    model_problems,
     peft_config,
     prepare_model,
     quantization_for,
@@ -44,7 +44,7 @@ __all__ = [
     "adaptable",
     "build_model",
     "bytes_per_parameter",
-    "complaints",
+    "component_problems",
     "conversation_of",
     "dequantized",
     "fingerprint",
@@ -55,12 +55,12 @@ __all__ = [
     "loading_code",
     "loss_metrics",
     "loss_weights",
-    "merge_complaints",
+    "merge_problems",
     "mergeable",
     "merged",
     "metric_label",
     "metric_scores",
-    "model_complaints",
+    "model_problems",
     "peft_config",
     "prepare_model",
     "quantization_for",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from sftplug.plugin.errors import blaming, fault
+from sftplug.plugin.errors import plugin_error, plugin_errors
 from sftplug.util.redact import redact
 
 if TYPE_CHECKING:
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from sftplug.recipe.model import Recipe
 
 
-def complaints(component: Component, recipe: Recipe) -> list[str]:
+def component_problems(component: Component, recipe: Recipe) -> list[str]:
     """Return what ``check`` of a component says about `recipe`. Raises PluginError for anything but sentences."""
-    with blaming(component, "check"):
+    with plugin_errors(component, "check"):
         return sentences(component, "check", component.check(recipe))
 
 
@@ -25,7 +25,9 @@ def sentences(component: Component, method: str, said: Iterable[str]) -> list[st
     found = [said] if isinstance(said, str) or not isinstance(said, Iterable) else list(said)
     for sentence in found:
         if not isinstance(sentence, str) or said is sentence:
-            raise fault(component, method, f"must yield sentences, or return a list of them, not {kind_of(said)}")
+            raise plugin_error(
+                component, method, f"must yield sentences, or return a list of them, not {kind_of(said)}"
+            )
     return [redact(sentence) for sentence in found]
 
 
@@ -33,7 +35,7 @@ def checked(component: Component, method: str, answer: object, kind: Any, wanted
     """Return `answer` if it is of `kind`. Raises PluginError saying what was `wanted`."""
     if isinstance(answer, kind):
         return answer
-    raise fault(component, method, f"must return {wanted}, not {kind_of(answer)}")
+    raise plugin_error(component, method, f"must return {wanted}, not {kind_of(answer)}")
 
 
 def kind_of(answer: object) -> str:

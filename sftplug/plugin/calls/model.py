@@ -8,7 +8,7 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 from sftplug.plugin.calls.check import checked, sentences
-from sftplug.plugin.errors import blaming, fault
+from sftplug.plugin.errors import plugin_error, plugin_errors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,38 +33,42 @@ OWNED_LOAD_KWARGS: Mapping[str, str] = {
 
 def load_kwargs(quantization: Quantization) -> dict[str, Any]:
     """Return the arguments for ``from_pretrained``. Raises PluginError when they are no such arguments."""
-    with blaming(quantization, "load_kwargs"):
+    with plugin_errors(quantization, "load_kwargs"):
         answer: object = quantization.load_kwargs()
     arguments: dict[str, Any] = checked(quantization, "load_kwargs", answer, dict, "a dict of keyword arguments")
     for name in arguments:
         if name in OWNED_LOAD_KWARGS:
             section = OWNED_LOAD_KWARGS[name]
-            raise fault(quantization, "load_kwargs", f"must not return {name!r}: the recipe's `{section}` decides it")
+            raise plugin_error(
+                quantization, "load_kwargs", f"must not return {name!r}: the recipe's `{section}` decides it"
+            )
     return arguments
 
 
 def loading_code(quantization: Quantization) -> str:
     """Return the Python of a quantization for the model card. Raises PluginError for anything but Python."""
-    with blaming(quantization, "loading_code"):
+    with plugin_errors(quantization, "loading_code"):
         answer: object = quantization.loading_code()
     code: str = checked(quantization, "loading_code", answer, str, "Python as text")
     try:
         ast.parse(code)
     except SyntaxError as error:
-        raise fault(quantization, "loading_code", f"must return Python: {error.msg}, line {error.lineno}") from error
+        raise plugin_error(
+            quantization, "loading_code", f"must return Python: {error.msg}, line {error.lineno}"
+        ) from error
     return code
 
 
 def adaptable(quantization: Quantization) -> bool:
     """Return whether an adapter can be trained on the weights. Raises PluginError for anything but true or false."""
-    with blaming(quantization, "adaptable"):
+    with plugin_errors(quantization, "adaptable"):
         answer: object = quantization.adaptable
     return bool(checked(quantization, "adaptable", answer, bool, "True or False"))
 
 
 def for_device(quantization: Quantization, device: Device) -> Quantization:
     """Return a quantization with all options set. Raises PluginError for anything but one of the same class."""
-    with blaming(quantization, "for_device"):
+    with plugin_errors(quantization, "for_device"):
         answer: object = quantization.for_device(device)
     settled: Quantization = checked(quantization, "for_device", answer, type(quantization), "one of its own class")
     return settled
@@ -79,39 +83,39 @@ def quantized_names(quantization: Quantization, model: nn.Module) -> frozenset[s
 
 def weight_bytes(quantization: Quantization, shape: Sequence[int]) -> int:
     """Return the bytes of a quantized weight of `shape`. Raises PluginError for anything but a whole number."""
-    with blaming(quantization, "weight_bytes"):
+    with plugin_errors(quantization, "weight_bytes"):
         answer: object = quantization.weight_bytes(shape)
     return int(checked(quantization, "weight_bytes", answer, Integral, "a whole number of bytes"))
 
 
 def bytes_per_parameter(quantization: Quantization) -> float:
     """Return the bytes of one weight of a quantized module. Raises PluginError for anything but a number."""
-    with blaming(quantization, "bytes_per_parameter"):
+    with plugin_errors(quantization, "bytes_per_parameter"):
         answer: object = quantization.bytes_per_parameter
     return float(checked(quantization, "bytes_per_parameter", answer, Real, "a number of bytes"))
 
 
 def dequantized(quantization: Quantization, model: PreTrainedModel) -> PreTrainedModel:
     """Return `model` with its weights as floats. Raises ModelError where the backend cannot do that."""
-    with blaming(quantization, "dequantize"):
+    with plugin_errors(quantization, "dequantize"):
         return quantization.dequantize(model)
 
 
 def build_model(builder: ModelBuilder, folder: Path) -> None:
     """Let a builder write a model to `folder`."""
-    with blaming(builder, "build"):
+    with plugin_errors(builder, "build"):
         builder.build(folder)
 
 
 def prepare_model(part: Quantization | Adapter, model: nn.Module) -> None:
     """Let a quantization or an adapter change the loaded model."""
-    with blaming(part, "prepare_model"):
+    with plugin_errors(part, "prepare_model"):
         part.prepare_model(model)
 
 
 def quantization_for(adapter: Adapter, device: Device) -> str:
     """Return the quantization that an adapter asks for on a device. Raises PluginError for anything but text."""
-    with blaming(adapter, "quantization_for"):
+    with plugin_errors(adapter, "quantization_for"):
         answer: object = adapter.quantization_for(device)
     name: str = checked(adapter, "quantization_for", answer, str, "the name of a quantization")
     return name
@@ -119,7 +123,7 @@ def quantization_for(adapter: Adapter, device: Device) -> str:
 
 def train_defaults(adapter: Adapter, recipe: Recipe) -> dict[str, Any]:
     """Return the trainer's options that suit an adapter. Raises PluginError for anything but a dict."""
-    with blaming(adapter, "train_defaults"):
+    with plugin_errors(adapter, "train_defaults"):
         answer: object = adapter.train_defaults(recipe)
     options: dict[str, Any] = checked(adapter, "train_defaults", answer, dict, "a dict of options of `train`")
     return options
@@ -127,7 +131,7 @@ def train_defaults(adapter: Adapter, recipe: Recipe) -> dict[str, Any]:
 
 def peft_config(adapter: Adapter) -> PeftConfig | None:
     """Return the PEFT configuration of an adapter. Raises PluginError for anything else."""
-    with blaming(adapter, "peft_config"):
+    with plugin_errors(adapter, "peft_config"):
         answer: object = adapter.peft_config()
     if answer is None:
         return None
@@ -136,15 +140,15 @@ def peft_config(adapter: Adapter) -> PeftConfig | None:
     return checked(adapter, "peft_config", answer, PeftConfig, "a peft.PeftConfig or None")
 
 
-def model_complaints(adapter: Adapter, model: nn.Module) -> list[str]:
+def model_problems(adapter: Adapter, model: nn.Module) -> list[str]:
     """Return what ``check_model`` of an adapter says about `model`. Raises PluginError for anything but sentences."""
-    with blaming(adapter, "check_model"):
+    with plugin_errors(adapter, "check_model"):
         return sentences(adapter, "check_model", adapter.check_model(model))
 
 
-def merge_complaints(adapter: Adapter, quantization: Quantization, *, in_place: bool) -> list[str]:
+def merge_problems(adapter: Adapter, quantization: Quantization, *, in_place: bool) -> list[str]:
     """Return why an adapter cannot be merged. Raises PluginError for anything but sentences."""
-    with blaming(adapter, "check_merge"):
+    with plugin_errors(adapter, "check_merge"):
         said = sentences(adapter, "check_merge", adapter.check_merge(quantization, in_place=in_place))
     if said or mergeable(adapter):
         return said
@@ -153,12 +157,12 @@ def merge_complaints(adapter: Adapter, quantization: Quantization, *, in_place: 
 
 def mergeable(adapter: Adapter) -> bool:
     """Return whether an adapter can become part of the weights. Raises PluginError for anything but true or false."""
-    with blaming(adapter, "mergeable"):
+    with plugin_errors(adapter, "mergeable"):
         answer: object = adapter.mergeable
     return bool(checked(adapter, "mergeable", answer, bool, "True or False"))
 
 
 def merged(adapter: Adapter, model: PeftModel) -> PreTrainedModel:
     """Return the base of `model` with the update in its weights. Raises ModelError where the adapter cannot do that."""
-    with blaming(adapter, "merge"):
+    with plugin_errors(adapter, "merge"):
         return adapter.merge(model)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sftplug.errors import MaskError, PluginError, SftplugError
 from sftplug.plugin.calls.check import checked, kind_of
-from sftplug.plugin.errors import blaming, complain, failed, fault
+from sftplug.plugin.errors import complain, failed, plugin_error, plugin_errors
 from sftplug.types.conversation import Conversation, Message, Row
 from sftplug.types.tokens import ROLE_CODES
 from sftplug.util.redact import redact
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def label(source: DatasetSource) -> str:
     """Return the name of a source, without secrets. Raises PluginError for anything but text."""
-    with blaming(source, "label"):
+    with plugin_errors(source, "label"):
         answer: object = source.label()
     text: str = checked(source, "label", answer, str, "text")
     return redact(text)
@@ -31,21 +31,21 @@ def label(source: DatasetSource) -> str:
 
 def fingerprint(source: DatasetSource) -> str | None:
     """Return what changes with the rows of a source. Raises PluginError for anything but text and None."""
-    with blaming(source, "fingerprint"):
+    with plugin_errors(source, "fingerprint"):
         answer: object = source.fingerprint()
     return None if answer is None else checked(source, "fingerprint", answer, str, "text or None")
 
 
 def stamp(source: DatasetSource) -> str | None:
     """Return what changes when a source is written to. Raises PluginError for anything but text and None."""
-    with blaming(source, "stamp"):
+    with plugin_errors(source, "stamp"):
         answer: object = source.stamp()
     return None if answer is None else checked(source, "stamp", answer, str, "text or None")
 
 
 def is_remote(source: DatasetSource) -> bool:
     """Return whether rows come over the network. Raises PluginError for anything but true or false."""
-    with blaming(source, "remote"):
+    with plugin_errors(source, "remote"):
         answer: object = source.remote
     return bool(checked(source, "remote", answer, bool, "True or False"))
 
@@ -55,15 +55,15 @@ def rows_of(source: DatasetSource) -> Iterator[Row]:
     for row in _rows(source):
         if not isinstance(row, Row) or not isinstance(row.data, Mapping):
             data = f" with data of {type(row.data).__name__}" if isinstance(row, Row) else ""
-            raise fault(source, "rows", f"must yield sftplug.Row(data, origin), not {type(row).__name__}{data}")
+            raise plugin_error(source, "rows", f"must yield sftplug.Row(data, origin), not {type(row).__name__}{data}")
         yield row
 
 
 def _rows(source: DatasetSource) -> Iterator[object]:
-    with blaming(source, "rows"):
+    with plugin_errors(source, "rows"):
         rows: object = source.rows()
         if not isinstance(rows, Iterable):
-            raise fault(source, "rows", f"must yield rows, not return {kind_of(rows)}")
+            raise plugin_error(source, "rows", f"must yield rows, not return {kind_of(rows)}")
         yield from rows
 
 
@@ -77,17 +77,17 @@ def conversation_of(format_: DatasetFormat, row: Mapping[str, Any], origin: str 
         where = f"{origin}: " if origin else ""
         raise PluginError(f"{where}{failed(format_, 'to_conversation', error)}") from error
     if not isinstance(answer, Conversation):
-        raise fault(format_, "to_conversation", f"must return a sftplug.Conversation, not {kind_of(answer)}")
+        raise plugin_error(format_, "to_conversation", f"must return a sftplug.Conversation, not {kind_of(answer)}")
     for message in answer.messages:
         if not isinstance(message, Message):
             text = f"must return a conversation of sftplug.Message, not of {kind_of(message)}"
-            raise fault(format_, "to_conversation", text)
+            raise plugin_error(format_, "to_conversation", text)
     return answer
 
 
 def template_source(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase) -> str:
     """Return the Jinja source of a chat template. Raises PluginError for anything but text."""
-    with blaming(template, "source"):
+    with plugin_errors(template, "source"):
         answer: object = template.source(tokenizer)
     text: str = checked(template, "source", answer, str, "the template's Jinja source as text")
     return text
@@ -100,7 +100,7 @@ def loss_weights(masking: Masking, tokens: TokenBatch) -> NDArray[np.float32]:
     """
     import numpy as np
 
-    with blaming(masking, "weights"):
+    with plugin_errors(masking, "weights"):
         weights = np.asarray(masking.weights(tokens))
     if weights.shape != tokens.ids.shape:
         raise _no_weights(masking, f"returned an array of shape {weights.shape}; expected {tokens.ids.shape}")
@@ -120,17 +120,19 @@ def _no_weights(masking: Masking, text: str) -> MaskError:
 
 def trains(masking: Masking) -> frozenset[str]:
     """Return the roles that a strategy trains beside the assistant. Raises PluginError for anything but roles."""
-    with blaming(masking, "trains"):
+    with plugin_errors(masking, "trains"):
         answer: object = masking.trains
     roles = frozenset(answer) if isinstance(answer, frozenset | set | tuple | list) else None
     if roles is None or not roles <= {*ROLE_CODES}:
-        raise fault(masking, "trains", f"must return a frozenset of roles ({', '.join(ROLE_CODES)}), not {answer!r}")
+        raise plugin_error(
+            masking, "trains", f"must return a frozenset of roles ({', '.join(ROLE_CODES)}), not {answer!r}"
+        )
     return roles
 
 
 def shortened(policy: LengthPolicy, row: LongRow) -> Sequence[Conversation] | slice:
     """Return what stands in for a row that is too long. Raises PluginError for what is not shorter."""
-    with blaming(policy, "shorten"):
+    with plugin_errors(policy, "shorten"):
         answer: object = policy.shorten(row)
     if isinstance(answer, slice):
         return answer
@@ -139,5 +141,5 @@ def shortened(policy: LengthPolicy, row: LongRow) -> Sequence[Conversation] | sl
     for item in items:
         if not isinstance(item, Conversation) or len(item.messages) >= messages:
             text = f"must return conversations with fewer messages than the row's {messages}, or a slice"
-            raise fault(policy, "shorten", f"{text} of its tokens, not {kind_of(answer)}")
+            raise plugin_error(policy, "shorten", f"{text} of its tokens, not {kind_of(answer)}")
     return items

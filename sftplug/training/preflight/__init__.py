@@ -10,7 +10,7 @@ from sftplug.launch import launch_problems
 from sftplug.libraries.logging import quiet_libraries
 from sftplug.model.loading import check_files, check_model, check_names, model_config
 from sftplug.training.preflight.best import problems_of_best
-from sftplug.training.preflight.ignored_options import unheeded
+from sftplug.training.preflight.ignored_options import ignored_options
 from sftplug.training.preflight.saving import unsavable
 from sftplug.training.preflight.trials import failing_trials
 from sftplug.training.train import training_arguments
@@ -84,7 +84,7 @@ def _problems_of_trainer(recipe: Recipe) -> list[str]:
         arguments = training_arguments(recipe)
     except (ValueError, ImportError) as error:  # TRL's own last word on its options
         return [*_mismatched(recipe.train), f"train: {error}"][:1]
-    problems = [*unheeded(recipe, arguments), *problems_of_best(recipe, arguments), *_forgetful(arguments)]
+    problems = [*ignored_options(recipe, arguments), *problems_of_best(recipe, arguments), *_forgetful(arguments)]
     if arguments.fp16 and arguments.use_cpu:
         problems.append("train.fp16: CPUs do not train in fp16. Leave it out, or set `train.bf16`.")
     return [*problems, *failing_trials(arguments)]

@@ -22,7 +22,7 @@ _PROBES = ("0", "1", "7", "0.5", "True", "False", "bfloat16")
 _RECOMPUTING = ("gradient_checkpointing", "activation_checkpointing")
 
 
-def unheeded(recipe: Recipe, arguments: SFTConfig) -> Iterator[str]:
+def ignored_options(recipe: Recipe, arguments: SFTConfig) -> Iterator[str]:
     """Yield a sentence for every option of `recipe` that would change nothing, as the trainer's `arguments` are."""
     train = recipe.train
     yield from _intervals(train, arguments)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Attempt:
+class RunSession:
     """One start or resume of a run; holds the folder's lock."""
 
     loaded: LoadedRecipe
@@ -95,7 +95,7 @@ class Attempt:
 
 
 @contextmanager
-def begin(loaded: LoadedRecipe, *, resume: bool = False, overwrite: bool = False) -> Iterator[Attempt]:
+def open_session(loaded: LoadedRecipe, *, resume: bool = False, overwrite: bool = False) -> Iterator[RunSession]:
     """Claim the recipe's output folder for a run, and write down how the run ends.
 
     An unfinished run of the same recipe is resumed, whether or not `resume` demands one. Raises RunError, before
@@ -110,20 +110,20 @@ def begin(loaded: LoadedRecipe, *, resume: bool = False, overwrite: bool = False
     directory = RunDirectory(Path(loaded.recipe.output))
     if not is_main():
         checkpoint, options = share(None)
-        yield Attempt(with_settled(loaded, options), directory, RunState("running"), checkpoint, writes=False)
+        yield RunSession(with_settled(loaded, options), directory, RunState("running"), checkpoint, writes=False)
         return
     refuse_place(loaded, directory, resume=resume, overwrite=overwrite)
     with claimed(directory.path), locked(directory.path) as note:
-        attempt = _open(loaded, directory, resume=resume, overwrite=overwrite)
-        attempt.notes = (*([note] if note else []), *attempt.notes)
-        share((attempt.checkpoint, settled(attempt.loaded)))
+        session = _open(loaded, directory, resume=resume, overwrite=overwrite)
+        session.notes = (*([note] if note else []), *session.notes)
+        share((session.checkpoint, settled(session.loaded)))
         try:
-            yield attempt
+            yield session
         except BaseException as raised:
-            if attempt.state.state == "finished":
+            if session.state.state == "finished":
                 raise  # whatever failed afterwards, the result is there
             error = _better(raised, directory.path)
-            _fail(attempt, error)
+            _fail(session, error)
             if error is raised:
                 raise
             raise error from raised
@@ -136,12 +136,12 @@ def _better(raised: BaseException, folder: Path) -> BaseException:
     return explained(raised, "the run cannot be written", folder) if no_room(raised, folder) else raised
 
 
-def _fail(attempt: Attempt, error: BaseException) -> None:
+def _fail(session: RunSession, error: BaseException) -> None:
     """Write down why the run stopped, and tell the plugins; neither may hide the error itself."""
     with suppress(OSError):  # the disk may be full
-        attempt.end("interrupted" if _is_signal(error) else "failed", _reason(error))
+        session.end("interrupted" if _is_signal(error) else "failed", _reason(error))
     try:
-        attempt.loaded.call("sftplug_run_failed", error=error)
+        session.loaded.call("sftplug_run_failed", error=error)
     except PluginError as another:
         error.add_note(str(another))
 
@@ -157,7 +157,7 @@ def _reason(error: BaseException) -> str:
 # --- what is there ----------------------------------------------------------------------------------------------------
 
 
-def _open(loaded: LoadedRecipe, directory: RunDirectory, *, resume: bool, overwrite: bool) -> Attempt:
+def _open(loaded: LoadedRecipe, directory: RunDirectory, *, resume: bool, overwrite: bool) -> RunSession:
     """Return the attempt that this folder allows."""
     # Again: another process may have begun a run, or ended one, while this one waited for the lock.
     refuse_place(loaded, directory, resume=resume, overwrite=overwrite)
@@ -203,7 +203,7 @@ def _notes(loaded: LoadedRecipe, directory: RunDirectory, found: Checkpoint | No
     """Yield what has changed since, and what is not whole."""
     for step, folder in checkpoints.folders(directory.path):
         if found is None or step > found.step:
-            yield f"{folder.name} {checkpoints.fault(folder)}; it is not used"
+            yield f"{folder.name} {checkpoints.integrity_error(folder)}; it is not used"
     if found is None:
         return
     yield from _vanished(directory, found)
@@ -247,7 +247,7 @@ def _discard_unfinished(folder: Path, found: Checkpoint | None) -> None:
 
 def _record(
     loaded: LoadedRecipe, directory: RunDirectory, state: RunState, found: Checkpoint | None, notes: tuple[str, ...]
-) -> Attempt:
+) -> RunSession:
     """Write what is known before anything is loaded."""
     step = found.step if found is not None else 0
     directory.forget(found.progress["lines"] if found is not None else {})
@@ -260,7 +260,7 @@ def _record(
     record_recipe(directory, loaded)
     directory.write("environment.json", known)
     directory.write_state(state)
-    return Attempt(loaded, directory, state, found, notes)
+    return RunSession(loaded, directory, state, found, notes)
 
 
 def _now() -> str:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sftplug.recipe.model import Recipe
 
 
-class InForce:
+class StrategyCheck:
     """Says how the work is shared, once that can be seen."""
 
     def __init__(self, recipe: Recipe, trainer: Trainer) -> None:
