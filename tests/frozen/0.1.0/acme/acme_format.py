@@ -1,0 +1,15 @@
+from sftplug import Conversation, DatasetFormat, Message, hookimpl
+
+
+class Dialogue(DatasetFormat):
+    """Rows like `{"dialogue": ["a question", "its answer", ...]}`."""
+
+    type: str = "dialogue"
+
+    def to_conversation(self, row):
+        return Conversation(tuple(Message(("user", "assistant")[i % 2], t) for i, t in enumerate(row["dialogue"])))
+
+
+@hookimpl
+def sftplug_dataset_formats():
+    return [Dialogue]
