@@ -1,111 +1,134 @@
 """sftplug: supervised fine-tuning in which every step is a plugin.
 
 This is the public API: what a Python program calls (`load`, `check`, `prepare`, `preview`, `plan`, `train`, `encode`),
-and everything that a plugin may import. Importing it loads no heavy library.
+and everything that a plugin may import. Importing it takes a moment: each name is imported when it is first asked for,
+and none of them imports a heavy library.
 """
 
 import typing as _typing
 
-from pydantic import Field
-
-from sftplug.errors import (
-    DataError,
-    Interrupted,
-    LaunchError,
-    MaskError,
-    MissingLibraryError,
-    ModelError,
-    PluginError,
-    Problem,
-    RecipeError,
-    RowError,
-    RunError,
-    SftplugError,
-    TemplateError,
-    TemplateStopped,
-    TrainingError,
-    did_you_mean,
-)
-from sftplug.libraries.options import LibrarySource, set_options
-from sftplug.libraries.versions import require
-from sftplug.model.parameters import count_parameters
-from sftplug.model.prompt import encode_prompt, render_prompt
-from sftplug.model.structure import ModelStructure, structure_of
-from sftplug.plugin.components import (
-    Adapter,
-    Callback,
-    ChatTemplate,
-    DatasetFormat,
-    DatasetSource,
-    Deferred,
-    LengthPolicy,
-    Masking,
-    Metric,
-    ModelBuilder,
-    Quantization,
-)
-from sftplug.plugin.hookspecs import hookimpl
-from sftplug.recipe.in_words import train_in_words
-from sftplug.recipe.model import InputPath, Recipe
-from sftplug.types.conversation import ROLES, Conversation, Message, Reply, Row, ToolCall
-from sftplug.types.ledger import Account, Ledger, Mixed, Packing
-from sftplug.types.reasons import RowGroup, RowGroups
-from sftplug.types.result import MovedWeights, ParameterCounts, RunResult
-from sftplug.types.tokens import PARTS, ROLE_CODES, LongRow, LossSums, TokenBatch
-from sftplug.types.trainer import RunTrainer
-from sftplug.util.device import ComputeDtype, Device, this_device
-from sftplug.util.patterns import Pattern
-from sftplug.util.redact import without_secrets
-from sftplug.util.text import read_text, visible
-
 __version__ = "0.1.0"
 
 if _typing.TYPE_CHECKING:
-    from sftplug.api import (
-        Encoded,
-        Preview,
-        TrainedRun,
-        check,
-        encode,
-        load,
-        open_run,
-        plan,
-        prepare,
-        preview,
-        train,
-    )
+    from pydantic import Field
+
+    from sftplug.api.encoding import Encoded, encode
+    from sftplug.api.planning import plan
+    from sftplug.api.previewing import Preview, preview
+    from sftplug.api.recipes import check, load
+    from sftplug.api.result import TrainedRun, open_run
+    from sftplug.api.rows import prepare
+    from sftplug.api.runs import train
     from sftplug.data.prepare import Prepared
+    from sftplug.errors import (
+        DataError,
+        Interrupted,
+        LaunchError,
+        MaskError,
+        MissingLibraryError,
+        ModelError,
+        PluginError,
+        Problem,
+        RecipeError,
+        RowError,
+        RunError,
+        SftplugError,
+        TemplateError,
+        TemplateStopped,
+        TrainingError,
+        did_you_mean,
+    )
+    from sftplug.libraries.options import LibrarySource, set_options
+    from sftplug.libraries.versions import require
+    from sftplug.model.parameters import count_parameters
+    from sftplug.model.prompt import encode_prompt, render_prompt
+    from sftplug.model.structure import ModelStructure, structure_of
     from sftplug.planning.answer import PlanAnswer
+    from sftplug.plugin.components import (
+        Adapter,
+        Callback,
+        ChatTemplate,
+        DatasetFormat,
+        DatasetSource,
+        Deferred,
+        LengthPolicy,
+        Masking,
+        Metric,
+        ModelBuilder,
+        Quantization,
+    )
+    from sftplug.plugin.hookspecs import hookimpl
+    from sftplug.recipe.in_words import train_in_words
     from sftplug.recipe.load import LoadedRecipe
+    from sftplug.recipe.model import InputPath, Recipe
     from sftplug.run.directory import RunDirectory
+    from sftplug.types.conversation import ROLES, Conversation, Message, Reply, Row, ToolCall
+    from sftplug.types.ledger import Account, Ledger, Mixed, Packing
+    from sftplug.types.reasons import RowGroup, RowGroups
+    from sftplug.types.result import MovedWeights, ParameterCounts, RunResult
+    from sftplug.types.tokens import PARTS, ROLE_CODES, LongRow, LossSums, TokenBatch
+    from sftplug.types.trainer import RunTrainer
+    from sftplug.util.device import ComputeDtype, Device, this_device
+    from sftplug.util.patterns import Pattern
+    from sftplug.util.redact import without_secrets
+    from sftplug.util.text import read_text, visible
 else:  # else a type checker would take any name for one of this package
-    _LAZY = {
-        **dict.fromkeys(("Encoded", "encode"), "sftplug.api.encoding"),
-        **dict.fromkeys(("check", "load"), "sftplug.api.recipes"),
-        **dict.fromkeys(("Preview", "preview"), "sftplug.api.previewing"),
-        **dict.fromkeys(("TrainedRun", "open_run"), "sftplug.api.result"),
-        "LoadedRecipe": "sftplug.recipe.load",
-        "RunDirectory": "sftplug.run.directory",
-        "PlanAnswer": "sftplug.planning.answer",
-        "Prepared": "sftplug.data.prepare",
-        "plan": "sftplug.api.planning",
-        "prepare": "sftplug.api.rows",
-        "train": "sftplug.api.runs",
+    _HOMES = {
+        "pydantic": "Field",
+        "sftplug.api.encoding": "Encoded encode",
+        "sftplug.api.planning": "plan",
+        "sftplug.api.previewing": "Preview preview",
+        "sftplug.api.recipes": "check load",
+        "sftplug.api.result": "TrainedRun open_run",
+        "sftplug.api.rows": "prepare",
+        "sftplug.api.runs": "train",
+        "sftplug.data.prepare": "Prepared",
+        "sftplug.errors": (
+            "DataError Interrupted LaunchError MaskError MissingLibraryError ModelError PluginError "
+            "Problem RecipeError RowError RunError SftplugError TemplateError TemplateStopped "
+            "TrainingError did_you_mean"
+        ),
+        "sftplug.libraries.options": "LibrarySource set_options",
+        "sftplug.libraries.versions": "require",
+        "sftplug.model.parameters": "count_parameters",
+        "sftplug.model.prompt": "encode_prompt render_prompt",
+        "sftplug.model.structure": "ModelStructure structure_of",
+        "sftplug.planning.answer": "PlanAnswer",
+        "sftplug.plugin.components": (
+            "Adapter Callback ChatTemplate DatasetFormat DatasetSource Deferred LengthPolicy Masking "
+            "Metric ModelBuilder Quantization"
+        ),
+        "sftplug.plugin.hookspecs": "hookimpl",
+        "sftplug.recipe.in_words": "train_in_words",
+        "sftplug.recipe.load": "LoadedRecipe",
+        "sftplug.recipe.model": "InputPath Recipe",
+        "sftplug.run.directory": "RunDirectory",
+        "sftplug.types.conversation": "ROLES Conversation Message Reply Row ToolCall",
+        "sftplug.types.ledger": "Account Ledger Mixed Packing",
+        "sftplug.types.reasons": "RowGroup RowGroups",
+        "sftplug.types.result": "MovedWeights ParameterCounts RunResult",
+        "sftplug.types.tokens": "PARTS ROLE_CODES LongRow LossSums TokenBatch",
+        "sftplug.types.trainer": "RunTrainer",
+        "sftplug.util.device": "ComputeDtype Device this_device",
+        "sftplug.util.patterns": "Pattern",
+        "sftplug.util.redact": "without_secrets",
+        "sftplug.util.text": "read_text visible",
     }
+    _HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
 
     def __getattr__(name):
-        """Return a name that is imported when it is asked for; for one that will be removed, with a warning."""
-        if name in _LAZY:
+        """Return a name, imported when it is first asked for; one that will be removed, with a warning."""
+        if name in _HOME:
             from importlib import import_module
 
-            return globals().setdefault(name, getattr(import_module(_LAZY[name]), name))
+            return globals().setdefault(name, getattr(import_module(_HOME[name]), name))
         from sftplug.plugin.deprecation import old_name
 
         return old_name(__name__, name)
 
     def __dir__():
         """List the names that are imported when they are asked for, too."""
-        return sorted({*globals(), *_LAZY})
+        return sorted({*globals(), *_HOME})
 
 
 __all__ = [
