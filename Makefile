@@ -45,6 +45,8 @@ $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 # Warnings are errors: a link to a page, a heading or a file that is not there fails the build.
 docs: $(VENV)/.installed-docs
 	$(BIN)/python docs/generate.py --check
+	$(BIN)/python docs/picture.py --check
+	$(BIN)/python docs/gpus.py --check
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
 install: $(VENV)/.installed

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 from kinds import data_classes, kinds_page
+from layers import drawing
+from marked import fill
 from measured import adapters_page, quantizations_page
 from packages import package_files
 from train_options import train_options_page
@@ -105,8 +107,13 @@ def files() -> dict[str, str]:
         "adapters.md": adapters_page(),
         "quantizations.md": quantizations_page(),
         "train-options.md": train_options_page(),
+        "architecture.md": fill(_here("architecture.md"), "layers", drawing()),
         **package_files(registry),
     }
+
+
+def _here(name: str) -> str:
+    return (FOLDER / name).read_text(encoding="utf-8")
 
 
 def main() -> None:
