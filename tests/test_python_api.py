@@ -1,5 +1,7 @@
 """sftplug from Python: every name that the documentation shows, as a program in a process of its own calls it."""
 
+import copy
+import functools
 import inspect
 import json
 import os
@@ -7,6 +9,7 @@ import signal
 import subprocess
 import sys
 import types
+import warnings
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal
@@ -50,16 +53,16 @@ class Half(sftplug.Masking):
 # --- as documented ----------------------------------------------------------------------------------------------------
 
 
-def program():
-    """Return the program that the documentation shows whole."""
+def shown(name):
+    """Return the code that the documentation shows under `name`."""
     text = (ROOT / "docs" / "python.md").read_text()
-    return text.split("<!-- the whole story -->\n```python\n")[1].split("```")[0]
+    return text.split(f"<!-- {name} -->\n```python\n")[1].split("```")[0]
 
 
 def test_the_story_of_the_documentation_runs_in_a_process_of_its_own(tmp_path):
     recipe = given(tmp_path)
     (tmp_path / "my.yaml").write_text(yaml.safe_dump({**recipe, "output": "runs/my"}))
-    code = program().replace('"Qwen/Qwen3-0.6B"', json.dumps({"build": TINY}))
+    code = shown("the whole story").replace('"Qwen/Qwen3-0.6B"', json.dumps({"build": TINY}))
     assert '{"build"' in code
     ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
@@ -257,6 +260,13 @@ def tokenizer():
     return build_tokenizer(1024)
 
 
+def with_template(tokenizer, source):
+    """Return a copy of a tokenizer that has a chat template, as those of chat models do."""
+    own = copy.deepcopy(tokenizer)
+    own.chat_template = source
+    return own
+
+
 def test_encode_is_a_drop_in_for_assistant_masks(tokenizer):
     """transformers needs a template edited with `{% generation %}` for it; the same masks come of the unedited one."""
     source = (files("sftplug_templates") / "chatml.jinja").read_text()
@@ -268,7 +278,9 @@ def test_encode_is_a_drop_in_for_assistant_masks(tokenizer):
     theirs = tokenizer.apply_chat_template(
         CHAT, chat_template=edited, return_dict=True, return_assistant_tokens_mask=True, tokenize=True
     )
-    ours = sftplug.encode(tokenizer, CHAT, chat_template=source)
+    names = {"sftplug": sftplug, "tokenizer": with_template(tokenizer, source), "messages": CHAT}
+    exec(shown("a drop-in"), names)
+    ours = names["encoded"]
     assert ours.input_ids == list(theirs["input_ids"])
     assert ours.assistant_masks == list(theirs["assistant_masks"])
     assert ours.attention_mask == list(theirs["attention_mask"])
@@ -298,6 +310,60 @@ def test_encode_takes_the_template_that_it_asks_for(tokenizer):
     assert sftplug.encode(tokenizer, CHAT, chat_template="chatml").input_ids
 
 
+FORGETS = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
+    "{% if m.reasoning_content and loop.last %}{{ '<think>' + m.reasoning_content + '</think>' }}{% endif %}"
+    "{{ m.content + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+"""A template that leaves out the reasoning of earlier turns, as those of most reasoning models do."""
+THOUGHT = [
+    {"role": "user", "content": "6 times 7?"},
+    {"role": "assistant", "content": "42", "reasoning_content": "Six sevens."},
+    {"role": "user", "content": "And 7 times 7?"},
+    {"role": "assistant", "content": "49", "reasoning_content": "Seven more."},
+]
+
+
+def test_encode_splits_divergent_turns_as_the_pipeline_does(tokenizer, tmp_path):
+    with pytest.raises(sftplug.MaskError, match=r"'Six sevens\.' is shown at inference") as caught:
+        sftplug.encode(tokenizer, THOUGHT, chat_template=FORGETS)
+    assert "on_divergence='split' returns such turns as rows of their own." in str(caught.value)
+    from datasets import Dataset
+
+    chats = [CHAT, THOUGHT]
+    names = {"sftplug": sftplug, "tokenizer": with_template(tokenizer, FORGETS), "Dataset": Dataset}
+    exec(shown("split into rows"), {**names, "raw": Dataset.from_list([{"messages": c} for c in chats])}, names)
+    assert [row.conversation for row in names["rows"]] == [0, 1, 1]
+    trained = [[i for i in row["labels"] if i != -100] for row in names["data"]]
+    assert tokenizer.batch_decode(trained)[1:] == [
+        "<think>Seven more.</think>49<|im_end|>",
+        "<think>Six sevens.</think>42<|im_end|>",
+    ]
+    (tmp_path / "forgets.jinja").write_text(FORGETS)
+    recipe = given(tmp_path, chat_template={"type": "file", "path": str(tmp_path / "forgets.jinja")})
+    write_rows(tmp_path / "rows.jsonl", [{"messages": chat} for chat in chats])
+    recipe["data"] = {"train": {"path": str(tmp_path / "rows.jsonl")}}
+    prepared = sftplug.prepare(recipe).train
+    pairs = [sorted(zip(data["input_ids"], data["labels"], strict=True)) for data in (names["data"], prepared)]
+    assert pairs[0] == pairs[1]
+    assert isinstance(sftplug.encode(tokenizer, CHAT, chat_template="chatml", on_divergence="split"), list)
+
+
+def test_encode_takes_tools_and_says_which_are_not_shown(tokenizer):
+    """Of all conversations or of each."""
+    tools = [{"type": "function", "function": {"name": "clock", "parameters": {"type": "object", "properties": {}}}}]
+    shows = "{% for t in tools or [] %}{{ t.function.name }};{% endfor %}" + FORGETS
+    assert sftplug.encode(tokenizer, CHAT, tools, chat_template=shows).text.startswith("clock;")
+    both = sftplug.encode(tokenizer, [CHAT, CHAT], [tools, None], chat_template=shows)
+    assert [row.text.startswith("clock;") for row in both] == [True, False]
+    with pytest.raises(sftplug.DataError, match="there are tools for 1 conversations, and 2 conversations"):
+        sftplug.encode(tokenizer, [CHAT, CHAT], [tools], chat_template=shows)
+    with pytest.raises(sftplug.MaskError, match="dropped_tools='warn' trains without the tools"):
+        sftplug.encode(tokenizer, CHAT, tools, chat_template=FORGETS)
+    assert sftplug.encode(tokenizer, CHAT, tools, chat_template=FORGETS, dropped_tools="warn").labels
+
+
 def test_encode_refuses_what_the_pipeline_refuses(tokenizer):
     with pytest.raises(sftplug.DataError, match="no token is trained"):
         sftplug.encode(tokenizer, CHAT[:1], chat_template="chatml")
@@ -318,14 +384,19 @@ def test_three_lines_put_it_into_trl(tokenizer, tmp_path):
     from trl import SFTConfig, SFTTrainer
     from twins import make_model
 
-    raw = Dataset.from_list([{"messages": CHAT}] * 4)
     model = make_model("llama", len(tokenizer))
-    # --- the three lines of the documentation
-    data = raw.map(lambda row: sftplug.encode(tokenizer, row["messages"], chat_template="chatml").row())
-    data = data.select_columns(["input_ids", "labels"])
-    options = SFTConfig(str(tmp_path), max_length=None, report_to="none", use_cpu=True, max_steps=1, bf16=False)
-    trainer = SFTTrainer(model, options, train_dataset=data, processing_class=tokenizer)
-    # ---
+    quiet = {"report_to": "none", "use_cpu": True, "bf16": False, "max_steps": 1, "logging_steps": 1}
+    names = {
+        "sftplug": sftplug,
+        "tokenizer": with_template(tokenizer, (files("sftplug_templates") / "chatml.jinja").read_text()),
+        "raw": Dataset.from_list([{"messages": CHAT}] * 4),
+        "model": model,
+        "SFTTrainer": SFTTrainer,
+        "SFTConfig": functools.partial(SFTConfig, save_strategy="no", disable_tqdm=True, **quiet),
+        "output": str(tmp_path),
+    }
+    exec(shown("into TRL"), names)
+    trainer = names["trainer"]
     batch = next(iter(trainer.get_train_dataloader()))
     assert batch["labels"][0].tolist() == sftplug.encode(tokenizer, CHAT, chat_template="chatml").labels
     with torch.no_grad():
@@ -334,3 +405,11 @@ def test_three_lines_put_it_into_trl(tokenizer, tmp_path):
         loss = -logits.gather(-1, wanted.clamp(min=0)[..., None])[..., 0][trained].mean()
         found = model(batch["input_ids"], labels=batch["labels"]).loss
     assert float(found) == pytest.approx(float(loss), rel=1e-4)
+    before = model.lm_head.weight.detach().clone()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what the libraries say of a plain loop on a CPU is no matter of ours
+        trainer.train()
+    assert next(entry["loss"] for entry in trainer.state.log_history if "loss" in entry) == pytest.approx(
+        float(loss), rel=1e-3
+    )
+    assert not torch.equal(before, model.lm_head.weight)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, cast, overload
 
 from sftplug.errors import DataError, MaskError, ModelError, Problem, RecipeError, RowError, did_you_mean
 from sftplug.plugin.calls import conversation_of
@@ -17,19 +17,21 @@ from sftplug.recipe.model import as_unions
 from sftplug.types.tokens import PARTS, ROLE_CODES
 
 if TYPE_CHECKING:
+    from sftplug.data.convert import Example
     from sftplug.data.encoder import Encoder
-    from sftplug.data.rendering import ConversationRenderer, TextRow
+    from sftplug.data.rendering import ConversationRenderer, Policies, TextRow
     from sftplug.types.conversation import Conversation
     from sftplug.types.tokens import TokenBatch
 
 Messages = Sequence[Mapping[str, Any]]
+Tools = Sequence[Mapping[str, Any]] | None
 IGNORED = -100
 """The label of a token that is not trained."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One conversation of T tokens."""
+    """One row of T tokens: a conversation, or a turn of it."""
 
     input_ids: list[int]
     """(T,) token ids: those of ``apply_chat_template``, but that what a message says is no control token."""
@@ -44,6 +46,8 @@ class Encoded:
     ``scaffold``."""
     message: list[int]
     """(T,) index of the message it belongs to; -1 for the template's own text."""
+    conversation: int
+    """Index of the conversation that it is of: 0, but for a batch."""
     text: str
     """The rendered text."""
     offsets: list[tuple[int, int]]
@@ -65,89 +69,176 @@ class Encoded:
         return {"input_ids": self.input_ids, "labels": self.labels, **({} if plain else {"weights": self.weights})}
 
 
-def encode(  # noqa: PLR0913 - what there is to say of a conversation without a recipe
+@overload
+def encode(
+    tokenizer: Any,
+    messages: Messages,
+    tools: Tools = ...,
+    masking: Any = ...,
+    *,
+    on_divergence: Literal["error", "warn"] = ...,
+    **options: Unpack[Options],
+) -> Encoded: ...
+
+
+@overload
+def encode(
+    tokenizer: Any,
+    messages: Sequence[Messages],
+    tools: Tools | Sequence[Tools] = ...,
+    masking: Any = ...,
+    *,
+    on_divergence: Literal["error", "warn", "split"] = ...,
+    **options: Unpack[Options],
+) -> list[Encoded]: ...
+
+
+@overload
+def encode(
+    tokenizer: Any,
+    messages: Messages,
+    tools: Tools = ...,
+    masking: Any = ...,
+    *,
+    on_divergence: Literal["split"],
+    **options: Unpack[Options],
+) -> list[Encoded]: ...
+
+
+def encode(
     tokenizer: Any,
     messages: Any,
-    tools: Sequence[Mapping[str, Any]] | None = None,
+    tools: Any = None,
     masking: Any = "assistant",
     *,
-    chat_template: str | Mapping[str, Any] | ChatTemplate | None = None,
-    template_kwargs: Mapping[str, Any] | None = None,
-    end_tokens: Sequence[str] = (),
-    missing_stop: Literal["error", "append_eos", "warn"] = "error",
-    on_divergence: Literal["error", "warn"] = "error",
+    on_divergence: Literal["error", "warn", "split"] = "error",
+    **options: Unpack[Options],
 ) -> Any:
     """Return a conversation as token ids with exact labels; of a list of conversations, a list.
 
-    Works on any unedited chat template, without ``{% generation %}``. `messages` are OpenAI's, `tools` are the same for
-    all conversations. `masking` is what a recipe says there: a name, ``"assistant + document"``, a list whose weights
-    multiply, or objects. `chat_template` is the name of a template that a plugin offers, Jinja source, or an object; by
-    default the tokenizer's own, which is not changed. `template_kwargs` are more arguments of the template, such as
-    ``enable_thinking``; `end_tokens` are tokens that end a turn beside the tokenizer's EOS. `missing_stop` and
-    `on_divergence` are those of the recipe's ``spans`` section; a turn that inference would render differently cannot
-    be split into a row of its own here: `sftplug.prepare` does.
+    Works on any unedited chat template, without ``{% generation %}``. `messages` are OpenAI's; `tools` are the same for
+    all conversations, or a list with those of each. `masking` is what a recipe says there: a name,
+    ``"assistant + document"``, a list whose weights multiply, or objects. `options` are those of `Options`.
+
+    `on_divergence` says what becomes of a turn that inference would render differently, as templates do that leave out
+    the reasoning of earlier turns: ``split`` trains it in a row of its own, after the row of its conversation, so that
+    a list is returned, whose items say by ``.conversation`` what they are of; ``warn`` trains it as it is.
 
     Raises MaskError where the labels cannot be vouched for, DataError for messages that do not fit or of which nothing
-    is trained, TemplateError and ModelError for template and tokenizer, RecipeError for a name that nothing has.
+    is trained, TemplateError and ModelError for template and tokenizer, RecipeError for a name that nothing has,
+    TypeError for an option that there is not.
     """
+    chosen = _Chosen(**options)
     batched = bool(messages) and not isinstance(messages[0], Mapping)
-    from sftplug.data.rendering import Policies
-
-    template = _template(tokenizer, chat_template)
-    made = _Encoding(
-        *_machine(tokenizer, template, frozenset(end_tokens), Policies(missing_stop, on_divergence), len(tokenizer)),
+    encoding = _Encoding(
+        *_machine(tokenizer, _template(tokenizer, chosen.chat_template), chosen, on_divergence, len(tokenizer)),
         tuple(tuple(_component(Masking, part) for part in union) for union in as_unions(masking)),
     )
-    encoded = made.encode(list(messages) if batched else [messages], tools, template_kwargs or {})
-    return encoded if batched else encoded[0]
+    encoded = encoding.encode(_conversations(messages, tools, chosen, batched=batched))
+    return encoded if batched or on_divergence == "split" else encoded[0]
+
+
+class Options(TypedDict, total=False):
+    """What else there is to say of a conversation without a recipe."""
+
+    chat_template: str | Mapping[str, Any] | ChatTemplate | None
+    """Name of a template that a plugin offers, Jinja source, or an object; by default the tokenizer's own, which is not
+    changed."""
+    template_kwargs: Mapping[str, Any]
+    """More arguments of the template, such as ``enable_thinking``."""
+    end_tokens: Sequence[str]
+    """Tokens that end a turn beside the tokenizer's EOS."""
+    missing_stop: Literal["error", "append_eos", "warn"]
+    """What becomes of a turn without a stop token; this and the next are those of the recipe's ``spans`` section."""
+    dropped_reasoning: Literal["error", "warn"]
+    """What becomes of reasoning that the template does not render."""
+    dropped_tools: Literal["error", "warn"]
+    """What becomes of tools that the template does not render."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """The options, with what holds where none is given."""
+
+    chat_template: Any = None
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    end_tokens: Sequence[str] = ()
+    missing_stop: Literal["error", "append_eos", "warn"] = "error"
+    dropped_reasoning: Literal["error", "warn"] = "error"
+    dropped_tools: Literal["error", "warn"] = "error"
 
 
 @dataclass(frozen=True, slots=True)
 class _Encoding:
     """What turns conversations into tokens and weights."""
 
-    gate: ConversationRenderer
+    renderer: ConversationRenderer
     encoder: Encoder
     maskings: tuple[tuple[Masking, ...], ...]
 
-    def encode(
-        self, conversations: Sequence[Messages], tools: Any, template_kwargs: Mapping[str, Any]
-    ) -> list[Encoded]:
+    def encode(self, examples: Sequence[Example]) -> list[Encoded]:
+        """Return the rows of all conversations, those of each beside each other."""
         from sftplug.data.mask import weigh
         from sftplug.data.tokenize import tokenize
 
-        one = len(conversations) == 1
-        origins = ["the conversation" if one else f"conversation {index}" for index in range(len(conversations))]
-        texts = [
-            self._text(_conversation(messages, tools, template_kwargs, origin), origin)
-            for messages, origin in zip(conversations, origins, strict=True)
-        ]
+        numbered = [(index, text) for index, example in enumerate(examples) for text in self._texts(example)]
+        texts = [text for _, text in numbered]
         tokenized = tokenize([text.conversation for text in texts], [text.rendered for text in texts], self.encoder)
         for index in sorted(tokenized.stuck):
             raise DataError(
                 f"{texts[index].origin}: a message holds the control token {tokenized.look_alikes[index]!r}, and this "
                 "tokenizer cannot tokenize it as text."
             )
-        weights = weigh(tokenized.tokens, self.maskings)
-        found = list(_split(texts, tokenized.tokens, weights))
-        for text, row in zip(texts, found, strict=True):
-            if not any(row.weights):
-                raise DataError(f"{text.origin}: no token is trained.")
-        return found
+        tokens = tokenized.tokens
+        weights = weigh(tokens, self.maskings)
+        for index, (_, text) in enumerate(numbered):
+            if text.added:  # the rest of it is trained in the row of its conversation
+                weights[(tokens.row == index) & ~tokens.trainable] = 0
+        rows = [row for row in _rows(numbered, tokens, weights) if any(row.weights)]
+        for index in sorted({*range(len(examples))} - {row.conversation for row in rows}):
+            raise DataError(f"{examples[index].origin}: no token is trained.")
+        return rows
 
-    def _text(self, conversation: Conversation, origin: str) -> TextRow:
+    def _texts(self, example: Example) -> list[TextRow]:
         """Return a conversation as text. Raises what the pipeline would write into its ledger."""
-        from sftplug.data.convert import Example
         from sftplug.types.ledger import Account
 
         account = Account("encode")
-        rows = list(self.gate.rows(Example(conversation, origin), account))
-        if account.dropped:
-            (stage, reasons), *_ = account.reasons.items()
-            if stage == "unsafe":
-                raise MaskError(reasons[0], picture=account.picture)
-            raise DataError(reasons[0])
-        return rows[0]
+        texts = list(self.renderer.rows(example, account))
+        if not account.dropped:
+            return texts
+        (stage, (reason, *_)), *_ = account.reasons.items()
+        if stage != "unsafe":
+            raise DataError(reason)
+        kinds = [group.kind for group in account.groups[stage].largest()]
+        ways = dict.fromkeys(WAYS_OUT[kind] for kind in kinds if kind in WAYS_OUT)
+        raise MaskError("\n".join([reason, *ways]), picture=account.picture)
+
+
+WAYS_OUT = {
+    "no_stop": "missing_stop='append_eos' adds the tokenizer's EOS.",
+    **dict.fromkeys(
+        ("divergent_header", "divergent_context"), "on_divergence='split' returns such turns as rows of their own."
+    ),
+    "dropped_reasoning": "dropped_reasoning='warn' trains without the reasoning.",
+    "dropped_tools": "dropped_tools='warn' trains without the tools.",
+}
+"""Kind of finding -> what lets it through."""
+
+
+def _conversations(messages: Any, tools: Any, chosen: _Chosen, *, batched: bool) -> list[Example]:
+    """Return messages as conversations. Raises DataError for those that do not fit."""
+    from sftplug.data.convert import Example
+
+    given = list(messages) if batched else [messages]
+    each = list(tools) if batched and tools and not isinstance(tools[0], Mapping) else [tools] * len(given)
+    if len(each) != len(given):
+        raise DataError(f"there are tools for {len(each)} conversations, and {len(given)} conversations.")
+    origins = ["the conversation"] if len(given) == 1 else [f"conversation {index}" for index in range(len(given))]
+    return [
+        Example(_conversation(said, mine, chosen.template_kwargs, origin), origin)
+        for said, mine, origin in zip(given, each, origins, strict=True)
+    ]
 
 
 def _conversation(messages: Messages, tools: Any, template_kwargs: Mapping[str, Any], origin: str) -> Conversation:
@@ -164,12 +255,12 @@ def _conversation(messages: Messages, tools: Any, template_kwargs: Mapping[str, 
     return replace(made, template_kwargs={**template_kwargs, **made.template_kwargs})
 
 
-def _split(texts: Sequence[TextRow], tokens: TokenBatch, weights: Any) -> Any:
-    """Yield each conversation's own tokens."""
+def _rows(numbered: Sequence[tuple[int, TextRow]], tokens: TokenBatch, weights: Any) -> Iterator[Encoded]:
+    """Yield each row's own tokens."""
     import numpy as np
 
-    bounds = np.searchsorted(tokens.row, np.arange(len(texts) + 1))
-    for text, low, high in zip(texts, bounds[:-1], bounds[1:], strict=True):
+    bounds = np.searchsorted(tokens.row, np.arange(len(numbered) + 1))
+    for (conversation, text), low, high in zip(numbered, bounds[:-1], bounds[1:], strict=True):
         here = slice(int(low), int(high))
         ids, weight = tokens.ids[here], weights[here]
         yield Encoded(
@@ -179,6 +270,7 @@ def _split(texts: Sequence[TextRow], tokens: TokenBatch, weights: Any) -> Any:
             roles=[ROLE_CODES[code] for code in tokens.role[here]],
             parts=[PARTS[code] for code in tokens.part[here]],
             message=tokens.message[here].tolist(),
+            conversation=conversation,
             text=text.rendered.text,
             offsets=list(zip(tokens.start[here].tolist(), tokens.end[here].tolist(), strict=True)),
         )
@@ -227,15 +319,29 @@ def _template(tokenizer: Any, given: Any) -> ChatTemplate:
     if given is None:
         if not tokenizer.chat_template:
             raise ModelError("the tokenizer has no chat template. Name one: chat_template='chatml', or Jinja source.")
+        if isinstance(tokenizer.chat_template, Mapping):
+            names = ", ".join(map(repr, tokenizer.chat_template))
+            raise ModelError(
+                f"the tokenizer has several chat templates: chat_template=tokenizer.chat_template[{names}]."
+            )
         return _Source(text=tokenizer.get_chat_template(), type="of the tokenizer")
     if isinstance(given, str) and ("{{" in given or "{%" in given):
         return _Source(text=given)
     return cast("ChatTemplate", _component(ChatTemplate, given))
 
 
-@lru_cache(maxsize=8)
 def _machine(
-    tokenizer: Any, template: ChatTemplate, end_tokens: frozenset[str], policies: Any, _size: int
+    tokenizer: Any, template: ChatTemplate, chosen: _Chosen, on_divergence: Any, size: int
+) -> tuple[ConversationRenderer, Encoder]:
+    from sftplug.data.rendering import Policies
+
+    policies = Policies(chosen.missing_stop, on_divergence, chosen.dropped_reasoning, chosen.dropped_tools)
+    return _made(tokenizer, template, frozenset(chosen.end_tokens), policies, size)
+
+
+@lru_cache(maxsize=8)
+def _made(
+    tokenizer: Any, template: ChatTemplate, end_tokens: frozenset[str], policies: Policies, _size: int
 ) -> tuple[ConversationRenderer, Encoder]:
     """Return what renders and what tokenizes; made once for a template, a tokenizer and as many tokens as it has."""
     import copy
@@ -244,5 +350,5 @@ def _machine(
     from sftplug.data.rendering import open_gate
 
     own = copy.copy(tokenizer)  # `open_gate` gives it the template, and the user's own is to stay as it is
-    gate = open_gate(template, own, end_tokens, policies)
-    return gate, encoder(own, gate.controls(own, ()), escape=True)
+    renderer = open_gate(template, own, end_tokens, policies)
+    return renderer, encoder(own, renderer.controls(own, ()), escape=True)
