@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import json
 import sys
 from pathlib import Path
 
+import yaml
 from kinds import data_classes, kinds_page
 from layers import drawing
 from marked import fill
 from measured import adapters_page, quantizations_page
 from packages import package_files
+from recipe_keys import recipe_keys_page
 from train_options import train_options_page
 
 from sftplug.plugin import hookspecs
@@ -94,6 +97,8 @@ def _cell(text: str) -> str:
 
 
 def _default(text: str) -> str:
+    if "\n" in text:  # a table has a line a row
+        text = json.dumps(yaml.safe_load(text))
     return text if text == "required" else f"`{_cell(text)}`"
 
 
@@ -103,6 +108,7 @@ def files() -> dict[str, str]:
     return {
         "hooks.md": hooks_page(),
         "kinds.md": kinds_page(),
+        "recipe-keys.md": recipe_keys_page(registry),
         "components.md": components_page(registry),
         "adapters.md": adapters_page(),
         "quantizations.md": quantizations_page(),

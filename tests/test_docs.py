@@ -13,6 +13,7 @@ from conftest import TINY, rows, write_rows
 
 from sftplug.cli import app
 from sftplug.recipe import shipped_recipes
+from sftplug.recipe.model import Recipe, Section, models_in
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -111,6 +112,35 @@ def test_the_picture_is_what_preview_prints():
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert not re.findall(r"url\((?!#)|<image|<script|@import", (DOCS / "preview.svg").read_text())
+
+
+# --- the reference ----------------------------------------------------------------------------------------------------
+
+
+def core_keys(section=Recipe, path=""):
+    """Yield (heading of the section, key) for every key that the core reads."""
+    for name, field in section.model_fields.items():
+        yield path, name
+        for inner in models_in(field.annotation):
+            if issubclass(inner, Section):
+                yield from core_keys(inner, f"{path}.{name}".removeprefix("."))
+
+
+def test_every_key_of_the_core_stands_in_the_reference_with_what_it_is():
+    page = (DOCS / "recipe-keys.md").read_text()
+    keys = [*core_keys()]
+    assert len(keys) > 65
+    parts = re.split(r"^## ", page, flags=re.MULTILINE)[1:]
+    for path, key in keys:
+        heading = f"`{path}`" if path else "The recipe"
+        (part,) = [part for part in parts if heading in part.partition("\n")[0]]
+        (line,) = re.findall(rf"^\| `{key}` \|(.*)\|$", part, re.MULTILINE)
+        kind, default, meaning = (cell.strip() for cell in re.split(r"(?<!\\)\|", line))
+        assert kind, key
+        assert default, key
+        assert meaning.endswith((".", "`")), key
+    assert "| `model` | [section](#model) | *required* |" in page
+    assert page.count("*required*") == 3
 
 
 # --- architecture -----------------------------------------------------------------------------------------------------
