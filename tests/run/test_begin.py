@@ -175,8 +175,8 @@ def test_folders_that_cannot_be_used_are_refused_before_anything_is_loaded(recip
 def test_two_runs_on_one_folder_and_the_lock_of_a_dead_one(recipe_file, tmp_path):
     file = recipe_file()
     code = (
-        "import sys\nfrom sftplug.recipe import load_recipe\nfrom sftplug.run import begin\n"
-        f"with begin(load_recipe({str(file)!r})):\n    print('begun', flush=True)\n    sys.stdin.read()\n"
+        "import sys\nfrom sftplug.recipe import load_recipe\nfrom sftplug.run import open_session\n"
+        f"with open_session(load_recipe({str(file)!r})):\n    print('begun', flush=True)\n    sys.stdin.read()\n"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdin=PIPE, stdout=PIPE, text=True) as other:
         assert other.stdout.readline() == "begun\n"

@@ -25,9 +25,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 WRITES = """
 import sys
 from pathlib import Path
-from sftplug.storage.folder import whole_folder
+from sftplug.storage.folder import atomic_folder
 
-with whole_folder(Path(sys.argv[1])) as folder:
+with atomic_folder(Path(sys.argv[1])) as folder:
     (folder / "half").write_text("half")
     print("begun", flush=True)
     sys.stdin.read()
