@@ -57,12 +57,21 @@ def check(recipe: Given) -> list[str]:
 
 
 def problems(recipe: LoadedRecipe) -> list[str]:
-    """Return what is wrong with a recipe that is valid, and tell the plugins in use of recipe and rows."""
+    """Return what is wrong with a recipe that is valid, and tell the plugins in use of recipe and rows.
+
+    A folder that no run can be written to is said at once: nothing is prepared for it.
+    """
     from sftplug.api.rows import prepare
     from sftplug.model.loading import check_positions
+    from sftplug.run import RunDirectory
+    from sftplug.run.place import refuse_unusable
     from sftplug.training.preflight import problems_before_rows
 
     recipe.call("sftplug_recipe_loaded", origins=origin_by_path(recipe))
+    try:
+        refuse_unusable(recipe, RunDirectory(Path(recipe.recipe.output)))
+    except SftplugError as error:
+        return [str(error)]
     found = problems_before_rows(recipe.recipe)
     try:
         check_positions(recipe.recipe, prepare(recipe).longest)

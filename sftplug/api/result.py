@@ -101,7 +101,10 @@ class TrainedRun(RunResult):
         from sftplug.report import collect, to_html
         from sftplug.report.rows import with_rows
         from sftplug.storage.files import atomic_write
+        from sftplug.storage.writable import refuse_unwritable_file
 
+        if file is not None:
+            refuse_unwritable_file(Path(file))
         drawn = [with_rows(item, rows) if rows and item.ledger else item for item in collect([self.output])]
         page = to_html(f"sftplug report: {drawn[0].name}", drawn)
         if file is not None:

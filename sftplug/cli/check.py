@@ -5,19 +5,24 @@ from __future__ import annotations
 import typer
 
 from sftplug.api.recipes import problems
-from sftplug.cli.options import NoPlugin, Overrides, RecipeName, Verbose, be_verbose, open_recipe, tell
+from sftplug.cli.options import NoPlugin, Output, Overrides, RecipeName, Verbose, be_verbose, open_recipe, tell
 from sftplug.util.text import visible
 
 
 def check(
-    recipe: RecipeName, overrides: Overrides = None, no_plugin: NoPlugin = None, verbose: Verbose = False
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    output: Output = None,
+    no_plugin: NoPlugin = None,
+    verbose: Verbose = False,
 ) -> None:
     """Check everything that can be known without loading weights; exit 0, or 2 with every problem at once.
 
-    First the recipe alone, at once; if that is right, tokenizer, template, rows, masks, and the adapter's targets.
+    First the recipe alone and the folder of the run, at once; if they are right, tokenizer, template, rows, masks, and
+    the adapter's targets.
     """
     be_verbose(verbose)
-    loaded = open_recipe(recipe, overrides, no_plugin)
+    loaded = open_recipe(recipe, overrides, no_plugin, output)
     found = problems(loaded)
     from sftplug.errors import ModelError
     from sftplug.planning import model_notes

@@ -80,9 +80,10 @@ def be_verbose(verbose: bool) -> None:
 def write_file(file: Path, text: str) -> None:
     """Write a file that the user asked for, whole or not at all. Raises RunError when it cannot be written."""
     from sftplug.storage.files import atomic_write
+    from sftplug.storage.writable import is_special
 
     try:
-        if file.exists() and not file.is_file():
+        if is_special(file):
             file.write_text(text, encoding="utf-8")  # a pipe, a terminal
         else:
             atomic_write(file, text)

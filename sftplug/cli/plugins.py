@@ -56,7 +56,9 @@ def new(
 ) -> None:
     """Write the package of a new plugin: a component that works, its tests, a recipe that uses it."""
     from sftplug.scaffold import write_package
+    from sftplug.storage.writable import refuse_unwritable
 
+    refuse_unwritable(folder / name, "--dir")
     registry = build_registry(load_plugins(blocked=context.obj))
     for file in write_package(kind, name, folder, registry):
         typer.echo(str(file))

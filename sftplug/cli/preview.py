@@ -13,6 +13,7 @@ import typer
 from sftplug import api
 from sftplug.cli.options import NoPlugin, Overrides, RecipeName, Verbose, be_verbose, open_recipe, write_file
 from sftplug.errors import DataError
+from sftplug.storage.writable import refuse_unwritable_file
 
 if TYPE_CHECKING:
     from sftplug.previewing import PreviewRow
@@ -56,8 +57,8 @@ def preview(  # noqa: PLR0913 - the parameters are the command's options
 def _refuse_clashes(diff: str | None, html: Path | None, *, in_terminal: bool) -> None:
     if diff is not None and not in_terminal:
         raise typer.BadParameter("--diff is shown in the terminal: leave out --html, --json and --dropped.")
-    if html is not None and not html.absolute().parent.is_dir():
-        raise typer.BadParameter(f"--html: there is no folder {html.absolute().parent}.")
+    if html is not None:
+        refuse_unwritable_file(html)
 
 
 def _refuse_missing(row: int, shown: api.Preview) -> None:

@@ -19,6 +19,7 @@ from sftplug.plugin.registry import build_registry
 from sftplug.recipe import find_recipe, shipped_recipes
 from sftplug.recipe.model import resolve_path
 from sftplug.recipe.yaml import LocatedStr, read_yaml
+from sftplug.storage.writable import refuse_unwritable
 
 recipes = typer.Typer(help="List, show and copy the shipped recipes.", invoke_without_command=True)
 
@@ -60,6 +61,7 @@ def copy(
     for copied in files.values():
         if copied.exists():
             raise RecipeError(name, [Problem("copy", f"{copied} exists already. Choose another folder.")])
+    refuse_unwritable(target.parent, "folder")
     target.parent.mkdir(parents=True, exist_ok=True)
     for original, copied in files.items():
         if original.suffix in (".yaml", ".yml"):

@@ -10,6 +10,7 @@ import typer
 
 from sftplug.cli.display import say, show
 from sftplug.cli.options import Verbose, be_verbose, write_file
+from sftplug.storage.writable import refuse_unwritable_file
 
 if TYPE_CHECKING:
     from sftplug.report import Report
@@ -34,8 +35,8 @@ def report(
     The page needs no network. It draws rows as they were trained from the sources, if these are still as they were.
     """
     be_verbose(verbose)
-    if html is not None and not html.absolute().parent.is_dir():
-        raise typer.BadParameter(f"--html: there is no folder {html.absolute().parent}.")
+    if html is not None:
+        refuse_unwritable_file(html)
     from sftplug.report import collect, find_runs
 
     there = find_runs(runs)

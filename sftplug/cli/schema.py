@@ -11,6 +11,7 @@ import typer
 from sftplug.cli.options import NoPlugin, warn, write_file
 from sftplug.plugin.manager import load_plugins
 from sftplug.plugin.registry import Registry, build_registry
+from sftplug.storage.writable import refuse_unwritable_file
 
 SCHEMA_FILE = "recipe.schema.json"
 """The name under which recipes look for their schema: beside them, or in the folder of the shipped ones."""
@@ -21,6 +22,8 @@ def schema(
     no_plugin: NoPlugin = None,
 ) -> None:
     """Print the JSON Schema of a recipe for exactly what is installed; editors complete and check with it."""
+    if output is not None:
+        refuse_unwritable_file(output)
     registry = build_registry(load_plugins(no_plugin or []))
     warn(registry.warnings())
     if output is None:

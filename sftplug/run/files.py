@@ -13,6 +13,7 @@ import yaml
 from sftplug.run import checkpoints
 from sftplug.storage.files import write_json
 from sftplug.storage.lock import LOCK, OWNER
+from sftplug.storage.writable import is_probe
 
 WRITTEN = "written.json"
 """The names that only the libraries know: of the result's and the tokenizer's files."""
@@ -95,9 +96,9 @@ def _is_known(folder: Path, file: Path) -> bool:
         return not rest or file.name.startswith("events.out.tfevents.")
     if rest:
         return False
-    if first in RECORD or first in (LOCK, OWNER) or first.startswith(".writable-"):
+    if first in RECORD or first in (LOCK, OWNER) or is_probe(first):
         return True
-    # What `write_whole` leaves of a file when it is killed.
+    # What `atomic_write` leaves of a file when it is killed.
     unfinished = first.startswith(".") and first.endswith(".new")
     name = first[1:].removesuffix(".new") if unfinished else first
     return name in RECORD or any(fnmatch(name, pattern) for pattern in _RESULT)

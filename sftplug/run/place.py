@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ from sftplug.run.files import strangers
 from sftplug.run.inputs import refuse_among_inputs, refuse_to_delete
 from sftplug.run.result import how_to_train_on
 from sftplug.storage.lock import LOCK, OWNER
+from sftplug.storage.writable import is_probe, refuse_unwritable
 
 if TYPE_CHECKING:
     from sftplug.recipe.load import LoadedRecipe
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Make `folder`, and prove that it can be written. Raises RunError if not.
+    """Make `folder`, which `refuse_place` has judged.
 
     When what is done meanwhile fails, the folders that were made are unmade if nothing is in them.
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
-        _prove(folder)
+        folder.mkdir(parents=True, exist_ok=True)
         yield
     except BaseException:
         for path in made:
@@ -37,24 +37,18 @@ def claimed(folder: Path) -> Iterator[None]:
         raise
 
 
-def _prove(folder: Path) -> None:
-    probe = folder / f".writable-{os.getpid()}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"x")
-        probe.unlink()
-    except OSError as error:
-        raise RunError(
-            f"the output folder {folder} cannot be written: {error.strerror or error}. Choose another --output."
-        ) from error
+def refuse_unusable(loaded: LoadedRecipe, directory: RunDirectory) -> None:
+    """Raise RunError where no run of the recipe may ever be, whatever the command is told. Nothing is left behind."""
+    refuse_unwritable(directory.path)
+    refuse_among_inputs(loaded.recipe, directory.path)
+    if directory.path.is_dir() and not directory.exists():
+        _refuse_strangers(directory.path)
 
 
 def refuse_place(loaded: LoadedRecipe, directory: RunDirectory, *, resume: bool, overwrite: bool) -> None:
-    """Raise RunError where no run may begin or go on. Nothing is made, written or locked to find out."""
-    refuse_among_inputs(loaded.recipe, directory.path)
+    """Raise RunError where no run may begin or go on. Nothing is locked to find out, and nothing is left behind."""
+    refuse_unusable(loaded, directory)
     if not directory.exists():
-        if directory.path.is_dir():
-            _refuse_strangers(directory.path)
         if resume:
             raise RunError(f"there is no run to resume in {directory.path}. Leave out --resume to begin one.")
     elif overwrite:
@@ -70,7 +64,9 @@ def refuse_place(loaded: LoadedRecipe, directory: RunDirectory, *, resume: bool,
 
 def _refuse_strangers(folder: Path) -> None:
     """Refuse a folder with files that no run of ours wrote."""
-    others = sorted(path.name for path in folder.iterdir() if path.name not in (LOCK, OWNER))
+    others = sorted(
+        path.name for path in folder.iterdir() if path.name not in (LOCK, OWNER) and not is_probe(path.name)
+    )
     if others:
         raise RunError(
             f"the output folder {folder} is not empty and holds no run: {_listed(others)}. Choose another --output."

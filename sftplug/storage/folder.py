@@ -10,6 +10,7 @@ from pathlib import Path
 from sftplug.errors import RunError, SftplugError
 from sftplug.storage.disk import is_about_writing, no_room
 from sftplug.storage.lock import LOCK, OWNER, locked
+from sftplug.storage.writable import is_probe, refuse_unwritable
 
 UNFINISHED = ".unfinished"
 """Where the files are until all of them are there; what a killed command left in it is deleted by the next one."""
@@ -53,7 +54,11 @@ def _why(error: Exception, output: Path) -> str:
 
 
 def refuse_taken(output: Path) -> None:
-    """Raise RunError when something is at `output` already; what a killed command left there is nothing."""
+    """Raise RunError when something is in `output` already, or nothing can be; what a killed command left is nothing.
+
+    Commands ask before they compute what they will write there.
+    """
+    refuse_unwritable(output)
     left = (UNFINISHED, LOCK, OWNER)
-    if output.exists() and (not output.is_dir() or any(path.name not in left for path in output.iterdir())):
+    if output.is_dir() and any(path.name not in left and not is_probe(path.name) for path in output.iterdir()):
         raise RunError(f"{output} is not an empty folder. Choose another --output.")

@@ -154,7 +154,7 @@ def test_rows_that_have_changed_since_are_named(recipe_file, tmp_path, run):
 
 def test_folders_that_cannot_be_used_are_refused_before_anything_is_loaded(recipe_file, tmp_path):
     (tmp_path / "taken").write_text("a file")
-    refuse = pytest.raises(RunError, match=r"the output folder .*taken cannot be written: File exists\. Choose another")
+    refuse = pytest.raises(RunError, match=r"the output folder .*taken cannot be written: .*taken is a file\. Choose")
     with refuse, open_session(loaded(recipe_file(), f"output={tmp_path / 'taken'}")):
         pass
     (tmp_path / "home").mkdir()

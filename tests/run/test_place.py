@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 import resource
 import shutil
 from pathlib import Path
@@ -10,8 +11,10 @@ import pytest
 from filelock import FileLock
 from run.test_begin import leave_unfinished, loaded
 from run.test_whole import no_larger_than
+from typer.testing import CliRunner
 
-from sftplug import RunError
+from sftplug import RunError, SftplugError, check
+from sftplug.cli import app
 from sftplug.model.loading import base_model_path, cache_folder
 from sftplug.recipe import load_recipe
 from sftplug.run import open_session
@@ -128,6 +131,95 @@ def test_no_run_writes_where_its_rows_are_read(recipe_file, tmp_path, path, outp
         pass
     assert said in str(caught.value)
     assert names(tmp_path / "rows") == ["a.jsonl"]
+
+
+# --- what cannot be written -------------------------------------------------------------------------------------------
+
+
+def symlink(path: Path, to):
+    path.symlink_to(to)
+    return path
+
+
+LONG = "x" * 300
+PLACES = {
+    "a device": (lambda at: Path("/dev/null"), r"null is no folder"),
+    "a file": (lambda at: at / "file", r"file is a file"),
+    "below a file": (lambda at: at / "file" / "below", r"file is a file"),
+    "a link to itself": (lambda at: symlink(at / "loop", "loop"), r"loop is a link that leads nowhere"),
+    "below a link to what is gone": (lambda at: symlink(at / "gone", "nowhere") / "x", r"gone is a link that leads"),
+    "a name that is too long": (lambda at: at / "new" / LONG, "File name too long"),
+    "no disk": (lambda at: Path("/proc/self/x"), "/proc/self takes no files"),
+    "a disk that is read-only": (lambda at: Path("/sys/x"), r"\(/sys\)"),
+    "up from what is not there": (lambda at: at / "no" / ".." / ".." / LONG, "File name too long"),
+}
+WRITERS = {
+    "check": ("check", "recipe.yaml", "--output"),
+    "train": ("train", "recipe.yaml", "--output"),
+    "prepare": ("prepare", "recipe.yaml", "--output"),
+    "merge": ("merge", "RUN", "--output"),
+    "replay": ("replay", "RUN", "--output"),
+    "copy": ("recipes", "copy", "quickstart"),
+    "new": ("plugins", "new", "format", "my-format", "--dir"),
+}
+
+
+@pytest.fixture
+def place_of(tmp_path):
+    """Return a function that makes the place of a name, in a folder with a file; the rest of the folder stays."""
+
+    def make(name):
+        make, words = PLACES[name]
+        at = tmp_path / "places"
+        at.mkdir()
+        (at / "file").write_text("mine")
+        place = make(at)
+        if not Path(*place.parts[:2]).exists():
+            pytest.skip(f"there is no {place.parts[1]} here")
+        return place, words
+
+    return make
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_what_cannot_be_written_is_refused_before_anything_is_read(name, place_of, recipe_file, lora_run, tmp_path):
+    place, words = place_of(name)
+    file, before = recipe_file(data=[{"no": "row"}]), names(tmp_path / "places")
+    for command, *arguments in WRITERS.values():
+        given = [str({"RUN": lora_run, "recipe.yaml": file}.get(part, part)) for part in arguments]
+        result = CliRunner().invoke(app, [command, *given, str(place)])
+        assert isinstance(result.exception, SftplugError), (command, result.output, result.exception)
+        assert re.search(
+            rf"^the output folder .* cannot be written: .*{words}.*\. Choose another", str(result.exception)
+        )
+        assert names(tmp_path / "places") == before
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_a_page_that_cannot_be_written_is_refused_before_it_is_drawn(name, place_of, recipe_file, lora_run, tmp_path):
+    place, _ = place_of(name)
+    before = names(tmp_path / "places")
+    for command in (
+        ("preview", recipe_file(data=[{"no": "row"}]), "--html"),
+        ("report", lora_run, "--html"),
+        ("schema", "--output"),
+    ):
+        result = CliRunner().invoke(app, [*map(str, command), str(place / "page")])
+        assert isinstance(result.exception, RunError), (command, result.output, result.exception)
+        assert "cannot be written: " in str(result.exception)
+        assert names(tmp_path / "places") == before
+
+
+def test_check_judges_the_place_as_train_does(recipe_file, tmp_path):
+    file, taken = recipe_file(), tmp_path / "taken"
+    taken.mkdir()
+    (taken / "thesis.tex").touch()
+    (said,) = check(load_recipe(str(file), [f"output={taken}"]))
+    assert "is not empty and holds no run: thesis.tex. Choose another --output." in said
+    (said,) = check(load_recipe(str(file), [f"output={tmp_path / 'rows.jsonl'}"]))
+    assert "is a file" in said
+    assert check(load_recipe(str(file), [f"output={tmp_path / 'new' / 'out'}"])) == []
+    assert not (tmp_path / "new").exists()
 
 
 # --- what is left -----------------------------------------------------------------------------------------------------

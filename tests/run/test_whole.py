@@ -165,18 +165,7 @@ def test_files_that_cannot_be_written_are_named_and_the_old_ones_stay(recipe_fil
         assert str(result.exception) == f"{page} cannot be written: File too large."
         assert page.read_text() == "of yesterday"
         result = invoke(*command, tmp_path)
-        assert f"{tmp_path} cannot be written: " in str(result.exception)
+        assert f"{tmp_path} cannot be written: it is a folder. Name another file." in str(result.exception)
         assert invoke(*command, page).exit_code == 0
         assert page.read_text() != "of yesterday"
         page.write_text("of yesterday")
-
-
-@pytest.mark.parametrize("command", ["train", "prepare"])
-@pytest.mark.parametrize(("place", "text"), [("/proc/none/x", "No such file"), ("rows.jsonl", "")])
-def test_places_that_cannot_be_written_to_are_refused(recipe_file, tmp_path, command, place, text):
-    file, output = recipe_file(), place if place.startswith("/") else tmp_path / place
-    result = invoke(command, file, "--output", output)
-    assert isinstance(result.exception, RunError), result.exception
-    assert str(output) in str(result.exception)
-    assert text in str(result.exception)
-    assert "--output" in str(result.exception) or "cannot be written" in str(result.exception)

@@ -56,7 +56,7 @@ CASES = [
         before=file("out/notes.txt", "mine"),
     ),
     Case(
-        "the output folder {} cannot be written: {}. Choose another --output.",
+        "the output folder {} cannot be written: {}. Choose another {}.",
         {"Choose another --output": with_option("--output", "other")},
         command=("train", "recipe.yaml", "--output", "taken/out"),
         before=file("taken", "no folder"),
@@ -178,6 +178,12 @@ CASES = [
         ends="cannot be|not logged in|belongs to",
     ),
     # --- preview ------------------------------------------------------------------------------------------------------
+    Case(
+        "{} cannot be written: {}. Name another file.",
+        {"Name another file": with_option("--html", "other.html")},
+        command=("preview", "recipe.yaml", "--html", "taken/page.html"),
+        before=file("taken", "no folder"),
+    ),
     Case(
         "--diff is shown in the terminal: leave out --html, --json and --dropped.",
         {"leave out --html": without("--html")},
