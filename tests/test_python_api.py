@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import types
@@ -229,6 +230,29 @@ def test_an_interrupt_saves_a_checkpoint_and_the_next_call_goes_on(tmp_path):
     run = sftplug.train(recipe, resume=True, show=False)
     assert [entry["step"] for entry in run.log if "loss" in entry][-1] == 4
     assert run.directory.state().attempts[-1]["from_step"] == 3
+
+
+def test_other_processes_read_the_recipe_from_the_folder_of_the_run(tmp_path, monkeypatch):
+    """With what it holds of secrets, which its owner alone can read; when they have ended, nothing of it is left."""
+    recipe = given(tmp_path, launch={"strategy": "ddp", "processes": 2})
+    recipe["data"]["train"] = {"path": "https://me:hunter2@example.invalid/rows.jsonl", "format": "messages"}
+    seen = {}
+
+    def start(recipe, launch, command):
+        file = Path(command[1])
+        seen.update(
+            command=command, mode=stat.S_IMODE(file.stat().st_mode), text=file.read_text(), theirs=sftplug.load(file)
+        )
+        raise sftplug.LaunchError("rank 1 failed", 1)
+
+    monkeypatch.setattr("sftplug.launch.start", start)
+    with pytest.raises(sftplug.LaunchError):
+        sftplug.train(recipe)
+    assert seen["command"] == ["train", str(tmp_path / "out" / ".launch.json")]
+    assert seen["mode"] == 0o600
+    assert "hunter2" in seen["text"]
+    assert seen["theirs"].recipe.model_dump() == sftplug.load(recipe).recipe.model_dump()
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

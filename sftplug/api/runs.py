@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from sftplug.recipe.given import KEPT, write_tree
 from sftplug.recipe.load import LoadedRecipe
 from sftplug.recipe.origins import origin_by_path
 from sftplug.run import RunDirectory
+from sftplug.run.place import claimed, refuse_place
 from sftplug.types.result import RunResult
 from sftplug.util.processes import is_launched, is_main, leave
 from sftplug.util.text import visible
@@ -94,22 +96,43 @@ def _train(recipe: LoadedRecipe, *, resume: bool, overwrite: bool) -> RunResult:
 
 
 def _launch(recipe: LoadedRecipe, *, resume: bool, overwrite: bool) -> None:
-    """Train in processes of their own, which read the recipe from a file: this program may have none.
+    """Train in processes of their own, which read the recipe from the run's folder: this program may have no file.
 
     Raises LaunchError when one fails, and ModelError for a recipe that holds what no file can.
     """
-    from sftplug.launch import start
+    from sftplug.launch import node_rank, start
 
     launch = recipe.recipe.launch
     assert launch is not None
     if nowhere := recipe.nowhere_written():
         raise ModelError("\n".join(f"launch: {text}, and other processes need it. {_IN_A_FILE}" for text in nowhere))
-    with tempfile.TemporaryDirectory(prefix="sftplug-") as folder:
-        # Not in the run's folder: what is written there holds no secrets, and a recipe may.
-        write_tree(recipe.written, recipe.name, Path(folder) / KEPT)
-        flags = [*(["--resume"] if resume else []), *(["--overwrite"] if overwrite else [])]
-        blocked = [option for name in recipe.asked.blocked for option in ("--no-plugin", name)]
-        start(recipe.recipe, launch, ["train", str(Path(folder) / KEPT), *flags, *blocked])
+    if not node_rank(launch):  # elsewhere, the run's folder may be another's, or not be there
+        refuse_place(recipe, RunDirectory(Path(recipe.recipe.output)), resume=resume, overwrite=overwrite)
+    flags = [*(["--resume"] if resume else []), *(["--overwrite"] if overwrite else [])]
+    blocked = [option for name in recipe.asked.blocked for option in ("--no-plugin", name)]
+    with _written(recipe, here=not node_rank(launch)) as file:
+        start(recipe.recipe, launch, ["train", str(file), *flags, *blocked])
+
+
+@contextmanager
+def _written(recipe: LoadedRecipe, *, here: bool) -> Iterator[Path]:
+    """Write the recipe for other processes, and remove it when they have ended: it may hold secrets.
+
+    It is in the run's folder; of a run that is not `here` but on another node, in a temporary one.
+    """
+    if not here:
+        with tempfile.TemporaryDirectory(prefix="sftplug-") as folder:
+            write_tree(recipe.written, recipe.name, Path(folder) / KEPT)
+            yield Path(folder) / KEPT
+        return
+    folder_of_run = Path(recipe.recipe.output).absolute()
+    with claimed(folder_of_run):
+        file = folder_of_run / KEPT
+        write_tree(recipe.written, recipe.name, file)
+        try:
+            yield file
+        finally:
+            file.unlink(missing_ok=True)
 
 
 _IN_A_FILE = "Put it into a plugin file, and name that under `plugins:`."

@@ -1,7 +1,7 @@
 """Several processes: what a recipe asks for, whether that can be had here, how it is started, and what came of it."""
 
 from sftplug.launch.check import launch_problems
-from sftplug.launch.config import write_config
+from sftplug.launch.config import node_rank, write_config
 from sftplug.launch.resume import refuse_other_processes
 from sftplug.launch.start import start
 from sftplug.launch.strategy import find_build_tools, sharding, split_beneath_adapter, strategy_fields
@@ -11,6 +11,7 @@ __all__ = [
     "StrategyCheck",
     "find_build_tools",
     "launch_problems",
+    "node_rank",
     "refuse_other_processes",
     "sharding",
     "split_beneath_adapter",

@@ -17,8 +17,8 @@ from sftplug.storage.files import write_json
 
 PYTHON = "python"
 """The origin of a value that a Python program gives, and the name of a recipe that is a dict."""
-KEPT = "launch.json"
-"""The file in a run's folder that tells other processes its recipe."""
+KEPT = ".launch.json"
+"""The file in a run's folder that tells other processes its recipe, while they run; a recipe may hold secrets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +98,17 @@ def read_mapping(data: Mapping[str, Any]) -> tuple[Tree, list[type[Component]]]:
 
 
 def write_tree(tree: Tree, name: str, file: Path) -> None:
-    """Write a tree with its origins, and the folders that its relative paths are of, so that `read_tree` reads it."""
+    """Write a tree with its origins, and the folders that its relative paths are of, so that `read_tree` reads it.
+
+    Its owner alone can read the file.
+    """
     known = {
         "name": name,
         "data": tree.data,
         "origins": [[list(path), origin] for path, origin in tree.origins.items()],
         "bases": [[list(path), str(text.base)] for path, text in _texts(tree.data, ())],
     }
-    write_json(file, known)
+    write_json(file, known, private=True)
 
 
 def read_tree(file: Path) -> tuple[Tree, str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from sftplug.recipe.given import KEPT
 from sftplug.run import checkpoints
 from sftplug.storage.files import write_json
 from sftplug.storage.lock import LOCK, OWNER
@@ -96,12 +97,12 @@ def _is_known(folder: Path, file: Path) -> bool:
         return not rest or file.name.startswith("events.out.tfevents.")
     if rest:
         return False
-    if first in RECORD or first in (LOCK, OWNER) or is_probe(first):
+    if first in RECORD or first in (LOCK, OWNER, KEPT) or is_probe(first):
         return True
     # What `atomic_write` leaves of a file when it is killed.
     unfinished = first.startswith(".") and first.endswith(".new")
     name = first[1:].removesuffix(".new") if unfinished else first
-    return name in RECORD or any(fnmatch(name, pattern) for pattern in _RESULT)
+    return name in RECORD or name == KEPT or any(fnmatch(name, pattern) for pattern in _RESULT)
 
 
 def _copies(folder: Path) -> set[str]:

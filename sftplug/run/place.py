@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sftplug.errors import RunError
 from sftplug.plugin.calls import merge_problems
+from sftplug.recipe.given import KEPT
 from sftplug.run.directory import RunDirectory
 from sftplug.run.files import strangers
 from sftplug.run.inputs import refuse_among_inputs, refuse_to_delete
@@ -18,6 +19,9 @@ from sftplug.storage.writable import is_probe, refuse_unwritable
 
 if TYPE_CHECKING:
     from sftplug.recipe.load import LoadedRecipe
+
+_OF_STARTS = (LOCK, OWNER, KEPT)
+"""What is there before a run begins."""
 
 
 @contextmanager
@@ -64,9 +68,7 @@ def refuse_place(loaded: LoadedRecipe, directory: RunDirectory, *, resume: bool,
 
 def _refuse_strangers(folder: Path) -> None:
     """Refuse a folder with files that no run of ours wrote."""
-    others = sorted(
-        path.name for path in folder.iterdir() if path.name not in (LOCK, OWNER) and not is_probe(path.name)
-    )
+    others = sorted(path.name for path in folder.iterdir() if path.name not in _OF_STARTS and not is_probe(path.name))
     if others:
         raise RunError(
             f"the output folder {folder} is not empty and holds no run: {_listed(others)}. Choose another --output."
@@ -94,7 +96,7 @@ def clear(loaded: LoadedRecipe, directory: RunDirectory) -> None:
     used = {plugin.source.resolve() for plugin in plugins if plugin.distribution == "file"}
     for path in sorted(directory.path.rglob("*"), reverse=True):  # what is in a folder comes before the folder
         if path.is_symlink() or not path.is_dir():
-            if path.name not in (LOCK, OWNER) and path.resolve() not in used:
+            if path.name not in _OF_STARTS and path.resolve() not in used:
                 path.unlink()
         elif not any(path.iterdir()):
             path.rmdir()

@@ -12,10 +12,16 @@ from typing import Any
 from sftplug.errors import RunError
 
 
-def atomic_write(file: Path, text: str) -> None:
-    """Write `text` beside `file`, force it to the disk, and put it in the place of `file` in one step."""
+def atomic_write(file: Path, text: str, *, private: bool = False) -> None:
+    """Write `text` beside `file`, force it to the disk, and put it in the place of `file` in one step.
+
+    What is `private` can be read by its owner alone.
+    """
     beside = file.with_name(f".{file.name}.new")
     try:
+        if private:
+            beside.unlink(missing_ok=True)
+            beside.touch(mode=0o600, exist_ok=False)
         with beside.open("w", encoding="utf-8") as stream:
             stream.write(text)
             stream.flush()
@@ -27,9 +33,9 @@ def atomic_write(file: Path, text: str) -> None:
     sync(file.parent)
 
 
-def write_json(file: Path, data: Any) -> None:
-    """Write `data` as JSON, whole or not at all."""
-    atomic_write(file, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+def write_json(file: Path, data: Any, *, private: bool = False) -> None:
+    """Write `data` as JSON, whole or not at all; what is `private` can be read by its owner alone."""
+    atomic_write(file, json.dumps(data, indent=2, ensure_ascii=False) + "\n", private=private)
 
 
 def append_json(file: Path, entry: Any) -> None:
