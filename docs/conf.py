@@ -8,7 +8,7 @@ version = release = version_of("sftplug")
 
 extensions = ["myst_parser"]
 source_suffix = {".md": "markdown"}
-exclude_patterns = ["_build", "tutorial"]
+exclude_patterns = ["_build", "tutorial", "how"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 

