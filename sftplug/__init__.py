@@ -1,6 +1,6 @@
 """sftplug: supervised fine-tuning in which every step is a plugin.
 
-This is the public API: what a Python program calls (`load`, `check`, `prepare`, `preview`, `plan`, `train`, `encode`),
+This is the public API: what a Python program calls (`load`, `check`, `train`, `encode` …),
 and everything that a plugin may import. Importing it takes a moment: each name is imported when it is first asked for,
 and none of them imports a heavy library.
 """
@@ -13,11 +13,13 @@ if _typing.TYPE_CHECKING:
     from pydantic import Field
 
     from sftplug.api.encoding import Encoded, encode
+    from sftplug.api.explaining import Explanation, explain
     from sftplug.api.planning import plan
     from sftplug.api.previewing import Preview, preview
     from sftplug.api.recipes import check, load
-    from sftplug.api.result import TrainedRun, open_run
-    from sftplug.api.rows import prepare
+    from sftplug.api.reporting import report
+    from sftplug.api.result import TrainedRun, open_run, push
+    from sftplug.api.rows import prepare, replay
     from sftplug.api.runs import train
     from sftplug.data.prepare import Prepared
     from sftplug.errors import (
@@ -76,11 +78,13 @@ else:  # else a type checker would take any name for one of this package
     _HOMES = {
         "pydantic": "Field",
         "sftplug.api.encoding": "Encoded encode",
+        "sftplug.api.explaining": "Explanation explain",
         "sftplug.api.planning": "plan",
         "sftplug.api.previewing": "Preview preview",
         "sftplug.api.recipes": "check load",
-        "sftplug.api.result": "TrainedRun open_run",
-        "sftplug.api.rows": "prepare",
+        "sftplug.api.reporting": "report",
+        "sftplug.api.result": "TrainedRun open_run push",
+        "sftplug.api.rows": "prepare replay",
         "sftplug.api.runs": "train",
         "sftplug.data.prepare": "Prepared",
         "sftplug.errors": (
@@ -147,6 +151,7 @@ __all__ = [
     "Deferred",
     "Device",
     "Encoded",
+    "Explanation",
     "Field",
     "InputPath",
     "Interrupted",
@@ -199,14 +204,18 @@ __all__ = [
     "did_you_mean",
     "encode",
     "encode_prompt",
+    "explain",
     "hookimpl",
     "load",
     "open_run",
     "plan",
     "prepare",
     "preview",
+    "push",
     "read_text",
     "render_prompt",
+    "replay",
+    "report",
     "require",
     "set_options",
     "structure_of",

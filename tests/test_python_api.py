@@ -5,6 +5,7 @@ import functools
 import inspect
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -265,6 +266,82 @@ def test_several_processes_are_started_from_a_program_that_is_no_command(tmp_pat
     assert "ddp, 2 processes" in ran.stdout
     assert all(float(number) > 0 for number in ran.stdout.split()[-2:])
     assert json.loads((tmp_path / "out" / "origins.json").read_text())["adapter.type"] == "python"
+
+
+# --- a finished run ---------------------------------------------------------------------------------------------------
+
+
+def test_what_the_commands_do_with_a_run_is_there_in_python(lora_run, tmp_path, command):
+    """Each returns what the command prints."""
+    run = sftplug.open_run(shutil.copytree(lora_run, tmp_path / "run"))
+    rows = lora_run.parent / "rows.jsonl"
+    by_command = json.loads(command("eval", run.output, "--data", rows, "--format", "messages", "--json").output)
+    assert run.evaluate(rows) == by_command
+    measured = run.evaluate(metrics=["exact_match"], replies=2, max_new_tokens=4)
+    assert measured["replies"] == 2
+    assert list(run.directory.metrics())[-1]["eval_exact_match"] == measured["metrics"]["exact_match"]["mean"]
+    answer = json.loads(command("chat", run.output, "--prompt", "Hi", "--compare-base", "--json").output)
+    assert run.chat("Hi") == answer["answer"]
+    assert run.conversation(base=True).ask("Hi") == answer["base"]
+    talk = run.conversation(system="Be brief.", max_new_tokens=2)
+    talk.ask("Hi")
+    assert [message["role"] for message in talk.messages] == ["system", "user", "assistant"]
+    replayed = run.replay(tmp_path / "rows")
+    assert sftplug.replay(run.output).train[:] == replayed.train[:]
+    assert {path.name for path in (tmp_path / "rows").iterdir()} == {"train", "eval", "ledger.json"}
+    with pytest.raises(sftplug.RunError, match="rows"):
+        run.replay(tmp_path / "rows")
+    record = run.merge(tmp_path / "merged", data=rows, dtype="fp32")
+    assert record["difference"]["relative"] < 0.02
+    assert json.loads((tmp_path / "merged" / "config.json").read_text())["dtype"] == "float32"
+
+
+def test_a_report_is_of_runs_or_of_a_folder_that_holds_them(lora_run, full_run, tmp_path):
+    page = sftplug.report([lora_run, full_run], tmp_path / "both.html", rows=0)
+    assert (tmp_path / "both.html").read_text() == page
+    assert "sftplug report: lora, full" in page
+    assert "<script" not in page
+    assert "sftplug report: lora<" in sftplug.report(lora_run.parent, rows=1)
+    with pytest.raises(sftplug.RunError, match="there is no folder"):
+        sftplug.report(lora_run, tmp_path / "missing" / "page.html")
+    with pytest.raises(sftplug.RunError, match="nothing of that name"):
+        sftplug.report(tmp_path / "missing")
+
+
+def test_a_model_is_pushed_where_it_can_be_loaded(full_run, lora_run, hub, tmp_path):
+    address, seen = hub
+    code = (
+        "import sys, sftplug\n"
+        "pushed = sftplug.open_run(sys.argv[1]).push('me/mine', private=True)\n"
+        "print(pushed.repo, *pushed.files)"
+    )
+    environment = {**os.environ, "HF_ENDPOINT": address, "HF_TOKEN": "hf_" + "a" * 34, "HF_HUB_OFFLINE": "0"}
+    environment |= {"HF_HUB_DISABLE_XET": "1"}
+    ran = subprocess.run(
+        [sys.executable, "-c", code, full_run], capture_output=True, text=True, check=False, env=environment
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.split()[0] == "me/mine"
+    assert {"model.safetensors", "README.md", "tokenizer.json"} <= set(ran.stdout.split())
+    assert set(seen["files"]) == set(ran.stdout.split()[1:])
+    with pytest.raises(sftplug.ModelError, match="belongs to a base model in a folder of this machine"):
+        sftplug.push(lora_run, "me/mine")
+
+
+def test_explain_says_where_each_value_comes_from(tmp_path, command):
+    recipe = sftplug.load(given(tmp_path), "adapter.r=4")
+    explained = sftplug.explain(recipe, "adapter", "train.max_steps")
+    known = {value.path: (value.value, value.origin) for value in explained.values}
+    assert known["adapter.r"] == (4, "python")
+    assert known["adapter.type"] == ("lora", "python")
+    assert known["train.max_steps"] == (4, "python")
+    assert known["adapter.dropout"][1] == "default of adapter lora"
+    assert "adapter.r" in str(explained)
+    with pytest.raises(sftplug.RecipeError, match=r"Did you mean 'adapter.r'\?"):
+        sftplug.explain(recipe, "adapter.rr")
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(given(tmp_path)))
+    told = command("explain", tmp_path / "my.yaml", "adapter", "--json")
+    assert json.loads(told.output)["values"] == sftplug.explain(tmp_path / "my.yaml", "adapter").to_dict()["values"]
 
 
 # --- encode -----------------------------------------------------------------------------------------------------------

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from sftplug.api.rows import prepare
 from sftplug.errors import DataError, RunError
@@ -15,7 +15,9 @@ from sftplug.run import RunDirectory
 from sftplug.types.result import MovedWeights, ParameterCounts, RunResult
 
 if TYPE_CHECKING:
+    from sftplug.data.prepare import Prepared
     from sftplug.ship.chat import ChatSession
+    from sftplug.ship.push import Pushed
     from sftplug.ship.rows import Measured, Selection
 
 RESULT = "result.json"
@@ -23,15 +25,15 @@ MEASURE_ON = "Rows to measure on can be given with --data FILE --format NAME."
 COMPARE_ON = "Rows to compare the merged model on can be given with --data FILE --format NAME."
 
 
-@dataclass(frozen=True)
-class TrainedRun(RunResult):
-    """A run that is finished: its sums, and the model that it trained."""
+class RunActions:
+    """What one does with a finished run: measure, ask, merge, publish, prepare its rows again, report."""
 
-    recipe: LoadedRecipe = field(kw_only=True, repr=False)
+    output: Path
+    """Its folder."""
+    recipe: LoadedRecipe
     """The recipe that it was trained with."""
-    replies: Mapping[str, Any] | None = field(default=None, kw_only=True, repr=False)
-    """What the recipe's metrics say of the model's replies; None where it names none."""
-    _chats: dict[str | None, ChatSession] = field(default_factory=dict, kw_only=True, repr=False, compare=False)
+    _chats: dict[bool, ChatSession]
+    """Conversations with a loaded model, of the base or not: those that are asked for share its weights."""
 
     @property
     def directory(self) -> RunDirectory:
@@ -39,15 +41,30 @@ class TrainedRun(RunResult):
         return RunDirectory(self.output)
 
     def evaluate(
-        self, data: str | Path | None = None, format: object = "messages", *, batch_size: int | None = None
+        self,
+        data: str | Path | None = None,
+        format: object = "messages",
+        *,
+        batch_size: int | None = None,
+        **metrics: Unpack[Measuring],
     ) -> dict[str, Any]:
         """Return loss, perplexity and accuracy of the trained tokens of the rows that the run held out, or of `data`.
 
-        Of all of them, and of those of each source, role and part of a turn; with ``evaluation.metrics`` the model also
-        answers, and its replies are measured. Raises DataError where no rows were held out.
+        Of all of them, and of those of each source, role and part of a turn. With `metrics`, as `Measuring` has them,
+        in place of those of the recipe's ``evaluation`` section, the model also answers, and its replies are measured;
+        of held-out rows, the result is added to the run's record. Raises DataError where no rows were held out.
         """
-        recipe, chosen = choose_rows(self.recipe, self.directory, data, format)
+        given = _evaluation(**metrics)
+        recipe, chosen = choose_rows(self._with(given), self.directory, data, format, given)
         return evaluate_run(self.directory, recipe, chosen, batch_size, keep=data is None)
+
+    def _with(self, overrides: Sequence[str]) -> LoadedRecipe:
+        """Return the recipe with `overrides`; its rows may be gone."""
+        if not overrides:
+            return self.recipe
+        if self.recipe.nowhere_written():
+            return self.recipe.again(*overrides)
+        return self.directory.load_recipe(*overrides, rows=False)
 
     def measure_replies(self) -> dict[str, Any]:
         """Measure the replies of the model by the recipe's metrics, and add the result to the run's record."""
@@ -63,53 +80,129 @@ class TrainedRun(RunResult):
         write_card(self.directory, self.recipe.recipe, self.output)
         return result
 
-    def chat(self, text: str, *, system: str | None = None, **sampling: Any) -> str:
-        """Return the model's answer to `text`, in a conversation of its own.
+    def chat(self, text: str, *, system: str | None = None, **sampling: Unpack[Drawing]) -> str:
+        """Return the model's answer to `text`, in a conversation of its own."""
+        return self.conversation(system=system, **sampling).ask(text)
 
-        `sampling` are ``max_new_tokens`` (256), ``temperature`` (0 takes the most likely token each time), ``top_p``,
-        ``top_k`` and ``seed``. The model is loaded at the first question, and kept.
+    def conversation(
+        self, *, system: str | None = None, base: bool = False, **sampling: Unpack[Drawing]
+    ) -> ChatSession:
+        """Return a conversation with the model: ``.ask(text)`` answers and remembers, ``.reset()`` begins anew.
+
+        With `base` it is one with the model before it was trained. The weights are loaded for the first conversation,
+        and kept. `sampling` is what `Drawing` has.
         """
-        from sftplug.ship.chat import Sampling, open_chat
+        from sftplug.ship.chat import Sampling, base_of, open_chat
 
         how = Sampling(**sampling)
-        if None not in self._chats:
-            self._chats[None], _ = open_chat(self.directory, self.recipe.recipe, how, None, compare=False)
-        chat = replace(self._chats[None], sampling=how, system=system)
-        return chat.ask(text)
+        if False not in self._chats:
+            self._chats[False] = open_chat(self.directory, self.recipe.recipe)
+        if base and True not in self._chats:
+            self._chats[True] = base_of(self._chats[False], self.directory, self.recipe.recipe)
+        return replace(self._chats[base], sampling=how, system=system)
 
     def merge(
         self,
         output: str | Path,
         *,
-        in_place: bool = False,
-        base: Literal["dequantized", "original"] = "dequantized",
-        dtype: Literal["bf16", "fp16", "fp32"] | None = None,
-        tolerance: float = 0.02,
+        data: str | Path | None = None,
+        format: object = "messages",
+        **how: Unpack[Merging],
     ) -> dict[str, Any]:
         """Write a model that needs no adapter to the folder `output`, and return the record that goes with it.
 
-        It is loaded again and compared with the adapter; where it says something else, ModelError is raised and nothing
-        is kept. `in_place` merges into quantized weights, ``base="original"`` into those before they were quantized.
+        It is loaded again and compared with the adapter, on held-out rows or on `data`; where it says something else,
+        ModelError is raised and nothing is kept. `how` is what `Merging` has.
         """
-        from sftplug.ship import merge as ship
+        return merge_run(self.directory, self.recipe, Path(output), how, (data, format))
 
-        how = ship.Merge(in_place, base == "original", dtype, tolerance)
-        return merge_run(self.directory, self.recipe, Path(output), how)
+    def push(self, repo: str, *, private: bool = False) -> Pushed:
+        """Publish model, tokenizer and card on the Hub, as `sftplug.push` does."""
+        return push(self.output, repo, private=private)
+
+    def replay(self, output: str | Path | None = None) -> Prepared:
+        """Prepare the run's rows again from its folder, as `sftplug.replay` does."""
+        from sftplug.api.rows import replay
+
+        return replay(self.output, output)
 
     def report(self, file: str | Path | None = None, *, rows: int = 3) -> str:
         """Return the run as a page of HTML, with its first `rows` training rows; write it to `file` if one is named."""
-        from sftplug.report import collect, to_html
-        from sftplug.report.rows import with_rows
-        from sftplug.storage.files import atomic_write
-        from sftplug.storage.writable import refuse_unwritable_file
+        from sftplug.api.reporting import report
 
-        if file is not None:
-            refuse_unwritable_file(Path(file))
-        drawn = [with_rows(item, rows) if rows and item.ledger else item for item in collect([self.output])]
-        page = to_html(f"sftplug report: {drawn[0].name}", drawn)
-        if file is not None:
-            atomic_write(Path(file), page)
-        return page
+        return report(self.output, file, rows=rows)
+
+
+class Measuring(TypedDict, total=False):
+    """By what replies are measured, and which."""
+
+    metrics: Any
+    """Names, or ``{name: options}``, as the recipe's ``evaluation.metrics`` has them."""
+    replies: int
+    """Answer so many rows; 0 answers all."""
+    max_new_tokens: int
+    """Longest reply."""
+
+
+class Drawing(TypedDict, total=False):
+    """How answers are drawn."""
+
+    max_new_tokens: int
+    """Longest answer; 256."""
+    temperature: float
+    """0, which is the default, takes the most likely token each time."""
+    top_p: float
+    """Draw from this share of the probability only."""
+    top_k: int
+    """Draw from so many tokens only; 50."""
+    seed: int | None
+    """Draw the same answer each time."""
+
+
+class Merging(TypedDict, total=False):
+    """How an adapter is merged."""
+
+    in_place: bool
+    """Merge into the quantized weights, which rounds the update to them."""
+    base: Literal["dequantized", "original"]
+    """The weights that the update is added to: the floats of the quantized ones, or those before."""
+    dtype: Literal["bf16", "fp16", "fp32"] | None
+    """Dtype of the merged weights; by default that in which the base computes."""
+    tolerance: float | None
+    """Largest mean difference of the logits, as a share of their deviation; 0.02, and 0.05 in bf16."""
+
+
+@dataclass(frozen=True)
+class TrainedRun(RunActions, RunResult):
+    """A run that is finished: its sums, and the model that it trained."""
+
+    recipe: LoadedRecipe = field(kw_only=True, repr=False)
+    """The recipe that it was trained with."""
+    replies: Mapping[str, Any] | None = field(default=None, kw_only=True, repr=False)
+    """What the recipe's metrics say of the model's replies; None where it names none."""
+    _chats: dict[bool, ChatSession] = field(default_factory=dict, kw_only=True, repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class OpenRun(RunActions):
+    """A run that is finished, by its folder; an older sftplug may have written it, which kept no sums."""
+
+    output: Path
+    recipe: LoadedRecipe
+    _chats: dict[bool, ChatSession] = field(default_factory=dict, repr=False, compare=False)
+
+
+def push(folder: str | Path, repo: str, *, private: bool = False) -> Pushed:
+    """Publish the model, tokenizer and card of a finished run, or a merged model, in the repository `repo` of the Hub.
+
+    `repo` is ``NAME`` or ``OWNER/NAME``; a new one is `private` on request. The token is that of ``hf auth login``.
+    Returns the ``.url`` and the ``.files``: checkpoints and the record of the run, which names paths and quotes rows,
+    stay here. Raises RunError when there is no token, no model, or when the Hub refuses; ModelError for an adapter
+    whose base nobody else has.
+    """
+    from sftplug.ship.push import push as publish
+
+    return publish(Path(folder), repo, private=private)
 
 
 def results(result: RunResult, recipe: LoadedRecipe) -> TrainedRun:
@@ -147,7 +240,15 @@ def read_result(directory: RunDirectory) -> RunResult:
         raise RunError(f"{file} cannot be read: {error}") from error
 
 
-# --- steps that the commands share ------------------------------------------------------------------------------------
+# --- steps ------------------------------------------------------------------------------------------------------------
+
+
+def _evaluation(*, metrics: Any = None, replies: int | None = None, max_new_tokens: int | None = None) -> list[str]:
+    """Return what stands in place of the recipe's ``evaluation`` section, as overrides."""
+    listed = [metrics] if isinstance(metrics, str) else metrics
+    given = [f"evaluation.metrics={json.dumps(listed)}"] if metrics is not None else []
+    given += [f"evaluation.rows={replies or 'null'}"] if replies is not None else []
+    return given + ([f"evaluation.max_new_tokens={max_new_tokens}"] if max_new_tokens is not None else [])
 
 
 def choose_rows(
@@ -193,20 +294,19 @@ def evaluate_run(
     return result
 
 
-Rows = Callable[[], tuple[LoadedRecipe, "Selection | None"]]
-
-
 def merge_run(
-    directory: RunDirectory, recipe: LoadedRecipe, output: Path, how: Any, choose: Rows | None = None
+    directory: RunDirectory, recipe: LoadedRecipe, output: Path, how: Merging, compare_on: tuple[Any, object]
 ) -> dict[str, Any]:
-    """Merge a run's adapter, and return the record; `choose` says on which rows the result is compared."""
+    """Merge a run's adapter, and return the record; `compare_on` are data and format of the rows to compare on."""
     from sftplug.ship import merge as ship
     from sftplug.ship.rows import few_training_rows
     from sftplug.storage.folder import refuse_taken
 
+    original = how.get("base") == "original"
+    asked = ship.Merge(how.get("in_place", False), original, how.get("dtype"), how.get("tolerance"))
     refuse_taken(output)
-    ship.check_merge(directory, recipe.recipe, how)
-    recipe, selection = choose() if choose is not None else choose_rows(recipe, directory, None)
+    ship.check_merge(directory, recipe.recipe, asked)
+    recipe, selection = choose_rows(recipe, directory, *compare_on)
     rows = prepare_selected(recipe, selection or few_training_rows(recipe.recipe), COMPARE_ON)
-    record: Mapping[str, Any] = ship.merge(directory, recipe.recipe, rows, output, how)
+    record: Mapping[str, Any] = ship.merge(directory, recipe.recipe, rows, output, asked)
     return dict(record)

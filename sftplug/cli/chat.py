@@ -14,6 +14,7 @@ from sftplug.cli.runs import Json, Run, open_run
 from sftplug.util.text import visible
 
 if TYPE_CHECKING:
+    from sftplug.api.result import Drawing
     from sftplug.ship.chat import ChatSession
 
 RESET, QUIT = "/reset", "/quit"
@@ -41,11 +42,11 @@ def chat(  # noqa: PLR0913 - an argument is an option of the command
     of the model before them).
     """
     be_verbose(verbose)
-    directory, loaded = open_run(run)
-    from sftplug.ship.chat import Sampling, open_chat
-
-    sampling = Sampling(max_new_tokens, temperature, top_p, top_k, seed)
-    tuned, base = open_chat(directory, loaded.recipe, sampling, system, compare=compare_base)
+    trained = open_run(run)
+    drawn: Drawing = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
+    drawn |= {"top_k": top_k, "seed": seed}
+    tuned = trained.conversation(system=system, **drawn)
+    base = trained.conversation(system=system, base=True, **drawn) if compare_base else None
     for line in [prompt] if prompt is not None else _lines():
         if line == RESET:
             for conversation in filter(None, (tuned, base)):

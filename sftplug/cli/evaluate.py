@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sftplug.api.result import evaluate_run
 from sftplug.cli.options import Verbose, be_verbose
-from sftplug.cli.runs import Data, Format, Json, Run, choose_rows, open_run
+from sftplug.cli.runs import Data, Format, Json, Run, open_run, read_format
 
 if TYPE_CHECKING:
-    pass
+    from sftplug.api.result import Measuring
 
 
 def evaluate(  # noqa: PLR0913 - an argument is an option of the command
@@ -44,24 +44,25 @@ def evaluate(  # noqa: PLR0913 - an argument is an option of the command
     itself, and its replies are measured; of held-out rows, the result is added to the metrics of the run.
     """
     be_verbose(verbose)
-    given = _evaluation(metrics, replies, max_new_tokens)
-    directory, loaded = open_run(run, given)
-    loaded, selection = choose_rows(directory, loaded, data, format, given)
-    result = evaluate_run(directory, loaded, selection, batch_size, keep=data is None)
+    given, measuring = read_format(data, format), _measuring(metrics, replies, max_new_tokens)
+    result = open_run(run).evaluate(data, given, batch_size=batch_size, **measuring)
     typer.echo(json.dumps(result, indent=2)) if as_json else _show(result)
 
 
-def _evaluation(metrics: str | None, rows: int | None, max_new_tokens: int | None) -> list[str]:
-    """Return what the command line says in the place of the recipe's ``evaluation`` section, as overrides."""
-    given = []
+def _measuring(metrics: str | None, replies: int | None, max_new_tokens: int | None) -> Measuring:
+    """Return what the command line says in the place of the recipe's ``evaluation`` section."""
+    from sftplug.recipe.yaml import parse_yaml
+
+    found: Measuring = {}
     if metrics is not None:
         listed = metrics.strip()
-        given.append(f"evaluation.metrics={listed if listed.startswith(('[', '{')) else f'[{listed}]'}")
-    if rows is not None:
-        given.append(f"evaluation.rows={rows or 'null'}")
+        text = listed if listed.startswith(("[", "{")) else f"[{listed}]"
+        found["metrics"] = parse_yaml(text, name="--metrics", base=Path.cwd()).data
+    if replies is not None:
+        found["replies"] = replies
     if max_new_tokens is not None:
-        given.append(f"evaluation.max_new_tokens={max_new_tokens}")
-    return given
+        found["max_new_tokens"] = max_new_tokens
+    return found
 
 
 def _show(result: dict[str, Any]) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from sftplug.api.result import merge_run
 from sftplug.cli.options import Verbose, be_verbose
-from sftplug.cli.runs import Data, Format, Json, Run, choose_rows, open_run
+from sftplug.cli.runs import Data, Format, Json, Run, open_run, read_format
+
+if TYPE_CHECKING:
+    from sftplug.api.result import Merging
 
 
 def merge(  # noqa: PLR0913 - an argument is an option of the command
@@ -52,11 +54,9 @@ def merge(  # noqa: PLR0913 - an argument is an option of the command
     and compared with the adapter on held-out rows; where it says something else, nothing is kept.
     """
     be_verbose(verbose)
-    directory, loaded = open_run(run)
-    from sftplug.ship.merge import Merge
-
-    how = Merge(in_place, base == "original", dtype, tolerance)
-    record = merge_run(directory, loaded, output, how, lambda: choose_rows(directory, loaded, data, format))
+    given = read_format(data, format)
+    how: Merging = {"in_place": in_place, "base": base, "dtype": dtype, "tolerance": tolerance}
+    record = open_run(run).merge(output, data=data, format=given, **how)
     typer.echo(json.dumps(record, indent=2) if as_json else _told(record, output))
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sftplug.errors import RunError
 from sftplug.recipe import LoadedRecipe, load_recipe
 from sftplug.util.processes import is_main
 from sftplug.util.text import visible
@@ -75,17 +74,3 @@ def be_verbose(verbose: bool) -> None:
     """Let the libraries log, and trace every hook call, when the user asked for it."""
     if verbose:
         logging.basicConfig(level=logging.DEBUG, format="%(name)s: %(message)s")
-
-
-def write_file(file: Path, text: str) -> None:
-    """Write a file that the user asked for, whole or not at all. Raises RunError when it cannot be written."""
-    from sftplug.storage.files import atomic_write
-    from sftplug.storage.writable import is_special
-
-    try:
-        if is_special(file):
-            file.write_text(text, encoding="utf-8")  # a pipe, a terminal
-        else:
-            atomic_write(file, text)
-    except OSError as error:
-        raise RunError(f"{file} cannot be written: {error.strerror or error}.") from error

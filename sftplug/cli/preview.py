@@ -11,9 +11,9 @@ import rich
 import typer
 
 from sftplug import api
-from sftplug.cli.options import NoPlugin, Overrides, RecipeName, Verbose, be_verbose, open_recipe, write_file
+from sftplug.cli.options import NoPlugin, Overrides, RecipeName, Verbose, be_verbose, open_recipe
 from sftplug.errors import DataError
-from sftplug.storage.writable import refuse_unwritable_file
+from sftplug.storage.writable import refuse_unwritable_file, write_file
 
 if TYPE_CHECKING:
     from sftplug.previewing import PreviewRow

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from sftplug import api
 from sftplug.cli.options import Verbose, be_verbose
 from sftplug.cli.runs import Json
 
@@ -25,7 +26,5 @@ def push(
     Checkpoints and the record of the run, which names paths and quotes rows, stay here.
     """
     be_verbose(verbose)
-    from sftplug.ship.push import push as ship
-
-    pushed = ship(folder, repo, private=private)
+    pushed = api.push(folder, repo, private=private)
     typer.echo(json.dumps(asdict(pushed)) if as_json else f"pushed {', '.join(pushed.files)} to {pushed.url}")

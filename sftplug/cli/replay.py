@@ -7,10 +7,8 @@ from typing import Annotated
 
 import typer
 
+from sftplug import api
 from sftplug.cli.options import Verbose, be_verbose
-from sftplug.cli.prepare import write_prepared
-from sftplug.libraries.logging import quiet_progress_bars
-from sftplug.storage.folder import refuse_taken
 
 
 def replay(
@@ -20,17 +18,11 @@ def replay(
 ) -> None:
     """Prepare a run's rows again from its folder, prove them identical to the byte, and write them to DIR."""
     be_verbose(verbose)
-    refuse_taken(output)
-    from sftplug.api.progress import show_progress
+    prepared = api.replay(run, output)
     from sftplug.run import RunDirectory
-    from sftplug.ship.replay import replay as prepare_again
 
-    directory = RunDirectory.open(run)
-    quiet_progress_bars()
-    with show_progress() as progress:
-        prepared = prepare_again(directory, progress)
-    write_prepared(prepared, output)
-    hashes = {split: rows["sha256"] for split, rows in directory.data().items() if split in ("train", "eval")}
+    known = RunDirectory.open(run).data()
+    hashes = {split: rows["sha256"] for split, rows in known.items() if split in ("train", "eval")}
     typer.echo(f"replayed {len(prepared.train)} rows in {output}, identical to the byte to those of {run}:")
     for split, found in hashes.items():
         typer.echo(f"  {split} sha256 {found}")

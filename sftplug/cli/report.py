@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sftplug import api
 from sftplug.cli.display import say, show
-from sftplug.cli.options import Verbose, be_verbose, write_file
+from sftplug.cli.options import Verbose, be_verbose
 from sftplug.storage.writable import refuse_unwritable_file
 
 if TYPE_CHECKING:
-    from sftplug.report import Report
+    from sftplug.reporting import Report
 
 
 NAMED = 10
@@ -35,22 +36,16 @@ def report(
     The page needs no network. It draws rows as they were trained from the sources, if these are still as they were.
     """
     be_verbose(verbose)
+    from sftplug.reporting import collect, find_runs
+
     if html is not None:
         refuse_unwritable_file(html)
-    from sftplug.report import collect, find_runs
-
     there = find_runs(runs)
     _tell_skipped(there.skipped)
-    found = collect(there.runs)
     if html is None:
-        _show(found)
+        _show(collect(there.runs))
         return
-    from sftplug.report import to_html
-    from sftplug.report.rows import with_rows
-
-    drawn = [with_rows(item, rows) if rows and item.ledger else item for item in found]
-    title = "sftplug report: " + ", ".join(item.name for item in drawn)
-    write_file(html, to_html(title, drawn))
+    api.report(there.runs, html, rows=rows)
     typer.echo(f"wrote {html}")
 
 
@@ -75,8 +70,8 @@ def _show_summary(reports: Sequence[Report]) -> None:
     from rich.text import Text
 
     from sftplug.previewing.terminal import marked
-    from sftplug.report.collect import NOTHING
-    from sftplug.report.facts import summary
+    from sftplug.reporting.collect import NOTHING
+    from sftplug.reporting.facts import summary
 
     facts = [dict(summary(item)) for item in reports]
     for known, item in zip(facts, reports, strict=True):
@@ -96,7 +91,7 @@ def _show_rows(item: Report, *, named: bool) -> None:
     from rich.text import Text
 
     from sftplug.previewing.terminal import marked
-    from sftplug.report.facts import LEDGER, ledger_rows
+    from sftplug.reporting.facts import LEDGER, ledger_rows
 
     if not item.ledger:
         return
@@ -112,7 +107,7 @@ def _show_differences(reports: Sequence[Report]) -> None:
     from rich.text import Text
 
     from sftplug.previewing.terminal import marked
-    from sftplug.report.collect import differing
+    from sftplug.reporting.collect import differing
 
     if len(reports) < 2:
         return
@@ -125,7 +120,7 @@ def _show_differences(reports: Sequence[Report]) -> None:
 
 def _show_answers(reports: Sequence[Report]) -> None:
     from sftplug.previewing.terminal import marked
-    from sftplug.report.facts import answers
+    from sftplug.reporting.facts import answers
 
     for prompt, found in answers(reports).items():
         say(f"\n{marked(prompt)}", "bold")

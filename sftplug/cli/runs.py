@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sftplug.api import result
 from sftplug.cli.options import warn
 
 if TYPE_CHECKING:
-    from sftplug.recipe import LoadedRecipe
-    from sftplug.run import RunDirectory
-    from sftplug.ship.rows import Selection
+    from sftplug.api.result import OpenRun
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")]
 Data = Annotated[
@@ -25,27 +21,22 @@ Format = Annotated[str | None, typer.Option("--format", metavar="NAME", help="Fo
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def open_run(run: Path, overrides: Sequence[str] = ()) -> tuple[RunDirectory, LoadedRecipe]:
-    """Return the folder of a finished run, and its recipe with `overrides`, whose rows may be gone."""
+def open_run(run: Path) -> OpenRun:
+    """Return a finished run, whose rows may be gone."""
+    from sftplug.api.result import OpenRun
     from sftplug.ship.tuned import open_finished
 
     directory = open_finished(run)
-    loaded = directory.load_recipe(*overrides, rows=False)
+    loaded = directory.load_recipe(rows=False)
     warn(loaded.warnings())
-    return directory, loaded
+    return OpenRun(directory.path, loaded)
 
 
-def choose_rows(
-    directory: RunDirectory,
-    loaded: LoadedRecipe,
-    data: str | None,
-    format: str | None,
-    overrides: Sequence[str] = (),
-) -> tuple[LoadedRecipe, Selection | None]:
-    """Return the recipe, with the user's rows if there are any, and which of its rows are measured on."""
+def read_format(data: str | None, format: str | None) -> object:
+    """Return the format of the user's rows. Raises BadParameter where one of both is given alone."""
     if (data is None) != (format is None):
         raise typer.BadParameter("--data and --format go together.")
-    return result.choose_rows(loaded, directory, data, _format(format), overrides)
+    return _format(format)
 
 
 def _format(text: str | None) -> object:

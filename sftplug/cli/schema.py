@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from sftplug.cli.options import NoPlugin, warn, write_file
+from sftplug.cli.options import NoPlugin, warn
 from sftplug.plugin.manager import load_plugins
 from sftplug.plugin.registry import Registry, build_registry
-from sftplug.storage.writable import refuse_unwritable_file
+from sftplug.storage.writable import refuse_unwritable_file, write_file
 
 SCHEMA_FILE = "recipe.schema.json"
 """The name under which recipes look for their schema: beside them, or in the folder of the shipped ones."""

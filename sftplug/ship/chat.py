@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from sftplug.model.loading import load_base
@@ -114,17 +114,17 @@ def _without_adapter(model: Any) -> Iterator[None]:
         yield
 
 
-def open_chat(
-    directory: RunDirectory, recipe: Recipe, sampling: Sampling, system: str | None, *, compare: bool
-) -> tuple[ChatSession, ChatSession | None]:
-    """Return a conversation with the trained model, and one with its base if they are to be compared."""
+def open_chat(directory: RunDirectory, recipe: Recipe) -> ChatSession:
+    """Return a conversation with the trained model."""
     from transformers import GenerationConfig
 
     model, tokenizer = load_tuned(directory, recipe), load_tuned_tokenizer(directory, recipe)
     generation = GenerationConfig.from_pretrained(str(directory.path))
     said = recipe.model.add_tokens, recipe.data.special_tokens_in_content != "allow"
-    tuned = ChatSession(model, tokenizer, generation, sampling, system, False, *said)
-    if not compare:
-        return tuned, None
-    base = model if is_adapter(directory.path) else placed(load_base(recipe))
-    return tuned, ChatSession(base, tokenizer, generation, sampling, system, True, *said)
+    return ChatSession(model, tokenizer, generation, Sampling(), None, False, *said)
+
+
+def base_of(tuned: ChatSession, directory: RunDirectory, recipe: Recipe) -> ChatSession:
+    """Return a conversation with the model that `tuned` was trained from; beneath an adapter, it is there already."""
+    model = tuned.model if is_adapter(directory.path) else placed(load_base(recipe))
+    return replace(tuned, model=model, base=True)

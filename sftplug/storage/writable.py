@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sftplug.errors import RunError
 from sftplug.storage.disk import no_room
+from sftplug.storage.files import atomic_write
 
 _PROBE = ".writable-"
 """How the names of folders begin that are made only to see whether one can be; a killed command may leave one."""
@@ -46,6 +47,17 @@ def refuse_unwritable_file(file: Path) -> None:
         why = _why_not(parent, Path(f".{file.name}.new"))  # as it is written: beside the one that is there
     if why:
         raise RunError(f"{file} cannot be written: {why}. Name another file.")
+
+
+def write_file(file: Path, text: str) -> None:
+    """Write a file that the user asked for, whole or not at all. Raises RunError when it cannot be written."""
+    try:
+        if is_special(file):
+            file.write_text(text, encoding="utf-8")  # a pipe, a terminal
+        else:
+            atomic_write(file, text)
+    except OSError as error:
+        raise RunError(f"{file} cannot be written: {error.strerror or error}.") from error
 
 
 def is_probe(name: str) -> bool:

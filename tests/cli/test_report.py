@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from sftplug import RunError
 from sftplug.cli import app
 from sftplug.cli.report import sparkline
-from sftplug.report.chart import short, thinned, ticks
+from sftplug.reporting.chart import short, thinned, ticks
 from sftplug.run import RunDirectory, RunState
 
 runner = CliRunner()
@@ -249,7 +249,7 @@ def test_the_page_in_a_real_browser_with_hostile_rows_prompts_and_values(recipe_
 
 
 def test_speed_is_told_between_logs_without_the_evaluation_between(folder):
-    from sftplug.report import collect
+    from sftplug.reporting import collect
 
     run = folder("run", losses=())
     for entry in (

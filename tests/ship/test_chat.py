@@ -102,14 +102,17 @@ def test_in_a_pipe_the_output_is_the_answers_alone(lora_run, command):
 
 
 def test_what_was_said_and_the_system_prompt_are_remembered_until_reset(full_run):
+    from dataclasses import replace
+
     from sftplug.recipe import load_recipe
     from sftplug.run import RunDirectory
-    from sftplug.ship.chat import Sampling, open_chat
+    from sftplug.ship.chat import Sampling, base_of, open_chat
 
     directory = RunDirectory(full_run)
     recipe = load_recipe(str(full_run / "recipe.yaml")).recipe
     sampling = Sampling(max_new_tokens=4, temperature=1.5, seed=3)
-    tuned, base = open_chat(directory, recipe, sampling, "Be brief.", compare=True)
+    tuned = replace(open_chat(directory, recipe), sampling=sampling, system="Be brief.")
+    base = base_of(tuned, directory, recipe)
     pieces = []
     first = tuned.ask("a", pieces.append)
     assert "".join(pieces).strip() == first

@@ -7,10 +7,10 @@ from typing import Any
 
 from sftplug.previewing import legend, row_html
 from sftplug.previewing.page import STYLE as ROW_STYLE
-from sftplug.report import chart
-from sftplug.report.chart import Curve
-from sftplug.report.collect import NOTHING, Report, differing, flat
-from sftplug.report.facts import LEDGER, answers, ledger_rows, on_accelerator, summary
+from sftplug.reporting import chart
+from sftplug.reporting.chart import Curve
+from sftplug.reporting.collect import NOTHING, Report, differing, flat
+from sftplug.reporting.facts import LEDGER, answers, ledger_rows, on_accelerator, summary
 from sftplug.util.html import page, table, text
 
 _STYLE = """

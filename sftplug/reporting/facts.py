@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sftplug.recipe.in_words import numbers_in_words, train_in_words
-from sftplug.report.collect import NOTHING, Report, is_number
+from sftplug.reporting.collect import NOTHING, Report, is_number
 
 STATES = {
     "running": "running, or killed",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sftplug.data.rendering import TextRow
     from sftplug.previewing import Collector, PreviewRow
-    from sftplug.report.collect import Report
+    from sftplug.reporting.collect import Report
     from sftplug.types.tokens import TokenBatch
 
 

@@ -1,0 +1,98 @@
+"""Say where each value of a recipe comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sftplug.api.recipes import Given, loaded
+from sftplug.errors import Problem, RecipeError, did_you_mean
+from sftplug.recipe.origins import Origin, origins
+from sftplug.util.redact import without_secrets
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from sftplug.recipe.load import LoadedRecipe
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Explanation:
+    """The values of a resolved recipe; printed, it is a table."""
+
+    values: Sequence[Origin]
+    """Each with ``.path``, ``.value``, ``.origin`` and the ``.plugin`` that answers for it; secrets are left out."""
+    plugins: Sequence[dict[str, str]]
+    """Name, distribution, version, source and hash of every plugin in use."""
+    notes: Sequence[str] = ()
+    """Which modules the adapter is on, where it was asked for and the model is on this machine."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON holds it."""
+        return {"values": [asdict(value) for value in self.values], "plugins": list(self.plugins)}
+
+    def table(self) -> Table:
+        """Return the values as a rich table."""
+        import json
+
+        from rich.markup import escape
+        from rich.table import Table
+
+        table = Table("value", "is", "from", "plugin")
+        for value in self.values:
+            said = json.dumps(value.value, ensure_ascii=False)
+            table.add_row(*map(escape, (value.path, said, value.origin, value.plugin or "")))
+        return table
+
+    def __str__(self) -> str:
+        """Return the table and the notes as text."""
+        from rich import get_console
+        from rich.console import Console
+
+        text = StringIO()
+        Console(file=text, width=get_console().width).print(self.table())
+        return "\n".join([text.getvalue().rstrip("\n"), *(f"note: {note}" for note in self.notes)])
+
+    __repr__ = __str__
+
+
+def explain(recipe: Given, *keys: str) -> Explanation:
+    """Return every value of a resolved recipe, or those under `keys` such as ``"adapter"`` or ``"train.seed"``.
+
+    Raises RecipeError for a key that there is not.
+    """
+    found = loaded(recipe)
+    values = origins(found)
+    for key in keys:
+        if not any(_is_in(value.path, key) for value in values):
+            raise RecipeError(found.name, [Problem(key, _nothing_at(key, [value.path for value in values]))])
+    chosen = [value for value in values if not keys or any(_is_in(value.path, key) for key in keys)]
+    asked = len(chosen) < len(values) and any(_is_in(value.path, "adapter") for value in chosen)
+    return Explanation([_shown(value) for value in chosen], found.provenance(), _notes(found) if asked else ())
+
+
+def _notes(recipe: LoadedRecipe) -> Sequence[str]:
+    """Return what the adapter is beside, and what not, where the model is on this machine: nothing is downloaded."""
+    model = recipe.recipe.model
+    if model.build is None and not Path(str(model.name_or_path)).is_dir():
+        return ()
+    from sftplug.planning import model_notes
+
+    return list(model_notes(recipe.recipe))
+
+
+def _shown(value: Origin) -> Origin:
+    return replace(value, value=without_secrets(value.value, value.path.rpartition(".")[2]))
+
+
+def _is_in(path: str, key: str) -> bool:
+    return path == key or path.startswith((f"{key}.", f"{key}["))
+
+
+def _nothing_at(key: str, paths: list[str]) -> str:
+    if key.startswith("train."):
+        return "is not set, so the trainer's own default holds: see the fields of trl.SFTConfig."
+    return f"there is no such value.{did_you_mean(key, [*paths, *(path.rpartition('.')[0] for path in paths)])}"
