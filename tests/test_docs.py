@@ -11,7 +11,9 @@ import pytest
 import typer
 from conftest import TINY, rows, write_rows
 
+import sftplug
 from sftplug.cli import app
+from sftplug.plugin.deprecation import DEPRECATIONS
 from sftplug.recipe import shipped_recipes
 from sftplug.recipe.model import Recipe, Section, models_in
 
@@ -19,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 README = (ROOT / "README.md").read_text()
 PAGES = sorted(DOCS.glob("*.md"))
-ALL = [ROOT / "README.md", *PAGES]
+ALL = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *PAGES]
 
 
 @pytest.mark.parametrize("page", ALL, ids=lambda page: page.name)
@@ -112,6 +114,29 @@ def test_the_picture_is_what_preview_prints():
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert not re.findall(r"url\((?!#)|<image|<script|@import", (DOCS / "preview.svg").read_text())
+
+
+# --- changes and contributing -----------------------------------------------------------------------------------------
+
+
+def test_the_changes_name_this_version_and_whatever_is_deprecated():
+    changes = (ROOT / "CHANGELOG.md").read_text()
+    headings = re.findall(r"^## (.*)$", changes, re.MULTILINE)
+    assert headings[0] == "Unreleased"
+    assert re.fullmatch(rf"{re.escape(sftplug.__version__)} - \d{{4}}-\d\d-\d\d", headings[1])
+    for item in DEPRECATIONS:
+        (line,) = [line for line in re.findall(r"^- .*$", changes, re.MULTILINE) if f"`{item.what}`" in line]
+        assert f"in {item.removed_in}" in line, item.what
+
+
+def test_what_contributors_are_told_is_there():
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    files = [f"sftplug/{name}" for name in re.findall(r"`sftplug/([\w/.]*)`", page)]
+    files += re.findall(r"(?:tests|docs)/[\w/.-]*[\w/]", page)
+    assert len(files) > 15
+    assert not [file for file in files if not (ROOT / file).exists()]
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(re.findall(r"make ([a-z][a-z-]*)", page)) <= set(targets)
 
 
 # --- the reference ----------------------------------------------------------------------------------------------------
