@@ -1,6 +1,7 @@
 """The table of the trainer's options against the installed libraries: each is obeyed, and seen to be, or refused."""
 
 import ast
+import base64
 import importlib.machinery
 import json
 import sys
@@ -159,6 +160,33 @@ def test_nothing_is_sent_and_no_token_is_kept_by_an_option_of_the_trainer(recipe
         load_recipe(str(recipe_file()), ["train.push_to_hub=true", "train.hub_token=hf_abcdefghijklmnopqrstuvwxyz"])
     assert "`sftplug push RUN OWNER/NAME --private` publishes what a run leaves" in str(caught.value)
     assert "abcdefghij" not in str(caught.value)
+
+
+SPELLINGS = {
+    "a mapping": lambda config, folder: config,
+    "a file": lambda config, folder: str(folder / "zero.json") if (folder / "zero.json").write_text(config) else "",
+    "base64": lambda config, folder: base64.urlsafe_b64encode(config.encode()).decode(),
+}
+
+
+@pytest.mark.parametrize("spelled", SPELLINGS)
+def test_what_deepspeed_would_send_or_write_is_refused(recipe_file, tmp_path, spelled):
+    config = {
+        "wandb": {"enabled": True, "project": "x"},
+        "comet": {"enabled": False},
+        "csv_monitor": {"enabled": True, "output_path": "/elsewhere"},
+        "flops_profiler": {"enabled": True, "output_file": "/elsewhere/flops"},
+    }
+    value = SPELLINGS[spelled](json.dumps(config), tmp_path)
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(str(recipe_file()), [f"train.deepspeed={value}"])
+    said = [problem.text for problem in caught.value.problems]
+    assert [text.split("`")[1] for text in said] == ["wandb", "csv_monitor", "flops_profiler.output_file"]
+    assert "`train.report_to: wandb` does so" in said[0]
+    load_recipe(str(recipe_file()), ["train.report_to=wandb"])
+    load_recipe(
+        str(recipe_file()), ['train.deepspeed={"zero_optimization": {"stage": 2}, "comet": {"enabled": false}}']
+    )
 
 
 # --- what can be seen of a trainer that is made -----------------------------------------------------------------------

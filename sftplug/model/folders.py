@@ -24,6 +24,7 @@ def refuse_no_model(name: str, *, tokenizer_does: bool = False) -> None:
         raise ModelError(_of_file(path))
     if not path.is_dir():
         return  # a name on the Hub, or nothing: whoever loads it will say so
+    _refuse_endless(path)
     if (path / ADAPTER).is_file():
         raise ModelError(_of_adapter(path))
     known = any((path / file).is_file() for file in _TOKENIZER) and not RunDirectory(path).exists()
@@ -32,6 +33,19 @@ def refuse_no_model(name: str, *, tokenizer_does: bool = False) -> None:
     # A bare name is one on the Hub, and that a folder of this name is here may be chance: its error will say so.
     if not (path / _CONFIG).is_file() and (path.is_absolute() or name.startswith(".")):
         raise ModelError(f"model: {path} is no model: {_of_folder(path)}")
+
+
+def _refuse_endless(folder: Path) -> None:
+    """Raise ModelError for what no library would come to the end of: a device, a pipe, a text beyond all measure."""
+    for file in sorted(folder.iterdir()):
+        if file.exists() and not (file.is_file() or file.is_dir()):
+            raise ModelError(f"model: {file} is no file, but a device or a pipe. Get the model once more.")
+        if file.suffix in _TEXTS and file.is_file() and (size := file.stat().st_size) > _LONGEST:
+            raise ModelError(f"model: {file} has {size:,} bytes; {_LONGEST:,} are read. Get the model once more.")
+
+
+_TEXTS, _LONGEST = (".json", ".jinja", ".txt"), 200_000_000
+"""What is read whole, and how many bytes at most: the largest tokenizers and indexes have a fifth of that."""
 
 
 def refuse_adapter_on_hub(name: str, revision: str | None) -> None:

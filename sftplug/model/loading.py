@@ -103,11 +103,19 @@ def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
     except Exception as error:  # the tokenizers library raises nothing narrower for a damaged file
         why = damaged_json(Path(path)) or f"{error}{_hint_of_folder(recipe)}"
         raise ModelError(f"the tokenizer of {path} cannot be loaded: {why}") from error
+    if fault := _unusable(tokenizer):
+        raise ModelError(f"the tokenizer of {path} cannot be used: {fault}. Get the model once more.")
     add_tokens(tokenizer, recipe.model.add_tokens)
     if tokenizer.pad_token is None:
         # Padding is told from text by its position, never by its id, so any token serves.
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
     return tokenizer
+
+
+def _unusable(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """Return what transformers takes in a tokenizer's files and nothing can work with; None if there is nothing."""
+    longest = tokenizer.model_max_length
+    return None if isinstance(longest, int | float) else f"its `model_max_length` is {longest!r}, which is no number"
 
 
 def generation_config(recipe: Recipe) -> GenerationConfig | None:

@@ -47,6 +47,7 @@ def check_weights(folder: Path, *, named: str | None = None, pickled: bool = Fal
         for name in _parts(first):
             if not (pickled and not name.endswith(".safetensors")):
                 _check_part(first, folder, name)
+        _refuse_twice(first, folder)
 
 
 def weights_named_in(config: Any) -> str | None:
@@ -94,6 +95,18 @@ def _parts(index: Path) -> list[str]:
     return sorted(set(named.values()))
 
 
+def _refuse_twice(index: Path, folder: Path) -> None:
+    """Raise ModelError for a weight that two files of an index hold: which is loaded is anybody's guess."""
+    holder: dict[str, str] = {}
+    for part in _parts(index):
+        for name in header_of(folder / part) if part.endswith(".safetensors") else ():
+            if name in holder:
+                raise ModelError(
+                    f"{folder} holds the weight {name} twice, in {holder[name]} and in {part}. Get the model once more."
+                )
+            holder[name] = part
+
+
 def _check_part(index: Path, folder: Path, name: str) -> None:
     place = PurePosixPath(name.replace("\\", "/"))
     if place.is_absolute() or ".." in place.parts or ":" in name:
@@ -125,7 +138,22 @@ def fault_of(file: Path) -> str | None:
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
         return f"its header cannot be read ({type(error).__name__})"
     expected = 8 + length + max(ends, default=0)
-    return None if size == expected else f"it has {size:,} bytes, and its header tells of {expected:,}"
+    return (
+        _refused_by_library(file)
+        if size == expected
+        else f"it has {size:,} bytes, and its header tells of {expected:,}"
+    )
+
+
+def _refused_by_library(file: Path) -> str | None:
+    """Return what safetensors itself says of a header: tensors over each other, types that there are not …"""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="np"):
+            return None
+    except SafetensorError as error:
+        return f"its header cannot be read ({error})"
 
 
 def header_of(file: Path) -> dict[str, Any]:

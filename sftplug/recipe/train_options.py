@@ -15,6 +15,7 @@ from typing import Any
 
 from sftplug.errors import did_you_mean
 from sftplug.libraries.options import LibraryOption, LibrarySource
+from sftplug.recipe.deepspeed import leaks_of_deepspeed
 from sftplug.recipe.train_table import REFUSED, is_known
 
 _SOURCE = LibrarySource(
@@ -41,6 +42,8 @@ def problems_in_train(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield name, f"must be a finite number, not {value}."
         elif name in _FILES and isinstance(value, str) and (fault := _fault_of_file(Path(value))):
             yield name, fault
+        elif name == "deepspeed":
+            yield from ((name, leak) for leak in leaks_of_deepspeed(value))
 
 
 _FILES = ("deepspeed", "fsdp_config", "accelerator_config")
@@ -50,8 +53,11 @@ _LONGEST_FILE = 1_000_000
 
 def _fault_of_file(path: Path) -> str | None:
     """Return why a file cannot be a configuration: a device has no end, and from a pipe nothing may ever come."""
-    if not path.exists():
-        return None  # it may be text that stands for something else; the library knows
+    try:
+        if not path.exists():
+            return None  # it may be text that stands for something else; the library knows
+    except OSError:  # it is too long for a name
+        return None
     if not path.is_file():
         return f"{path} is no file."
     size = path.stat().st_size

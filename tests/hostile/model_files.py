@@ -1,7 +1,9 @@
 """Folders of models by somebody who means harm, or by a download that broke off: what each must be told."""
 
 import json
+import os
 import pickle
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,7 +141,76 @@ def code(name):
     )
 
 
+def endless(name):
+    """Put a device in the place of a file: reading it ends nowhere."""
+    return lambda folder: ((folder / name).unlink(missing_ok=True), (folder / name).symlink_to("/dev/zero"))
+
+
+def pipe(name):
+    """Put a pipe in the place of a file: nobody ever writes to it."""
+    return lambda folder: ((folder / name).unlink(missing_ok=True), os.mkfifo(folder / name))
+
+
+def header(change):
+    """Change what the safetensors file says of its tensors; the bytes stay."""
+
+    def edit(folder):
+        data = (folder / WEIGHTS).read_bytes()
+        length = struct.unpack("<Q", data[:8])[0]
+        known = json.loads(data[8 : 8 + length])
+        change(known)
+        text = json.dumps(known).encode()
+        (folder / WEIGHTS).write_bytes(struct.pack("<Q", len(text)) + text + data[8 + length :])
+
+    return edit
+
+
+def over_each_other(known):
+    one, other = [name for name in known if "proj" in name][:2]
+    known[one]["data_offsets"] = known[other]["data_offsets"]
+
+
+def before_the_file(known):
+    known[first(known)]["data_offsets"][0] = -5
+
+
+def of_no_type(known):
+    known[first(known)]["dtype"] = "OWNED"
+
+
+def in_two_files(folder):
+    """Write a weight into two parts, with other numbers."""
+    tensors = load_file(folder / WEIGHTS)
+    name = first(tensors)
+    save_file(tensors, folder / "model-1.safetensors", metadata={"format": "pt"})
+    save_file({name: tensors[name] + 9}, folder / "model-2.safetensors", metadata={"format": "pt"})
+    (folder / WEIGHTS).unlink()
+    named = {**dict.fromkeys(tensors, "model-1.safetensors"), name: "model-2.safetensors"}
+    (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": named}))
+
+
+def with_a_token_of_nothing(folder):
+    known = json.loads((folder / TOKENIZER).read_text())
+    known["added_tokens"].append({**known["added_tokens"][0], "id": 70_000, "content": ""})
+    (folder / TOKENIZER).write_text(json.dumps(known))
+
+
 MODELS = {
+    # --- files without end --------------------------------------------------------------------------------------------
+    "a tokenizer without end": Hostile(endless(TOKENIZER), "tokenizer.json is no file, but a device"),
+    "a tokenizer that never comes": Hostile(pipe(TOKENIZER), "tokenizer.json is no file, but a device"),
+    "settings of generation without end": Hostile(
+        endless("generation_config.json"), "generation_config.json is no file"
+    ),
+    "weights that never come": Hostile(pipe(WEIGHTS), "model.safetensors is no file"),
+    "a configuration of a terabyte": Hostile(
+        lambda folder: os.truncate(folder / CONFIG, 2**40), "config.json has 1,099,511,627,776 bytes"
+    ),
+    # --- headers ------------------------------------------------------------------------------------------------------
+    "weights over each other": Hostile(header(over_each_other), f"{WEIGHTS} is damaged: its header"),
+    "weights before the file": Hostile(header(before_the_file), f"{WEIGHTS} is damaged: its header"),
+    "weights of no type": Hostile(header(of_no_type), f"{WEIGHTS} is damaged: its header"),
+    "a weight in two files": Hostile(in_two_files, "twice, in model-1.safetensors and in model-2.safetensors"),
     # --- weights ------------------------------------------------------------------------------------------------------
     "weights that are cut": Hostile(cut(WEIGHTS, 5_000), WEIGHTS),
     "weights of which only the header is left": Hostile(cut(WEIGHTS, 600), WEIGHTS),
@@ -221,6 +292,10 @@ MODELS = {
     # --- the tokenizer ------------------------------------------------------------------------------------------------
     "a tokenizer that is cut": Hostile(cut(TOKENIZER, 400), "tokenizer"),
     "a tokenizer of nothing": Hostile(write(TOKENIZER, "{}"), "tokenizer"),
+    "a tokenizer with a token of nothing": Hostile(with_a_token_of_nothing, "", code=0),
+    "a length that is no number": Hostile(
+        set_in("tokenizer_config.json", model_max_length="long"), "`model_max_length` is 'long', which is no number"
+    ),
     "a tokenizer that is gone": Hostile(lambda folder: (folder / TOKENIZER).unlink(), "tokenizer"),
     "settings of the tokenizer that are cut": Hostile(write("tokenizer_config.json", "{"), "tokenizer"),
     "code that comes with the tokenizer": Hostile(code("tokenizer_config.json"), "code|trust_remote_code|", code=0),

@@ -32,6 +32,7 @@ FOLLOWED_FILES = {
     "sftplug/training/preflight/ignored_options.py": "test_an_option_that_nothing_heeds_is_a_problem",
     "sftplug/training/readback.py": "test_an_adapter_that_plain_loading_does_not_give_back_is_refused_before_it_is_trained",
     "sftplug/recipe/train_table.py": "test_the_way_out_is_one",
+    "sftplug/recipe/deepspeed.py": "test_what_deepspeed_would_send_or_write_is_refused",
     "sftplug/storage/disk.py": "test_a_limit_on_files_is_no_full_disk",
     "sftplug/run/failure.py": "test_a_run_whose_output_nobody_reads_any_more_ends_in_words_and_goes_on",
     "sftplug/run/inputs.py": "test_no_run_writes_where_its_rows_are_read",
