@@ -71,6 +71,7 @@ if _typing.TYPE_CHECKING:
     from sftplug.types.tokens import PARTS, ROLE_CODES, LongRow, LossSums, TokenBatch
     from sftplug.types.trainer import RunTrainer
     from sftplug.util.device import ComputeDtype, Device, this_device
+    from sftplug.util.notebook import NotebookBar
     from sftplug.util.patterns import Pattern
     from sftplug.util.redact import without_secrets
     from sftplug.util.text import read_text, visible
@@ -114,6 +115,7 @@ else:  # else a type checker would take any name for one of this package
         "sftplug.types.tokens": "PARTS ROLE_CODES LongRow LossSums TokenBatch",
         "sftplug.types.trainer": "RunTrainer",
         "sftplug.util.device": "ComputeDtype Device this_device",
+        "sftplug.util.notebook": "NotebookBar",
         "sftplug.util.patterns": "Pattern",
         "sftplug.util.redact": "without_secrets",
         "sftplug.util.text": "read_text visible",
@@ -172,6 +174,7 @@ __all__ = [
     "ModelError",
     "ModelStructure",
     "MovedWeights",
+    "NotebookBar",
     "Packing",
     "ParameterCounts",
     "Pattern",

@@ -256,6 +256,71 @@ def test_other_processes_read_the_recipe_from_the_folder_of_the_run(tmp_path, mo
     assert not (tmp_path / "out").exists()
 
 
+NOTEBOOK = """
+import builtins, os, signal, sys, types
+
+class ZMQInteractiveShell:
+    pass
+
+class HTML:
+    def __init__(self, data):
+        self.data = data
+
+class Handle:
+    def update(self, what):
+        shown.append(what.data)
+
+def display(what, display_id=None):
+    shown.append(what.data if isinstance(what, HTML) else what._repr_mimebundle_([], [])["text/plain"])
+    return Handle()
+
+shown, builtins.get_ipython = [], ZMQInteractiveShell
+module = types.ModuleType("IPython.display")
+module.HTML, module.display = HTML, display
+sys.modules |= {"IPython": types.ModuleType("IPython"), "IPython.display": module}
+signal.signal(signal.SIGINT, signal.default_int_handler)  # as a kernel has it while a cell runs
+
+import sftplug
+from transformers import TrainerCallback
+
+class Stop(sftplug.Callback):
+    type: str = "stop"
+
+    def trainer_callback(self):
+        class Press(TrainerCallback):
+            def on_step_begin(self, args, state, control, **kwargs):
+                if state.global_step == 2 and "stopped" not in os.environ:
+                    os.environ["stopped"] = "yes"
+                    os.kill(os.getpid(), signal.SIGINT)
+
+        return Press()
+
+recipe = sftplug.load({**%r, "callbacks": [Stop()]})
+try:
+    sftplug.train(recipe)
+except sftplug.Interrupted as error:
+    print("interrupted:", error)
+first = len(shown)
+assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+run = sftplug.train(recipe)
+print("steps:", run.directory.state().attempts[-1]["from_step"], run.directory.state().steps)
+bars = [text for text in shown if text.startswith("<progress")]
+print("bars:", len(bars) > 2, any("4/4 training" in text for text in bars))
+print("gone:", shown[:first].count("") >= 1, "" in shown[first:])
+"""
+"""A program to which IPython seems to be there, as in the kernel of a notebook, where Ctrl-C is the stop button."""
+
+
+def test_in_a_notebook_progress_is_below_the_cell_and_stopping_it_saves_a_checkpoint(tmp_path):
+    ran = subprocess.run(
+        [sys.executable, "-c", NOTEBOOK % given(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "checkpoint-3 is saved" in ran.stdout
+    assert "steps: 3 4\nbars: True True\ngone: True True\n" in ran.stdout
+    assert "ipywidgets" not in ran.stderr
+
+
 @pytest.mark.slow
 def test_several_processes_are_started_from_a_program_that_is_no_command(tmp_path):
     recipe = given(tmp_path, launch={"strategy": "ddp", "processes": 2}, train={**SHORT, "max_steps": 2})

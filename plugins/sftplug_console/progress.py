@@ -8,6 +8,8 @@ import rich
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback  # noqa: TID253 - loaded only when a trainer exists
 
+from sftplug import NotebookBar
+
 if TYPE_CHECKING:
     from sftplug import RunTrainer
 
@@ -16,11 +18,12 @@ LINES = 10
 
 
 class TrainingProgress(TrainerCallback):  # type: ignore[misc]
-    """A bar on a terminal; ten lines, evenly over the run, elsewhere."""
+    """A bar on a terminal and in a notebook; ten lines, evenly over the run, elsewhere."""
 
     def __init__(self, trainer: RunTrainer) -> None:
         self._trainer = trainer
         self._console = rich.get_console()
+        self._notebook = NotebookBar() if self._console.is_jupyter else None
         columns = (
             TextColumn("training"),
             BarColumn(),
@@ -51,6 +54,8 @@ class TrainingProgress(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Move the bar; where there is none, print a line at each tenth of the run, with the loss of its own step."""
         self._bars.update(self._task, completed=state.global_step, description=self._said)
+        if self._notebook is not None:
+            self._notebook.show(f"training {self._said}", state.global_step, state.max_steps)
         if not control.should_log:
             self._print(state)
         if state.global_step >= state.max_steps:
@@ -75,9 +80,11 @@ class TrainingProgress(TrainerCallback):  # type: ignore[misc]
         """Take the bar away, and leave nothing of it; also when the run is about to end early."""
         if self._console.is_terminal:  # elsewhere it never started, and stopping it would print an empty line
             self._bars.stop()
+        if self._notebook is not None:
+            self._notebook.close()
 
     def _print(self, state: Any) -> None:
-        if self._console.is_terminal or _tenths(state) <= self._lines:
+        if self._console.is_terminal or self._notebook is not None or _tenths(state) <= self._lines:
             return
         self._lines = _tenths(state)
         older = f" (at step {self._said_at})" if self._said_at != state.global_step else ""

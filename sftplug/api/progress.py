@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from sftplug.types.progress import Progress as Callback
 from sftplug.types.progress import no_progress
+from sftplug.util.notebook import NotebookBar
 from sftplug.util.processes import is_main
 
 
@@ -19,6 +20,13 @@ def show_progress() -> Iterator[Callback]:
     console = rich.get_console()
     if not ((console.is_terminal or console.is_jupyter) and is_main()):
         yield no_progress
+        return
+    if console.is_jupyter:
+        bar = NotebookBar()
+        try:
+            yield bar.show
+        finally:
+            bar.close()
         return
     columns = (
         SpinnerColumn(),
