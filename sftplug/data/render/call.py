@@ -49,6 +49,11 @@ class Call:
         """The indices of the users' messages."""
         return tuple(index for index, message in enumerate(self.messages) if message.get("role") == "user")
 
+    @cached_property
+    def assistants(self) -> list[int]:
+        """The indices of the assistant's messages."""
+        return assistants_in(self.messages)
+
     @property
     def tool_names(self) -> str:
         """The names of the tools, for a message to the user."""

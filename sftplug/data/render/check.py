@@ -112,18 +112,10 @@ def check_order(spans: Sequence[tuple[int, int, int]]) -> Iterator[Finding]:
 
 
 def missing_texts(layout: Layout, messages: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, str, str]]:
-    """Yield (message, field, text) for everything that messages say and the text does not hold.
-
-    Of a content that loses only what stands up to its last ``</think>``, the field is ``thoughts``.
-    """
+    """Yield (message, field, text) for everything that messages say and the text does not hold."""
     for index, message in enumerate(messages):
-        pieces = layout.content(index)
-        for field, text in _texts(message):
-            lost = _lost_until(text, [piece for piece in pieces if piece.field == field], layout.text)
-            if lost:
-                thoughts = text.rfind(_THOUGHT_END)
-                is_thought = thoughts >= 0 and lost <= thoughts + len(_THOUGHT_END)
-                yield index, "thoughts" if is_thought else field, text
+        for key, text in lost_texts(message, layout.content(index), layout.text):
+            yield index, key, text
         calls = message.get("tool_calls") or ()
         said = "".join(layout.text[piece.start : piece.end] for piece in layout.of(index)) if calls else ""
         for number, call in enumerate(calls):
@@ -132,7 +124,21 @@ def missing_texts(layout: Layout, messages: Sequence[Mapping[str, Any]]) -> Iter
                 yield index, f"tool_calls[{number}]", lost_argument
 
 
-def _texts(message: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def lost_texts(message: Mapping[str, Any], pieces: Sequence[Piece], whole: str) -> Iterator[tuple[str, str]]:
+    """Yield (field, text) for every text of `message` that the `whole` text, in which it has `pieces`, does not hold.
+
+    Of a content that loses only what stands up to its last ``</think>``, the field is ``thoughts``.
+    """
+    for field, text in texts_of(message):
+        lost = _lost_until(text, [piece for piece in pieces if piece.field == field], whole)
+        if lost:
+            thoughts = text.rfind(_THOUGHT_END)
+            is_thought = thoughts >= 0 and lost <= thoughts + len(_THOUGHT_END)
+            yield "thoughts" if is_thought else field, text
+
+
+def texts_of(message: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield (field, text) for every text of a message."""
     content = message.get("content")
     if isinstance(content, str):
         yield "content", content

@@ -14,6 +14,7 @@ from sftplug.data.render.check import (
     quote,
 )
 from sftplug.data.render.pieces import Layout
+from sftplug.data.render.prompts import Prompts, Walks
 from sftplug.data.render.rendered import Rendered, continue_prompt, cut_after, lost_stop, to_row
 from sftplug.data.render.renderer import Renderer
 from sftplug.data.render.spans import Habit, Place, Start, common_start, find_opening, find_start, find_stop, places
@@ -26,22 +27,23 @@ class TurnFinder:
     """Finds the turns in what one template renders."""
 
     renderer: Renderer
+    walks: Walks
     _habits: dict[str, Habit | None] = field(default_factory=dict)
 
-    def turn(self, layout: Layout, call: Call, message: int) -> Turn:
-        """Return the turn of `message` in `layout`, the text of `call`: where it stands, and what is to say of it."""
+    def turn(self, layout: Layout, prompts: Prompts, message: int) -> Turn:
+        """Return the turn of `message` in `layout`: where it stands, and what is to say of it."""
+        call = prompts.call
         where = places(layout, message)
         if not where:
             text = f"message {message}: the template prints nothing for it."
             return Turn(message, [], Start(0, "", "", ""), [Finding("not_located", "error", message, text)])
-        start = self._start(layout, call, message, where[0])
+        start = self._start(layout, prompts, message, where[0])
         if isinstance(start, Finding):
             return Turn(message, [], Start(0, "", "", ""), [start])
         turn = Turn(message, [], start, list(divergence(start, message)))
-        habit = self._habit(call)
         for number, stretch in enumerate(where):
             begin = start.at if number == 0 else stretch.first
-            stop = self._stop(layout, call, turn, Place(message, begin, begin, stretch.last, stretch.end), habit)
+            stop = self._stop(layout, prompts, turn, Place(message, begin, begin, stretch.last, stretch.end))
             if stop > begin or number == 0:
                 turn.spans.append((begin, stop))
         turn.findings += check_spans(layout, message, turn.spans, start.at)
@@ -50,28 +52,23 @@ class TurnFinder:
         turn.findings += check_interruptions(layout, message, call.answers)
         return turn
 
-    def _start(self, layout: Layout, call: Call, message: int, where: Place) -> Start | Finding:
-        if (end := layout.prompt_end(message)) is not None:
-            return Start(end, "", "", "")
-        before = call.until(message)
+    def _start(self, layout: Layout, prompts: Prompts, message: int, where: Place) -> Start | Finding:
         try:
-            prompt = self.renderer.text(before, add_generation_prompt=True)
+            prompt = prompts.shown(message)
         except TemplateError:
             # A conversation that the assistant opens has no prompt to render; its header must be the usual one.
-            return self._start_by_header(layout, call, message, where)
-        if layout.text.startswith(prompt):
-            return Start(len(prompt), "", "", "")
-        traced = self.renderer.layout(before, add_generation_prompt=True)
-        asks = self._generation_prompt(call)
-        start = None if asks is None else find_start(layout, where, traced, asks, self._goes_on(before, prompt, asks))
-        return start or self._start_by_header(layout, call, message, where)
+            return self._start_by_header(layout, prompts.call, message, where)
+        if prompt.shared == prompt.length:
+            return Start(prompt.length, "", "", "")
+        wanted, asks = prompts.wanted(message), self._generation_prompt(prompts.call)
+        start = None if asks is None else find_start(layout, where, wanted, asks, self._goes_on(prompts, message, asks))
+        return start or self._start_by_header(layout, prompts.call, message, where)
 
-    def _goes_on(self, before: Call, prompt: str, asks: str) -> bool:
+    def _goes_on(self, prompts: Prompts, message: int, asks: str) -> bool:
         """Whether the template, after a tool's answer, asks for more of the turn and not for a new one."""
-        if not before.messages or before.messages[-1].get("role") != "tool":
+        if message == 0 or prompts.call.messages[message - 1].get("role") != "tool":
             return False
-        here = prompt[common_start(self.renderer.text(before), prompt) :]
-        return common_start(here.lstrip(), asks.lstrip()) == 0
+        return common_start(prompts.added(message).lstrip(), asks.lstrip()) == 0
 
     def _start_by_header(self, layout: Layout, call: Call, message: int, where: Place) -> Start | Finding:
         header = self._generation_prompt(call)
@@ -97,40 +94,42 @@ class TurnFinder:
             return None
         return prompt[common_start(without, prompt) :]
 
-    def _stop(self, layout: Layout, call: Call, turn: Turn, where: Place, habit: Habit | None) -> int:
+    def _stop(self, layout: Layout, prompts: Prompts, turn: Turn, where: Place) -> int:
+        call, habit = prompts.call, self._habit(prompts.call)
         stop = find_stop(layout, where, where.first, habit, call.ends)
         end = stop.at
         if turn.message + 1 < len(call.messages) and call.messages[turn.message + 1].get("role") == "tool":
-            end = self._stop_before_tool(layout, call, turn.message, end, habit)
+            end = self._stop_before_tool(layout, prompts, turn.message, end)
         if end == stop.at and stop.by == "none":
-            end = self._stop_by_renders(layout, call, turn.message, end)
+            end = self._stop_by_renders(layout, prompts, turn.message, end)
         if end == stop.at and stop.by == "none" and (end > where.first or not turn.spans):
             text = f"message {turn.message}: no token marks its end; the model would never learn to stop."
             turn.findings.append(Finding("no_stop", "policy", turn.message, text, where.first, end))
         return end
 
-    def _stop_by_renders(self, layout: Layout, call: Call, message: int, last: int) -> int:
+    def _stop_by_renders(self, layout: Layout, prompts: Prompts, message: int, last: int) -> int:
         """Return the end of what stands after the turn whatever comes next, where no mark says whose text it is."""
         try:
-            alone, followed = self.renderer.text(call.until(message + 1)), self.renderer.text(call.followed(message))
+            alone, followed = prompts.shown(message + 1, asks=False), prompts.followed(message)
         except TemplateError:
             return last
-        said, rest = layout.text[:last], layout.text[last:]
-        if not (alone.startswith(said) and followed.startswith(said)):
+        if min(alone.shared, followed.shared) < last:
             return last
-        tail = rest[: common_start(rest, followed[last:])]
-        return last + len(tail[: common_start(tail, alone[last:])].rstrip())
+        rest = layout.text[last:]
+        tail = rest[: common_start(rest, followed.text(last))]
+        return last + len(tail[: common_start(tail, alone.text(last))].rstrip())
 
-    def _stop_before_tool(self, layout: Layout, call: Call, message: int, end: int, habit: Habit | None) -> int:
+    def _stop_before_tool(self, layout: Layout, prompts: Prompts, message: int, end: int) -> int:
         """Return the end of a turn that calls a tool: some templates show its stop only when it is the last turn."""
+        habit = self._habit(prompts.call)
         if habit is not None and habit.by == "own" and layout.text.endswith(habit.tail.strip(), 0, end):
             return end
         try:
-            alone = self.renderer.text(call.until(message + 1)).rstrip()
+            alone = prompts.shown(message + 1, asks=False)
         except TemplateError:
             return end
-        extended = alone[:end] == layout.text[:end] and layout.text.startswith(alone)
-        return len(alone) if extended and len(alone) > end else end
+        length = alone.stripped(alone.length)
+        return max(length, end) if alone.shared >= length else end
 
     # --- a turn apart -----------------------------------------------------------------------------------------------
 
@@ -145,7 +144,7 @@ class TurnFinder:
             return continue_prompt(prompt, rendered, message)
         if not layout.text.startswith(prompt.text):
             return continue_prompt(prompt, rendered, message)
-        turn = self.turn(layout, alone, message)
+        turn = self.turn(layout, Prompts(self.renderer, self.walks, alone, layout.text), message)
         if any(finding.severity == "error" for finding in turn.findings) or not turn.spans:
             return continue_prompt(prompt, rendered, message)
         end = turn.spans[-1][1]

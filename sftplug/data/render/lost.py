@@ -5,31 +5,34 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from sftplug.data.render.call import Call, assistants_in
+from sftplug.data.render.call import Call
 from sftplug.data.render.check import Finding, missing_texts, quote
 from sftplug.data.render.pieces import REASONING, Layout
+from sftplug.data.render.prompts import Prompts
 from sftplug.errors import TemplateError
 
-Show = Callable[..., Layout]
-"""Renders a call, ``add_generation_prompt`` given by name. Raises TemplateError when the template refuses it."""
-Write = Callable[..., str]
-"""The same, the text alone."""
+Write = Callable[[Call], str]
+"""Renders a call. Raises TemplateError when the template refuses it."""
 
 
-def missing(layout: Layout, call: Call, show: Show) -> Iterator[Finding]:
-    """Yield a finding for everything that messages say and the text does not hold."""
-    for message, key, text in missing_texts(layout, call.messages):
-        role = call.messages[message].get("role")
-        what = f"message {message} ({role}): {key} {quote(text)}"
-        if key.startswith("content") and text.strip() in layout.text:
-            said = f"{what} is in the text, but cannot be followed there."
-            yield Finding("provenance_lost", "error", message, said)
-        elif not key.startswith("tool_calls") and _shown_at_inference(call, message, key, show):
-            yield Finding("divergent_context", "policy", message, f"{what} is shown at inference, but not here.")
-        elif key in (REASONING, "thoughts"):
-            yield Finding("dropped_reasoning", "policy", message, f"{what} is dropped by the template.")
-        else:
-            yield Finding("dropped", "error", message, f"{what} is dropped by the template.")
+def missing(layout: Layout, prompts: Prompts) -> list[Finding]:
+    """Return a finding for everything that messages say and the text does not hold."""
+    lost = [*missing_texts(layout, prompts.call.messages)]
+    # From the last on, as the turns: what a longer conversation shows, a shorter one often shows too.
+    return [_missing(layout, prompts, *one) for one in reversed(lost)][::-1]
+
+
+def _missing(layout: Layout, prompts: Prompts, message: int, key: str, text: str) -> Finding:
+    role = prompts.call.messages[message].get("role")
+    what = f"message {message} ({role}): {key} {quote(text)}"
+    if key.startswith("content") and text.strip() in layout.text:
+        said = f"{what} is in the text, but cannot be followed there."
+        return Finding("provenance_lost", "error", message, said)
+    if not key.startswith("tool_calls") and _shown_at_inference(prompts, message, key):
+        return Finding("divergent_context", "policy", message, f"{what} is shown at inference, but not here.")
+    if key in (REASONING, "thoughts"):
+        return Finding("dropped_reasoning", "policy", message, f"{what} is dropped by the template.")
+    return Finding("dropped", "error", message, f"{what} is dropped by the template.")
 
 
 def missing_tools(layout: Layout, call: Call, write: Write) -> Iterator[Finding]:
@@ -43,14 +46,14 @@ def missing_tools(layout: Layout, call: Call, write: Write) -> Iterator[Finding]
         yield Finding("dropped_tools", "policy", None, text)
 
 
-def _shown_at_inference(call: Call, message: int, key: str, show: Show) -> bool:
+def _shown_at_inference(prompts: Prompts, message: int, key: str) -> bool:
     """Whether the model would see the field (or, of its own turn, produce it) in a shorter conversation."""
-    own = call.messages[message].get("role") == "assistant"
-    for end in [message + 1] if own else assistants_in(call.messages):
+    own = prompts.call.messages[message].get("role") == "assistant"
+    for end in [message + 1] if own else prompts.call.assistants:
         try:
-            layout = show(call.until(end), add_generation_prompt=not own)
+            lost = prompts.loses(end, message, key, asks=not own)
         except TemplateError:
             continue
-        if end > message and not any(lost[:2] == (message, key) for lost in missing_texts(layout, call.messages[:end])):
+        if not lost:
             return True
     return False

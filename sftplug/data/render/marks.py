@@ -7,6 +7,7 @@ later: what is printed or remembered there belongs to the message that was activ
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import jinja2
 from jinja2 import nodes
@@ -88,7 +89,7 @@ class Marks(NodeTransformer):
     def _marks_of(self, item: nodes.Node) -> Iterator[nodes.Node]:
         for part in _printed_items(item) if self._several else ():
             if isinstance(part.node, nodes.Name) and _is_of_a_loop(part, self._several):
-                yield _do(nodes.Name(part.node.name, "load"), "sftplug_mark_item", part.arg)
+                yield _do(nodes.Name(part.node.name, "load"), "sftplug_mark_item", _copied(part.arg))
 
     def visit_Assign(self, node: nodes.Assign) -> nodes.Node:
         """Text in a variable remembers the message that is active now."""
@@ -105,6 +106,15 @@ class Marks(NodeTransformer):
         """``"…" % value`` keeps the runs of the value."""
         self.generic_visit(node)
         return _filter(node.left, "sftplug_percent", node.right)
+
+
+def _copied(node: Any) -> Any:
+    """Return a copy of an expression, so that what changes the one leaves the other as it is."""
+    if isinstance(node, list):
+        return [_copied(item) for item in node]
+    if not isinstance(node, nodes.Node):
+        return node
+    return type(node)(*(_copied(value) for _, value in node.iter_fields()), lineno=node.lineno)
 
 
 def _as_expression(node: nodes.Node) -> nodes.Expr:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
@@ -36,10 +36,6 @@ class Piece(NamedTuple):
     """Whether the row wrote it: a message, or a tool, an argument's name, an id."""
 
 
-def unknown(_turn: int) -> None:
-    """Return None: nobody knows where the prompt of a turn ends."""
-
-
 @dataclass
 class Layout:
     """A rendered text and its pieces, which tile it. What is asked of it for each turn must not look at all of it."""
@@ -47,8 +43,6 @@ class Layout:
     text: str
     pieces: list[Piece]
     by_message: dict[int, list[Piece]] = field(default_factory=dict)
-    prompt_end: Callable[[int], int | None] = unknown
-    """Where in the text the prompt of a turn ends, if that is known without rendering it."""
 
     def __post_init__(self) -> None:
         """Index the pieces by message."""
@@ -116,7 +110,7 @@ def lay_out(
     environment.given.clear()
     environment.active.message = None
     environment.active.stack.clear()
-    traced = [_trace_message(message, index, environment) for index, message in enumerate(messages)]
+    traced = [trace_message(message, index, environment) for index, message in enumerate(messages)]
     others = {name: trace_given(value, environment) for name, value in given.items()}
     context = template.new_context({**variables, **others, "messages": traced})
     texts: list[str] = []
@@ -124,13 +118,14 @@ def lay_out(
     position = 0
     for text in template.root_render_func(context):
         texts.append(text)
-        for piece in _pieces(text, position, environment.active):
+        for piece in pieces_of(text, position, environment.active):
             pieces.append(piece)
             position = piece.end
     return Layout("".join(texts), pieces)
 
 
-def _pieces(text: str, position: int, active: Active) -> Iterator[Piece]:
+def pieces_of(text: str, position: int, active: Active) -> Iterator[Piece]:
+    """Yield the pieces of a text that is printed at `position`."""
     for run in runs_of(text, active):
         yield _piece(run, position, active)
         position += run.length
@@ -152,7 +147,8 @@ def _piece(run: Run, position: int, active: Active) -> Piece:
 # --- what a template sees ---------------------------------------------------------------------------------------------
 
 
-def _trace_message(message: Mapping[str, Any], index: int, environment: TracedEnvironment) -> dict[str, Any]:
+def trace_message(message: Mapping[str, Any], index: int, environment: TracedEnvironment) -> dict[str, Any]:
+    """Copy a message with every string in it traced."""
     traced = {key: _trace(value, key, index, environment) for key, value in message.items()}
     environment.owners[id(traced)] = index
     return traced

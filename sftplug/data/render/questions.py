@@ -191,7 +191,7 @@ for _name in ("__lt__", "__le__", "__gt__", "__ge__", "__eq__", "__ne__"):
 
 # --- environment ------------------------------------------------------------------------------------------------------
 
-_OF_TYPE = frozenset(
+OF_TYPE = frozenset(
     {"string", "defined", "undefined", "none", "mapping", "iterable", "sequence", "boolean", "number", "integer"}
     | {"float", "true", "false", "callable"}
 )
@@ -281,12 +281,12 @@ def _asking_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any
 
 def _asking_test(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     def asking(values: tuple[Any, ...], _kwargs: Mapping[str, Any]) -> None:
-        if name in _OF_TYPE or not holds_probe(values):
+        if name in OF_TYPE or not holds_probe(values):
             return
         if name not in _BY_METHODS:
             raise Opaque
 
-    return _passing_on(function, asking, plain=name in _OF_TYPE)
+    return _passing_on(function, asking, plain=name in OF_TYPE)
 
 
 def _passing_on(

@@ -9,16 +9,20 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Literal, NamedTuple
 
+from sftplug.data.render.output import agreement
 from sftplug.data.render.pieces import Layout, Piece
 
 SPECIAL = re.compile(
     r"<[^\s<>]{1,60}>|\[/?[A-Z_]{2,40}\]|\[\|[^|\[\]]{1,60}\|\]|<\|[^|<>]{1,60}\|>|<｜[^｜<>]{1,60}｜>"
 )
 """What looks like a special token when nobody says which tokens are."""
+LONGEST_TOKEN = 64
+"""So many characters it has at most."""
 _SHOWN = re.compile(r"\S")
-_WORDS = re.compile(rf"{SPECIAL.pattern}|\w+")
+WORDS = re.compile(rf"{SPECIAL.pattern}|\w+")
 
 
 class Start(NamedTuple):
@@ -106,16 +110,15 @@ def _says(piece: Piece, message: int) -> bool:
     return bool(piece.field) and piece.message != message
 
 
-def find_start(layout: Layout, where: Place, prompt: Layout, own_prompt: str, goes_on: bool) -> Start | None:
+def find_start(layout: Layout, where: Place, wanted: str, own_prompt: str, goes_on: bool) -> Start | None:
     """Return the start of the span of the turn at `where` when its text is not what inference shows before it.
 
-    `prompt` is what inference shows, and `own_prompt` what the template adds to ask for a reply; `goes_on` says that
-    here it adds something else, because the turn goes on after a tool's answer. None when there is no such text by
-    which the start could be told.
+    `wanted` is what inference shows after the last text of a message, and `own_prompt` what the template adds to ask
+    for a reply; `goes_on` says that here it adds something else, because the turn goes on after a tool's answer. None
+    when there is no such text by which the start could be told.
     """
     mine = content_before(layout, where.first, where.message)
-    theirs = content_before(prompt, len(prompt.text), where.message)
-    header, wanted = layout.text[mine:], prompt.text[theirs:]
+    header = layout.text[mine : where.first + len(wanted) + len(own_prompt) + LONGEST_TOKEN]
     for known in (wanted, own_prompt.lstrip()):
         matched = _find_header(header, known, where.first - mine)
         if matched is not None:
@@ -130,9 +133,9 @@ def find_start(layout: Layout, where: Place, prompt: Layout, own_prompt: str, go
     matched = _find_header(header, words, where.first - mine)
     if matched is not None:
         # The same words with other white space after them: what both have of it is the prompt's.
-        space = _common(header[matched : where.first - mine], own_prompt[own_prompt.index(words) + len(words) :])
+        space = agreement(header[matched : where.first - mine], own_prompt[own_prompt.index(words) + len(words) :])
         return Start(mine + matched + space, "header", header[: where.first - mine], wanted)
-    first, agreed = _WORDS.search(own_prompt), header[: min(common, _first_said(layout, where) - mine)]
+    first, agreed = WORDS.search(own_prompt), header[: min(common, _first_said(layout, where) - mine)]
     if first is not None and not goes_on and header.rfind(first.group(), 0, where.first - mine) >= common:
         return None  # the texts part before the turn's own header does
     # Where all that stands before the turn is in the prompt too, it needs no header to be told from what is before it.
@@ -160,14 +163,14 @@ def _start_of_own(layout: Layout, where: Place, mine: int) -> Start | None:
 
     None when nothing tells it from the turn before.
     """
-    if where.begin <= mine or _WORDS.search(layout.text, mine, where.begin) is None:
+    if where.begin <= mine or WORDS.search(layout.text, mine, where.begin) is None:
         return None
     return Start(where.begin, "context", "", "")
 
 
 def _says_header(shared: str, own_prompt: str) -> bool:
     """Whether what header and prompt share holds the beginning of what asks for a reply."""
-    first = _WORDS.search(own_prompt)
+    first = WORDS.search(own_prompt)
     return first.group() in shared if first is not None else bool(shared.strip())
 
 
@@ -183,7 +186,7 @@ def find_opening(layout: Layout, where: Place, own_prompt: str) -> Start | None:
     if not words:
         own = layout.text[where.begin : where.first]
         return None if own.strip() or mine else Start(where.begin, "", "", "")
-    at, first = before.rfind(words), _WORDS.search(opening)
+    at, first = before.rfind(words), WORDS.search(opening)
     if at < 0 and first is not None:
         at = before.rfind(opening[: first.end()])
     if at < 0:
@@ -203,7 +206,7 @@ def _find_spaced(header: str, wanted: str) -> int | None:
             if header[position : position + 1] != char:
                 return None
             position += 1
-    return position + _common(header[position:], wanted[len(wanted.rstrip()) :]) if position else None
+    return position + agreement(header[position:], wanted[len(wanted.rstrip()) :]) if position else None
 
 
 def _find_header(header: str, known: str, length: int) -> int | None:
@@ -214,19 +217,14 @@ def _find_header(header: str, known: str, length: int) -> int | None:
 
 def common_start(first: str, second: str) -> int:
     """Return how many characters two texts share at their start, without splitting a word or special token."""
-    common = _common(first, second)
-    return min(_whole(first, common), _whole(second, common))
+    common = agreement(first, second)
+    return min(whole_before(first, common), whole_before(second, common))
 
 
-def _common(first: str, second: str) -> int:
-    """Return how many characters two texts share at their start."""
-    length = min(len(first), len(second))
-    return next((index for index in range(length) if first[index] != second[index]), length)
-
-
-def _whole(text: str, at: int) -> int:
+def whole_before(text: str, at: int) -> int:
     """Return `at`, or the start of the special token or word that it would split."""
-    return next((match.start() for match in _WORDS.finditer(text) if match.start() < at < match.end()), at)
+    before = takewhile(lambda match: match.start() < at, WORDS.finditer(text))
+    return next((match.start() for match in before if at < match.end()), at)
 
 
 def find_stop(layout: Layout, where: Place, start: int, habit: Habit | None, ends: frozenset[str]) -> Stop:

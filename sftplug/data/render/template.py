@@ -12,12 +12,13 @@ from sftplug.data.render.call import Call, Messages, Tools, assistants_in, make_
 from sftplug.data.render.enforce import bounded
 from sftplug.data.render.finder import TurnFinder
 from sftplug.data.render.lost import missing, missing_tools
+from sftplug.data.render.pieces import Layout
+from sftplug.data.render.prompts import Prompts, Walks
 from sftplug.data.render.questions import Field
 from sftplug.data.render.rendered import Rendered, to_row
 from sftplug.data.render.renderer import Renderer
 from sftplug.data.render.shape import Shape, Shapes, key_of, learn, texts_of
-from sftplug.data.render.turns import all_findings, spans_of
-from sftplug.data.render.walk import Walks
+from sftplug.data.render.turns import Turn, all_findings, spans_of
 from sftplug.errors import TemplateError, TemplateStopped
 
 
@@ -41,8 +42,8 @@ class Template:
     def __post_init__(self) -> None:
         """Compile. Raises TemplateError naming the line for a template that is not valid Jinja."""
         self._renderer = Renderer(self.source, self.name, self.budget)
-        self._finder = TurnFinder(self._renderer)
-        self._walks = Walks(self.source, self.budget, self._renderer.rendering)
+        self._walks = Walks(self._renderer)
+        self._finder = TurnFinder(self._renderer, self._walks)
 
     @property
     def literals(self) -> tuple[str, ...]:
@@ -106,13 +107,13 @@ class Template:
         """Render as `render` does, from nothing: every piece traced, the prompt of every turn rendered."""
         call = make_call(messages, tools, kwargs, end_tokens, given)
         layout = self._renderer.layout(call)
-        layout.prompt_end = self._walks.prompt_ends(call, layout.text)
-        turns = [self._finder.turn(layout, call, index) for index in assistants_in(messages)]
+        prompts = Prompts(self._renderer, self._walks, call, layout.text)
+        turns = self._turns(layout, prompts)
         return to_row(
             layout,
             spans_of(turns),
             [
-                *missing(layout, call, self._renderer.layout),
+                *missing(layout, prompts),
                 *missing_tools(layout, call, self._renderer.text),
                 *all_findings(turns),
             ],
@@ -165,6 +166,13 @@ class Template:
         divergent = [message for message in assistants_in(messages) if message in marked]
         kept = tuple(span for span in rendered.spans if span.message not in divergent)
         return [replace(rendered, spans=kept), *(self._finder.apart(rendered, call, message) for message in divergent)]
+
+    def _turns(self, layout: Layout, prompts: Prompts) -> list[Turn]:
+        turns = []
+        for message in reversed(prompts.call.assistants):  # what a longer prompt did, a shorter one often does too
+            prompts.afford(message)
+            turns.append(self._finder.turn(layout, prompts, message))
+        return turns[::-1]
 
     def _learn(self, texts: Mapping[Field, str], rendered: Rendered, call: Call) -> Shape | None:
         """Return the shape of a row, learned by rendering it and its prompts with texts that note what is asked."""
