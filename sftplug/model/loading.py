@@ -196,7 +196,7 @@ def _configuration(recipe: Recipe, path: str) -> Any:
     options = _options(recipe) if path == base_model_path(recipe) else code_options(recipe.model, path)
     try:
         return AutoConfig.from_pretrained(path, **options)
-    except (OSError, ValueError, RecursionError, *NO_MODEL) as error:
+    except Exception as error:  # whatever a library says of a stranger's file: it has errors of its own for each field
         refuse_adapter_on_hub(path, recipe.model.revision)
         why = damaged_json(Path(path)) or f"{error}{_hint_of_folder(recipe)}"
         raise ModelError(f"the configuration of {path} cannot be loaded: {why}") from error

@@ -3,7 +3,7 @@
 ``python tests/hostile/fuzz.py --minutes 5 --seed 1`` ends with 0 if every input ended in a result or in an error of
 sftplug's own, within its bounds. Any other exception, an input that takes too long, and a row whose text became a
 control token are findings: each is printed with the input that shows it, made as small as possible. The seed decides
-which inputs come, batch by batch, and the time how many; ``--only`` feeds one of the four.
+which inputs come, batch by batch, and the time how many; ``--only`` feeds one of them.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
 import yaml
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
@@ -200,6 +203,98 @@ def rows():
     return reads
 
 
+TABLES = {
+    "rows.parquet": lambda table, path: pq.write_table(table, path),
+    "rows.arrow": lambda table, path: write_arrow(table, path),
+    "rows.csv": lambda table, path: pa_csv.write_csv(flat(table), path),
+}
+SHARED = st.fixed_dictionaries(
+    {
+        "conversations": st.lists(
+            st.fixed_dictionaries(
+                {"from": st.sampled_from(["system", "human", "gpt", "function_call", "observation"]), "value": TEXTS}
+            ),
+            max_size=5,
+        ),
+        "tools": st.one_of(TEXTS, st.lists(TOOLS, max_size=2).map(json.dumps)),
+    }
+)
+TOLD = st.fixed_dictionaries(
+    {"instruction": TEXTS, "output": TEXTS},
+    optional={
+        "input": TEXTS,
+        "system": TEXTS,
+        "history": st.lists(st.lists(TEXTS, min_size=2, max_size=2), max_size=2),
+    },
+)
+TEXT_ROWS = st.fixed_dictionaries({"text": TEXTS})
+PAIRS = st.fixed_dictionaries({"prompt": TEXTS, "completion": TEXTS})
+
+
+def write_arrow(table, path):
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+
+
+def flat(table):
+    """Return a table with the JSON of what is no text, as CSV holds it."""
+    columns = {name: [json.dumps(cell) for cell in table[name].to_pylist()] for name in table.column_names}
+    return pa.table(columns)
+
+
+def tables():
+    """Return a test of the other doors of rows: formats of every sort, in tables that were damaged on the way."""
+    kinds = {
+        "sharegpt": SHARED,
+        "alpaca": TOLD,
+        "text": TEXT_ROWS,
+        "prompt_completion": PAIRS,
+        "messages": CONVERSATIONS,
+    }
+    drawn = st.sampled_from(sorted(kinds)).flatmap(
+        lambda name: st.tuples(st.just(name), st.lists(kinds[name], min_size=1, max_size=4))
+    )
+
+    @given(drawn, MUTATIONS, st.sampled_from([*TABLES, "rows.jsonl"]))
+    def reads(named, changes, name):
+        kind, data = named
+        try:
+            write_rows(data, name)
+        except (pa.ArrowException, UnicodeEncodeError, ValueError):
+            return  # no table holds such rows
+        Path(name).write_bytes(mutated(Path(name).read_bytes(), changes))
+        with ended(f"table {kind}"):
+            accounted(prepare_rows({"path": name, "format": kind, "ignore": []}, masking="all"))
+
+    return reads
+
+
+def write_rows(data, name):
+    if name == "rows.jsonl":
+        Path(name).write_text("".join(json.dumps(row) + "\n" for row in data))
+    else:
+        TABLES[name](pa.Table.from_pylist(data), Path(name))
+
+
+def prompts():
+    """Return a test of what is typed: in `encode` and in a prompt, no text becomes a control token."""
+    from sftplug import encode
+
+    @given(CONVERSATIONS)
+    def says(row):
+        Path("rows.jsonl").write_text(json.dumps(row))
+        tokenizer = tokenizer_of(loaded({"path": "rows.jsonl", "format": "messages"}, "chatml", {}, "assistant"))
+        known = {*tokenizer.get_added_vocab().values()}
+        with ended("encode"):
+            held = [
+                sum(number in known for number in encode(tokenizer, part["messages"], chat_template="chatml").input_ids)
+                for part in (row, harmless(row))
+            ]
+            assert held[0] == held[1], "a text has become a control token"
+
+    return says
+
+
 def renders():
     """Return a test of the renderer: what rows say stays text, on every template."""
     import trl
@@ -371,9 +466,16 @@ def templates():
     return stands
 
 
-def prepare_rows(source, template="chatml", **spans):
+def prepare_rows(source, template="chatml", masking="assistant", **spans):
     """Prepare rows as `sftplug check` does, on the tiny tokenizer."""
     from sftplug.data.prepare import prepare
+
+    recipe = loaded(source, template, spans, masking)
+    return prepare(recipe, tokenizer_of(recipe))
+
+
+def loaded(source, template, spans, masking):
+    """Return the recipe of these rows."""
     from sftplug.recipe import load_recipe
 
     recipe = {
@@ -381,10 +483,10 @@ def prepare_rows(source, template="chatml", **spans):
         "data": {**RECIPE["data"], "train": source, "on_bad_row": "skip", "on_empty": "drop"},
         "chat_template": template,
         "spans": spans,
+        "masking": masking,
     }
     Path("recipe.yaml").write_text(yaml.safe_dump(recipe))
-    loaded = load_recipe("recipe.yaml")
-    return prepare(loaded.recipe, tokenizer_of(loaded.recipe))
+    return load_recipe("recipe.yaml").recipe
 
 
 def tokenizer_of(recipe):
@@ -403,7 +505,7 @@ def accounted(prepared):
         assert account.read <= account.kept + sum(account.dropped.values())
 
 
-TARGETS = (recipes, rows, renders, templates)
+TARGETS = (recipes, rows, tables, renders, prompts, templates)
 
 
 def main() -> int:
@@ -436,7 +538,7 @@ def main() -> int:
 def findings(test, number: int) -> list[str]:
     """Run a batch of inputs; return what went wrong, with the smallest input that shows it."""
     batch = settings(
-        max_examples=100,
+        max_examples=20,  # so that each target has its turn on a slow machine too
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),

@@ -279,6 +279,7 @@ MODELS = {
     "a kind of model that nobody knows": Hostile(set_in(CONFIG, model_type="owned"), "owned"),
     "a million layers": Hostile(set_in(CONFIG, num_hidden_layers=1_000_000), "layers"),
     "layers without end of another name": Hostile(set_in(CONFIG, hidden_size=2**40), "shape|size|bytes|no model"),
+    "a size that is a text": Hostile(set_in(CONFIG, hidden_size="64"), "hidden_size' expected int"),
     "fewer than no words": Hostile(set_in(CONFIG, vocab_size=-5), "make no model|vocab"),
     "no heads": Hostile(set_in(CONFIG, num_attention_heads=0), "make no model|configuration of .*cannot be loaded"),
     "code that comes with the model": Hostile(code(CONFIG), "", "train", code=0),
