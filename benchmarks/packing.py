@@ -23,10 +23,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sftplug.data.prepare import Prepared, prepare
-from sftplug.model.loading import load_tokenizer
-from sftplug.recipe import LoadedRecipe, load_recipe
-from sftplug.training.train import train
+import sftplug
+from sftplug import LoadedRecipe, Prepared
 
 WORDS = "the a of to and in that it is was for on are with as his they be at one".split()  # noqa: SIM905
 BATCH = 12
@@ -71,7 +69,7 @@ def run(folder: Path, data: dict[str, Any], batch: int) -> Run:
     loaded, prepared = prepared_rows(folder, data, batch)
     accounts = prepared.ledger.splits["train"]
     tokens = sum(account.tokens for account in accounts)
-    result = train(loaded, prepared)
+    result = sftplug.train(loaded, overwrite=True, show=False)
     share = sum(account.trained for account in accounts) / tokens
     return Run(result.tokens / result.seconds, share, -(-len(prepared.train) // batch), tokens / accounts[0].kept)
 
@@ -86,9 +84,8 @@ def prepared_rows(folder: Path, data: dict[str, Any], batch: int) -> tuple[Loade
         "train": {"num_train_epochs": 1, "per_device_train_batch_size": batch, "save_strategy": "no"},
         "output": str(folder / "-".join(map(str, (data["packing"], data["max_length"])))),
     }
-    (folder / "recipe.yaml").write_text(json.dumps(recipe))
-    loaded = load_recipe(str(folder / "recipe.yaml"))
-    return loaded, prepare(loaded.recipe, load_tokenizer(loaded.recipe))
+    loaded = sftplug.load(recipe)
+    return loaded, sftplug.prepare(loaded)
 
 
 def main() -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import sftplug
+
 FILE = Path(__file__).parent / "golden" / "labels.json"
 TOOL = {"name": "lookup", "description": "Look a word up.", "parameters": {"type": "object", "properties": {}}}
 CALL = {"id": "call_1", "type": "function", "function": {"name": "lookup", "arguments": {"word": "sea"}}}
@@ -81,10 +83,6 @@ def prepare_row(folder, format_, row, masking):
     """Return what the trainer gets of one row, and its trained tokens as readable text."""
     import yaml
 
-    from sftplug.data.prepare import prepare
-    from sftplug.model.loading import load_tokenizer
-    from sftplug.recipe import load_recipe
-
     (folder / "rows.jsonl").write_text(json.dumps(row) + "\n")
     recipe = {
         "model": {"build": {"type": "tiny", "pretrain_steps": 0, "layers": 1, "hidden_size": 32}},
@@ -97,9 +95,8 @@ def prepare_row(folder, format_, row, masking):
         "masking": masking,
     }
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    loaded = load_recipe(str(folder / "recipe.yaml"))
-    tokenizer = load_tokenizer(loaded.recipe)
-    example = prepare(loaded.recipe, tokenizer).train[0]
+    prepared = sftplug.prepare(folder / "recipe.yaml")
+    tokenizer, example = prepared.tokenizer, prepared.train[0]
     pieces = [
         tokenizer.decode([token]) if label != -100 else "·"
         for token, label in zip(example["input_ids"], example["labels"], strict=True)

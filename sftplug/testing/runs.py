@@ -14,9 +14,8 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from sftplug.recipe.load import LoadedRecipe, load_recipe
+from sftplug import api
+from sftplug.recipe.load import LoadedRecipe
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +40,7 @@ def load_tiny(**sections: Any) -> LoadedRecipe:
         (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         recipe = {
             "model": {"build": TINY},
-            "data": {"train": {"path": "rows.jsonl", "format": "messages"}},
+            "data": {"train": {"path": str(folder / "rows.jsonl"), "format": "messages"}},
             "chat_template": "chatml",
             "quantization": "fp32",
             "train": {
@@ -54,8 +53,7 @@ def load_tiny(**sections: Any) -> LoadedRecipe:
             },
             **sections,
         }
-        (folder / "law.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
-        loaded = load_recipe(str(folder / "law.yaml"))
+        loaded = api.load(recipe)
         _prepared_rows(loaded)
         return loaded
 
@@ -71,10 +69,7 @@ _KEPT: list[Prepared] = []
 def _prepared_rows(loaded: LoadedRecipe) -> Prepared:
     """Return the rows as the trainer gets them, prepared once: no component that is judged has a part in them."""
     if not _KEPT:
-        from sftplug.data.prepare import prepare
-        from sftplug.model.loading import load_tokenizer
-
-        _KEPT.append(prepare(loaded.recipe, load_tokenizer(loaded.recipe)))
+        _KEPT.append(api.prepare(loaded, quiet=True))
     return _KEPT[0]
 
 

@@ -12,6 +12,7 @@ import torch
 from conftest import rows, write_rows
 from transformers import AutoTokenizer
 
+import sftplug
 from sftplug import DataError
 from sftplug.recipe import load_recipe
 from sftplug.run import RunDirectory
@@ -22,11 +23,7 @@ from sftplug.training.collator import Collator
 
 
 def held_out(run):
-    from sftplug.data.prepare import prepare
-    from sftplug.model.loading import load_tokenizer
-
-    recipe = load_recipe(str(run / "recipe.yaml")).recipe
-    return prepare(recipe, load_tokenizer(recipe), provenance=True).eval
+    return sftplug.prepare(run / "recipe.yaml", provenance=True).eval
 
 
 def by_hand(run):

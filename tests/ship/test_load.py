@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import TINY, rows, train_run, write_rows
 
+import sftplug
 from sftplug import RunDirectory, RunError
 from sftplug.run.directory import RunState
 from sftplug.ship.tuned import open_finished
@@ -89,12 +90,7 @@ def load_elsewhere(folder, run, tmp_path, more=""):
 
 def trained_rows(run, count=4):
     """Return rows as they were trained, with the messages that they were made of."""
-    from sftplug.data.prepare import prepare
-    from sftplug.model.loading import load_tokenizer
-    from sftplug.recipe import load_recipe
-
-    recipe = load_recipe(str(run / "recipe.yaml"), ["data.eval_fraction=0"]).recipe
-    prepared = prepare(recipe, load_tokenizer(recipe)).train
+    prepared = sftplug.prepare(sftplug.load(run / "recipe.yaml", "data.eval_fraction=0")).train
     lines = (run.parent / "rows.jsonl").read_text().splitlines()
     return [
         {**json.loads(line), "input_ids": row["input_ids"], "labels": row["labels"]}

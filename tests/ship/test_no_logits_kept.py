@@ -7,9 +7,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import TensorWeakRef
 
-from sftplug.data.prepare import prepare
-from sftplug.model.loading import load_model, load_tokenizer
-from sftplug.recipe import load_recipe
+import sftplug
+from sftplug.model.loading import load_model
 from sftplug.ship.evaluate import score
 from sftplug.ship.replies import Answering, places
 from sftplug.training.collator import Collator
@@ -52,9 +51,9 @@ def peak(recipe_file):
 
     def go(evaluate, count):
         held_out = f"{{path: {file.parent / 'rows.jsonl'}, format: messages, first: {count}}}"
-        recipe = load_recipe(str(file), [f"data.eval={held_out}"]).recipe
-        prepared = prepare(recipe, load_tokenizer(recipe), provenance=evaluate is not in_training)
-        trainer = make_trainer(recipe, load_model(recipe), prepared)
+        loaded = sftplug.load(file, f"data.eval={held_out}")
+        prepared = sftplug.prepare(loaded, provenance=evaluate is not in_training)
+        trainer = make_trainer(loaded.recipe, load_model(loaded.recipe), prepared)
         with Alive(trainer.model) as alive, torch.no_grad():
             evaluate(trainer, prepared)
         assert alive.count >= count // BATCH  # it has seen every batch
