@@ -6,8 +6,9 @@ project = "sftplug"
 author = "The sftplug developers"
 version = release = version_of("sftplug")
 
-extensions = ["myst_parser"]
-source_suffix = {".md": "markdown"}
+extensions = ["myst_nb"]  # pages in Markdown, and notebooks with the outputs that they were committed with
+source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
+nb_execution_mode = "off"
 exclude_patterns = ["_build", "tutorial", "how"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3

@@ -57,7 +57,9 @@ class Preview:
         from rich.console import Console
 
         here, text = get_console(), StringIO()
-        self.show(Console(file=text, width=here.width, force_terminal=here.is_terminal, no_color=here.no_color))
+        # In a notebook a console shows what it prints, whatever file it is given, unless it is told not to.
+        marks, colourless = here.is_terminal, here.no_color
+        self.show(Console(file=text, width=here.width, force_terminal=marks, force_jupyter=False, no_color=colourless))
         refused = f"refused: {self.refusal}\n" if self.refusal is not None else ""
         return f"{text.getvalue()}{refused}".rstrip("\n")
 

@@ -80,7 +80,9 @@ class PlanAnswer:
         from rich.console import Console
 
         here, text = get_console(), StringIO()
-        self.show(Console(file=text, width=here.width, force_terminal=here.is_terminal, no_color=here.no_color))
+        # In a notebook a console shows what it prints, whatever file it is given, unless it is told not to.
+        marks, colourless = here.is_terminal, here.no_color
+        self.show(Console(file=text, width=here.width, force_terminal=marks, force_jupyter=False, no_color=colourless))
         return text.getvalue().rstrip("\n")
 
     __repr__ = __str__
