@@ -60,8 +60,7 @@ def named(answer: str, wanted: str) -> bool:
 
 
 ON_TINY = ("recipes/quickstart_tiny.yaml", "recipes/data/countries_*", "plugins/sftplug_tiny/*.py")
-LESSONS = (*ON_TINY, "recipes/lessons/*.yaml")
-ON_SMOLLM2 = ("recipes/quickstart.yaml", "recipes/data/identity_*", "plugins/sftplug_smollm2/*.py")
+ON_SMOLLM2 = ("recipes/data/identity_*", "plugins/sftplug_smollm2/*.py")
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ class Task:
     """So many of its rows at least are right in every cell; what is shown always is."""
     right: Callable[[str, str], bool] = same
     shipped: Sequence[str] = ON_TINY
-    """Files that the answers depend on, as patterns."""
+    """Files that the answers depend on beside the recipe itself, as patterns."""
     threads: Sequence[int] = (1, 2)
     seeds: int | None = None
     """So many seeds at most."""
@@ -90,9 +89,9 @@ TASKS = {
     for task in (
         Task("quickstart", "identity_eval.jsonl", 9, right=named, shipped=ON_SMOLLM2, threads=(2,), seeds=2),
         Task("quickstart_tiny", "countries_eval.jsonl", goal=29),
-        Task("lessons/2_sft", "countries_eval.jsonl", 29, shipped=LESSONS),
-        Task("lessons/3_lora", "countries_eval.jsonl", 29, shipped=LESSONS),
-        Task("lessons/4_qlora", "countries_eval.jsonl", 29, shipped=LESSONS),
+        Task("lessons/2_sft", "countries_eval.jsonl", 29, shipped=(*ON_TINY, "recipes/data/world.jsonl")),
+        Task("lessons/3_lora", "countries_eval.jsonl", 29),
+        Task("lessons/4_qlora", "countries_eval.jsonl", 29),
     )
 }
 KNOWN = {"What is the capital of France?": "Paris", "What is 2 + 2?": "4"}
@@ -190,7 +189,8 @@ def there(cells: Iterable[dict], recipe: str, setting: dict) -> bool:
 def key(recipe: str) -> str:
     """Return a hash over everything shipped that the answers depend on, and the versions of the libraries."""
     root = Path(__file__).parents[1]
-    files = {file for pattern in TASKS[recipe].shipped for file in root.glob(pattern)}
+    shipped = (f"recipes/{recipe}.yaml", *TASKS[recipe].shipped)
+    files = {file for pattern in shipped for file in root.glob(pattern)}
     digest = hashlib.sha256(f"{recipe} {[version(name) for name in LIBRARIES]}".encode())
     for file in sorted(files):
         digest.update(file.read_bytes())
