@@ -69,7 +69,8 @@ class Budget:
 
     def begin(self, size: int) -> None:
         """A render of a row with so many characters begins."""
-        self._turns = self._printed = self._work = self._looked = 0
+        self._turns = self._printed = self._work = 0
+        self._looked = _LOOK  # the first look comes after so much work: most renders are over before
         self._limit, self._size = WORK + ITEM * size, SIZE + 4 * size
         self.left = min(self.left + EARNED, SECONDS) + PER_SIZE * size
         self._started = time.thread_time()
