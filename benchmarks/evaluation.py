@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -121,21 +122,21 @@ def measured(work: str, file: str) -> int:
     import bitsandbytes  # noqa: F401
     import torch
 
-    import sftplug.training.trainer  # noqa: F401
-    from sftplug.data.prepare import prepare
-    from sftplug.model.loading import load_model, load_tokenizer
-    from sftplug.recipe import load_recipe
+    import sftplug
+    import sftplug.training.trainer
+    from sftplug.model.loading import load_model
     from sftplug.run import RunDirectory, open_session
     from sftplug.ship.measure import measure
     from sftplug.ship.rows import held_out
     from sftplug.training.train import make_trainer, train
 
     name, _, rows = work.partition("-")
-    loaded = load_recipe(file, [f"data.eval.first={rows}"] if rows else [])
-    recipe, tokenizer = loaded.recipe, load_tokenizer(loaded.recipe)
+    loaded = sftplug.load(file, *([f"data.eval.first={rows}"] if rows else []))
+    recipe = loaded.recipe
     selection = held_out(recipe)
     assert selection is not None
-    prepared = prepare(selection.recipe if name == "command" else recipe, tokenizer, provenance=name == "command")
+    chosen = replace(loaded, recipe=selection.recipe) if name == "command" else loaded
+    prepared = sftplug.prepare(chosen, provenance=name == "command")
     torch.ones(64, 64).mm(torch.ones(64, 64))
     with Peak() as peak:
         if name == "train":

@@ -32,10 +32,9 @@ from typing import Any
 import bitsandbytes  # noqa: F401
 import torch
 
-import sftplug.training.trainer  # noqa: F401
-from sftplug.data.prepare import prepare
-from sftplug.model.loading import load_model, load_tokenizer
-from sftplug.recipe import load_recipe
+import sftplug
+import sftplug.training.trainer
+from sftplug.model.loading import load_model
 from sftplug.training.train import make_trainer, training_arguments  # noqa: F401
 
 _THRESHOLD, _MMAP_THRESHOLD = 65536, -3
@@ -152,11 +151,7 @@ def forked(work: Callable[[str], Any], recipe: str, hand_back: bool) -> Any:
 
 def plan(file: str) -> Any:
     """Return the plan's memory."""
-    from sftplug.planning import find_device, make_plan, rows_of
-
-    loaded = load_recipe(file)
-    prepared = prepare(loaded.recipe, load_tokenizer(loaded.recipe))
-    return make_plan(loaded.recipe, find_device(None), rows_of(prepared)).to_dict()["memory"]
+    return sftplug.plan(file).plan.to_dict()["memory"]
 
 
 def write(folder: Path, case: tuple[str, str, bool], options: argparse.Namespace) -> Path:
@@ -192,8 +187,8 @@ def write(folder: Path, case: tuple[str, str, bool], options: argparse.Namespace
 
 def train(file: str) -> tuple[int, int]:
     """Train, and return by how much memory grew since everything was imported, and how many pages of files came in."""
-    loaded = load_recipe(file)
-    prepared = prepare(loaded.recipe, load_tokenizer(loaded.recipe))
+    loaded = sftplug.load(file)
+    prepared = sftplug.prepare(loaded)
     torch.ones(64, 64).mm(torch.ones(64, 64))
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)  # or the run would live on what was freed before it

@@ -120,17 +120,14 @@ def try_out(sections: Mapping[str, Any], folder: Path, *, merge: bool = True) ->
 
 
 def _stages(sections: Mapping[str, Any], folder: Path, merge: bool) -> Iterator[dict[str, Any]]:
-    from sftplug.data.prepare import prepare
-    from sftplug.model.loading import load_tokenizer
-    from sftplug.recipe import load_recipe
-    from sftplug.training.train import train
+    import sftplug
 
     _measure_ourselves()
-    loaded = load_recipe(str(_recipe(sections, folder)))
+    loaded = sftplug.load(_recipe(sections, folder))
     trainers = loaded.registry.plugins.loaded["watch"].module.trainers
     trainers.clear()
     try:
-        result = train(loaded, prepare(loaded.recipe, load_tokenizer(loaded.recipe)))
+        result = sftplug.train(loaded, overwrite=True, show=False)
     finally:
         if trainers:
             yield {"loads": True}
@@ -266,16 +263,10 @@ RESUMED_STEPS = 8
 
 
 def _train(file: Path) -> None:
-    from sftplug.data.prepare import prepare
-    from sftplug.model.loading import load_tokenizer
-    from sftplug.recipe import load_recipe
-    from sftplug.run import open_session
-    from sftplug.training.train import train
+    import sftplug
 
     _measure_ourselves()
-    loaded = load_recipe(str(file))
-    with open_session(loaded) as attempt:
-        train(loaded, prepare(loaded.recipe, load_tokenizer(loaded.recipe)), attempt)
+    sftplug.train(file, show=False)
 
 
 def _outcome(output: Path) -> dict[str, Any]:

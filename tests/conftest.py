@@ -11,6 +11,8 @@ import yaml
 from twins import write_twin
 from typer.testing import CliRunner
 
+import sftplug
+
 # How long an example takes says more about the machine than about the code.
 hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.load_profile("no deadline")
@@ -111,17 +113,7 @@ def recipe_file(tmp_path):
 
 def train_file(file, *overrides, overwrite=True, **how):
     """Train a recipe file in this process and return what came of it."""
-    from sftplug.data.prepare import prepare
-    from sftplug.model.loading import end_tokens, load_tokenizer
-    from sftplug.recipe import load_recipe
-    from sftplug.run import open_session
-    from sftplug.training.train import train
-
-    loaded = load_recipe(str(file), overrides)
-    with open_session(loaded, overwrite=overwrite, **how) as attempt:
-        tokenizer = load_tokenizer(loaded.recipe)
-        prepared = prepare(loaded.recipe, tokenizer, end_tokens=end_tokens(loaded.recipe, tokenizer))
-        return train(loaded, prepared, attempt)
+    return sftplug.train(sftplug.load(file, *overrides), overwrite=overwrite, show=False, **how)
 
 
 @pytest.fixture
@@ -133,15 +125,7 @@ def run():
 @pytest.fixture
 def prepared():
     """Return a function that prepares a recipe file's rows."""
-    from sftplug.data.prepare import prepare
-    from sftplug.model.loading import load_tokenizer
-    from sftplug.recipe import load_recipe
-
-    def go(file, *overrides):
-        loaded = load_recipe(str(file), overrides)
-        return prepare(loaded.recipe, load_tokenizer(loaded.recipe))
-
-    return go
+    return lambda file, *overrides: sftplug.prepare(sftplug.load(file, *overrides))
 
 
 # --- finished runs, trained once a session by the command that a user types; tests read them and write nothing --------

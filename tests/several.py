@@ -95,15 +95,6 @@ def _worker(rank, port, files):
 
 
 def _run(file):
-    from sftplug.data.prepare import prepare
-    from sftplug.model.loading import end_tokens, load_tokenizer
-    from sftplug.recipe import load_recipe
-    from sftplug.run import open_session
-    from sftplug.training.train import join, train
+    import sftplug
 
-    loaded = load_recipe(str(file))
-    join(loaded.recipe)
-    with open_session(loaded) as attempt:
-        tokenizer = load_tokenizer(loaded.recipe)
-        prepared = prepare(loaded.recipe, tokenizer, end_tokens=end_tokens(loaded.recipe, tokenizer))
-        return train(loaded, prepared, attempt)
+    return sftplug.train(sftplug.load(file), show=False)

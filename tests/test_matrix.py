@@ -56,9 +56,7 @@ def trained(tmp_path_factory):
     import yaml
     from conftest import rows, write_rows
 
-    from sftplug.data.prepare import prepare
-    from sftplug.model.loading import load_tokenizer
-    from sftplug.recipe import load_recipe
+    import sftplug
     from sftplug.training import train as training
 
     folder = tmp_path_factory.mktemp("matrix")
@@ -83,7 +81,6 @@ def trained(tmp_path_factory):
             "output": str(folder / name),
         }
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(recipe))
-        loaded = load_recipe(str(folder / f"{name}.yaml"))
         kept = {}
         original = training.save
         training.save = lambda trainer, prepared, folder, kept=kept, original=original: (
@@ -91,7 +88,7 @@ def trained(tmp_path_factory):
             original(trainer, prepared, folder),
         )
         try:
-            result = training.train(loaded, prepare(loaded.recipe, load_tokenizer(loaded.recipe)))
+            result = sftplug.train(folder / f"{name}.yaml", show=False)
         finally:
             training.save = original
         model = kept["model"].eval()

@@ -46,7 +46,8 @@ def resume_refusals(name: str, quantization: str) -> Iterator[str]:
     if run.get("resumes") is False:
         yield (
             f"peft {facts()['versions']['peft']}: a run of {name} on {quantization} cannot go on from a checkpoint: "
-            f"{run['resume_reason']}. With `train.save_strategy: no` it trains, and begins anew when it is killed."
+            f"{run['resume_reason']}. With `train.save_strategy: no` and no other `train.save_*` it trains, and begins "
+            "anew when it is killed."
         )
 
 

@@ -101,7 +101,7 @@ def _fsdp_on_cpu(recipe: Recipe) -> Iterator[str]:
     if recipe.adapter.trains_base and saves:
         yield (
             "strategy: on CPUs, fsdp2 cannot keep the optimizer of split weights in a checkpoint, so no run could be "
-            "resumed. Set `train.save_only_model: true` or `train.save_strategy: no`."
+            "resumed. Set `train.save_only_model: true`, or `train.save_strategy: no` and no other `train.save_*`."
         )
 
 

@@ -124,7 +124,8 @@ def _says(callback: TrainerCallback, what: str, value: object) -> str:
     return (
         f"the callback {_name(callback)} remembers `{what}`, with a {type(value).__name__} in it, which a checkpoint "
         "cannot hold: a run that goes on would be another one. Let it remember numbers, texts, lists, dicts or "
-        "tensors, or implement transformers' `ExportableState`; with `train.save_strategy: no` it need not."
+        "tensors, or implement transformers' `ExportableState`; with `train.save_strategy: no`, and no other "
+        "`train.save_*`, it need not."
     )
 
 
@@ -200,7 +201,10 @@ def _size(state: tuple[object, Any]) -> int:
 
 
 _STANDARD = frozenset({"state", "param_groups", "defaults"})
-_ANOTHER = "So the run could not go on from a checkpoint: choose another `train.optim`, or `train.save_strategy: no`."
+_ANOTHER = (
+    "So the run could not go on from a checkpoint: choose another `train.optim`, or `train.save_strategy: no` and no "
+    "other `train.save_*`."
+)
 
 
 def _bare(optimizer: Any) -> Any:

@@ -199,7 +199,8 @@ class Held:
 def _left_out(what: str) -> str:
     return (
         f"the adapter keeps {what} where a checkpoint that FSDP or DeepSpeed write does not look, so the run could not "
-        "go on from one. Choose `launch.strategy: ddp`, another adapter, or `train.save_strategy: no`."
+        "go on from one. Choose `launch.strategy: ddp`, another adapter, or `train.save_strategy: no` and no other "
+        "`train.save_*`."
     )
 
 

@@ -40,7 +40,10 @@ def problems(recipe_file):
         ),
         ("train.report_to=dvclive", "`pip install dvclive`"),
         ("train.optim=adalomo", "train.optim: adalomo keeps its state where no checkpoint looks"),
-        ("train.optim=apollo_adamw_layerwise", "Choose another, or `train.save_strategy: no`."),
+        (
+            "train.optim=apollo_adamw_layerwise",
+            "Choose another, or `train.save_strategy: no` and no other `train.save_*`.",
+        ),
         ("model.attn_implementation=sdap", "model.attn_implementation: sdap: Specified"),
     ],
 )
@@ -140,12 +143,12 @@ UNHEEDED = {
         ["lr_scheduler_type=constant_with_warmup", "warmup_steps=3"],
     ),
     "steps between evaluations": (
-        ["eval_steps=3"], "train.eval_steps: is heeded only with", ["eval_strategy=steps", "eval_steps=3"],
+        ["eval_steps=3"], "train.eval_steps: is used only with", ["eval_strategy=steps", "eval_steps=3"],
     ),
     "steps between checkpoints": (
-        ["save_steps=3"], "is heeded only with `train.save_strategy: steps`", ["save_strategy=steps", "save_steps=3"],
+        ["save_steps=3"], "is used only with `train.save_strategy: steps`", ["save_strategy=steps", "save_steps=3"],
     ),
-    "steps between logs": (["logging_strategy=epoch"], "train.logging_steps: is heeded only with", []),
+    "steps between logs": (["logging_strategy=epoch"], "train.logging_steps: is used only with", []),
     "how many of no checkpoints": (
         ["save_strategy='no'", "save_total_limit=2"], "train.save_total_limit: no checkpoint is saved", [],
     ),
@@ -180,10 +183,10 @@ UNHEEDED = {
     "timeout": (["ddp_timeout=4"], "is for accelerators, and this run is on a CPU", []),
     "tf32": (["tf32=true"], "train: --tf32 requires Ampere", []),
     "fp16": (["fp16=true"], "train.fp16: CPUs do not train in fp16.", []),
-    "project": (["project=mine"], "is heeded only with `train.report_to: trackio`", []),
+    "project": (["project=mine"], "is used only with `train.report_to: trackio`", []),
     "backend": (["ddp_backend=gloo"], "there is one process, which talks to no other.", []),
     "tpu": (["debug=tpu_metrics_debug"], "tpu_metrics_debug is for TPUs", ["debug=underflow_overflow"]),
-    "fsdp_config": (["fsdp_config={version: 2}"], "is heeded only with `train.fsdp`", []),
+    "fsdp_config": (["fsdp_config={version: 2}"], "is used only with `train.fsdp`", []),
     "no experts": (["router_aux_loss_coef=0.1"], "the model is no mixture of experts", []),
     "best, not saved": (
         ["load_best_model_at_end=true", "eval_strategy=steps", "eval_steps=2"],

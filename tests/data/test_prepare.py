@@ -196,7 +196,7 @@ def test_a_template_that_cannot_be_masked_is_refused_before_weights(recipe_file,
     with pytest.raises(MaskError) as caught:
         prepared(file)
     assert "rows.jsonl:1: message 1: no token marks its end; the model would never learn to stop." in str(caught.value)
-    assert "    Way out: `spans.missing_stop: append_eos` adds the tokenizer's EOS" in str(caught.value)
+    assert "`spans.missing_stop: append_eos` adds the tokenizer's EOS" in str(caught.value)
     shown = dict(caught.value.picture)
     assert shown["It is red."] == "bold red"
     assert "dim" in shown.values()

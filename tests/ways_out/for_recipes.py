@@ -359,7 +359,7 @@ CASES = [
     ),
     Case(
         "strategy: on CPUs, fsdp2 cannot keep the optimizer of split weights in a checkpoint, so no run could be resumed. "
-        "Set `train.save_only_model: true` or `train.save_strategy: no`.",
+        "Set `train.save_only_model: true`, or `train.save_strategy: no` and no other `train.save_*`.",
         {
             "`train.save_only_model: true`": put("train.save_only_model", True),
             "`train.save_strategy: no`": put("train.save_strategy", "no"),

@@ -102,7 +102,7 @@ def _forgetful(arguments: SFTConfig) -> Iterator[str]:
     if any(word in optimizer for word in _FORGETFUL) and is_resumable(arguments):
         yield (
             f"train.optim: {optimizer} keeps its state where no checkpoint looks, so the run could not go on from one. "
-            "Choose another, or `train.save_strategy: no`."
+            "Choose another, or `train.save_strategy: no` and no other `train.save_*`."
         )
 
 

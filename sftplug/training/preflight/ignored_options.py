@@ -39,7 +39,10 @@ def _intervals(train: Mapping[str, Any], arguments: SFTConfig) -> Iterator[str]:
     for kind in _STEPS:
         strategy = getattr(arguments, f"{kind}_strategy").value
         if train.get(f"{kind}_steps") is not None and strategy != "steps":
-            yield f"train.{kind}_steps: is heeded only with `train.{kind}_strategy: steps`, and that is `{strategy}`."
+            yield (
+                f"train.{kind}_steps: is used only with `train.{kind}_strategy: steps`, and that is `{strategy}`. "
+                "Set that, or leave it out."
+            )
     if arguments.eval_strategy.value == "no" and train.get("eval_delay"):
         yield "train.eval_delay: nothing is evaluated: set `data.eval_fraction`, or leave it out."
     if arguments.save_strategy.value == "no":
@@ -113,7 +116,7 @@ def _memory(train: Mapping[str, Any], arguments: SFTConfig) -> Iterator[str]:
     if len(given) > 1:
         yield f"train.{_RECOMPUTING[0]}: is `train.{_RECOMPUTING[1]}` by its old name, and they differ. Leave one out."
     if train.get("fsdp_config") and not train.get("fsdp"):
-        yield "train.fsdp_config: is heeded only with `train.fsdp`. Leave it out, or use `launch: fsdp2`."
+        yield "train.fsdp_config: is used only with `train.fsdp`. Leave it out, or use `launch: fsdp2`."
     for name in ("dataloader_pin_memory", "torch_empty_cache_steps", "activation_offloading", "ddp_timeout"):
         if arguments.device.type == "cpu" and train.get(name):
             yield f"train.{name}: is for accelerators, and this run is on a CPU. Leave it out."
@@ -121,6 +124,6 @@ def _memory(train: Mapping[str, Any], arguments: SFTConfig) -> Iterator[str]:
 
 def _tracking(train: Mapping[str, Any], arguments: SFTConfig) -> Iterator[str]:
     if train.get("project") and "trackio" not in arguments.report_to:
-        yield "train.project: is heeded only with `train.report_to: trackio`. Leave it out."
+        yield "train.project: is used only with `train.report_to: trackio`. Leave it out."
     if any(option.value == "tpu_metrics_debug" for option in arguments.debug):
         yield "train.debug: tpu_metrics_debug is for TPUs. Leave it out, or say `underflow_overflow`."
