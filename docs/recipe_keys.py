@@ -7,13 +7,13 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from pydantic import BaseModel, BeforeValidator
+from pydantic import BaseModel
 
 from sftplug.plugin.components import Component
 from sftplug.plugin.errors import NOUNS
 from sftplug.plugin.registry import Registry
 from sftplug.recipe.describe import Option, options_of
-from sftplug.recipe.model import Recipe, Section, as_list, as_unions, models_in
+from sftplug.recipe.model import Recipe, Section, ShortForm, models_in
 from sftplug.recipe.schema import recipe_schema
 
 INTRODUCTION = """# Every key of a recipe
@@ -67,8 +67,7 @@ def _type(section: type[Section], option: Option) -> str:
     if inner is None:
         return option.type.replace("|", "\\|")
     name = f"[{NOUNS[inner]}](built-ins.md)" if issubclass(inner, Component) else f"[section](#{_anchor(inner)})"
-    forms = [item.func for item in field.metadata if isinstance(item, BeforeValidator)]
-    many = ", or a list" if {as_list, as_unions} & set(forms) else ""
+    many = ", or a list" if any(isinstance(item, ShortForm) for item in field.metadata) else ""
     return f"{name}{many}{' or null' if option.type.endswith('or null') else ''}"
 
 

@@ -91,7 +91,8 @@ def test_a_dict_is_a_recipe_whose_values_come_from_python(tmp_path, monkeypatch)
     recipe = sftplug.load(given(tmp_path, data={"train": {"path": "rows.jsonl"}}), "adapter.r=32")
     assert recipe.recipe.data.train[0].source.path == str(tmp_path / "rows.jsonl")
     assert recipe.recipe.adapter.r == 32
-    assert recipe.tree.origins["adapter", "r"] == recipe.tree.origins["data", "train", "path"] == "python"
+    origins = recipe.tree.origins
+    assert origins["adapter", "r"] == origins["data", "train", 0, "source", "path"] == "python"
 
 
 def test_all_problems_of_a_dict_are_told_at_once(tmp_path):

@@ -75,14 +75,18 @@ def test_overrides_reach_into_lists(child):
         assert [source.first for source in loaded.recipe.data.train] == [None, 3]
         assert loaded.recipe.masking[1][0].weight == 2
         assert loaded.tree.origins[("data", "train", 1, "first")] == "command line"
-        assert loaded.tree.origins[("data", "train", 1, "path")].startswith("base.yaml:")
+        assert loaded.tree.origins[("data", "train", 1, "source", "path")].startswith("base.yaml:")
     assert child("", "data.train.0.first=3").recipe.data.train[0].first == 3  # a single source, without its list
+    assert child("", "data.train.first=3", sources=[rows]).recipe.data.train[0].first == 3  # the only one
     for key in ("data.train.first=3", "data.train.2.first=3"):
         with pytest.raises(RecipeError) as caught:
             child("", key, sources=[rows, rows])
         assert "`data.train` is a list: say which is meant. There are `data.train[0]`, `data.train[1]`." in str(
             caught.value
         )
+    with pytest.raises(RecipeError, match=r"masking\.weight .*There are `masking\[0\]\[0\]`, `masking\[0\]\[1\]`"):
+        child("", "masking.weight=2", masking="assistant + turns")
+    assert child("", "masking[0][1].last=2", masking="assistant + turns").recipe.masking[0][1].last == 2
 
 
 def test_a_new_key_on_the_way_to_a_value_was_written_on_the_command_line(child):

@@ -21,6 +21,7 @@ from sftplug.recipe import load_recipe, shipped_recipes
 from sftplug.recipe.defaults import assume_quantization
 from sftplug.recipe.load import _train_problems, _validate
 from sftplug.recipe.schema import recipe_schema
+from sftplug.recipe.short_forms import spell_out
 from sftplug.recipe.train_options import is_offered, train_fields
 from sftplug.recipe.yaml import Tree, read_yaml
 
@@ -242,7 +243,7 @@ def changed_recipes(draw):
 
 def problems_of_structure(recipe):
     """Return what the loader finds in the recipe alone: it looks for no file, and asks for no combination."""
-    tree, problems = Tree(copy.deepcopy(recipe)), []
+    tree, problems = spell_out(Tree(copy.deepcopy(recipe)), REGISTRY.classes()), []
     assume_quantization(tree, REGISTRY)
     problems += _train_problems(tree)
     _validate(tree, REGISTRY, problems)

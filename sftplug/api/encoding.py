@@ -12,8 +12,8 @@ from sftplug.plugin.calls import conversation_of
 from sftplug.plugin.components import ChatTemplate, Component, DatasetFormat, Masking
 from sftplug.plugin.manager import load_plugins
 from sftplug.plugin.registry import Registry, build_registry
-from sftplug.recipe.choices import expand
-from sftplug.recipe.model import as_unions
+from sftplug.recipe.model import MaskingList, Recipe
+from sftplug.recipe.short_forms import spell_out_component, spell_out_field
 from sftplug.types.tokens import PARTS, ROLE_CODES
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def encode(
     batched = bool(messages) and not isinstance(messages[0], Mapping)
     encoding = _Encoding(
         *_machine(tokenizer, _template(tokenizer, chosen.chat_template), chosen, on_divergence, len(tokenizer)),
-        tuple(tuple(_component(Masking, part) for part in union) for union in as_unions(masking)),
+        _maskings(masking),
     )
     encoded = encoding.encode(_conversations(messages, tools, chosen, batched=batched))
     return encoded if batched or on_divergence == "split" else encoded[0]
@@ -284,12 +284,17 @@ def _registry() -> Registry:
     return build_registry(load_plugins())
 
 
+def _maskings(masking: Any) -> MaskingList:
+    unions = spell_out_field(masking, Recipe.model_fields["masking"], _registry().classes())
+    return tuple(tuple(_component(Masking, part) for part in union) for union in unions)
+
+
 def _component(kind: type[Component], value: Any) -> Any:
     """Return the component that `value` is, names or describes as a recipe does. Raises RecipeError."""
     if isinstance(value, kind):
         return value
-    classes = _registry().classes()[kind]
-    spelled = expand(value, classes)
+    offers = _registry().classes()
+    classes, spelled = offers[kind], spell_out_component(value, kind, offers)
     name = spelled.get("type") if isinstance(spelled, Mapping) else None
     if name not in classes:
         known = ", ".join(sorted(classes))

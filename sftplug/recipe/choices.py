@@ -6,16 +6,17 @@ import copy
 import inspect
 import types
 import typing
-from collections.abc import Mapping
 from typing import Annotated, Any, Union
 
 from pydantic import GetCoreSchemaHandler, GetPydanticSchema, create_model
+from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
 from sftplug.plugin.components import Component
 from sftplug.plugin.errors import place_of
 from sftplug.plugin.registry import Offer, Registry
 from sftplug.recipe.model import Recipe, Section
+from sftplug.recipe.short_forms import spell_out_field
 
 NOTHING_OFFERED = "no installed plugin offers"
 
@@ -30,8 +31,16 @@ def _narrow_section(section: type[Section], registry: Registry) -> type[Section]
     for name, field in section.model_fields.items():
         annotation = _narrow(field.annotation, registry)
         if annotation is not field.annotation:
-            narrowed[name] = (annotation, copy.copy(field))
+            narrowed[name] = (annotation, _with_long_default(field))
     return create_model(section.__name__, __base__=section, __module__=section.__module__, **narrowed)
+
+
+def _with_long_default(field: FieldInfo) -> FieldInfo:
+    """Return a copy of a field; its default is the name of a component in `Recipe`, and is validated like the rest."""
+    narrowed = copy.copy(field)
+    if isinstance(field.default, str):
+        narrowed.default = spell_out_field(field.default, field, {})
+    return narrowed
 
 
 def _narrow(annotation: Any, registry: Registry) -> Any:
@@ -51,7 +60,7 @@ def _narrow(annotation: Any, registry: Registry) -> Any:
 
 
 def _union_of(kind: type[Component], registry: Registry) -> Any:
-    offers, classes = registry.offers[kind], registry.classes()[kind]
+    offers = registry.offers[kind]
 
     def schema(_source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         # A tagged union by hand, because pydantic's own needs at least two members and a plugin may be the only one.
@@ -60,8 +69,7 @@ def _union_of(kind: type[Component], registry: Registry) -> Any:
         choices |= {name: _refuse(str(clash)) for (of, name), clash in registry.clashes.items() if of is kind}
         if not choices:
             return _refuse(f"{NOTHING_OFFERED} any {kind.__name__}.")
-        union = core_schema.tagged_union_schema(choices, discriminator="type")
-        return core_schema.no_info_before_validator_function(lambda value: expand(value, classes), union)
+        return core_schema.tagged_union_schema(choices, discriminator="type")
 
     return Annotated[kind, GetPydanticSchema(schema)]
 
@@ -92,18 +100,3 @@ def _refuse(text: str) -> CoreSchema:
         raise ValueError(text)
 
     return core_schema.no_info_plain_validator_function(refuse)
-
-
-def expand(value: Any, classes: Mapping[str, type[Component]]) -> Any:
-    """Expand a bare name to ``{type: name}``, and ``{name: value}`` to the option that the component names for it."""
-    if isinstance(value, str):
-        return {"type": value}
-    if not isinstance(value, Mapping) or "type" in value or len(value) != 1:
-        return value
-    (name, options), *_ = value.items()
-    component = classes.get(name)
-    if component is None:
-        return value
-    if isinstance(options, Mapping):
-        return {"type": name, **options}
-    return {"type": name, component.shorthand: options} if component.shorthand else value

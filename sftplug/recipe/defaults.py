@@ -15,7 +15,6 @@ from sftplug.plugin.calls import for_device, quantization_for, train_defaults, t
 from sftplug.plugin.components import Adapter, Quantization
 from sftplug.plugin.errors import plugin_error
 from sftplug.plugin.registry import Registry
-from sftplug.recipe.choices import expand
 from sftplug.recipe.model import Recipe
 from sftplug.recipe.train_options import own_default, problems_in_train
 from sftplug.recipe.yaml import Tree
@@ -54,12 +53,11 @@ def assume_quantization(tree: Tree, registry: Registry) -> None:
     """Put in the quantization that the adapter's class names when the recipe names none; `settle` has the last word."""
     if tree.data.get("quantization") is not None:
         return
-    classes = registry.classes()[Adapter]
-    adapter = expand(tree.data.get("adapter", Recipe.model_fields["adapter"].default), classes)
+    adapter = tree.data.get("adapter", {"type": Recipe.model_fields["adapter"].default})
     name = adapter.get("type") if isinstance(adapter, Mapping) else None
-    component = classes.get(str(name), Adapter)
+    component = registry.classes()[Adapter].get(str(name), Adapter)
     named = component.default_quantization if issubclass(component, Adapter) else None
-    tree.data["quantization"] = named or "bf16"
+    tree.data["quantization"] = {"type": named or "bf16"}
     tree.origins[("quantization",)] = of_adapter(str(name))
 
 
@@ -84,7 +82,7 @@ def _settle_quantization(recipe: Recipe, tree: Tree, registry: Registry, device:
         tree.origins[("quantization",)] = f"{of_adapter(adapter.type)}: {device.explain()}"
     if name == recipe.quantization.type:
         return recipe.quantization
-    tree.data["quantization"] = name
+    tree.data["quantization"] = {"type": name}
     try:
         return cast("Quantization", registry.classes()[Quantization][name].model_validate({"type": name}))
     except (KeyError, ValidationError) as error:
@@ -99,8 +97,7 @@ def _settle_options(quantization: Quantization, tree: Tree, device: Device) -> Q
     before, after = (part.model_dump(mode="json", by_alias=True) for part in (quantization, settled))
     changed = {name: value for name, value in after.items() if before[name] != value}
     if changed:
-        written = tree.data["quantization"]
-        tree.data["quantization"] = {**({"type": written} if isinstance(written, str) else written), **changed}
+        tree.data["quantization"] = {**tree.data["quantization"], **changed}
         origin = f"default of quantization {settled.type}: {device.explain()}"
         tree.origins.update({("quantization", name): origin for name in changed})
     return settled

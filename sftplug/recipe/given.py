@@ -11,8 +11,7 @@ from typing import Any
 
 from sftplug.errors import Problem, RecipeError
 from sftplug.plugin.components import Component
-from sftplug.recipe.problems import dotted
-from sftplug.recipe.yaml import MOST_LEVELS, MOST_VALUES, LocatedStr, Path_, Tree
+from sftplug.recipe.yaml import MOST_LEVELS, MOST_VALUES, LocatedStr, Path_, Tree, dotted
 from sftplug.storage.files import write_json
 
 PYTHON = "python"
@@ -106,6 +105,7 @@ def write_tree(tree: Tree, name: str, file: Path) -> None:
         "name": name,
         "data": tree.data,
         "origins": [[list(path), origin] for path, origin in tree.origins.items()],
+        "places": [[list(path), list(place)] for path, place in tree.places.items()],
         "bases": [[list(path), str(text.base)] for path, text in _texts(tree.data, ())],
     }
     write_json(file, known, private=True)
@@ -116,7 +116,9 @@ def read_tree(file: Path) -> tuple[Tree, str]:
     try:
         known = json.loads(file.read_text(encoding="utf-8"))
         bases = {tuple(path): Path(base) for path, base in known["bases"]}
-        return Tree(_located(known["data"], bases, ()), {tuple(p): o for p, o in known["origins"]}), str(known["name"])
+        origins = {tuple(path): origin for path, origin in known["origins"]}
+        places = {tuple(path): tuple(place) for path, place in known["places"]}
+        return Tree(_located(known["data"], bases, ()), origins, places), str(known["name"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RecipeError(str(file), [Problem("recipe", f"cannot be read: {error}")]) from error
 

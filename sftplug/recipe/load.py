@@ -24,7 +24,8 @@ from sftplug.recipe.find import find_recipe, read_extended
 from sftplug.recipe.given import KEPT, PYTHON, Asked, read_mapping, read_tree
 from sftplug.recipe.merge import merge, read_override
 from sftplug.recipe.model import Recipe, resolve_path
-from sftplug.recipe.problems import dotted, problem_at, problems_from
+from sftplug.recipe.problems import path_of, problem_at, problems_from
+from sftplug.recipe.short_forms import Offers, spell_out
 from sftplug.recipe.train_options import problems_in_train, untried_in_train
 from sftplug.recipe.yaml import Tree
 from sftplug.util.device import Device
@@ -121,10 +122,10 @@ def load_asked(asked: Asked, *, rows: bool = True, device: Device | None = None)
     refuse_unsupported()
     name, layers, classes = _read(asked)
     # Which plugins a recipe names is known without them; what its other sections mean is not.
-    registry, problems = _load_named_plugins(merge(layers, {}), asked)
+    registry, problems = _load_named_plugins(_laid([_plugins_of(layer) for layer in layers], {}), asked)
     offer_classes(registry, classes)
-    tree = merge(layers, registry.classes())
-    written = Tree(dict(tree.data), dict(tree.origins))  # only whole sections are filled in
+    tree = _laid(layers, registry.classes())
+    written = tree.copy()  # only whole sections are filled in
     assume_quantization(tree, registry)
     problems += _train_problems(tree)
     recipe = _validate(tree, registry, problems)
@@ -152,13 +153,23 @@ def _read(asked: Asked) -> tuple[str, list[Tree], list[type[Component]]]:
     return file.stem, [*read_extended(file), *overrides], []
 
 
+def _laid(layers: Iterable[Tree], offers: Offers) -> Tree:
+    """Return one tree of all layers, in which everything is spelled out."""
+    return merge([spell_out(layer, offers) for layer in layers], offers)
+
+
 # --- plugins ----------------------------------------------------------------------------------------------------------
+
+
+def _plugins_of(layer: Tree) -> Tree:
+    """Return of a layer what it says about plugins."""
+    data = {name: value for name, value in layer.data.items() if name == "plugins"}
+    return Tree(type(layer.data)(data), layer.origins, layer.places)
 
 
 def _load_named_plugins(tree: Tree, asked: Asked) -> tuple[Registry, list[Problem]]:
     """Load what is installed, and the files and modules that are named; say what is named and cannot be had."""
     named = tree.data.get("plugins") or []
-    named = [named] if isinstance(named, str) else named
     wanted = {index: name for index, name in enumerate(named if isinstance(named, list) else ()) if _is_text(name)}
     files = [plugin_name(name) for name in wanted.values() if is_plugin_file(name)]
     plugins = load_plugins(asked.blocked, files)
@@ -237,27 +248,20 @@ def _validate(tree: Tree, registry: Registry, problems: list[Problem]) -> Recipe
 
 
 def _check_components(recipe: Recipe, tree: Tree, *, rows: bool) -> Iterator[Problem]:
-    for where, component in recipe.components():
+    for path, component in recipe.located_components():
         if rows or not isinstance(component, DatasetSource):
-            yield from (_problem(tree, where, text) for text in component_problems(component, recipe))
-    for where, text in check_core(recipe):
-        yield _problem(tree, where, text)
+            yield from (problem_at(tree, path, text) for text in component_problems(component, recipe))
+    for place, text in check_core(recipe):
+        yield problem_at(tree, path_of(place), text)
 
 
 def _deprecated(recipe: Recipe, tree: Tree) -> Iterator[Problem]:
     """Yield what the plugin's author says of every option that is set and marked with ``Field(deprecated=…)``."""
-    for where, component in recipe.components():
+    for path, component in recipe.located_components():
         for name in sorted(component.model_fields_set):
-            if text := type(component).model_fields[name].deprecation_message:
-                yield _problem(tree, f"{where}.{name}", text)
-
-
-def _problem(tree: Tree, where: str, text: str) -> Problem:
-    found = next((path for path in tree.origins if dotted(path) == where), None)
-    if found is None:
-        # A single source may be written without its list.
-        found = next((path for path in tree.origins if dotted(path) == where.replace("[0]", "")), None)
-    return problem_at(tree, found, text) if found is not None else Problem(where, text)
+            field = type(component).model_fields[name]
+            if text := field.deprecation_message:
+                yield problem_at(tree, (*path, field.alias or name), text)
 
 
 def _line(origin: str) -> int:

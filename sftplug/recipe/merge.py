@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sftplug.errors import Problem, RecipeError
-from sftplug.plugin.components import Component
-from sftplug.recipe.choices import expand
-from sftplug.recipe.model import Section, class_at
-from sftplug.recipe.problems import dotted
-from sftplug.recipe.yaml import MOST_LEVELS, Path_, Tree, parse_yaml
+from sftplug.plugin.components import DatasetSource
+from sftplug.recipe.model import SOURCE_OF, class_at
+from sftplug.recipe.short_forms import Offers, spell_out_field
+from sftplug.recipe.yaml import MOST_LEVELS, Path_, Tree, Way, dotted, parse_yaml
 
 COMMAND_LINE = "command line"
-
-Offers = Mapping[type[Component], Mapping[str, type[Component]]]
-"""Kind -> name -> class of what is installed."""
-
-
-class _Way(dict[str | int, Any]):
-    """A key on the way to the value that an override sets; an integer is an index into a list."""
 
 
 def read_override(override: str, origin: str = COMMAND_LINE) -> Tree:
@@ -43,20 +35,20 @@ def read_override(override: str, origin: str = COMMAND_LINE) -> Tree:
         raise RecipeError(COMMAND_LINE, [Problem(keys, problem.text) for problem in error.problems]) from error
     nested: Any = parsed.data
     for key in reversed(path):
-        nested = _Way({key: nested})
+        nested = Way({key: nested})
     return Tree(nested, {(*path, *below): origin for below in parsed.origins or [()]})
 
 
 def merge(layers: Iterable[Tree], offers: Offers) -> Tree:
-    """Return one tree of all `layers`, the lowest first; they are not changed.
+    """Return one tree of all `layers`, the lowest first; their short forms are spelled out, and they are not changed.
 
-    Mappings merge, everything else is replaced. A component of another type replaces the old one whole, for its
-    options would mean nothing to the new one; so does a source of another kind.
+    Mappings merge, everything else is replaced. A bare name says all of a component, so it replaces the old one; so
+    does a component of another type, for the old options would mean nothing to it, and another source of rows.
     """
     merged = Tree({})
     for layer in layers:
-        layering = _Layering(merged.origins, dict(layer.origins), offers)
-        merged = Tree(layering.lay(merged.data, layer.data, ()), layering.origins)
+        layering = _Layering(merged, layer, offers)
+        merged.data = layering.lay(merged.data, layer.data, ())
     return merged
 
 
@@ -64,87 +56,108 @@ def merge(layers: Iterable[Tree], offers: Offers) -> Tree:
 class _Layering:
     """One layer on its way onto the others."""
 
-    origins: dict[Path_, str]
-    """Of the result; kept up to date in place."""
-    new: dict[Path_, str]
-    """Of the layer."""
+    merged: Tree
+    """The result, whose notes are kept up to date in place."""
+    layer: Tree
     offers: Offers
 
     def lay(self, below: Any, over: Any, path: Path_) -> Any:
         """Return `over` laid over `below`, both values of `path`."""
-        if isinstance(over, dict):
-            below, over = self._spelled_out(below, over, path), self._renamed(over, path)
-        if isinstance(over, _Way) and isinstance(below, list):
-            return self._lay_in_list(below, over, path)
-        if isinstance(over, _Way) and isinstance(below, dict) and set(over) == {0}:
-            self._move((*path, 0), path)
-            return self.lay(below, over[0], path)  # a single value may be written without its list
-        if isinstance(below, dict) and isinstance(over, dict) and _are_alike(below, over):
-            kept = self._without_alternatives(below, over, path)
-            self.origins[path] = self.new.get(path) or self.origins.get(path) or COMMAND_LINE
-            return {**kept, **{key: self.lay(kept.get(key), value, (*path, key)) for key, value in over.items()}}
+        if isinstance(over, Way):
+            return self._go(below, over, path)
+        if _stands_for_one(self.merged, below, path) and _stands_for_one(self.layer, over, path):
+            self._note(path)
+            return [self.lay(below[0], over[0], (*path, 0))]
+        is_added = isinstance(below, dict) and isinstance(over, dict) and _are_alike(below, over, path)
+        if is_added and not _is_bare(self.layer, over, path):
+            self._note(path)
+            return self._merge(self._without_alternatives(below, over, path), over, path)
+        return self._replace(below, over, path)
+
+    def _merge(self, kept: dict[str, Any], over: dict[Any, Any], path: Path_) -> dict[str, Any]:
+        return {**kept, **{key: self.lay(kept.get(key), value, (*path, key)) for key, value in over.items()}}
+
+    def _replace(self, below: Any, over: Any, path: Path_) -> Any:
         self._forget(below, path)
-        self.origins.update({where: self.new[where] for where in _paths(over, path) if where in self.new})
+        for where in _paths(over, path):
+            self._note(where)
         return over
 
-    def _spelled_out(self, below: Any, over: Any, path: Path_) -> Any:
-        """Return a bare name, or the section's default, as the mapping that `over` can be laid over."""
-        kind = class_at(path)
-        if isinstance(over, _Way) and below is None:
-            below = _default_at(path)
-            if below is None:
-                return {}
-        if isinstance(below, str) and kind is not None:
-            name = "type" if issubclass(kind, Component) else getattr(kind, "shorthand", None)
-            return {name: below} if name else below
-        return expand(below, self._offers_of(kind)) if kind is not None else below
-
-    def _renamed(self, over: dict[Any, Any], path: Path_) -> Any:
-        """Return ``{lora: {r: 8}}`` as ``{type: lora, r: 8}``, and let the origins follow."""
-        kind = class_at(path)
-        expanded = over if kind is None or isinstance(over, _Way) else expand(over, self._offers_of(kind))
-        if expanded is not over:
-            (name, options), *_ = over.items()
-            option = () if isinstance(options, Mapping) else (next(key for key in expanded if key != "type"),)
-            self._move((*path, name), (*path, *option))
-        return expanded
-
-    def _offers_of(self, kind: type) -> Mapping[str, type[Component]]:
-        return self.offers.get(kind, {})
-
-    def _lay_in_list(self, below: list[Any], over: _Way, path: Path_) -> list[Any]:
-        items = list(below)
-        for index, value in over.items():
-            if not isinstance(index, int) or index >= len(items):
-                known = ", ".join(f"`{dotted((*path, number))}`" for number in range(len(items)))
-                text = f"`{dotted(path)}` is a list: say which is meant. There are {known or 'none'}."
-                raise RecipeError(COMMAND_LINE, [Problem(dotted((*path, index)), text, COMMAND_LINE)])
-            items[index] = self.lay(items[index], value, (*path, index))
-        return items
-
     def _without_alternatives(self, below: dict[str, Any], over: dict[Any, Any], path: Path_) -> dict[str, Any]:
-        """Drop what `over` names an alternative to: ``path`` replaces ``hub`` and the options that go with it."""
+        """Drop what `over` says something else instead of: ``build`` where it has a ``name_or_path``."""
         section = class_at(path)
-        if section is None or not issubclass(section, Section):
-            return below
-        named = [name for name in section.alternatives if name in over]
-        others = [name for name in section.alternatives if name in below and name not in over]
-        # An override touches one value; a file that names another dataset does not mean the old one's `split`.
-        if not named or (isinstance(over, _Way) and not others):
-            return below
-        kept = {key: value for key, value in below.items() if key in section.model_fields and key not in others}
-        for key in below.keys() - kept.keys():
+        if section is DatasetSource and not isinstance(over, Way):
+            kept = "type" if len(over.keys() & SOURCE_OF.keys()) < 2 else None  # two say no more than none
+            dropped = [key for key in below if key != kept] if self._says_which_rows(over, below) else []
+        else:
+            # An override touches one value: what else was said of the old rows stays.
+            names = SOURCE_OF if section is DatasetSource else getattr(section, "alternatives", ())
+            dropped = [key for key in names if key in below and key not in over] if over.keys() & {*names} else []
+        for key in dropped:
             self._forget(below[key], (*path, key))
-        return kept
+        return {key: value for key, value in below.items() if key not in dropped}
 
-    def _move(self, start: Path_, to: Path_) -> None:
-        """Let the origins of what the layer has at `start` follow it to `to`."""
-        for where in [where for where in self.new if where[: len(start)] == start]:
-            self.new[(*to, *where[len(start) :])] = self.new.pop(where)
+    def _says_which_rows(self, over: dict[str, Any], below: dict[str, Any]) -> bool:
+        """Whether a source says anew what it cannot do without: of other rows, the old ``split`` means nothing."""
+        component = self.offers.get(DatasetSource, {}).get(str(over.get("type", below.get("type"))))
+        fields = component.model_fields if component is not None else {}
+        needed = [field.alias or name for name, field in fields.items() if field.is_required()]
+        return any(option in over for option in needed or ["type"])
+
+    # --- overrides ---
+
+    def _go(self, below: Any, over: Way, path: Path_) -> Any:
+        """Return `below` with the one value set that `over` leads to."""
+        if below is None:
+            below = self._there(path)
+        if not isinstance(below, dict | list):
+            self._forget(below, path)
+            below = _as_far_as(next(iter(over)))
+        if isinstance(below, list):
+            return self._go_into_list(below, over, path)
+        if not _are_alike(below, over, path):
+            return self._replace(below, dict(over), path)
+        if path not in self.merged.origins:
+            self._note(path, COMMAND_LINE)
+        return self._merge(self._without_alternatives(below, over, path), over, path)
+
+    def _there(self, path: Path_) -> Any:
+        """Return what an override goes through where nothing is said: the component that is there by default."""
+        section = class_at(path[:-1]) if path else None
+        field = section.model_fields.get(str(path[-1])) if section is not None else None
+        if field is None or not isinstance(field.default, str):
+            return None
+        default = spell_out_field(field.default, field, self.offers)
+        self.merged.origins.update(dict.fromkeys(_paths(default, path), "default"))
+        return default
+
+    def _go_into_list(self, below: list[Any], over: Way, path: Path_) -> list[Any]:
+        ((index, value),) = over.items()
+        is_said = self.layer.places.get((*path, index)) != self.layer.places.get(path, path)
+        if not isinstance(index, int) or index >= len(below) or (len(below) > 1 and not is_said):
+            known = ", ".join(f"`{dotted((*path, number))}`" for number in range(len(below)))
+            text = f"`{dotted(path)}` is a list: say which is meant. There are {known or 'none'}."
+            wanted = self.layer.place(_end(over, path))
+            raise RecipeError(COMMAND_LINE, [Problem(dotted(wanted), text, COMMAND_LINE)])
+        if path not in self.merged.origins:
+            self._note(path, COMMAND_LINE)
+        return [*below[:index], self.lay(below[index], value, (*path, index)), *below[index + 1 :]]
+
+    # --- notes ---
+
+    def _note(self, path: Path_, otherwise: str | None = None) -> None:
+        """Take over from the layer where the value at `path` comes from, and its place."""
+        origin = self.layer.origins.get(path, otherwise)
+        if origin is not None:
+            self.merged.origins[path] = origin
+        self.merged.places.pop(path, None)
+        if path in self.layer.places:
+            self.merged.places[path] = self.layer.places[path]
 
     def _forget(self, value: Any, path: Path_) -> None:
         for where in _paths(value, path):
-            self.origins.pop(where, None)
+            self.merged.origins.pop(where, None)
+            self.merged.places.pop(where, None)
 
 
 def _paths(value: Any, path: Path_) -> Iterator[Path_]:
@@ -155,12 +168,35 @@ def _paths(value: Any, path: Path_) -> Iterator[Path_]:
         yield from _paths(item, (*path, key))
 
 
-def _are_alike(below: dict[str, Any], over: dict[Any, Any]) -> bool:
-    return bool(over.get("type", below.get("type")) == below.get("type"))
+def _end(over: Any, path: Path_) -> Path_:
+    """Return the path of the value that an override sets."""
+    while isinstance(over, Way):
+        ((key, over),) = list(over.items())[-1:]
+        path = (*path, key)
+    return path
 
 
-def _default_at(path: Path_) -> str | None:
-    """Return the component that the recipe has at `path` by default, when it has one."""
-    section = class_at(path[:-1]) if path else None
-    field = section.model_fields.get(str(path[-1])) if section is not None else None
-    return field.default if field is not None and isinstance(field.default, str) else None
+def _as_far_as(key: str | int) -> Any:
+    """Return what an override goes through where nothing is: a list has one item there, the first."""
+    return ([None] if key == 0 else []) if isinstance(key, int) else {}
+
+
+def _are_alike(below: dict[str, Any], over: dict[Any, Any], path: Path_) -> bool:
+    """Whether both are the same component, or none; the options of a source may be said before its name."""
+    name = below.get("type", over.get("type") if class_at(path) is DatasetSource else None)
+    return bool(over.get("type", name) == name)
+
+
+def _stands_for_one(tree: Tree, value: Any, path: Path_) -> bool:
+    """Whether `value` is a list whose only item is written without it."""
+    return isinstance(value, list) and len(value) == 1 and _shares_place(tree, path, 0)
+
+
+def _is_bare(tree: Tree, value: dict[str, Any], path: Path_) -> bool:
+    """Whether `value` is a mapping that is written as one word."""
+    ((key, word), *others) = value.items() or [("", {})]
+    return not others and not isinstance(word, dict | list) and _shares_place(tree, path, key)
+
+
+def _shares_place(tree: Tree, path: Path_, key: str | int) -> bool:
+    return tree.places.get((*path, key)) == tree.places.get(path, path)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
@@ -33,6 +34,7 @@ from sftplug.plugin.components import (
     ModelBuilder,
     Quantization,
 )
+from sftplug.recipe.yaml import Path_, dotted
 from sftplug.types.conversation import GIVEN_TO_TEMPLATES
 from sftplug.util.strict_model import StrictModel
 
@@ -64,22 +66,11 @@ def _resolve_local_model(value: Any) -> Any:
     return resolve_path(value) if isinstance(value, str) and value.startswith((".", "/", "~")) else value
 
 
-def as_list(value: Any) -> Any:
-    """Let a single value stand for a list of one."""
-    return [value] if isinstance(value, str | Mapping | BaseModel) else value
+class ShortForm(Enum):
+    """How a field that holds a list may be written beside that; `short_forms` spells it out."""
 
-
-def as_unions(value: Any) -> Any:
-    """Normalize ``a``, ``a + b``, ``[a, {b: …}]`` to a list (product) of lists (union)."""
-    if isinstance(value, str | Mapping | BaseModel):
-        value = [value]
-    return [_as_union(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _as_union(item: Any) -> Any:
-    if isinstance(item, str):
-        return [name.strip() for name in item.split("+")]
-    return [item] if isinstance(item, Mapping | BaseModel) else item
+    ONE_FOR_A_LIST = "one item alone"
+    UNIONS = "a strategy alone, or a list of strategies; each may be a union, ``a + b``"
 
 
 class Section(StrictModel):
@@ -89,11 +80,6 @@ class Section(StrictModel):
     """The option that a bare string sets."""
     alternatives: ClassVar[tuple[str, ...]] = ()
     """Keys of which a section has one: naming another replaces it when recipes are laid over each other."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_shorthand(cls, value: Any) -> Any:
-        return {cls.shorthand: value} if cls.shorthand and isinstance(value, str) else value
 
 
 class ModelSection(Section):
@@ -142,8 +128,6 @@ class SourceSection(Section):
     The options of the source stand here too: `path` for files, `hub` for a dataset on the Hub.
     """
 
-    alternatives = ("path", "hub", "source")
-
     source: DatasetSource
     """Where rows come from. May be left out where `path` or `hub` says it."""
     format: DatasetFormat = Field("messages", validate_default=True)
@@ -155,7 +139,7 @@ class SourceSection(Section):
     1; ``data.mix`` says of what."""
     epochs: float = Field(1.0, gt=0, allow_inf_nan=False)
     """How often each row is seen; of a fraction, rows drawn by ``train.seed``."""
-    masking: Annotated[MaskingList | None, BeforeValidator(as_unions)] = None
+    masking: Annotated[MaskingList | None, ShortForm.UNIONS] = None
     """Which tokens of these rows are trained, where that differs from the recipe's ``masking``."""
     template_kwargs: dict[str, Any] = Field(default_factory=dict, json_schema_extra=_NOT_GIVEN)
     """More arguments of the chat template for these rows, such as ``enable_thinking``."""
@@ -178,16 +162,11 @@ class SourceSection(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _take_in_source(cls, value: Any) -> Any:
-        """Gather the source's own options, which stand beside the others."""
-        if not isinstance(value, Mapping) or isinstance(value.get("source"), Mapping | BaseModel):
-            return value
-        own = {name: item for name, item in value.items() if name in cls.model_fields and name != "source"}
-        options = {name: item for name, item in value.items() if name not in cls.model_fields}
-        known = [name for key, name in SOURCE_OF.items() if key in options]
-        if "source" not in value and len(known) != 1:
+    def _needs_a_source(cls, value: Any) -> Any:
+        source = value.get("source", {}) if isinstance(value, Mapping) else None
+        if isinstance(source, Mapping) and "type" not in source and len(SOURCE_OF.keys() & source.keys()) != 1:
             raise ValueError("needs exactly one of `path` and `hub`, or a `source`.")
-        return {**own, "source": {"type": value.get("source", *known), **options}}
+        return value
 
 
 SOURCE_OF = {"path": "file", "hub": "hub"}
@@ -211,9 +190,9 @@ class MixSection(Section):
 class DataSection(Section):
     """The rows to train and to evaluate on."""
 
-    train: Annotated[tuple[SourceSection, ...], BeforeValidator(as_list), Field(min_length=1)]
+    train: Annotated[tuple[SourceSection, ...], ShortForm.ONE_FOR_A_LIST, Field(min_length=1)]
     """One source, or a list of sources."""
-    eval: Annotated[tuple[SourceSection, ...], BeforeValidator(as_list)] = ()
+    eval: Annotated[tuple[SourceSection, ...], ShortForm.ONE_FOR_A_LIST] = ()
     """Held-out rows, in the same form."""
     eval_fraction: float = Field(0.0, ge=0.0, lt=1.0)
     """Instead of `eval`: hold this share of the training rows out, chosen by ``train.seed``."""
@@ -264,7 +243,7 @@ class SpansSection(Section):
 class EvaluationSection(Section):
     """What the trained model answers by itself, and what that is worth; the loss of held-out rows needs no section."""
 
-    metrics: Annotated[tuple[Metric, ...], BeforeValidator(as_list)] = ()
+    metrics: Annotated[tuple[Metric, ...], ShortForm.ONE_FOR_A_LIST] = ()
     """What the replies are measured by. `sftplug train` does so when training is over, `sftplug eval` at any time."""
     rows: Annotated[int | None, Field(gt=0)] = 100
     """Answer so many of the held-out rows, spread evenly over them; null answers all."""
@@ -295,20 +274,20 @@ class LaunchSection(Section):
 class Recipe(Section):
     """Everything a run needs to know."""
 
-    plugins: Annotated[tuple[str, ...], BeforeValidator(as_list)] = ()
+    plugins: Annotated[tuple[str, ...], ShortForm.ONE_FOR_A_LIST] = ()
     """Plugins to use beside those whose components are named: installed names, or files such as ``./mine.py``."""
     model: ModelSection
     data: DataSection
     chat_template: ChatTemplate = Field("tokenizer", validate_default=True)
     """How conversations become text."""
-    masking: Annotated[MaskingList, BeforeValidator(as_unions)] = Field("assistant", validate_default=True)
+    masking: Annotated[MaskingList, ShortForm.UNIONS] = Field("assistant", validate_default=True)
     """Which tokens are trained. In a list the weights multiply; ``a + b`` unites two strategies."""
     spans: SpansSection = SpansSection()
     quantization: Quantization
     """In which numbers the base weights are held. Left out, the adapter says what suits it."""
     adapter: Adapter = Field("full", validate_default=True)
     """Which parameters are trained."""
-    callbacks: Annotated[tuple[Callback, ...], BeforeValidator(as_list)] = ()
+    callbacks: Annotated[tuple[Callback, ...], ShortForm.ONE_FOR_A_LIST] = ()
     """What watches the training loop, in this order."""
     evaluation: EvaluationSection = EvaluationSection()
     train: dict[str, Any] = Field(default_factory=dict)
@@ -320,21 +299,36 @@ class Recipe(Section):
 
     def components(self) -> Iterator[tuple[str, Component]]:
         """Yield (path in the recipe, component) for every component chosen, in the order of the data."""
+        for path, component in self.located_components():
+            if isinstance(component, DatasetSource):
+                path = (*path[:-1], component.shorthand or "source")
+            elif isinstance(component, Masking):
+                path = path[:-2]
+            yield dotted(path), component
+
+    def located_components(self) -> Iterator[tuple[Path_, Component]]:
+        """Yield (path, component) of the same; a path leads through the recipe as it is spelled out."""
         for where in ("train", "eval"):
             for index, source in enumerate(getattr(self.data, where)):
-                yield f"data.{where}[{index}].{source.source.shorthand or 'source'}", source.source
-                yield f"data.{where}[{index}].format", source.format
-                for union in source.masking or ():
-                    yield from ((f"data.{where}[{index}].masking", part) for part in union)
-        yield "data.too_long", self.data.too_long
-        yield "chat_template", self.chat_template
-        yield from (("masking", part) for union in self.masking for part in union)
+                path = ("data", where, index)
+                yield (*path, "source"), source.source
+                yield (*path, "format"), source.format
+                yield from _located_maskings((*path, "masking"), source.masking or ())
+        yield ("data", "too_long"), self.data.too_long
+        yield ("chat_template",), self.chat_template
+        yield from _located_maskings(("masking",), self.masking)
         if self.model.build is not None:
-            yield "model.build", self.model.build
-        yield "quantization", self.quantization
-        yield "adapter", self.adapter
-        yield from ((f"callbacks[{index}]", callback) for index, callback in enumerate(self.callbacks))
-        yield from ((f"evaluation.metrics[{index}]", metric) for index, metric in enumerate(self.evaluation.metrics))
+            yield ("model", "build"), self.model.build
+        yield ("quantization",), self.quantization
+        yield ("adapter",), self.adapter
+        yield from ((("callbacks", index), callback) for index, callback in enumerate(self.callbacks))
+        metrics = enumerate(self.evaluation.metrics)
+        yield from ((("evaluation", "metrics", index), metric) for index, metric in metrics)
+
+
+def _located_maskings(path: Path_, masking: MaskingList) -> Iterator[tuple[Path_, Masking]]:
+    for index, union in enumerate(masking):
+        yield from (((*path, index, member), part) for member, part in enumerate(union))
 
 
 def class_at(path: Iterable[str | int]) -> type[BaseModel] | None:

@@ -9,11 +9,11 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
-from sftplug.plugin.components import Component, DatasetSource
+from sftplug.plugin.components import Component
 from sftplug.plugin.errors import NOUNS
 from sftplug.recipe.defaults import of_adapter
 from sftplug.recipe.load import LoadedRecipe
-from sftplug.recipe.model import SOURCE_OF, Section, SourceSection
+from sftplug.recipe.model import Recipe, Section
 from sftplug.recipe.problems import origin_of
 from sftplug.recipe.yaml import Path_
 
@@ -32,17 +32,9 @@ class Origin:
     """The plugin that offers the component whose option this is; None for the core's own sections."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Written:
-    """What the recipe says at a place, and the path under which its origin is known."""
-
-    value: Any
-    at: Path_
-
-
 def origins(loaded: LoadedRecipe) -> list[Origin]:
     """Return every value of the resolved recipe, in the order of its sections."""
-    return list(_Explainer(loaded).walk("", loaded.recipe, _Written(loaded.tree.data, ()), "default"))
+    return list(_Explainer(loaded).walk((), "", loaded.recipe))
 
 
 def origin_by_path(loaded: LoadedRecipe) -> dict[str, str]:
@@ -50,26 +42,59 @@ def origin_by_path(loaded: LoadedRecipe) -> dict[str, str]:
     return {value.path: value.origin for value in origins(loaded)}
 
 
+def origin_at(loaded: LoadedRecipe, path: Path_) -> str:
+    """Return where the value at a path of the resolved recipe comes from: a file, the command line, or a default.
+
+    The one answer to this question, for what is shown and for the record of a run.
+    """
+    if not _is_said(loaded.tree.data, path):
+        return _default_of(loaded.recipe, path)
+    origin = origin_of(loaded.tree, path)
+    file, _, line = origin.rpartition(":")
+    return f"{origin} (extended)" if line.isdigit() and Path(file).stem != loaded.name else origin
+
+
+def _is_said(data: Any, path: Path_) -> bool:
+    """Whether the recipe says the value at `path`, or, in other words, what became that value."""
+    for part in path:
+        keys = data if isinstance(data, Mapping) else range(len(data)) if isinstance(data, list) else None
+        if keys is None:
+            return True
+        if part not in keys:
+            return False
+        data = data[part]
+    return True
+
+
+def _default_of(recipe: Recipe, path: Path_) -> str:
+    value: Any = recipe
+    for index, part in enumerate(path):
+        if isinstance(value, Component):
+            noun = next(noun for kind, noun in NOUNS.items() if isinstance(value, kind))
+            return "default" if path[index:] == ("type",) else f"default of {noun} {value.type}"
+        value = value[part] if isinstance(part, int) else getattr(value, part, None)
+    return "default"
+
+
 @dataclass(frozen=True, slots=True)
 class _Explainer:
-    """Walks what was resolved beside what was written."""
+    """Walks the resolved recipe; `plugin` answers for what it walks."""
 
     loaded: LoadedRecipe
     plugin: str | None = None
 
-    def walk(self, path: str, value: Any, written: _Written | None, default: str) -> Iterator[Origin]:
-        if isinstance(value, Component):
-            yield from self._component(path, value, written, default)
-        elif isinstance(value, Section):
-            yield from self._section(path, value, written)
-        elif path == "train":
+    def walk(self, path: Path_, shown: str, value: Any) -> Iterator[Origin]:
+        """Yield what is inside of `value`, which stands at `path`, and is shown to stand at `shown`."""
+        if isinstance(value, Component | Section):
+            yield from self._model(path, shown, value)
+        elif path == ("train",):
             for name, option in value.items():
-                yield from self._of_whom(name).walk(f"train.{name}", option, _key(written, name), "default")
+                yield from self._of_whom(name).walk((*path, name), f"{shown}.{name}", option)
         elif isinstance(value, tuple) and any(isinstance(item, Section | Component | tuple) for item in value):
-            yield from self._items(path, value, written, default)
+            yield from self._items(path, shown, value)
         else:
-            origin = default if written is None else self._origin(written.at)
-            yield Origin(path, to_jsonable_python(value, fallback=str), origin, self.plugin)
+            plain = to_jsonable_python(value, fallback=str)
+            yield Origin(shown, plain, origin_at(self.loaded, path), self.plugin)
 
     def _of_whom(self, option: str) -> _Explainer:
         """Return the walker for an option of the trainer: the adapter's plugin answers for what suits the adapter."""
@@ -82,92 +107,16 @@ class _Explainer:
         plugin = self.loaded.registry.plugin_of(component)
         return _Explainer(self.loaded, str(self.loaded.registry.plugins.loaded[plugin]) if plugin else None)
 
-    def _items(self, path: str, items: tuple[Any, ...], written: _Written | None, default: str) -> Iterator[Origin]:
+    def _items(self, path: Path_, shown: str, items: tuple[Any, ...]) -> Iterator[Origin]:
         for index, item in enumerate(items):
-            below = f"{path}[{index}]"
-            if not isinstance(item, tuple):
-                yield from self.walk(below, item, _item(written, index), default)
-                continue
-            for member, (part, said) in enumerate(zip(item, _union(written, index, len(item)), strict=True)):
-                yield from self.walk(f"{below}[{member}]" if len(item) > 1 else below, part, said, default)
+            below, name = (*path, index), f"{shown}[{index}]"
+            if isinstance(item, tuple) and len(item) == 1:
+                yield from self.walk((*below, 0), name, item[0])  # a union of one is shown without a second index
+            else:
+                yield from self.walk(below, name, item)
 
-    def _section(self, path: str, section: Section, written: _Written | None) -> Iterator[Origin]:
-        said = _spread_section(section, written)
-        for name in type(section).model_fields:
-            below = f"{path}.{name}" if path else name
-            yield from self.walk(below, getattr(section, name), said.get(name), "default")
-
-    def _component(self, path: str, component: Component, written: _Written | None, default: str) -> Iterator[Origin]:
-        inside, said = self._inside(component), _spread_component(component, written)
-        noun = next(noun for kind, noun in NOUNS.items() if isinstance(component, kind))
-        for name in type(component).model_fields:
-            otherwise = default if name == "type" else f"default of {noun} {component.type}"
-            yield from inside.walk(f"{path}.{name}", getattr(component, name), said.get(name), otherwise)
-
-    def _origin(self, at: Path_) -> str:
-        origin = origin_of(self.loaded.tree, at)
-        file, _, line = origin.rpartition(":")
-        return f"{origin} (extended)" if line.isdigit() and Path(file).stem != self.loaded.name else origin
-
-
-# --- the short forms --------------------------------------------------------------------------------------------------
-
-
-def _key(written: _Written | None, name: str) -> _Written | None:
-    if written is None or not isinstance(written.value, Mapping) or name not in written.value:
-        return None
-    return _Written(written.value[name], (*written.at, name))
-
-
-def _item(written: _Written | None, index: int) -> _Written | None:
-    """Return what is written of an item; a single value stands for a list of one."""
-    if written is None or not isinstance(written.value, list):
-        return written
-    return _Written(written.value[index], (*written.at, index))
-
-
-def _union(written: _Written | None, index: int, count: int) -> list[_Written | None]:
-    """Return what is written of each member of a union: ``a + b``, a list, or one alone."""
-    said = _item(written, index)
-    if said is not None and isinstance(said.value, list):
-        return [_item(said, member) for member in range(count)]
-    if said is not None and isinstance(said.value, str):
-        return [_Written(name.strip(), said.at) for name in said.value.split("+")]
-    return [said] * count
-
-
-def _keys(written: _Written | None) -> dict[str, _Written | None]:
-    names = written.value if written is not None and isinstance(written.value, Mapping) else ()
-    return {name: _key(written, name) for name in names}
-
-
-def _spread_section(section: Section, written: _Written | None) -> dict[str, _Written | None]:
-    if written is not None and isinstance(written.value, str) and section.shorthand:
-        return {section.shorthand: written}
-    said = _keys(written)
-    source = said.get("source")
-    if (
-        isinstance(section, SourceSection)
-        and written is not None
-        and not (source and isinstance(source.value, Mapping))
-    ):
-        # The options of the source stand beside those of the section: it is all of them.
-        said["source"] = written
-    return said
-
-
-def _spread_component(component: Component, written: _Written | None) -> dict[str, _Written | None]:
-    if written is None or isinstance(written.value, str):
-        return {"type": written}
-    said = _keys(written)
-    if "type" in said:
-        return said
-    if "source" in said or (isinstance(component, DatasetSource) and any(key in said for key in SOURCE_OF)):
-        named = next((said[key] for key in ("source", *SOURCE_OF) if key in said), None)
-        return {**said, "type": named}
-    options = said.get(component.type)
-    if options is None:
-        return said
-    if isinstance(options.value, Mapping):
-        return {**_keys(options), "type": options}
-    return {"type": options, str(component.shorthand): options}
+    def _model(self, path: Path_, shown: str, model: Component | Section) -> Iterator[Origin]:
+        walker = self._inside(model) if isinstance(model, Component) else self
+        for name, field in type(model).model_fields.items():
+            key = field.alias or name
+            yield from walker.walk((*path, key), f"{shown}.{key}" if shown else key, getattr(model, name))

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from sftplug.errors import Problem, did_you_mean
+from sftplug.plugin.components import Component
 from sftplug.plugin.errors import place_of
 from sftplug.plugin.manager import DISABLE_VARIABLE
 from sftplug.plugin.registry import Offer, Registry
 from sftplug.recipe.choices import NOTHING_OFFERED
-from sftplug.recipe.model import models_in
-from sftplug.recipe.yaml import Path_, Tree
+from sftplug.recipe.model import class_at, models_in
+from sftplug.recipe.yaml import Path_, Tree, dotted
 
 
 def problems_from(error: ValidationError, tree: Tree, root: type[BaseModel], registry: Registry) -> list[Problem]:
@@ -21,13 +23,21 @@ def problems_from(error: ValidationError, tree: Tree, root: type[BaseModel], reg
     defaults: list[Problem] = []
     found: dict[Path_, list[str]] = {}
     for detail in error.errors(include_url=False):
-        path = _path_in(tree.data, detail["loc"])
+        if _follows(detail):
+            continue
         owner = _owner_of_default(detail, root, registry)
+        is_said = owner is not None or detail["type"] in ("missing", "extra_forbidden")
+        path = _path_in(tree.data, detail["loc"], is_said=is_said)
         if owner is not None:
-            defaults.append(_wrong_default(_sentence(detail, root, registry), (*path, detail["loc"][-1]), tree, owner))
+            defaults.append(_wrong_default(_sentence(detail, root, registry), path, tree, owner))
         else:
             found.setdefault(path, []).append(_sentence(detail, root, registry))
     return defaults + [problem_at(tree, path, text) for path, texts in found.items() for text in _joined(texts)]
+
+
+def _follows(detail: Any) -> bool:
+    """Whether a list is called too short because what is in it is wrong: that is said already."""
+    return bool(detail["type"] == "too_short" and len(detail["input"]) > detail["ctx"]["actual_length"])
 
 
 def _joined(texts: list[str]) -> list[str]:
@@ -40,8 +50,9 @@ def _joined(texts: list[str]) -> list[str]:
 
 
 def problem_at(tree: Tree, path: Path_, text: str) -> Problem:
-    """Return a Problem at `path`, with the origin of the value or of what encloses it."""
-    return Problem(dotted(path), text, origin_of(tree, path))
+    """Return a Problem with the value at `path`, at the place where the recipe has it; a component is at its name."""
+    path = tree.name_at(path)
+    return Problem(dotted(tree.place(path)), text, origin_of(tree, path))
 
 
 def origin_of(tree: Tree, path: Path_) -> str:
@@ -52,48 +63,33 @@ def origin_of(tree: Tree, path: Path_) -> str:
     return tree.origins.get((), "")
 
 
-def dotted(path: Path_) -> str:
-    """Return ``data.train[0].format`` for ``("data", "train", 0, "format")``."""
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text or "recipe"
+def path_of(place: str) -> Path_:
+    """Return ``("data", "train", 0, "format")`` for ``data.train[0].format``."""
+    return tuple(int(part) if part.isdigit() else part for part in re.findall(r"[^.\[\]]+", place))
 
 
-def _path_in(data: Any, loc: Sequence[str | int]) -> Path_:
-    """Drop from pydantic's location what the user did not write: union tags and the lists around single values."""
+def _path_in(data: Any, loc: Sequence[str | int], *, is_said: bool) -> Path_:
+    """Return the path of pydantic's location, which has the name of each component after the component.
+
+    What follows is left out where nothing is at it in `data`, such as the names of what a value may be, unless it is
+    the key that is missing or too much, which `is_said` tells.
+    """
     path: list[str | int] = []
-    bare = False  # whether the component that the location goes into was written as a bare name
+    in_component = False
     for index, part in enumerate(loc):
-        is_last = index == len(loc) - 1
-        if isinstance(part, int):
-            if not isinstance(data, list) or part >= len(data):
-                continue
-            data = data[part]
-        elif part == "source" and index < len(loc) - 1 and _is_named(data):
-            continue  # the source's options stand beside its name
-        elif isinstance(data, Mapping) and part in data:
-            data = data[part]
-        elif _is_tag(part, data):
-            bare = isinstance(data, str)
+        kind = None if in_component else class_at(path)
+        if kind is not None and issubclass(kind, Component) and isinstance(part, str):
+            in_component = True
             continue
-        elif not (isinstance(data, Mapping) and (is_last or not path)) and not (is_last and bare):
+        is_there = part in data if isinstance(data, Mapping) else isinstance(data, list) and part in range(len(data))
+        if is_there:
+            data = data[part]
+        elif isinstance(part, int) or not (kind is not None or (is_said and index == len(loc) - 1)):
             continue
         else:
             data = None  # what the recipe does not say has nothing below it
         path.append(part)
     return tuple(path)
-
-
-def _is_named(data: Any) -> bool:
-    return isinstance(data, Mapping) and isinstance(data.get("source"), str)
-
-
-def _is_tag(part: str, data: Any) -> bool:
-    """Whether `part` of a location only says which component `data` is."""
-    if isinstance(data, Mapping):
-        return bool(part == data.get("type"))
-    return isinstance(data, str) and part in [name.strip() for name in data.split("+")]
 
 
 _WANTED = {
@@ -108,6 +104,7 @@ _WANTED = {
     "bool_parsing": "true or false",
     "list_type": "a list",
     "tuple_type": "a list",
+    "too_short": "a list of at least {min_length}",
     "dict_type": "a mapping of keys",
     "model_type": "a mapping of keys",
     "model_attributes_type": "a name or a mapping with a `type`",
@@ -164,7 +161,6 @@ def _owner_of_default(detail: Any, root: type[BaseModel], registry: Registry) ->
 
 def _wrong_default(wrong: str, path: Path_, tree: Tree, offer: Offer) -> Problem:
     """Blame the plugin: of this option the recipe says nothing."""
-    path = path if path[-2:-1] != path[-1:] else path[:-1]
     text = f"the default that plugin {offer.plugin} gives it is wrong: {wrong.rstrip('.')}"
     return problem_at(tree, path, f"{text} ({place_of(offer.component)}). Set it in the recipe until it is mended.")
 

@@ -21,7 +21,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from sftplug.plugin.components import Component, DatasetSource
 from sftplug.plugin.errors import NOUNS
 from sftplug.plugin.registry import Registry
-from sftplug.recipe.model import SOURCE_OF, Recipe, Section, SourceSection, as_list, as_share, as_unions
+from sftplug.recipe.model import SOURCE_OF, Recipe, Section, ShortForm, SourceSection, as_share
 from sftplug.recipe.train_options import train_schema
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -82,9 +82,9 @@ class _Writer:
 
     def _value(self, annotation: Any, metadata: Sequence[Any], part: bool) -> Schema:
         forms = [item.func for item in metadata if isinstance(item, BeforeValidator)]
-        if as_unions in forms:
+        if ShortForm.UNIONS in metadata:
             return _any_of([self._maskings(), *_null_in(annotation)])
-        if as_list in forms:
+        if ShortForm.ONE_FOR_A_LIST in metadata:
             (inner, *_) = typing.get_args(annotation)
             least = next((item.min_length for item in metadata if isinstance(item, MinLen)), 0)
             many = {"type": "array", "items": self._type(inner, False), "minItems": least}

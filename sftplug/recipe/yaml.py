@@ -21,6 +21,15 @@ from sftplug.errors import Problem, RecipeError
 Path_ = tuple[str | int, ...]
 """Where a value stands: keys and list indices from the root."""
 
+
+def dotted(path: Path_) -> str:
+    """Return ``data.train[0].format`` for ``("data", "train", 0, "format")``."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text or "recipe"
+
+
 MOST_BYTES = 500_000
 """Longest file."""
 MOST_VALUES = 20_000
@@ -50,6 +59,32 @@ class Tree:
 
     data: Any
     origins: dict[Path_, str] = field(default_factory=dict)
+    places: dict[Path_, Path_] = field(default_factory=dict)
+    """Where a recipe has what stands elsewhere here, since short forms are spelled out: ``masking: assistant`` is
+    ``("masking", 0, 0, "type")`` here, at the place ``("masking",)``."""
+
+    def copy(self) -> Tree:
+        """Return the tree with a root and notes of its own."""
+        return Tree(dict(self.data), dict(self.origins), dict(self.places))
+
+    def name_at(self, path: Path_) -> Path_:
+        """Return the path of the name where that is how the recipe writes the component at `path`, else `path`."""
+        name = (*path, "type")
+        return name if self.places.get(name, name)[-1:] != ("type",) else path
+
+    def place(self, path: Path_) -> Path_:
+        """Return where the recipe has the value at `path`, or would have it."""
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.places:
+                return (*self.places[path[:length]], *path[length:])
+        return path
+
+
+class Way(dict[Any, Any]):
+    """A mapping that an override only goes through, on its way to the value that it sets.
+
+    Its one key may be an integer, which is an index into a list.
+    """
 
 
 # --- from the file to a tree ------------------------------------------------------------------------------------------

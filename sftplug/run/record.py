@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from sftplug.recipe.load import is_plugin_file
 from sftplug.recipe.model import Recipe
-from sftplug.recipe.problems import dotted
-from sftplug.recipe.yaml import write_yaml
+from sftplug.recipe.origins import origin_at
+from sftplug.recipe.yaml import dotted, write_yaml
 from sftplug.run.directory import RunDirectory
 from sftplug.run.files import COPIES, noting
 from sftplug.storage.files import atomic_write
@@ -60,29 +60,8 @@ def leaves(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple
 
 
 def origins(recipe: Mapping[str, Any], loaded: LoadedRecipe) -> dict[str, str]:
-    """Return dotted path -> where the value was written, or ``default``."""
-    return {dotted(path): _origin(path, loaded) for path, _ in leaves(recipe)}
-
-
-def _origin(path: tuple[str | int, ...], loaded: LoadedRecipe) -> str:
-    """Return the origin of the value, as it may have been written: in short, without its list, with a bare name."""
-    written = loaded.tree.origins
-    for shape in _spellings(path):
-        if shape in written:
-            return written[shape]
-    # The name of a component is what its section says when it is written as one word.
-    if path and path[-1] in ("type", "name_or_path"):
-        return _origin(path[:-1], loaded)
-    if path and isinstance(path[-1], int):
-        return _origin(path[:-1], loaded)
-    return "default"
-
-
-def _spellings(path: tuple[str | int, ...]) -> Iterator[tuple[str | int, ...]]:
-    """Yield the ways in which a recipe may write `path`: ``data.train[0].source.path`` is ``data.train.path`` too."""
-    for shape in (path, tuple(part for part in path if part != "source")):
-        yield shape
-        yield tuple(part for part in shape if not isinstance(part, int))
+    """Return dotted path -> where the value comes from, as `sftplug explain` says it, of every value in the record."""
+    return {dotted(path): origin_at(loaded, path) for path, _ in leaves(recipe)}
 
 
 _PLACES = (

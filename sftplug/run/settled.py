@@ -15,9 +15,9 @@ from sftplug.errors import RunError
 from sftplug.plugin.components import Component, Quantization
 from sftplug.recipe.defaults import OF_TRL, STATED, is_default
 from sftplug.recipe.origins import origin_by_path
-from sftplug.recipe.problems import dotted, origin_of
+from sftplug.recipe.problems import origin_of
 from sftplug.recipe.train_options import own_default
-from sftplug.recipe.yaml import Path_, Tree
+from sftplug.recipe.yaml import Path_, dotted
 from sftplug.run.record import leaves
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def as_begun(loaded: LoadedRecipe, directory: RunDirectory) -> LoadedRecipe:
     """Return `loaded` with what it leaves open, and left open when the run in `directory` began, as it was then."""
     before, then = begun_with(directory, loaded.recipe.train), _origins_then(directory)
-    tree = Tree(dict(loaded.tree.data), dict(loaded.tree.origins))
+    tree = loaded.tree.copy()
     tree.data["train"] = _train(loaded, before["train"], then, tree.origins)
     tree.data["quantization"] = _quantization(loaded, before["quantization"], then, tree.origins)
     return with_settled(replace(loaded, tree=tree), tree.data)

@@ -17,6 +17,8 @@ from sftplug.plugin.registry import build_registry
 from sftplug.recipe import load_recipe, shipped_recipes
 from sftplug.recipe.describe import example_of, options_of
 from sftplug.recipe.origins import origins
+from sftplug.run.record import origins as recorded_origins
+from sftplug.run.record import recorded
 
 runner = CliRunner()
 UNITS = "cpu multiplies bfloat16 2 times as fast as float32"
@@ -184,6 +186,11 @@ def test_every_value_of_every_shipped_recipe_is_explained(name):
     assert len({value.path for value in found}) == len(found) > 40
     for value in found:
         assert re.fullmatch(r"\S+\.yaml:\d+( \(extended\))?|default( of .+)?", value.origin), value
+    # The record of a run says the same of each place.
+    kept = recorded_origins(recorded(loaded.recipe), loaded)
+    shared = {value.path: value.origin for value in found if value.path in kept}
+    assert shared == {path: kept[path] for path in shared}
+    assert len(shared) > 0.9 * len(found)
     # Whatever the files say stands somewhere as said: no value is called a default that is none.
     written = [origin for path, origin in loaded.tree.origins.items() if path and path[0] == "train" and len(path) == 2]
     shown = [value.origin.removesuffix(" (extended)") for value in found if value.path.startswith("train.")]
