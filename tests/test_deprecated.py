@@ -51,6 +51,13 @@ def test_nothing_is_overdue_or_removed_too_soon():
     assert len({item.what for item in DEPRECATIONS}) == len(DEPRECATIONS)
 
 
+@pytest.mark.parametrize("item", [item for item in DEPRECATIONS if item.renamed], ids=lambda item: item.what)
+def test_an_old_name_stands_for_the_one_that_its_warning_names(item):
+    with pytest.warns(ApiDeprecationWarning, match=f"Use `sftplug.{item.renamed}`"):
+        old = getattr(sftplug, item.what.removeprefix("sftplug."))
+    assert old is getattr(sftplug, item.renamed)
+
+
 def test_every_deprecation_is_listed_and_every_one_listed_is_real():
     listed = {item.what: str(item) for item in DEPRECATIONS}
     marked = {**dict(_hooks_marked()), **dict(_options_marked())}

@@ -24,6 +24,7 @@ FOLLOWED = {
 """Text -> the test that follows it, in the other test files."""
 
 FOLLOWED_FILES = {
+    "sftplug/plugin/deprecation.py": "test_an_old_name_stands_for_the_one_that_its_warning_names",
     "sftplug/training/callback_state.py": "test_what_a_callback_remembers_and_no_checkpoint_can_hold_is_refused_at_once",
     "sftplug/training/model_state.py": "test_a_checkpoint_without_the_rest_and_one_of_another_base_are_refused",
     "sftplug/training/preflight/__init__.py": "test_an_option_that_nothing_heeds_is_a_problem",

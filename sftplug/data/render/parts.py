@@ -62,9 +62,9 @@ def label_parts(layout: Layout, spans: Sequence[tuple[int, int, int]]) -> Runs:
     last = {piece.message: piece.end for piece in layout.pieces if piece.field}
     runs = [
         (run, piece)
-        for piece in layout.pieces
+        for piece, in_call in zip(layout.pieces, _in_calls(layout.pieces), strict=True)
         if piece.end > piece.start
-        for run in _label(layout.text, piece, last.get(piece.message), find)
+        for run in _label(layout.text, piece, last.get(piece.message), find, in_call=in_call)
     ]
     starts = np.array([start for (start, _, _), _ in runs], dtype=np.int32)
     message = np.array([owner for (_, owner, _), _ in runs], dtype=np.int32)
@@ -96,23 +96,44 @@ def _item_of(field: str) -> int:
     return int(found.group(1)) if found else -1
 
 
-def _label(text: str, piece: Piece, last: int | None, find: Finder) -> Iterator[Labelled]:
+def _in_calls(pieces: Sequence[Piece]) -> list[bool]:
+    """Return for each piece whether something of a tool call stands right before or after it in its message.
+
+    What a template writes there belongs to the call, whatever it looks like: ``, "arguments": `` or ``</arg_key>``.
+    """
+    found = [False] * len(pieces)
+    for step in (1, -1):
+        near: dict[int | None, bool] = {}
+        for index in range(len(pieces))[::step]:
+            piece = pieces[index]
+            if piece.field:
+                near[piece.message] = _is_of_call(piece.field)
+            found[index] |= near.get(piece.message, False)
+    return found
+
+
+def _is_of_call(field: str) -> bool:
+    return field.startswith("tool_calls")
+
+
+def _label(text: str, piece: Piece, last: int | None, find: Finder, *, in_call: bool) -> Iterator[Labelled]:
     if piece.message is None:
         yield piece.start, -1, "scaffold"
     elif piece.field:
         yield piece.start, piece.message, _part_of(piece.field)
     else:
-        yield from _label_literal(text, piece, last, find)
+        inner = "tool_call" if in_call else "header"
+        yield from _label_literal(text, piece, last, find, inner)
 
 
 def _part_of(field: str) -> str:
     if field == REASONING:
         return "reasoning"
-    return "tool_call" if field.startswith("tool_calls") else "content"
+    return "tool_call" if _is_of_call(field) else "content"
 
 
-def _label_literal(text: str, piece: Piece, last: int | None, find: Finder) -> Iterator[Labelled]:
-    """Split what the template wrote for a message at the edges of its span, and at the stop."""
+def _label_literal(text: str, piece: Piece, last: int | None, find: Finder, inner: str) -> Iterator[Labelled]:
+    """Split what the template wrote for a message at the edges of its span, and at the stop; `inner` is between."""
     owner = -1 if piece.message is None else piece.message
     span = find(piece)
     if span is None:
@@ -123,7 +144,7 @@ def _label_literal(text: str, piece: Piece, last: int | None, find: Finder) -> I
         yield piece.start, owner, "header"
     stop = _stop_start(text, start, end) if end == span[1] else end
     if start < stop:
-        yield start, owner, _inner_part(text[start:stop])
+        yield start, owner, inner
     if stop < end:
         yield stop, owner, "end_of_turn"
     if end < piece.end:
@@ -134,10 +155,6 @@ def _stop_start(text: str, start: int, end: int) -> int:
     """Return where the stop begins that ends at `end`: the last token-like word of the literal."""
     found = _STOP.search(text, start, end)
     return found.start() if found else start
-
-
-def _inner_part(text: str) -> str:
-    return "tool_call" if "tool" in text or "function" in text or "{" in text else "header"
 
 
 def _thoughts_in(text: str, start: int, end: int) -> Iterator[re.Match[str]]:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from sftplug import MaskError, TemplateError
+from sftplug import PARTS, MaskError, TemplateError
 from sftplug.data.render import compile_template
 from sftplug.testing import assistant_spans
 
@@ -115,6 +115,26 @@ def test_spans_hold_the_reply_and_nothing_of_others(name):
             assert any(reply.rpartition("</think>")[2].strip() in span for span in trained), (label, reply)
         assert count == len(spans)
     assert exact >= 1
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_everything_between_the_start_and_the_stop_of_a_mere_call_is_of_the_call(name):
+    """What a template writes between a call's name and its arguments too: masked calls leave nothing to train."""
+    messages = CONVERSATIONS["tool call"]
+    try:
+        rendered = compile_template(TEMPLATES[name]).analyse(messages, TOOLS, **KWARGS)
+    except (MaskError, TemplateError):
+        pytest.skip("the template refuses calls, or its spans cannot be told")
+    if "tide" not in rendered.text:
+        pytest.skip("the template leaves calls out: rows with them are refused")
+    start, end = rendered.spans[0].start, rendered.spans[0].end
+    ends = [*rendered.runs.starts[1:].tolist(), len(rendered.text)]
+    parts = {
+        PARTS[part]: rendered.text[max(first, start) : min(last, end)]
+        for first, last, part in zip(rendered.runs.starts, ends, rendered.runs.part, strict=True)
+        if first < end and last > start
+    }
+    assert {"tool_call"} <= parts.keys() <= {"tool_call", "reasoning", "end_of_turn"}, parts
 
 
 def test_all_of_trl_s_templates_were_looked_at():
