@@ -1,7 +1,7 @@
 """Really run every adapter type of sftplug and of the installed PEFT on a CPU, on each base that matters.
 
 python benchmarks/adapters.py [TYPE …]             # all types without names; about ten minutes on two cores
-python benchmarks/adapters.py --resume [TYPE …]    # only whether a run goes on from a checkpoint, bit for bit
+python benchmarks/adapters.py --resume [TYPE …]    # only whether a run resumes from a checkpoint, bit for bit
 
 Writes ``plugins/sftplug_peft/facts.json``, which the component's check and docs/adapters.md read.
 """
@@ -116,7 +116,7 @@ def main() -> None:
         resume(arguments.types)
         return
     known = json.loads(FACTS.read_text())["types"] if arguments.types and FACTS.is_file() else {}
-    FACTS.unlink(missing_ok=True)  # what it says must not refuse what is measured anew
+    FACTS.unlink(missing_ok=True)  # what it says must not refuse what is measured again
     for job, answer in run_all(__file__, jobs(arguments.types)):
         print(job["type"], job["base"], job.get("all_linear", ""), json.dumps(answer), flush=True)
         entry = known.setdefault(job["type"], {})
@@ -131,7 +131,7 @@ def main() -> None:
 
 
 def resume(names: list[str]) -> None:
-    """Let every type that trains on a base go on from a checkpoint there; what else is known of it stays."""
+    """Let every type that trains on a base resume from a checkpoint there; what else is known of it stays."""
     written = FACTS.read_text()
     known = json.loads(written)
     wanted = [
@@ -152,7 +152,7 @@ def resume(names: list[str]) -> None:
         for options in variants
         if not names or name in names
     ]
-    FACTS.unlink()  # what it says must not refuse what is measured anew
+    FACTS.unlink()  # what it says must not refuse what is measured again
     try:
         for job, answer in run_all(__file__, wanted):
             print(job["type"], job["base"], job.get("variant", ""), json.dumps(answer), flush=True)

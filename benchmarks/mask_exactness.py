@@ -4,7 +4,7 @@
 
 The truth is made without either of them, by brute force from the definition: a span starts where the prompt of
 inference ends, and ends with the template's stop token, which the table below lists by hand. Pairs in which the prompt
-is no prefix of the text (the template renders history otherwise than inference) have no such simple truth and are
+is not a prefix of the text (the template renders history otherwise than inference) have no such simple truth and are
 left out; they are counted. A mask of TRL's that stands in a text other than the model's own counts as another text.
 """
 

@@ -72,7 +72,7 @@ def main() -> None:
         work(run)
         return
     known = json.loads(FACTS.read_text())["types"] if arguments.methods and FACTS.is_file() else {}
-    FACTS.unlink(missing_ok=True)  # what it says must not refuse what is measured anew
+    FACTS.unlink(missing_ok=True)  # what it says must not refuse what is measured again
     fresh: dict[str, Any] = {}
     for job, answer in run_all(__file__, jobs(arguments.methods)):
         print(job["type"], job["options"], json.dumps(answer), flush=True)

@@ -3,7 +3,7 @@
 ``python benchmarks/quickstart.py --seeds 5 --json quickstart.json``: each recipe is trained by ``sftplug train`` and
 asked by ``sftplug chat``, in a process of its own for each cell. A cell is a seed, a number of threads, and a set of
 vector instructions, chosen by torch's own variable ``ATEN_CPU_CAPABILITY`` (the libraries beneath it that multiply
-matrices choose theirs themselves). The tiny base model is built anew under the settings, and with the seed, of the
+matrices choose theirs themselves). The tiny base model is built again under the settings, and with the seed, of the
 cells that are trained on it; SmolLM2 is read from its file and has no seed: there it is the order of the rows and the
 adapter's first weights that differ.
 
@@ -13,7 +13,7 @@ prompts that the recipe itself shows before and after. Lesson 1 completes text a
 
 With ``--json FILE`` each cell is written when it is done, and cells that FILE holds already for the same recipes, code
 and libraries are not run again. With ``--bases DIR`` base models are kept there, one for each setting, and those that
-are there are not built again (sftplug builds one anew when its builder or a library has changed).
+are there are not built again (sftplug builds one again when its builder or a library has changed).
 """
 
 from __future__ import annotations

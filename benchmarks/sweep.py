@@ -233,7 +233,7 @@ def try_to_resume(sections: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Train to the end, and once more from a checkpoint halfway; return whether both are the same, bit for bit.
 
     ``resumes``: the losses, the gradient norms and the saved weights are. Nothing is shared between the two but the
-    folder of the run: model, adapter and trainer are made anew, as in a process of their own.
+    folder of the run: model, adapter and trainer are made again, as in a process of their own.
     """
     import shutil
 

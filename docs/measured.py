@@ -65,7 +65,7 @@ any targeted module and were ignored": it looks among modules only, and does use
 
 `python benchmarks/adapters.py` runs every type through `sftplug train`'s own code on a small Llama: load, train 30
 steps (the loss on one batch must fall by 2 %), save, reload in the same numbers (equal logits), and in fp32 merge
-(equal logits). `--resume` trains 8 steps, and goes on once more from a checkpoint halfway with everything made anew:
+(equal logits). `--resume` trains 8 steps, and goes on once more from a checkpoint halfway with everything made again:
 losses, gradient norms and saved weights must be the same, bit for bit, on every base on which the type trains.
 `sftplug check` refuses what failed for a reason that lies in the type, with that reason, for the version of PEFT that
 was measured and for no other. It does not refuse what depends on the machine, on a missing package, on tied embeddings
@@ -107,7 +107,7 @@ quantization: {torchao: Int8WeightOnlyConfig}                   # a configuratio
 quantization: {torchao: {quant_type: {Int8WeightOnlyConfig: {group_size: 32}}}}
 ```
 
-sftplug's own `nf4`, `fp4` and `int8` are bitsandbytes with one thing mended (training after an evaluation on some
+sftplug's own `nf4`, `fp4` and `int8` are bitsandbytes with one thing fixed (training after an evaluation on some
 CPUs), and are to be preferred to `bitsandbytes_4bit` and `bitsandbytes_8bit`.
 
 A method that reads only *checkpoints that were quantized with it before* cannot quantize while loading; `sftplug check`
@@ -137,7 +137,7 @@ def adapters_page() -> str:
         "trained and reloaded on some base": _count(any(map(_works, run.values())) for run in runs),
         **{f"… on {base}": _count(_works(run[base]) for run in runs) for base in bases},
         "merged in fp32": _count(run["fp32"].get("merges") for run in runs),
-        "went on from a checkpoint, bit for bit, on every base on which they train": _count(
+        "resumed from a checkpoint, bit for bit, on every base on which they train": _count(
             map(_resumes_everywhere, types.values())
         ),
     }

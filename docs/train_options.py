@@ -17,11 +17,11 @@ _HEAD = (
     "",
     "The section `train` of a recipe holds the fields of [`trl.SFTConfig`]"
     "(https://huggingface.co/docs/trl/sft_trainer#trl.SFTConfig), most of which are those of `TrainingArguments` of "
-    "transformers. A field is obeyed, or it is refused with the reason and what to do: none is taken and not heeded. A "
+    "transformers. A field is obeyed, or it is refused with the reason and what to do: none is taken and not used. A "
     "test goes through every field of the installed libraries. One that is newer than this page is given to the "
     "trainer, with a warning that nobody has tried it here.",
     "",
-    "`sftplug check`, and `sftplug train` before anything else, also refuse what nothing would heed beside the other "
+    "`sftplug check`, and `sftplug train` before anything else, also refuse what nothing would use beside the other "
     "options (`eval_steps` where evaluations come with epochs, `warmup_steps` with `lr_scheduler_type: constant`, "
     "`adam_beta1` with an optimizer that has none, a key in `optim_args` that the optimizer does not take, a cache to "
     "empty on a CPU), a metric that no evaluation measures, and what cannot be made here: the optimizer is made for a "

@@ -229,7 +229,7 @@ def test_what_was_left_open_is_taken_from_the_record_and_what_was_changed_is_ref
         "train.learning_rate is 0.0005, as the run was begun (default of adapter lora); a new one would get 0.0002 "
         "(default of adapter lora)"
     )
-    # What the recipe itself says now, or said then, is no default: it is compared.
+    # What the recipe itself says now, or said then, is not a default: it is compared.
     said = load_recipe(str(file), [f"output={tmp_path / 'then'}", "train.learning_rate=1e-3"])
     with pytest.raises(RunError, match=r"train.learning_rate: 0.0005 -> 0.001"), open_session(said, resume=True):
         pass

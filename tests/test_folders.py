@@ -30,7 +30,7 @@ def made(folder, **files):
 
 
 def test_what_is_no_model_is_called_what_it_is(tmp_path):
-    assert said(made(tmp_path / "empty")).endswith("empty is no model: the folder is empty.")
+    assert said(made(tmp_path / "empty")).endswith("empty is not a model: the folder is empty.")
     assert "holds a GGUF file. It holds weights that were rounded for llama.cpp" in said(
         made(tmp_path / "g", x_gguf="")
     )

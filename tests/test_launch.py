@@ -125,7 +125,7 @@ def test_other_processes_than_wrote_a_checkpoint_do_not_go_on(progress, said, ho
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     recipe = load_recipe(str(recipe_file())).recipe
-    with pytest.raises(RunError, match=re.escape(f"checkpoint-3 was written by {said} would go on")) as refused:
+    with pytest.raises(RunError, match=re.escape(f"checkpoint-3 was written by {said} would resume")) as refused:
         refuse_other_processes(recipe, Checkpoint(Path("checkpoint-3"), 3, progress))
     assert f"Go on with {'' if how == 'no --launch' else '--launch '}{how}" in str(refused.value)
     refuse_other_processes(recipe, Checkpoint(Path("checkpoint-3"), 3, {"processes": 2, "strategy": "ddp"}))
@@ -372,7 +372,7 @@ def test_a_signal_to_one_process_stops_all_after_a_checkpoint_and_the_run_goes_o
 @pytest.mark.slow
 def test_another_number_of_processes_does_not_go_on(two, folder):
     left = folder / "weights_ddp_left"
-    with pytest.raises(RunError, match="checkpoint-3 was written by 2 processes \\(ddp\\), and 1 process would go on"):
+    with pytest.raises(RunError, match="checkpoint-3 was written by 2 processes \\(ddp\\), and 1 process would resume"):
         train_file(left.with_suffix(".yaml"), overwrite=False)
     assert (left / "checkpoint-3" / "sealed.json").is_file()
 

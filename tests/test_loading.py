@@ -48,12 +48,12 @@ BROKEN = {
     ),
     "a component of another kind": (
         GOOD.replace("return [Mine]", "return [sftplug.DatasetFormat]"),
-        "sftplug_maskings() offers <class 'sftplug.plugin.components.DatasetFormat'>, which is no subclass of "
+        "sftplug_maskings() offers <class 'sftplug.plugin.components.DatasetFormat'>, which is not a subclass of "
         "sftplug.Masking (FILE:9)",
     ),
     "an object in place of a class": (
         GOOD.replace("[Mine]", "[Mine()]"),
-        "sftplug_maskings() offers Mine(type='mine'), which is no subclass of sftplug.Masking (FILE:9)",
+        "sftplug_maskings() offers Mine(type='mine'), which is not a subclass of sftplug.Masking (FILE:9)",
     ),
     "an abstract component": (
         GOOD.replace("def weights", "def wieghts"),
@@ -237,7 +237,7 @@ def test_a_default_of_the_wrong_type_is_the_plugin_s_fault(site, recipe_file):
     assert result.returncode == 2
     assert (
         "masking.width (recipe.yaml:20): the default that plugin acme (acme 1.2.3) gives it is wrong: must be a "
-        f"whole number, not 'wide' ({file}:4). Set it in the recipe until it is mended." in result.stderr
+        f"whole number, not 'wide' ({file}:4). Set it in the recipe until it is fixed." in result.stderr
     )
 
 
@@ -245,7 +245,7 @@ def test_options_that_are_no_pydantic_model(site, recipe_file):
     file = site.install(GOOD.replace('"mine"\n', '"mine"\n    width: Nowhere\n').replace("\nimport", NOTES))
     result = site.sftplug("check", recipe_file(masking="mine"))
     assert result.returncode == 2
-    assert "plugin acme (acme 1.2.3): the options of Mine are no pydantic model: " in result.stderr
+    assert "plugin acme (acme 1.2.3): the options of Mine are not a pydantic model: " in result.stderr
     assert f"({file}:4)" in result.stderr
     goes_on(site, recipe_file())
 

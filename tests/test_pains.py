@@ -136,7 +136,7 @@ def test_pain_05_loss_weights_that_no_masking_reads_are_refused(recipe_file, pre
     with pytest.raises(DataError, match=expected):
         prepared(file)
     reported = prepared(file, "data.on_unread_column=report")
-    assert reported.ledger.splits["train"][0].noted == {"weight not heeded": 1}
+    assert reported.ledger.splits["train"][0].noted == {"weight not used": 1}
     assert not prepared(file, "masking=[assistant, message_weights]").ledger.splits["train"][0].noted
 
 

@@ -255,7 +255,7 @@ def test_errors_say_what_to_do(recipe_file, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # else it asks again and again
     file = str(recipe_file())
     result = runner.invoke(app, ["plan", file, "--memory", "lots"])
-    assert str(result.exception) == "--memory 'lots' is no amount of memory. Write it as 24GB, 22.5GiB or 512MB."
+    assert str(result.exception) == "--memory 'lots' is not an amount of memory. Write it as 24GB, 22.5GiB or 512MB."
     result = runner.invoke(app, ["plan", file, "--device", "RTX4091"])
     assert "no device 'RTX4091' is known. Did you mean 'RTX4090'? Known: cpu, A100-40GB" in str(result.exception)
     result = runner.invoke(app, ["plan", str(recipe_file(model="nobody/nothing")), "--device", "cpu"])

@@ -574,7 +574,7 @@ def test_three_lines_put_it_into_trl(tokenizer, tmp_path):
     assert float(found) == pytest.approx(float(loss), rel=1e-4)
     before = model.lm_head.weight.detach().clone()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what the libraries say of a plain loop on a CPU is no matter of ours
+        warnings.simplefilter("ignore")  # what the libraries say of a plain loop on a CPU is not a matter of ours
         trainer.train()
     assert next(entry["loss"] for entry in trainer.state.log_history if "loss" in entry) == pytest.approx(
         float(loss), rel=1e-3

@@ -122,7 +122,7 @@ def test_files_and_functions_stay_small():
 
 
 def test_no_two_test_modules_have_one_name():
-    """Folders of tests are no packages, so pytest imports each module by its bare name."""
+    """Folders of tests are not packages, so pytest imports each module by its bare name."""
     names = Counter(
         path.name
         for path in (ROOT / "tests").rglob("*.py")

@@ -98,7 +98,7 @@ def test_a_short_form_means_what_it_stands_for(file, form):
         assert {origin for origin in said.values() if not origin.startswith("default")} <= {
             f"recipe.yaml:{line}" for line in range(1, 60)
         }
-    # What is no default in the one is none in the other.
+    # What is not a default in the one is none in the other.
     names = [{path for path, origin in agree(loaded).items() if "default" in origin} for loaded in (short, long)]
     assert names[0] == names[1]
 

@@ -180,7 +180,10 @@ def test_a_model_of_images_and_text_trains_on_rows_of_text(adapter, recipe_file,
 def test_what_is_no_causal_language_model_is_called_what_it_is(recipe_file, tmp_path, command):
     AutoConfig.for_model("qwen2_5_vl").save_pretrained(tmp_path / "vl")
     AutoConfig.for_model("t5").save_pretrained(tmp_path / "t5")
-    for folder, expected in (("vl", "is a model of images and text, which"), ("t5", "t5 is no causal language model")):
+    for folder, expected in (
+        ("vl", "is a model of images and text, which"),
+        ("t5", "t5 is not a causal language model"),
+    ):
         text = str(command("plan", recipe_file(model=str(tmp_path / folder)), "--rows", "9").exception)
         assert expected in text
         assert len(text) < 300

@@ -59,7 +59,7 @@ def test_whole_files_are_taken_sharded_ones_too(sharded, recipe_file, command):
     [
         (
             "pytorch_model-1.bin",
-            "names 'pytorch_model-1.bin', which is no safetensors file. Only safetensors are loaded",
+            "names 'pytorch_model-1.bin', which is not a safetensors file. Only safetensors are loaded",
         ),
         ("../elsewhere.safetensors", "names '../elsewhere.safetensors', which lies outside of the folder of the model"),
         ("/etc/weights.safetensors", "which lies outside of the folder"),

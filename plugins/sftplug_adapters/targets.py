@@ -31,7 +31,7 @@ class Targets:
 
     modules: tuple[str, ...] = ()
     parameters: tuple[str, ...] = ()
-    """Tensors that PEFT adapts by themselves: those of all experts, and weights of modules that are no linear layer."""
+    """Tensors that PEFT adapts by themselves: those of all experts, and weights of what is not a linear layer."""
     fused: tuple[str, ...] = ()
     """Those of `parameters` that hold two projections, gate and up: they get the rank of both."""
 
@@ -182,7 +182,7 @@ class Search:
             if not any(kind.__name__ in _ADAPTABLE for kind in type(module).__mro__):
                 inside = [child for child, _ in module.named_children()]
                 hint = f" Name layers in it: {', '.join(inside)}." if inside else ""
-                yield f"target '{target}' is no layer that can be adapted.{hint}"
+                yield f"target '{target}' is not a layer that can be adapted.{hint}"
                 return
 
     def _read_by_kernels(self, target: str, found: Sequence[str]) -> Iterator[str]:

@@ -18,7 +18,7 @@ class EarlyStopping(Callback):
     patience: int = Field(3, gt=0)
     """How many evaluations in a row may bring no improvement; the training ends after the last of them."""
     threshold: float = Field(0.0, ge=0, allow_inf_nan=False)
-    """What is better than the best value so far by no more than this is no improvement."""
+    """What is better than the best value so far by no more than this is not an improvement."""
     metric: str = Field("loss", min_length=1, examples=["loss", "loss/reasoning"])
     """What evaluations measure: ``loss``, or what a callback such as `loss_by` adds, with or without ``eval_``."""
     greater_is_better: bool | None = None
@@ -89,7 +89,7 @@ def _without_checkpoint(recipe: Recipe) -> Iterator[str]:
         )
     elif saved == "steps" and "save_steps" in train and train["save_steps"] % _interval(recipe):
         yield (
-            f"restores the best checkpoint, but `train.save_steps: {train['save_steps']}` is no multiple of "
+            f"restores the best checkpoint, but `train.save_steps: {train['save_steps']}` is not a multiple of "
             f"{_interval(recipe)}, the steps between evaluations. {remedy}"
         )
 

@@ -32,7 +32,7 @@ class SampleCallback(TrainerCallback):  # type: ignore[misc]
         """What prompts may hold besides words; see `encode_prompt`."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Answer with the base model; a run that goes on has its answers already."""
+        """Answer with the base model; a resumed run has its answers already."""
         self._said = said(RunDirectory.open(args.output_dir).recipe())
         if state.global_step == 0:
             self._answer_once(args, state, control, **kwargs)

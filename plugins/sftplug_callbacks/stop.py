@@ -12,13 +12,13 @@ from sftplug import TrainingError
 
 
 class Stopper(EarlyStoppingCallback):  # type: ignore[misc]
-    """transformers' own early stopping; a checkpoint keeps its count, so a run that goes on stops where it would have.
+    """transformers' own early stopping; a checkpoint keeps its count, so a resumed run stops where it would have.
 
     Its questions to the options are asked by the component, before anything is loaded.
     """
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Take no further step if the checkpoint that the run goes on from is the one at which it stopped."""
+        """Take no further step if the checkpoint that the run resumes from is the one at which it stopped."""
         control.should_training_stop = self._over
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Mapping[str, float], **kwargs: Any) -> None:

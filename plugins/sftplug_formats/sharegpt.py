@@ -36,7 +36,7 @@ class ShareGPT(DatasetFormat):
     tools: str = "tools"
     """Column that holds the tool schemas: a list, or the JSON text of one."""
     system: str = "system"
-    """Column that holds the system prompt, where it is no turn of its own."""
+    """Column that holds the system prompt, where it is not a turn of its own."""
 
     def to_conversation(self, row: Mapping[str, Any]) -> Conversation:
         """Return the turns as messages; a `function_call` becomes the tool calls of an assistant message."""

@@ -21,13 +21,13 @@ def _parsed(text: str, fenced: bool) -> Any:
 
 
 def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a number of JSON")
 
 
 class JsonValid(Metric):
     """1 for a reply that is a JSON text (RFC 8259) and nothing else, else 0; an empty reply is none.
 
-    ``NaN`` and ``Infinity``, which Python reads, are no JSON. The row's own reply is not looked at.
+    ``NaN`` and ``Infinity``, which Python reads, are not JSON. The row's own reply is not looked at.
     """
 
     type: Literal["json_valid"] = "json_valid"
@@ -52,7 +52,7 @@ class JsonValid(Metric):
 class JsonEqual(Metric):
     """1 for a reply whose JSON says the same as the row's, else 0: order of keys, white space and escapes aside.
 
-    1 and 1.0 are the same number, and true is none. A row whose own reply is no JSON text is an error.
+    1 and 1.0 are the same number, and true is none. A row whose own reply is not a JSON text is an error.
     """
 
     type: Literal["json_equal"] = "json_equal"
@@ -67,7 +67,7 @@ class JsonEqual(Metric):
         try:
             wanted = _parsed(reply.reference, self.fenced)
         except (ValueError, RecursionError) as error:
-            raise RowError("reference", f"is no JSON text: {error}") from error
+            raise RowError("reference", f"is not a JSON text: {error}") from error
         try:
             return _same(_parsed(reply.text, self.fenced), wanted)
         except (ValueError, RecursionError):

@@ -41,11 +41,11 @@ _STAGES = {"loads": "does not load on", "trains": "does not train on", "reloads"
 
 
 def resume_refusals(name: str, quantization: str) -> Iterator[str]:
-    """Yield a sentence when runs have shown that one that goes on from a checkpoint is another one, or none."""
+    """Yield a sentence when runs have shown that one that resumes from a checkpoint is another one, or none."""
     run = facts()["types"].get(name, {}).get("bases", {}).get(quantization, {})
     if run.get("resumes") is False:
         yield (
-            f"peft {facts()['versions']['peft']}: a run of {name} on {quantization} cannot go on from a checkpoint: "
+            f"peft {facts()['versions']['peft']}: a run of {name} on {quantization} cannot resume from a checkpoint: "
             f"{run['resume_reason']}. With `train.save_strategy: no` and no other `train.save_*` it trains, and begins "
             "anew when it is killed."
         )

@@ -1,4 +1,4 @@
-"""Quantization backends: in which numbers the base model's weights are held."""
+"""Quantization backends: the dtype or quantization of the base model's weights."""
 
 import sftplug
 from sftplug_quantization.bitsandbytes import FP4, NF4, Int8

@@ -19,7 +19,7 @@ from sftplug import DataError, Row
 from sftplug_sources.stored import Stored
 
 _UNFINISHED = "The file ends within it: whatever wrote it was stopped. Leave the line out, or write the file anew."
-"""What to say of a last line that is no whole row, and that no line break ends."""
+"""What to say of a last line that is not a whole row, and that no line break ends."""
 
 
 def _lines(file: Stored) -> Iterator[str]:

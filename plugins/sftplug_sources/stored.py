@@ -25,7 +25,7 @@ def is_pattern(path: str) -> bool:
 
 
 def printable(path: str) -> str:
-    """Return `path` with a mark in place of each byte that is no UTF-8, as names of files may hold."""
+    """Return `path` with a mark in place of each byte that is not UTF-8, as names of files may hold."""
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 

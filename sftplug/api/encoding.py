@@ -34,7 +34,7 @@ class Encoded:
     """One row of T tokens: a conversation, or a turn of it."""
 
     input_ids: list[int]
-    """(T,) token ids: those of ``apply_chat_template``, but that what a message says is no control token."""
+    """(T,) token ids: those of ``apply_chat_template``, but that what a message says is not a control token."""
     labels: list[int]
     """(T,) the id where the token is trained, -100 elsewhere; not shifted, as transformers wants them."""
     weights: list[float]

@@ -80,7 +80,7 @@ def parse_bytes(text: str, name: str = "memory") -> int:
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
     unit = found.group(2).upper() if found else None
     if found is None or unit not in _UNITS or not (size := int(float(found.group(1)) * _UNITS[unit])):
-        raise SftplugError(f"{name} {text!r} is no amount of memory. Write it as 24GB, 22.5GiB or 512MB.")
+        raise SftplugError(f"{name} {text!r} is not an amount of memory. Write it as 24GB, 22.5GiB or 512MB.")
     return size
 
 

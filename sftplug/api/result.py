@@ -87,7 +87,7 @@ class RunActions:
     def conversation(
         self, *, system: str | None = None, base: bool = False, **sampling: Unpack[Drawing]
     ) -> ChatSession:
-        """Return a conversation with the model: ``.ask(text)`` answers and remembers, ``.reset()`` begins anew.
+        """Return a conversation with the model: ``.ask(text)`` answers and remembers, ``.reset()`` starts over.
 
         With `base` it is one with the model before it was trained. The weights are loaded for the first conversation,
         and kept. `sampling` is what `Drawing` has.

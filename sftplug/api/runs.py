@@ -30,13 +30,13 @@ def train(recipe: Given, *, resume: bool = False, overwrite: bool = False, show:
     An unfinished run of the same recipe in that folder is resumed from its last checkpoint; `resume` demands one, and
     `overwrite` deletes the run that is there. With a ``launch`` section the run has processes of its own. `show` lets
     the console plugin tell the story of the run. An interrupt (Ctrl-C, or the stop button of a notebook) ends the step,
-    saves a checkpoint and raises Interrupted: train again to go on.
+    saves a checkpoint and raises Interrupted: train again to resume.
 
     Raises what `load`, `check` and `prepare` raise, RunError for a folder that cannot be used, TrainingError for a run
     that would do harm, LaunchError when one of several processes fails.
     """
     if resume and overwrite:
-        raise ValueError("resume goes on with a run, overwrite deletes it: choose one.")
+        raise ValueError("resume continues a run, overwrite deletes it: choose one.")
     found = loaded(recipe)
     run = run_recipe(found, resume=resume, overwrite=overwrite, show=show)
     if run is None:

@@ -61,7 +61,7 @@ def _lines() -> Iterator[str]:
     """Yield what the user says, until there is no more."""
     interactive = sys.stdin.isatty()
     if interactive:
-        typer.echo(f"{RESET} begins anew, {QUIT} ends.", err=True)
+        typer.echo(f"{RESET} starts over, {QUIT} ends.", err=True)
     while True:
         if interactive:
             typer.echo("> ", nl=False, err=True)

@@ -111,7 +111,7 @@ def controls_of(
 
 
 def _is_written(text: str, written: str) -> bool:
-    """Whether the template writes an added token that is no mere word of its prose."""
+    """Whether the template writes an added token that is not a mere word of its prose."""
     return not _BRACKETS.isdisjoint(text) and text in written
 
 

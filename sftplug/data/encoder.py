@@ -60,7 +60,7 @@ class Encoder:
         return _joined(pieces)
 
     def _as_text(self, text: str) -> Encoded:
-        """Tokenize what must be no control token; where its letters are one all the same, the first is cut off."""
+        """Tokenize what must not be a control token; where its letters are one all the same, the first is cut off."""
         whole = self.literal.with_offsets([text])
         if len(text) == 1 or not self.controls.ids[whole.ids].any():
             return whole

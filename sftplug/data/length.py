@@ -56,7 +56,7 @@ class Fitter:
     policy: LengthPolicy
     gate: ConversationRenderer
     encode: Callable[[Sequence[TextRow]], Batch]
-    """Tokenizes and weighs rows that were rendered anew."""
+    """Tokenizes and weighs rows that were rendered again."""
 
     def fit(self, batch: Batch, account: Account) -> list[Batch]:
         """Return `batch` and what stands in for its rows that are too long; tell `account` what became of each row."""
@@ -78,7 +78,7 @@ class Fitter:
                 again += [(batch.texts[index], conversation) for conversation in shorter]
         batch = _cut(batch, cuts) if cuts else batch
         batch.kept &= batch.lengths <= self.limit
-        # A row that is rendered anew brings its own rows for divergent turns.
+        # A row that is rendered again brings its own rows for divergent turns.
         anew = {text.number for text, _ in again}
         batch.kept &= np.array([text.number not in anew for text in batch.texts], dtype=bool)
         texts = [text for before, conversation in again for text in self._render(before, conversation)]

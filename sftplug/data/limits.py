@@ -13,9 +13,9 @@ from sftplug.types.ledger import SHOWN, Account, Ledger, length_quantiles
 from sftplug.types.reasons import RowGroup
 
 _SAYINGS = {
-    "bad": ("do not fit their format", "Mend them, or set `data.on_bad_row: skip`."),
+    "bad": ("do not fit their format", "Fix them, or set `data.on_bad_row: skip`."),
     "unsafe": ("have no loss mask that can be trusted", "The chat template and these rows do not go together."),
-    "empty": ("have no token to train on", "Mend them or the masking, or set `data.on_empty: drop`."),
+    "empty": ("have no token to train on", "Fix them or the masking, or set `data.on_empty: drop`."),
     "too long": ("are too long", "Raise `data.max_length`, or choose another `data.too_long`, such as `drop`."),
 }
 
@@ -32,7 +32,7 @@ def enforce_limits(ledger: Ledger, data: DataSection, ways: Callable[[RowGroup],
     accounts = [account for _, account in ledger.accounts()]
     letters = [letter for account in accounts for letter in _letters(account, fatal, ways)]
     if data.on_unread_column == "error":
-        letters += [letter for account in accounts for letter in (*_unread(account), *_unheeded(account))]
+        letters += [letter for account in accounts for letter in (*_unread(account), *_unused(account))]
     letters += [*_unfilled(ledger, data), *_unled(ledger, data)]
     letters += [letter for account in accounts for letter in (*_losses(account, data), *_drops(account, data))]
     letters = letters or list(_nothing_left(ledger, data))
@@ -103,13 +103,13 @@ def _by_source(ledger: Ledger, data: DataSection) -> Iterator[tuple[str, SourceS
             yield f"data.{where}[{index}]", source, [ledger.splits[split][index] for split in splits]
 
 
-def _unheeded(account: Account) -> Iterator[str]:
+def _unused(account: Account) -> Iterator[str]:
     """Yield a paragraph when rows say how much they count in the loss, and no masking strategy reads it."""
     count = account.noted[UNUSED_WEIGHT]
     if count:
         yield (
             f"{count} of {account.read} rows of {account.source} have loss weights that nothing reads. The first: "
-            f"{account.reasons[UNUSED_WEIGHT][0]}. Add `message_weights` to the masking, or go on without them with "
+            f"{account.reasons[UNUSED_WEIGHT][0]}. Add `message_weights` to the masking, or continue without them with "
             "`data.on_unread_column: report`."
         )
 

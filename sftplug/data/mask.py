@@ -17,7 +17,7 @@ Weights = NDArray[np.float32]
 def weigh(tokens: TokenBatch, maskings: Sequence[Sequence[Masking]]) -> Weights:
     """Return the (N,) loss weight of each token: the product over `maskings` of the maximum over each union.
 
-    Raises MaskError naming the strategy when what it returned is no weight: another shape, negative, or not finite.
+    Raises MaskError naming the strategy when what it returned is not a weight: another shape, negative, or not finite.
     """
     weights = np.ones(len(tokens.ids), dtype=np.float32)
     for union in maskings:

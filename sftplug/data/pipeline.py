@@ -108,7 +108,7 @@ def _meet_boundary(origin: str, split: bool, account: Account) -> None:
 def _refuse_stuck(origin: str, text: str) -> None:
     raise DataError(
         f"{origin}: a message holds the control token {text!r}, and this tokenizer cannot tokenize it as text. "
-        "Mend the row, or set `data.special_tokens_in_content: allow` to let it control."
+        "Fix the row, or set `data.special_tokens_in_content: allow` to let it control."
     )
 
 

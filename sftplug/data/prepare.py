@@ -298,7 +298,7 @@ def _seed(recipe: Recipe) -> int:
 def read(source: SourceSection) -> Iterator[Row]:
     """Yield the rows of `source`, at most its ``first`` ones, without the columns that it is to ignore.
 
-    Raises PluginError for a row that is no `Row`.
+    Raises PluginError for a row that is not a `Row`.
     """
     for row in islice(rows_of(source.source), source.first):
         yield _without(row, source.ignore) if source.ignore else row

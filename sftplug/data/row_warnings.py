@@ -1,4 +1,4 @@
-"""What a row says that the run does not heed, and replies that are probably missing: said in the ledger."""
+"""What a row says that the run does not use, and replies that are probably missing: said in the ledger."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sftplug.plugin.components import Masking
 from sftplug.types.conversation import Conversation, Message
 from sftplug.types.ledger import Account
 
-UNUSED_WEIGHT = "weight not heeded"
+UNUSED_WEIGHT = "weight not used"
 EMPTY_REPLY = "empty reply"
 PLACEHOLDER = "unfilled placeholder"
 
@@ -28,7 +28,7 @@ _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL)
 class Remarks:
     """Looks at each conversation of a source before it is rendered."""
 
-    heeds_weights: bool
+    uses_weights: bool
     """Whether a masking strategy reads the weights that rows give."""
     trained: frozenset[str]
     """Roles of which tokens may be trained."""
@@ -44,7 +44,7 @@ class Remarks:
         conversation = example.conversation
         if conversation.weight == 1 and all(map(_is_usual, conversation.messages)):
             return example
-        if not self.heeds_weights and (said := next(self._unheeded(conversation), "")):
+        if not self.uses_weights and (said := next(self._unused(conversation), "")):
             account.note(UNUSED_WEIGHT, example.origin, f"{said}, which no masking strategy reads")
         if empty := [index for index, message in enumerate(conversation.messages) if _is_empty_reply(message)]:
             where = ", ".join(f"messages[{index}]" for index in empty)
@@ -55,7 +55,7 @@ class Remarks:
             account.note(PLACEHOLDER, example.origin, " ".join(told), [("", sentence) for sentence in told])
         return example
 
-    def _unheeded(self, conversation: Conversation) -> Iterator[str]:
+    def _unused(self, conversation: Conversation) -> Iterator[str]:
         """Yield what the row says about its loss and nobody reads; a weight of 1 changes nothing."""
         if conversation.weight != 1:
             yield f"the row has the weight {conversation.weight:g}"

@@ -1,4 +1,4 @@
-"""Whether a run goes on as it was begun: with as many processes, which share the work in the same way."""
+"""Whether a run is resumed as it was begun: with as many processes, which share the work in the same way."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sftplug.util.processes import world_size
 
 
 def refuse_other_processes(recipe: Recipe, checkpoint: Checkpoint | None) -> None:
-    """Raise RunError when other processes than those that wrote `checkpoint` would go on from it.
+    """Raise RunError when other processes than those that wrote `checkpoint` would resume from it.
 
     With another number of them, or another strategy, each would have other rows, other random numbers and another part
     of the optimizer: a run that differs from what it was begun as, without a word.
@@ -23,8 +23,8 @@ def refuse_other_processes(recipe: Recipe, checkpoint: Checkpoint | None) -> Non
         return
     how = f"--launch {strategy or 'ddp'},processes={count}" if count > 1 else "no --launch"
     raise RunError(
-        f"{checkpoint.path} was written by {_said(count, strategy)}, and {_said(now, wanted)} would go on: with other "
-        f"batches and random numbers, it would be another run. Go on with {how}, or begin anew in another --output."
+        f"{checkpoint.path} was written by {_said(count, strategy)}, and {_said(now, wanted)} would resume: with other "
+        f"batches and random numbers, it would be another run. Go on with {how}, or start over in another --output."
     )
 
 

@@ -90,7 +90,7 @@ class Kinds:
 
 
 def name_of(node: ast.expr) -> str:
-    """Return ``Optional`` for ``Optional`` and for ``typing.Optional``; an empty string for what is no name."""
+    """Return ``Optional`` for ``Optional`` and for ``typing.Optional``; an empty string for what is not a name."""
     if isinstance(node, ast.Attribute):
         return node.attr
     return node.id if isinstance(node, ast.Name) else ""

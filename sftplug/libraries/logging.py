@@ -14,7 +14,7 @@ def quiet_libraries() -> None:
         os.environ.setdefault(switch, "1")
     # Where the library `kernels` is installed, transformers would fetch code for some layers from the Hub, and run it.
     os.environ.setdefault("USE_HUB_KERNELS", "NO")
-    # transformers would ask a service on the Hub, in the background, to convert weights that are no safetensors.
+    # transformers would ask a service on the Hub, in the background, to convert weights that are not safetensors.
     os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
     # bitsandbytes offers a kernel for faster 4-bit inference on some CPUs; training does not use it.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""What a folder is that a recipe names as its model, where it is no model; and how to go on with it."""
+"""What a folder is that a recipe names as its model, where it is not a model; and how to resume it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ROWS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".txt", ".zst"
 
 
 def refuse_no_model(name: str, *, tokenizer_does: bool = False) -> None:
-    """Raise ModelError when `name` is a file or folder on this machine that is no model: what it is, and what to do.
+    """Raise ModelError when `name` is a file or folder on this machine that is not a model: what it is, and what to do.
 
     Where a `tokenizer_does`, as it does for rows, a folder with nothing else is let through.
     """
@@ -32,14 +32,14 @@ def refuse_no_model(name: str, *, tokenizer_does: bool = False) -> None:
         return
     # A bare name is one on the Hub, and that a folder of this name is here may be chance: its error will say so.
     if not (path / _CONFIG).is_file() and (path.is_absolute() or name.startswith(".")):
-        raise ModelError(f"model: {path} is no model: {_of_folder(path)}")
+        raise ModelError(f"model: {path} is not a model: {_of_folder(path)}")
 
 
 def _refuse_endless(folder: Path) -> None:
     """Raise ModelError for what no library would come to the end of: a device, a pipe, a text beyond all measure."""
     for file in sorted(folder.iterdir()):
         if file.exists() and not (file.is_file() or file.is_dir()):
-            raise ModelError(f"model: {file} is no file, but a device or a pipe. Get the model once more.")
+            raise ModelError(f"model: {file} is not a file, but a device or a pipe. Get the model once more.")
         if file.suffix in _TEXTS and file.is_file() and (size := file.stat().st_size) > _LONGEST:
             raise ModelError(f"model: {file} has {size:,} bytes; {_LONGEST:,} are read. Get the model once more.")
 
@@ -137,7 +137,7 @@ def _of_run(path: Path) -> str:
     directory = RunDirectory(path)
     state = directory.state()
     reason = f": {state.reason}" if state.reason else ""
-    recipe = f"`sftplug train {quote(str(path / 'recipe.yaml'))} --output {quote(str(path))}` goes on with it."
+    recipe = f"`sftplug train {quote(str(path / 'recipe.yaml'))} --output {quote(str(path))}` resumes it."
     return (
         f"it is the folder of a run without a result, which is {state.state}{reason}. "
         f"{recipe if (path / 'recipe.yaml').is_file() else 'Its recipe was not written.'}"

@@ -14,7 +14,7 @@ _MODES = ("do_sample", "num_beams", "use_cache", "return_dict_in_generate")
 """What decides whether other options have an effect."""
 
 
-def drop_unheeded(config: GenerationConfig | None) -> dict[str, Any]:
+def drop_unused(config: GenerationConfig | None) -> dict[str, Any]:
     """Take out of `config` what has no effect, such as a temperature without sampling; return what that was.
 
     transformers loads such a configuration, ignores these options in every answer, and refuses to save them: the model

@@ -14,7 +14,7 @@ from sftplug.errors import ModelError
 from sftplug.libraries.logging import quiet_libraries, quiet_progress_bars
 from sftplug.model.architectures import NO_MODEL, refuse_endless, refuse_other_kinds, refuse_unknown_quantization
 from sftplug.model.folders import refuse_adapter_on_hub, refuse_no_model
-from sftplug.model.generation import drop_unheeded
+from sftplug.model.generation import drop_unused
 from sftplug.model.new_tokens import add_tokens, refuse_untrained, resize_embeddings, train_new_embeddings
 from sftplug.model.remote_code import code_options, refuse_kernels
 from sftplug.model.weight_files import (
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 def base_model_path(recipe: Recipe) -> str:
     """Return the model's name or folder; a model that is built on the spot is built once and then kept.
 
-    Raises ModelError for a folder or file that is no model: an adapter, a run without a result, rows, a GGUF file.
+    Raises ModelError for a folder or file that is not a model: an adapter, a run without a result, rows, a GGUF file.
     """
     if recipe.model.build is None:
         refuse_no_model(str(recipe.model.name_or_path), tokenizer_does=True)
@@ -115,7 +115,7 @@ def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
 def _unusable(tokenizer: PreTrainedTokenizerBase) -> str | None:
     """Return what transformers takes in a tokenizer's files and nothing can work with; None if there is nothing."""
     longest = tokenizer.model_max_length
-    return None if isinstance(longest, int | float) else f"its `model_max_length` is {longest!r}, which is no number"
+    return None if isinstance(longest, int | float) else f"its `model_max_length` is {longest!r}, which is not a number"
 
 
 def generation_config(recipe: Recipe) -> GenerationConfig | None:
@@ -329,7 +329,7 @@ def load_base(
         hint = f" {PICKLED}" if lacks else unlike_experts(headers(Path(path)))
         raise ModelError(f"the model {path} cannot be loaded as {recipe.quantization.type}: {error}{hint}") from error
     refuse_other_weights(path, info)
-    drop_unheeded(model.generation_config)
+    drop_unused(model.generation_config)
     if recipe.model.add_tokens and folder is None:
         resize_embeddings(model, new_ids(recipe))
     if not original:

@@ -31,7 +31,7 @@ def check_isolation(model: nn.Module) -> float:
             changed = (_second_document(model, 0) - _second_document(model, 1)).abs().max().item()
     finally:
         model.train(was_training)
-    if not changed <= TOLERANCE:  # logits that are no numbers prove nothing
+    if not changed <= TOLERANCE:  # logits that are not numbers prove nothing
         family = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
         raise ModelError(
             f"packing would let documents see each other in this model ({family}): another first document changes the "

@@ -146,5 +146,5 @@ def _module_of(parameter: str) -> str:
 
 
 def _last_name(module: str) -> str:
-    """Return the last part of a module's name that is no number."""
+    """Return the last part of a module's name that is not a number."""
     return next((part for part in reversed(module.split(".")) if not part.isdigit() and part != "default"), module)

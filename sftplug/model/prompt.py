@@ -36,7 +36,7 @@ def encode_prompt(
     words: Sequence[str] = (),
     escape: bool = True,
 ) -> list[int]:
-    """Return the T token ids of `messages` in the tokenizer's chat template; what messages say is no control token.
+    """Return the T token ids of `messages` in the tokenizer's chat template; what messages say is not a control token.
 
     These are the ids of ``apply_chat_template``, but that ``<|im_end|>`` in a message is text, as it is in training
     rows (`escape`; ``data.special_tokens_in_content``). `words` are added tokens that messages may use

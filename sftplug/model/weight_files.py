@@ -33,7 +33,7 @@ def check_weights(folder: Path, *, named: str | None = None, pickled: bool = Fal
     """Raise ModelError for the first file of a model's weights that is damaged, missing, pickled or elsewhere.
 
     Reads the files' headers and no weight. `named` is the file that the configuration names (``transformers_weights``)
-    in place of the usual ones; `pickled` allows what is no safetensors, whose insides are not looked at.
+    in place of the usual ones; `pickled` allows what is not safetensors, whose insides are not looked at.
     """
     _refuse_shards(folder)
     first = _first_file(folder, named)
@@ -68,7 +68,7 @@ def _first_file(folder: Path, named: str | None) -> Path | None:
     if (folder / _WHOLE).is_file():
         return folder / _WHOLE
     if (folder / _WHOLE).is_symlink() or (folder / _WHOLE).is_dir():
-        raise ModelError(f"{folder / _WHOLE} is no file, nor a link to one. Get the model once more.")
+        raise ModelError(f"{folder / _WHOLE} is not a file, nor a link to one. Get the model once more.")
     return folder / INDEX if (folder / INDEX).is_file() else None
 
 
@@ -112,7 +112,7 @@ def _check_part(index: Path, folder: Path, name: str) -> None:
     if place.is_absolute() or ".." in place.parts or ":" in name:
         raise ModelError(f"{index} names {name!r}, which lies outside of the folder of the model.")
     if not name.endswith(".safetensors"):
-        raise ModelError(f"{index} names {name!r}, which is no safetensors file. {PICKLED}")
+        raise ModelError(f"{index} names {name!r}, which is not a safetensors file. {PICKLED}")
     if not (folder / name).is_file():
         raise ModelError(f"{index} names {name!r}, which is not in the folder: get the model once more.")
     _check_file(folder / name)
@@ -166,7 +166,7 @@ def header_of(file: Path) -> dict[str, Any]:
 def headers(folder: Path, named: str | None = None) -> dict[str, Any]:
     """Return what the files of a model say of its tensors, if `check_weights` finds nothing wrong with them.
 
-    Empty where they are no safetensors.
+    Empty where they are not safetensors.
     """
     first = _first_file(folder, named)
     names = [] if first is None else _parts(first) if first.suffix == ".json" else [str(first.relative_to(folder))]

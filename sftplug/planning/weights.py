@@ -57,7 +57,7 @@ class Weights:
     held: tuple[Held, ...]
     """All parameters; a tied head counts once."""
     buffers: int
-    """Bytes of what is no parameter."""
+    """Bytes of what is not a parameter."""
     constants: int
     """The most bytes of quantization constants that the backend does not count itself; 0 when it does."""
     quantized: bool

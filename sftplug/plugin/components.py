@@ -90,7 +90,7 @@ class DatasetSource(Component):
     def fingerprint(self) -> str | None:
         """Return what changes whenever a row does; None if that cannot be told without reading.
 
-        Rows without a fingerprint are prepared anew in every run.
+        Rows without a fingerprint are prepared again in every run.
         """
         return None
 
@@ -159,13 +159,13 @@ class LengthPolicy(Component):
     def shorten(self, row: LongRow) -> Sequence[Conversation] | slice:
         """Return what is trained in place of `row`.
 
-        Either conversations, each with fewer messages; they are rendered anew, and those that are still too long come
+        Either conversations, each with fewer messages; they are rendered again, and those that are still too long come
         back to this method. None drops the row. Or the stretch of the row's own tokens that is kept.
         """
 
 
 class Quantization(Component):
-    """Says in which numbers the base model's weights are held."""
+    """Says the dtype or quantization of the base model's weights."""
 
     trainable: ClassVar[bool] = False
     """Whether the weights themselves can be trained; False for weights that only an adapter can be trained on."""

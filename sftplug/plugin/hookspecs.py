@@ -72,7 +72,7 @@ def sftplug_model_builders() -> list[type[ModelBuilder]]:  # type: ignore[empty-
 
 @hookspec
 def sftplug_quantizations() -> Sequence[type[Quantization] | Deferred]:  # type: ignore[empty-body]
-    """Offer quantization backends: in which numbers the base weights are held.
+    """Offer quantization backends: the dtype or quantization of the base model's weights.
 
     What a library has very many of is offered as `Deferred`: the name now, the class when a recipe names it.
     """

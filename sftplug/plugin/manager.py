@@ -197,7 +197,7 @@ def _entry_points_by_name() -> dict[str, list[EntryPoint]]:
     """Return the entry points of the group by name: one each, unless distributions claim the same name."""
     found: dict[str, dict[tuple[str, str], EntryPoint]] = {}
     for entry in entry_points(group=GROUP):
-        # An editable install beside stale metadata can list the very same entry point twice: that is no clash.
+        # An editable install beside stale metadata can list the very same entry point twice: that is not a clash.
         found.setdefault(entry.name, {}).setdefault((_distribution(entry)[0], entry.value), entry)
     return {name: [entries[key] for key in sorted(entries)] for name, entries in found.items()}
 

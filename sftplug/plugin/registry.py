@@ -59,7 +59,7 @@ class Offer:
 
     @cached_property
     def component(self) -> type[Component]:
-        """The class. Raises PluginError when a class that is made only now is no usable one."""
+        """The class. Raises PluginError when a class that is made only now is not a usable one."""
         return self.make()
 
     def made(self, component: type[Any] | None) -> bool:
@@ -244,7 +244,7 @@ def _wrong(plugin: Plugin, hook: str, text: str, component: object = None) -> Pl
 
 def _checked(plugin: Plugin, hook: str, kind: type[Component], component: object) -> type[Component]:
     if not (inspect.isclass(component) and issubclass(component, kind)):
-        text = f"offers {component!r}, which is no subclass of sftplug.{kind.__name__}"
+        text = f"offers {component!r}, which is not a subclass of sftplug.{kind.__name__}"
         raise _wrong(plugin, hook, text)
     if (problem := problem_of_class(component)) is not None:
         raise _wrong(plugin, hook, f"offers {component.__name__}, which {problem}", component)

@@ -81,7 +81,7 @@ def _choice(offer: Offer, handler: GetCoreSchemaHandler, registry: Registry) -> 
         return handler.generate_schema(offer.component)
     except Exception as error:  # noqa: BLE001 - a class that pydantic cannot build must not end a run without it
         said = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-        text = f"plugin {offer.plugin}: the options of {offer.component.__name__} are no pydantic model: {said}"
+        text = f"plugin {offer.plugin}: the options of {offer.component.__name__} are not a pydantic model: {said}"
         registry.unusable.append(f"{text} ({place_of(offer.component)})")
         return _refuse(registry.unusable[-1])
 

@@ -25,7 +25,7 @@ def leaks_of_deepspeed(value: object) -> Iterator[str]:
     for name in _WRITES:
         if _enabled(config, name):
             yield (
-                f"its section `{name}` would write files that are no part of the run. Leave it out: "
+                f"its section `{name}` would write files that are not part of the run. Leave it out: "
                 "`train.report_to: tensorboard` writes into the run's folder, as `metrics.jsonl` does anyway."
             )
     profiler = config.get("flops_profiler")

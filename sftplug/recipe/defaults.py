@@ -1,7 +1,7 @@
 """What a recipe leaves open, filled in with where it comes from: what suits its adapter and the device, else TRL's own.
 
 So every value that shapes the result stands in the resolved recipe, in the record of the run, and in all that shows
-either, and a run that goes on is told from one that would get other defaults today.
+either, and a resumed run is told from one that would get other defaults today.
 """
 
 from __future__ import annotations

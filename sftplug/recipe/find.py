@@ -47,7 +47,7 @@ MOST_EXTENDED = 20
 def read_extended(file: Path, tree: Tree | None = None) -> list[Tree]:
     """Return what `file` extends, the lowest first, and `file` itself. Raises RecipeError for a chain without end.
 
-    `tree` is what `file` holds, where it is no file but a dict of a program.
+    `tree` is what `file` holds, where it is not a file but a dict of a program.
     """
     files, trees = [file], [read_yaml(file) if tree is None else tree]
     while (parent := trees[-1].data.pop("extends", None)) is not None:

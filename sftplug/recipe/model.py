@@ -284,7 +284,7 @@ class Recipe(Section):
     """Which tokens are trained. In a list the weights multiply; ``a + b`` unites two strategies."""
     spans: SpansSection = SpansSection()
     quantization: Quantization
-    """In which numbers the base weights are held. Left out, the adapter says what suits it."""
+    """The dtype or quantization of the base weights. Left out, the adapter says what suits it."""
     adapter: Adapter = Field("full", validate_default=True)
     """Which parameters are trained."""
     callbacks: Annotated[tuple[Callback, ...], ShortForm.ONE_FOR_A_LIST] = ()

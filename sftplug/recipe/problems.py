@@ -162,7 +162,7 @@ def _owner_of_default(detail: Any, root: type[BaseModel], registry: Registry) ->
 def _wrong_default(wrong: str, path: Path_, tree: Tree, offer: Offer) -> Problem:
     """Blame the plugin: of this option the recipe says nothing."""
     text = f"the default that plugin {offer.plugin} gives it is wrong: {wrong.rstrip('.')}"
-    return problem_at(tree, path, f"{text} ({place_of(offer.component)}). Set it in the recipe until it is mended.")
+    return problem_at(tree, path, f"{text} ({place_of(offer.component)}). Set it in the recipe until it is fixed.")
 
 
 def _unknown_key(name: str, around: Iterable[str | int], root: type[BaseModel], registry: Registry) -> str:

@@ -34,7 +34,7 @@ Offers = Mapping[type[Component], Mapping[str, type[Component]]]
 def spell_out(layer: Tree, offers: Offers) -> Tree:
     """Return `layer`, a file, a dict or an override, without short forms; what is spelled out already stays as it is.
 
-    What is no form at all is left as it is, for the validation to refuse. `layer` is not changed.
+    What is not a form at all is left as it is, for the validation to refuse. `layer` is not changed.
     """
     speller = _Speller(offers, layer)
     return Tree(speller.section(layer.data, Recipe, (), ()), speller.origins, speller.places)
@@ -167,7 +167,7 @@ class _Speller:
     # --- everything else ---
 
     def plain(self, value: Any, at: Path_, said: Path_, *, renamed: bool = False) -> Any:
-        """Return a copy of what has no short forms, and of what is no form at all."""
+        """Return a copy of what has no short forms, and of what is not a form at all."""
         self._note(at, said, renamed=renamed)
         if isinstance(value, Mapping):
             items = {key: self.plain(item, (*at, key), (*said, key), renamed=renamed) for key, item in value.items()}

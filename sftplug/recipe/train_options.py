@@ -59,7 +59,7 @@ def _fault_of_file(path: Path) -> str | None:
     except OSError:  # it is too long for a name
         return None
     if not path.is_file():
-        return f"{path} is no file."
+        return f"{path} is not a file."
     size = path.stat().st_size
     return f"{path} has {size:,} bytes; {_LONGEST_FILE:,} are read." if size > _LONGEST_FILE else None
 
@@ -70,7 +70,7 @@ def untried_in_train(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if name in train_fields() and not is_known(name):
             yield (
                 name,
-                "is newer than this sftplug: the trainer is given it, and nobody has tried whether it heeds it here.",
+                "is newer than this sftplug: the trainer is given it, and nobody has tried whether it obeys it here.",
             )
 
 

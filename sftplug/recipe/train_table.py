@@ -1,7 +1,7 @@
 """Every field of `trl.SFTConfig`, and what sftplug does with it: it is obeyed, or refused with the reason.
 
 TRL's trainer stands on transformers' and has options for every use of both. Some mean nothing here, because rows come
-tokenized and masked; some would undo what sftplug promises. To take one and not heed it would be a silent error in
+tokenized and masked; some would undo what sftplug promises. To take one and not obey it would be a silent error in
 someone's experiment. A test holds this table against the installed libraries; `docs/train-options.md` is made of it.
 """
 
@@ -195,24 +195,22 @@ REFUSED: Mapping[str, Refusal] = {
     "eval_do_concat_batches": Refusal(f"has no effect: {_REPLIES} by `evaluation.metrics`."),
     "eval_use_gather_object": Refusal(f"has no effect: {_REPLIES} by `evaluation.metrics`."),
     "eval_accumulation_steps": Refusal(f"has no effect: {_REPLIES} by `evaluation.metrics`."),
-    "bf16_full_eval": Refusal("has no effect: transformers heeds it in evaluations outside of training only."),
-    "fp16_full_eval": Refusal("has no effect: transformers heeds it in evaluations outside of training only."),
+    "bf16_full_eval": Refusal("has no effect: transformers uses it in evaluations outside of training only."),
+    "fp16_full_eval": Refusal("has no effect: transformers uses it in evaluations outside of training only."),
     "include_num_input_tokens_seen": Refusal(
         "is not needed: every line of the log holds `num_tokens`, the tokens trained on so far without padding."
     ),
     "skip_memory_metrics": Refusal(
         "has no effect: every line of `metrics.jsonl` holds `peak_bytes`, the most memory that was in use."
     ),
-    # --- a run that goes on ---
+    # --- a resumed run ---
     "resume_from_checkpoint": Refusal(
         "has no effect: nothing reads it.",
-        "Leave it out: the same `sftplug train` goes on from the last whole checkpoint of an unfinished run.",
+        "Leave it out: the same `sftplug train` resumes from the last whole checkpoint of an unfinished run.",
     ),
-    "ignore_data_skip": Refusal(
-        "would train a run that goes on with the rows that it has had, and not with the others."
-    ),
+    "ignore_data_skip": Refusal("would train a resumed run with the rows that it has had, and not with the others."),
     "restore_callback_states_from_checkpoint": Refusal(
-        "is not needed: callbacks are given back their state whenever a run goes on."
+        "is not needed: callbacks are given back their state whenever a run is resumed."
     ),
     "enable_jit_checkpoint": Refusal("is not needed: a signal saves a checkpoint at the end of the step."),
     "save_on_each_node": Refusal(
@@ -220,17 +218,14 @@ REFUSED: Mapping[str, Refusal] = {
         "all read it.",
         "Leave it out, and let `output` be a folder that all nodes share.",
     ),
-    "dataloader_in_order": Refusal(
-        "must be true: a run that goes on counts on the order of its batches.", values=(False,)
-    ),
+    "dataloader_in_order": Refusal("must be true: a resumed run counts on the order of its batches.", values=(False,)),
     "train_sampling_strategy": Refusal(
-        "batch_rebalance makes batches of unequal numbers of rows, which a run that goes on cannot find again.",
+        "batch_rebalance makes batches of unequal numbers of rows, which a resumed run cannot find again.",
         "Leave it out: rows of similar length share a batch.",
         values=("batch_rebalance",),
     ),
     "accelerator_config": Refusal(
-        "would change how batches are cut and drawn, on which a run that goes on counts, and the loss of several "
-        "processes."
+        "would change how batches are cut and drawn, on which a resumed run counts, and the loss of several processes."
     ),
     "parallelism_config": Refusal(
         "is an object of Python, which no recipe can hold.",

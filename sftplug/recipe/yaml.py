@@ -102,7 +102,7 @@ def read_yaml(file: Path) -> Tree:
     except OSError as error:
         raise RecipeError(str(file), [Problem("recipe", f"cannot be read: {error.strerror or error}")]) from error
     if len(content) > MOST_BYTES:
-        what = f"is longer than {MOST_BYTES:,} bytes: it is no recipe. Rows stand in files of their own"
+        what = f"is longer than {MOST_BYTES:,} bytes: it is not a recipe. Rows stand in files of their own"
         raise RecipeError(str(file), [Problem("recipe", f"{what}, which `data.train` names.", file.name)])
     tree = parse_yaml(text, name=file.name, base=file.parent)
     if tree.data is None:
@@ -231,7 +231,7 @@ def _scalar(node: yaml.ScalarNode, base: Path) -> Any:
     if len(text) > MOST_CHARACTERS:
         raise _TooMuch(f"has a number of {len(text):,} characters.", node.start_mark)
     if not form.fullmatch(text):
-        raise yaml.MarkedYAMLError(problem=f"{text!r} is no {name}", problem_mark=node.start_mark)
+        raise yaml.MarkedYAMLError(problem=f"{text!r} is not a {name}", problem_mark=node.start_mark)
     number = value(text)
     if _is_too_large(number, text):
         raise _TooMuch(f"has a number that is too large: {text}.", node.start_mark)
@@ -278,7 +278,7 @@ class _Context:
 
 
 def _construct(node: yaml.Node, path: Path_, context: _Context) -> Any:
-    """Return what `node` stands for; a node that aliases repeat is built anew each time."""
+    """Return what `node` stands for; a node that aliases repeat is built again each time."""
     context.origins[path] = f"{context.name}:{node.start_mark.line + 1}"
     if id(node) in context.around:
         raise yaml.MarkedYAMLError(problem="an alias stands inside of what it repeats", problem_mark=node.start_mark)

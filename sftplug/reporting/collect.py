@@ -72,7 +72,7 @@ class Found:
 
     runs: tuple[Path, ...]
     skipped: tuple[str, ...]
-    """A sentence for each folder or file that is no run."""
+    """A sentence for each folder or file that is not a run."""
 
 
 def find_runs(paths: Sequence[Path]) -> Found:
@@ -83,7 +83,7 @@ def find_runs(paths: Sequence[Path]) -> Found:
     runs, skipped = list[Path](), list[str]()
     for path in paths:
         if not path.exists():
-            raise RunError(f"{path} is no folder of a run: there is nothing of that name.")
+            raise RunError(f"{path} is not a folder of a run: there is nothing of that name.")
         if (why := _why_none(path)) is None:
             runs.append(path)
             continue
@@ -104,7 +104,7 @@ def _why_none(path: Path) -> str | None:
     except RunError as error:
         return str(error)
     except TypeError as error:  # of a run.json that lacks something
-        return f"{path} is no folder of a run: {error}."
+        return f"{path} is not a folder of a run: {error}."
     return None
 
 

@@ -122,7 +122,7 @@ def whole(run: Path) -> Iterator[Checkpoint]:
 
 
 def discard(folder: Path) -> None:
-    """Delete a checkpoint, its seal first: what is left if this is interrupted is no checkpoint."""
+    """Delete a checkpoint, its seal first: what is left if this is interrupted is not a checkpoint."""
     (folder / SEAL).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
 

@@ -59,10 +59,10 @@ class RunDirectory:
         """Return the folder of an existing run. Raises RunError when `path` is none, or of a newer sftplug."""
         directory = cls(Path(path))
         if not directory.exists():
-            raise RunError(f"{path} is no folder of a run: it has no {STATE}.")
+            raise RunError(f"{path} is not a folder of a run: it has no {STATE}.")
         known = directory._json(STATE)
         if not isinstance(known, dict) or "state" not in known:
-            raise RunError(f"{path} is no folder of a run: its {STATE} is not one that sftplug writes.")
+            raise RunError(f"{path} is not a folder of a run: its {STATE} is not one that sftplug writes.")
         version = known.get("format")
         if not isinstance(version, int) or version > FORMAT:
             raise RunError(f"{path} was written by a newer sftplug (format {version}, known up to {FORMAT}).")

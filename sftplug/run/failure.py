@@ -49,13 +49,13 @@ def unread(error: BaseException, output: Path) -> Interrupted | None:
     if not by_rich and not (isinstance(error, BrokenPipeError) and let_go()):
         return None
     found = next(checkpoints.whole(output), None)
-    how = f"to go on from step {found.step}" if found else "to begin anew; there is no checkpoint yet"
+    how = f"to resume from step {found.step}" if found else "to start over; there is no checkpoint yet"
     return Interrupted(f"nobody reads the output any more (SIGPIPE). Run the same command again {how}.", SIGPIPE)
 
 
 def whats_left(output: Path) -> str:
-    """Say from where a run in `output` can go on."""
+    """Say from where a run in `output` can be resumed."""
     found = next(checkpoints.whole(output), None)
     if found is None:
-        return "There is no checkpoint yet: once that is mended, the same command begins anew."
-    return f"Nothing up to step {found.step} is lost: once that is mended, the same command goes on from there."
+        return "There is no checkpoint yet: once that is fixed, the same command starts over."
+    return f"Nothing up to step {found.step} is lost: once that is fixed, the same command resumes from there."

@@ -66,7 +66,7 @@ def origins(recipe: Mapping[str, Any], loaded: LoadedRecipe) -> dict[str, str]:
 
 _PLACES = (
     "output",
-    # How many processes go on is compared with the checkpoint.
+    # How many processes resume is compared with the checkpoint.
     "launch.processes",
     "launch.nodes",
     "launch.node_rank",

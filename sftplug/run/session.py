@@ -1,4 +1,4 @@
-"""Begin a run, or go on with one: claim its folder, see what is there, and keep the record of how it ends."""
+"""Begin a run, or resume one: claim its folder, see what is there, and keep the record of how it ends."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class RunSession:
     directory: RunDirectory
     state: RunState
     checkpoint: Checkpoint | None
-    """Where the run goes on; None where it begins."""
+    """Where the run resumes; None where it begins."""
     notes: tuple[str, ...] = ()
     """What the user should know: checkpoints that are not whole, libraries that have changed."""
     writes: bool = True
@@ -52,7 +52,7 @@ class RunSession:
         return str(self.checkpoint.path) if self.checkpoint is not None else None
 
     def record_rows(self, prepared: Prepared) -> None:
-        """Write what the rows are. Raises RunError when a run that goes on would get other rows than it began with."""
+        """Write what the rows are. Raises RunError when a resumed run would get other rows than it began with."""
         if not self.writes:
             return
         now = describe_rows(prepared)
@@ -104,7 +104,7 @@ def open_session(loaded: LoadedRecipe, *, resume: bool = False, overwrite: bool 
 
     An error inside is told to the plugins with ``sftplug_run_failed``, written down, and raised again.
 
-    Of several processes, the main one does all this; the others go on from the checkpoint that it found, with what it
+    Of several processes, the main one does all this; the others resume from the checkpoint that it found, with what it
     settled where the recipe leaves something open.
     """
     directory = RunDirectory(Path(loaded.recipe.output))
@@ -180,7 +180,7 @@ def _open(loaded: LoadedRecipe, directory: RunDirectory, *, resume: bool, overwr
 
 
 def _refuse_models_only(directory: RunDirectory) -> None:
-    """Refuse to begin anew where that would delete weights that were saved on purpose without an optimizer."""
+    """Refuse to start over where that would delete weights that were saved on purpose without an optimizer."""
     kept = [folder.name for _, folder in checkpoints.folders(directory.path)]
     if kept and directory.recipe()["train"].get("save_only_model"):
         raise RunError(
@@ -236,7 +236,7 @@ def _changes(what: str, before: dict[str, str], now: dict[str, str]) -> Iterator
 
 
 def _discard_unfinished(folder: Path, found: Checkpoint | None) -> None:
-    """Delete what comes after the checkpoint at which the run goes on: the trainer writes it anew."""
+    """Delete what comes after the checkpoint at which the run resumes: the trainer writes it anew."""
     for step, path in checkpoints.folders(folder):
         if found is None or step > found.step:
             checkpoints.discard(path)

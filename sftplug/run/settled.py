@@ -1,6 +1,6 @@
-"""What a recipe leaves open is settled once, when a run begins: whoever goes on with the run takes it from the record.
+"""What a recipe leaves open is settled once, when a run begins: whoever resumes the run takes it from the record.
 
-So a run goes on as it was begun where an adapter, the machine or TRL would choose otherwise today.
+So a run is resumed as it was begun where an adapter, the machine or TRL would choose otherwise today.
 """
 
 from __future__ import annotations

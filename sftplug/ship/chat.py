@@ -55,7 +55,7 @@ class ChatSession:
     words: tuple[str, ...] = ()
     """Added tokens that what is said may hold; see `encode_prompt`."""
     escape: bool = True
-    """Whether what is said can be no control token."""
+    """Whether what is said cannot be a control token."""
     messages: list[dict[str, str]] = field(init=False)
 
     def __post_init__(self) -> None:

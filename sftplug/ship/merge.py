@@ -212,7 +212,7 @@ def _refuse_difference(apart: Difference, how: Merge, allowed: float) -> None:
     if how.in_place:
         remedy = "Leave out --in-place, which rounds the update away"
     elif how.original:
-        remedy = "Leave out --base original: the adapter was trained on the quantized weights, and mends their errors"
+        remedy = "Leave out --base original: the adapter was trained on the quantized weights, and fixes their errors"
     raise ModelError(
         f"the merged model does not say what the adapter says: its logits differ by {apart.relative:.2%} of their "
         f"standard deviation on average ({apart.mean:.3g}, at most {apart.max:.3g}; the same most likely token at "

@@ -129,5 +129,5 @@ def _scores(metric: Metric, replies: Sequence[Reply]) -> list[float]:
             except RowError as error:
                 why = f"{error.field} {error.reason}"
                 text = f"{reply.origin}: the metric '{metric_label(metric)}' cannot score this row: its {why}."
-                raise DataError(f"{text} Mend the row, or leave the metric out.") from error
+                raise DataError(f"{text} Fix the row, or leave the metric out.") from error
         raise

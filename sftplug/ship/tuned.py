@@ -30,9 +30,9 @@ def open_finished(path: Path) -> RunDirectory:
 
 
 _AGAIN = {
-    "running": "`sftplug train` goes on with it, unless it is running still.",
-    "interrupted": "`sftplug train` goes on with it.",
-    "failed": "Once that is mended, `sftplug train` goes on with it.",
+    "running": "`sftplug train` resumes it, unless it is running still.",
+    "interrupted": "`sftplug train` resumes it.",
+    "failed": "Once that is fixed, `sftplug train` resumes it.",
 }
 
 

@@ -53,7 +53,7 @@ def is_whole(folder: Path) -> bool:
 def say_dropped(folder: Path) -> None:
     """Tell the user, once for all processes, what is wrong with `folder` if it is there: it is about to be replaced."""
     if folder.is_dir() and (why := integrity_error(folder)) is not None and is_main():
-        _log.warning("%s %s; it is dropped and made anew", folder, why)
+        _log.warning("%s %s; it is dropped and made again", folder, why)
 
 
 def checksum(file: Path) -> str:

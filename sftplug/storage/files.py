@@ -47,7 +47,7 @@ def append_json(file: Path, entry: Any) -> None:
 def read_json_lines(file: Path, damaged: Callable[[str], object] | None = None) -> Iterator[dict[str, Any]]:
     """Yield the entries of a file of JSON lines; a last line that a dying run did not finish is left out.
 
-    `damaged` is told of every other line that is no JSON object, and it is left out; without it, that is a RunError.
+    `damaged` is told of every other line that is not a JSON object, and it is left out; without it, that is a RunError.
     """
     if not file.is_file():
         return
@@ -60,14 +60,14 @@ def read_json_lines(file: Path, damaged: Callable[[str], object] | None = None) 
             except ValueError as error:
                 said = f"line {number} of {file} cannot be read: {error}."
                 if damaged is None:
-                    raise RunError(f"{said} Mend it, or begin anew.") from error
+                    raise RunError(f"{said} Fix it, or start over.") from error
                 damaged(f"{said} It is left out.")
 
 
 def _entry(line: bytes) -> dict[str, Any]:
     entry = json.loads(line.rstrip(b"\r\n"))
     if not isinstance(entry, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError("it is not a JSON object")
     return entry
 
 

@@ -66,7 +66,7 @@ def is_probe(name: str) -> bool:
 
 
 def is_special(file: Path) -> bool:
-    """Whether something is there that is no regular file: a device, a pipe, a folder."""
+    """Whether something is there that is not a regular file: a device, a pipe, a folder."""
     try:
         return file.exists() and not file.is_file()
     except OSError:  # its name is too long
@@ -83,7 +83,7 @@ def _why_not(there: Path, file: Path) -> str | None:
         with _trial(there) as trial:
             (trial / file).parent.mkdir(parents=True, exist_ok=True)
             (trial / file).write_bytes(b"x")
-    except FileNotFoundError:  # as Linux says of what is no disk, such as /proc
+    except FileNotFoundError:  # as Linux says of what is not a disk, such as /proc
         return f"{there} takes no files"
     except OSError as error:
         room = no_room(error, there)

@@ -8,7 +8,7 @@ Each ``check_…`` takes a component class, and its options by name where it nee
         check_masking(MyMask, weight=2.0)
 
 It raises LawBroken for the first law that the component breaks; the text says which law, what was found and how to
-mend it. Nothing in sftplug itself uses this package. The checks need hypothesis: ``pip install 'sftplug[testing]'``.
+fix it. Nothing in sftplug itself uses this package. The checks need hypothesis: ``pip install 'sftplug[testing]'``.
 """
 
 from sftplug.testing.adapters import check_adapter

@@ -63,7 +63,7 @@ def fits_a_model(trial: AdapterTrial) -> None:
     demand(
         not problems,
         f"for a Llama with {', '.join(sorted(_ends(trial)))}: {shown(problems)}",
-        "give the check options that fit such a model, or mend check_model.",
+        "give the check options that fit such a model, or fix check_model.",
     )
 
 
@@ -103,7 +103,7 @@ def learns(trial: AdapterTrial) -> None:
 
 
 def reloads_to_the_same_logits(trial: AdapterTrial) -> None:
-    """Saved, and loaded onto a base model loaded anew, it gives the same logits."""
+    """Saved, and loaded onto a base model loaded again, it gives the same logits."""
     live = logits(trial.run.trained)
     with tempfile.TemporaryDirectory(prefix="sftplug-") as folder:
         trial.run.trained.save_pretrained(folder)
@@ -122,13 +122,13 @@ def merges_if_it_says_so(trial: AdapterTrial) -> None:
     if not (trial.is_peft and mergeable(trial.adapter)):
         return
     live = logits(trial.run.trained)
-    mend = "override `mergeable` to return False, if what is trained is no update of weights."
+    fix = "override `mergeable` to return False, if what is trained is not an update of weights."
     try:
         model = merged(trial.adapter, trial.run.trained)
     except SftplugError as error:
-        raise Breach(f"merging raised {type(error).__name__}: {error}", mend) from error
+        raise Breach(f"merging raised {type(error).__name__}: {error}", fix) from error
     found = difference(live, logits(model))
-    demand(found <= MERGED, f"the logits of the merged model differ by {found:.2g} of the largest", mend)
+    demand(found <= MERGED, f"the logits of the merged model differ by {found:.2g} of the largest", fix)
 
 
 LAWS = (

@@ -90,20 +90,20 @@ def refuses_a_bad_row_by_name(read: Read) -> None:
         raise
     except PluginError as error:
         found = f"the row {shown(read.row)}: {error}"
-        mend = "look before you take: raise sftplug.RowError(field, reason) for what does not fit."
-        raise Breach(found, mend) from error
+        fix = "look before you take: raise sftplug.RowError(field, reason) for what does not fit."
+        raise Breach(found, fix) from error
 
 
 def refuses_an_empty_row(read: Read) -> None:
     """A row without any column is refused with RowError: nothing in it can be what the format reads."""
-    mend = "raise sftplug.RowError for a column that is missing."
+    fix = "raise sftplug.RowError for a column that is missing."
     try:
         conversation = read()
     except RowError:
         return
     except PluginError as error:
-        raise Breach(f"{{}}: {error}", mend) from error
-    raise Breach(f"{{}} became {shown(conversation)}", mend)
+        raise Breach(f"{{}}: {error}", fix) from error
+    raise Breach(f"{{}} became {shown(conversation)}", fix)
 
 
 def _judge(conversation: Conversation, row: Mapping[str, Any]) -> None:

@@ -24,27 +24,32 @@ Law = Callable[[T], None]
 class LawBroken(AssertionError):
     """A component breaks a law of its kind."""
 
-    def __init__(self, component: str, law: Law[Any], found: str, mend: str) -> None:
+    def __init__(self, component: str, law: Law[Any], found: str, fix: str) -> None:
         self.law = law.__name__
         self.found = found
-        self.mend = mend
+        self.fix = fix
         text = " ".join(str(inspect.getdoc(law)).split())
-        super().__init__(f"{component} breaks the law '{self.law}'\n  law:   {text}\n  found: {found}\n  mend:  {mend}")
+        super().__init__(f"{component} breaks the law '{self.law}'\n  law:   {text}\n  found: {found}\n  fix:   {fix}")
+
+    @property
+    def mend(self) -> str:
+        """The name of `fix` in 0.1."""
+        return self.fix
 
 
 class Breach(Exception):
-    """What a law found, and how to mend it; `check` says it with the law's own words."""
+    """What a law found, and how to fix it; `check` says it with the law's own words."""
 
-    def __init__(self, found: str, mend: str) -> None:
+    def __init__(self, found: str, fix: str) -> None:
         self.found = found
-        self.mend = mend
+        self.fix = fix
         super().__init__(found)
 
 
-def demand(kept: bool, found: str, mend: str) -> None:
-    """Say that the law is broken unless `kept`: what was `found`, and how to `mend` it."""
+def demand(kept: bool, found: str, fix: str) -> None:
+    """Say that the law is broken unless `kept`: what was `found`, and how to `fix` it."""
     if not kept:
-        raise Breach(found, mend)
+        raise Breach(found, fix)
 
 
 def make(component: type[C], options: dict[str, Any]) -> C:
@@ -65,7 +70,7 @@ def check(component: Component, laws: Sequence[Law[T]], subject: T) -> None:
         try:
             law(subject)
         except Breach as breach:
-            raise LawBroken(name, law, breach.found, breach.mend) from breach.__cause__
+            raise LawBroken(name, law, breach.found, breach.fix) from breach.__cause__
         except MissingLibraryError:
             raise  # says what is missing and how to get it
         except PluginError as error:  # what a run would say, too

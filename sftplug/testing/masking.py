@@ -70,8 +70,8 @@ def weighs_every_token(weighed: Weighed) -> None:
     try:
         weighed.weights()
     except MaskError as error:
-        mend = "compute with the arrays of `tokens`, all of shape (N,); clip at 0, and divide by nothing that can be 0."
-        raise Breach(str(error), mend) from error
+        fix = "compute with the arrays of `tokens`, all of shape (N,); clip at 0, and divide by nothing that can be 0."
+        raise Breach(str(error), fix) from error
 
 
 def is_deterministic(weighed: Weighed) -> None:

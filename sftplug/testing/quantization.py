@@ -108,7 +108,7 @@ def trains_an_adapter_or_says_it_cannot(trial: QuantizationTrial) -> None:
 
 
 def reloads_to_the_same_logits(trial: QuantizationTrial) -> None:
-    """An adapter that was trained, saved, and loaded onto a base loaded anew gives the same logits."""
+    """An adapter that was trained, saved, and loaded onto a base loaded again gives the same logits."""
     if not adaptable(trial.quantization):
         return
     from peft import PeftModel
@@ -156,12 +156,12 @@ LAWS = (
 )
 
 
-def _demand_learning(run: Run, mend: str) -> None:
+def _demand_learning(run: Run, fix: str) -> None:
     try:
         before, after = run.losses
     except Exception as error:
-        raise Breach(f"training raised {type(error).__name__}: {error}", mend) from error
-    demand(after < before, f"the loss was {before:.4f} before 5 steps, and is {after:.4f}", mend)
+        raise Breach(f"training raised {type(error).__name__}: {error}", fix) from error
+    demand(after < before, f"the loss was {before:.4f} before 5 steps, and is {after:.4f}", fix)
 
 
 def _wide_model(quantization: Quantization) -> Any:

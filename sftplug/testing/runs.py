@@ -124,7 +124,7 @@ class Run:
         trainer = self.trainer
         before = self.loss(trainer.model)
         set_seed(0)
-        # What a callback prints is no part of a test's report.
+        # What a callback prints is not a part of a test's report.
         with redirect_stdout(StringIO()), open_session(self._record()):
             trainer.train()
         return before, self.loss(trainer.model)

@@ -92,8 +92,8 @@ def gives_the_same_source(trial: TemplateTrial) -> None:
     except PluginError:
         raise
     except SftplugError as error:
-        mend = "give the check a tokenizer that suits the template: check_template(MyTemplate, tokenizer)."
-        raise Breach(f"the template refuses the tokenizer: {error}", mend) from error
+        fix = "give the check a tokenizer that suits the template: check_template(MyTemplate, tokenizer)."
+        raise Breach(f"the template refuses the tokenizer: {error}", fix) from error
     demand(
         bool(first.strip()) and first == second,
         f"{shown(first, 100)}, and then {shown(second, 100)}",
@@ -112,7 +112,7 @@ def compiles(trial: TemplateTrial) -> None:
         trial.plain(trial.messages)
     except SftplugError as error:
         raise Breach(
-            str(error), "mend the template at that place; transformers documents what templates may use."
+            str(error), "fix the template at that place; transformers documents what templates may use."
         ) from error
 
 

@@ -32,7 +32,7 @@ class BatchTrainer(CheckpointingTrainer):
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
         """Return the trainer's sampler; the one that groups by length draws anew each epoch, from seed and epoch only.
 
-        By itself it draws from the global random state, which is another one when a run goes on in its second epoch.
+        By itself it draws from the global random state, which is another one when a run is resumed in its second epoch.
         """
         sampler = super()._get_train_sampler(*args, **kwargs)
         if not isinstance(sampler, LengthGroupedSampler):
@@ -44,7 +44,7 @@ class BatchTrainer(CheckpointingTrainer):
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
         """Return the micro-batches of a step and what their loss is divided by: the sum of the weights.
 
-        None after the last step: a run that goes on from its last checkpoint has nothing left to do.
+        None after the last step: a run resumed from its last checkpoint has nothing left to do.
         """
         if 0 < self.state.max_steps <= self.state.global_step or self.control.should_training_stop:
             return [], None

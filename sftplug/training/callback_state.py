@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from transformers import TrainingArguments
 
 _GIVEN = frozenset({"torch", "transformers", "trl", "accelerate", "datasets", "peft", "tokenizers", "sftplug"})
-"""Packages of what a trainer hands to its callbacks: model, tokenizer, state, loaders. It is no state of theirs."""
+"""Packages of what a trainer hands to its callbacks: model, tokenizer, state, loaders. It is not state of theirs."""
 _HANDLES = frozenset({"io", "_io", "logging", "threading", "_thread", "pathlib", "concurrent", "tqdm", "rich"})
 """Packages of what is opened anew by every process."""
 
 
 def is_resumable(arguments: TrainingArguments) -> bool:
-    """Whether the run saves checkpoints that it could go on from."""
+    """Whether the run saves checkpoints that it could resume from."""
     return str(getattr(arguments.save_strategy, "value", arguments.save_strategy)) != "no" and not bool(
         arguments.save_only_model
     )
@@ -84,7 +84,7 @@ class Carried:
             return
         with safe_open(folder / _file(process), "pt") as opened:
             told = json.loads(opened.metadata()["callbacks"])
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - it is no mapping
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - it is not a mapping
         then, now = [known["class"] for known in told], [_name(callback) for callback in self._callbacks]
         if then != now:
             raise RunError(f"the checkpoint is of other callbacks: {', '.join(then)} then, {', '.join(now)} now.")
@@ -113,7 +113,7 @@ def _name(callback: TrainerCallback) -> str:
 
 
 def _is_given(value: object) -> bool:
-    """Whether a value is no state of the callback: handed to it by the trainer, a function, a file that is open."""
+    """Whether a value is not state of the callback: handed to it by the trainer, a function, a file that is open."""
     package = type(value).__module__.partition(".")[0]
     if isinstance(value, type | ModuleType | io.IOBase) or inspect.isroutine(value):
         return True
@@ -123,7 +123,7 @@ def _is_given(value: object) -> bool:
 def _says(callback: TrainerCallback, what: str, value: object) -> str:
     return (
         f"the callback {_name(callback)} remembers `{what}`, with a {type(value).__name__} in it, which a checkpoint "
-        "cannot hold: a run that goes on would be another one. Let it remember numbers, texts, lists, dicts or "
+        "cannot hold: a resumed run would be another one. Let it remember numbers, texts, lists, dicts or "
         "tensors, or implement transformers' `ExportableState`; with `train.save_strategy: no`, and no other "
         "`train.save_*`, it need not."
     )
@@ -136,7 +136,7 @@ def states_of(callbacks: Sequence[TrainerCallback]) -> list[dict[str, Any]]:
 
 
 def with_states(callbacks: Sequence[TrainerCallback], states: Sequence[Mapping[str, Any]]) -> list[TrainerCallback]:
-    """Return `callbacks`, each in its place, those with a state made anew from what `states_of` has told of them.
+    """Return `callbacks`, each in its place, those with a state made again from what `states_of` has told of them.
 
     transformers' own way gives the first of several of one class the state of the run's beginning, and moves them
     behind all others. Raises RunError when the callbacks are not those that the states are of.
@@ -202,7 +202,7 @@ def _size(state: tuple[object, Any]) -> int:
 
 _STANDARD = frozenset({"state", "param_groups", "defaults"})
 _ANOTHER = (
-    "So the run could not go on from a checkpoint: choose another `train.optim`, or `train.save_strategy: no` and no "
+    "So the run could not resume from a checkpoint: choose another `train.optim`, or `train.save_strategy: no` and no "
     "other `train.save_*`."
 )
 

@@ -174,7 +174,7 @@ def allocating(model: Any) -> Any | None:
 
 
 class StateKeeper(TrainerCallback):  # type: ignore[misc]
-    """Sees to it that checkpoints hold all that a run goes on with, and finds out early where they cannot."""
+    """Sees to it that checkpoints hold all that a run is resumed with, and finds out early where they cannot."""
 
     def __init__(self, carried: Carried, checkpoint: Checkpoint | None) -> None:
         self._carried = carried
@@ -220,7 +220,7 @@ class RestoreCounters(TrainerCallback):  # type: ignore[misc]
 
 
 class CheckpointSchedule(TrainerCallback):  # type: ignore[misc]
-    """Decides when a checkpoint is saved, so that a run that goes on from it does all that the other would have done.
+    """Decides when a checkpoint is saved, so that a run resumed from it does all that the other would have done.
 
     A step may be followed by the end of its epoch, with its own evaluation and log: a checkpoint between the two would
     skip them. So a checkpoint that is due after the last step of an epoch is saved when the epoch has ended.
@@ -235,7 +235,7 @@ class CheckpointSchedule(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Note whether the checkpoint that the run goes on from is its last: then nothing is left to do."""
+        """Note whether the checkpoint that the run resumes from is its last: then nothing is left to do."""
         self._over = 0 < state.max_steps <= state.global_step
 
     def on_epoch_begin(

@@ -1,4 +1,4 @@
-"""TRL's trainer with checkpoints that are whole: all is in them that a run goes on with, or they are none."""
+"""TRL's trainer with checkpoints that are whole: all is in them that a run is resumed with, or they are none."""
 
 from __future__ import annotations
 

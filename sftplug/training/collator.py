@@ -33,7 +33,7 @@ class Collator:
 
         ``input_ids``, ``labels``, ``weights`` and ``provenance`` if rows have them, and ``attention_mask``; for rows of
         several documents in place of the mask ``position_ids`` that start anew with each document and with the padding.
-        ``real_tokens``: (B,) how many tokens of each row are no padding.
+        ``real_tokens``: (B,) how many tokens of each row are not padding.
         """
         if self.flat:
             rows = [_end_to_end(rows)]
@@ -61,7 +61,7 @@ class Collator:
 
 
 def _end_to_end(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Return one row of all; the first token of each is no label, for it would be predicted from the row before."""
+    """Return one row of all; the first token of each is not a label, for it would be predicted from the row before."""
     fillers = {"labels": IGNORED, "weights": 0.0}
     joined: dict[str, list[Any]] = {"seq_lengths": [len(row["input_ids"]) for row in rows]}
     for key in ("input_ids", "labels", "weights", "provenance"):

@@ -148,7 +148,7 @@ class LossTrainer(BatchTrainer):
             raise self._harm("loss of", float(loss.detach()), "A lower learning rate, `train.max_grad_norm`", where)
 
     def _count_tokens(self, real: Tensor) -> None:
-        """Count the tokens that are no padding, as TRL's own loss would log them."""
+        """Count the tokens that are not padding, as TRL's own loss would log them."""
         mode = "train" if self.model.training else "eval"
         if mode == "train":
             self._total_train_tokens += int(self.accelerator.gather(real.to(self.args.device)).sum())

@@ -37,7 +37,7 @@ class LossAccumulator:
         self.sums, self.steps = None, 0
 
     def take(self, reduce: Callable[[Tensor], Tensor] = lambda sums: sums) -> LossSums | None:
-        """Return the sums over all processes, which `reduce` adds up, and begin anew; None if there are none."""
+        """Return the sums over all processes, which `reduce` adds up, and start over; None if there are none."""
         sums, steps = self.sums, self.steps
         self.clear()
         if sums is None:

@@ -154,7 +154,7 @@ class Held:
                     continue
                 if known is None or known.shape != tensor.shape or known.dtype != tensor.dtype:
                     raise RunError(
-                        f"{folder} does not hold {name} as it is trained, so a run that goes on from it would be "
+                        f"{folder} does not hold {name} as it is trained, so a run resumed from it would be "
                         "another one. Begin it again with --overwrite."
                     )
                 tensor.copy_(known)
@@ -199,7 +199,7 @@ class Held:
 def _left_out(what: str) -> str:
     return (
         f"the adapter keeps {what} where a checkpoint that FSDP or DeepSpeed write does not look, so the run could not "
-        "go on from one. Choose `launch.strategy: ddp`, another adapter, or `train.save_strategy: no` and no other "
+        "resume from one. Choose `launch.strategy: ddp`, another adapter, or `train.save_strategy: no` and no other "
         "`train.save_*`."
     )
 

@@ -193,7 +193,7 @@ def _decode(known: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
 
 
 def _generator(kind: str, state: Any) -> Random | np.random.Generator:
-    """Return a random generator that goes on from `state`."""
+    """Return a random generator that resumes from `state`."""
     if kind == "generator":
         bits = getattr(np.random, state["bit_generator"])()
         bits.state = state

@@ -134,10 +134,10 @@ def _name(number: int) -> str:
 
 
 def interrupted(number: int, args: TrainingArguments, step: int) -> Interrupted:
-    """Return the error that ends a run on a signal, with how to go on."""
-    how = "Run the same command again to go on from there."
+    """Return the error that ends a run on a signal, with how to resume."""
+    how = "Run the same command again to resume from there."
     if args.save_only_model:
-        how = "It holds no optimizer (`train.save_only_model`), so the run cannot go on from there."
+        how = "It holds no optimizer (`train.save_only_model`), so the run cannot resume from there."
     why = " (nobody reads its output any more)" if number == UNREAD else ""
     return Interrupted(
         f"interrupted by {_name(number)}{why}: checkpoint-{step} is saved in {args.output_dir}. {how}", number

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 
 def train(loaded: LoadedRecipe, prepared: Prepared, session: RunSession | None = None) -> RunResult:
-    """Train as the recipe says, and save the result to its output folder; go on with a run that is unfinished there.
+    """Train as the recipe says, and save the result to its output folder; resume a run that is unfinished there.
 
     `session` holds the folder; without one it is begun here. Raises what the libraries raise, TrainingError,
     Interrupted and RunError, after plugins have been told with ``sftplug_run_failed``.
@@ -74,7 +74,7 @@ def train(loaded: LoadedRecipe, prepared: Prepared, session: RunSession | None =
     if layout(loaded.recipe) in ("rows", "flat"):
         check_isolation(trainer.model)
     split_beneath_adapter(loaded.recipe, trainer)
-    # From here on a signal ends the run after a checkpoint, and a run begun before goes on from its last one.
+    # From here on a signal ends the run after a checkpoint, and a run begun before resumes from its last one.
     with watched(loaded.recipe, trainer, session):
         loaded.call("sftplug_trainer_created", trainer=trainer)
         weights = Sample(trainer.model)

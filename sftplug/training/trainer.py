@@ -33,7 +33,7 @@ class SftplugTrainer(LossTrainer):
     when_stopped: Sequence[Callable[[], object]] = ()
     """Called, in the midst of anything, when a signal asks the run to end: who shows how far it is stops that."""
     goes_on_from: Path | None = None
-    """The checkpoint that the run goes on from."""
+    """The checkpoint that the run resumes from."""
 
     def _progress(self) -> dict[str, Any]:
         """Return what the trainer counts and sums up between two logs, and does not save itself."""

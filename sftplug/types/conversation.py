@@ -88,7 +88,7 @@ class Message:
         return message
 
     def _content(self) -> Any:
-        """Return the content without the loss weights of its parts, which are no business of a template."""
+        """Return the content without the loss weights of its parts, which are not the business of a template."""
         if self.content is None or isinstance(self.content, str):
             return self.content
         return [{key: value for key, value in part.items() if key != "weight"} for part in self.content]

@@ -49,7 +49,7 @@ class RowGroup:
 
 @dataclass(slots=True)
 class RowGroups:
-    """The reasons of one stage, told apart by what is no value of a row."""
+    """The reasons of one stage, told apart by what is not a value of a row."""
 
     found: dict[str, RowGroup] = field(default_factory=dict)
     """What the reasons have in common -> the rows of each; `largest` lists them."""

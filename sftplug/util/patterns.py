@@ -61,17 +61,17 @@ def _compiled(text: str) -> Compiled[str]:
         raise ValueError(f"is longer than {LONGEST:,} characters.")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # `[[:alpha:]]` is no class of letters, and `re` says so in a warning only
+            warnings.simplefilter("error")  # that `[[:alpha:]]` is not a class of letters, `re` says in a warning only
             re.compile(text)
         repeated = _repeated(parser.parse(text))
     except (re.error, OverflowError, RecursionError, FutureWarning) as error:
-        raise ValueError(f"is no regular expression: {error}") from error
+        raise ValueError(f"is not a regular expression: {error}") from error
     if repeated > MOST_REPEATED:
         raise ValueError(f"repeats its pieces {repeated:,} times at least; {MOST_REPEATED:,} are allowed.")
     try:
         return regex.compile(_literal_braces(text), regex.VERSION0)
     except regex.error as error:
-        raise ValueError(f"is no regular expression: {error}") from error
+        raise ValueError(f"is not a regular expression: {error}") from error
 
 
 def _repeated(tree: Any) -> int:

@@ -29,7 +29,7 @@ _IN_QUERY = re.compile(
 """What a secret is called in the query of a URL, beside its names elsewhere; single words say enough there."""
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _GONE = rf"(?!{re.escape(HIDDEN)})"
-"""What was left out already is no secret."""
+"""What was left out already is not a secret."""
 _URLS = (
     # User and password. Passwords hold an @, or else, after a colon that opens no port, a slash or question mark.
     re.compile(r"(?<=//)(?P<secret>[^/?#\s'\"<>]{0,300}@)"),
@@ -133,7 +133,7 @@ def _is_set_secret(found: re.Match[str], text: str) -> bool:
         return False
     if found["close"]:  # of a printed mapping
         return True
-    # A line of YAML, which a control token may end; in a sentence ("the password: field") only what is no word.
+    # A line of YAML, which a control token may end; in a sentence ("the password: field") only what is not a word.
     end = found.end("inside" if found["word"] is None else "word")
     before, after = text[max(found.start() - _LINE, 0) : found.start()], text[end : end + _LINE].lstrip(" \t'\"")
     is_line = not before.rpartition("\n")[2].strip(" \t-'\"") and after[:1] in ("", "\n", "<")

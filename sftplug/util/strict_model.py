@@ -12,7 +12,7 @@ _NO_SCHEMA = ("default", "metadata", "serialization", "config", "expected")
 
 
 class StrictModel(BaseModel):
-    """Take numbers and booleans as they are written: ``"10"`` is no number, and neither 1 nor ``yes`` is a boolean.
+    """Take numbers and booleans as they are written: ``"10"`` is not a number, and neither 1 nor ``yes`` is a boolean.
 
     pydantic's own strict mode would refuse a list for a tuple as well, which is all that YAML can write. So only the
     types are made strict where reading more than was written would hide a mistake; an editor with the schema sees the

@@ -10,7 +10,7 @@ from sftplug.errors import DataError
 def read_text(file: str | Path) -> str:
     """Return the text of `file`, which is in UTF-8.
 
-    Raises DataError saying what is wrong with the file, and at which byte where it is no UTF-8.
+    Raises DataError saying what is wrong with the file, and at which byte where it is not UTF-8.
     """
     try:
         return Path(file).read_text(encoding="utf-8")
@@ -26,7 +26,7 @@ _KEPT = "\n\t\u200c\u200d"
 
 
 def visible(text: str) -> str:
-    """Return `text` with all that is no character to be read spelled, as in ``\\x1b``: line ends and tabs stay.
+    """Return `text` with all that is not a character to be read spelled, as in ``\\x1b``: line ends and tabs stay.
 
     For what strangers wrote and a terminal or a page is to show: an escape sequence in a row, a key or a file's name
     must not drive the terminal, nor a mark of writing direction turn the words around it.

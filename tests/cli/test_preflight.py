@@ -187,7 +187,7 @@ UNHEEDED = {
     "backend": (["ddp_backend=gloo"], "there is one process, which talks to no other.", []),
     "tpu": (["debug=tpu_metrics_debug"], "tpu_metrics_debug is for TPUs", ["debug=underflow_overflow"]),
     "fsdp_config": (["fsdp_config={version: 2}"], "is used only with `train.fsdp`", []),
-    "no experts": (["router_aux_loss_coef=0.1"], "the model is no mixture of experts", []),
+    "no experts": (["router_aux_loss_coef=0.1"], "the model is not a mixture of experts", []),
     "best, not saved": (
         ["load_best_model_at_end=true", "eval_strategy=steps", "eval_steps=2"],
         "Set `train.save_strategy: steps` and `train.save_steps: 2`, or `train.save_strategy: best`",

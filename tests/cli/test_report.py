@@ -91,7 +91,7 @@ def test_a_run_that_failed_or_never_came_so_far_is_told_in_words(folder, tmp_pat
 
 
 def test_folders_that_hold_no_run_are_refused(folder, tmp_path):
-    assert "is no folder of a run: it has no run.json." in refused(tmp_path)
+    assert "is not a folder of a run: it has no run.json." in refused(tmp_path)
     (tmp_path / "other").mkdir()
     for text, words in (
         ("[]", "is not one that sftplug writes"),
@@ -121,12 +121,12 @@ def test_of_a_folder_of_runs_all_are_shown_and_what_is_none_is_named(folder, tmp
         told = result.stderr.splitlines()
         assert len(told) == 2
         assert f"left out: {tmp_path}/cut/run.json cannot be read: " in told[0]
-        assert told[1] == f"left out: {tmp_path}/notes.txt is no folder of a run: it has no run.json."
+        assert told[1] == f"left out: {tmp_path}/notes.txt is not a folder of a run: it has no run.json."
     for number in range(20):
         (tmp_path / f"more{number}").mkdir()
     told = runner.invoke(app, ["report", str(tmp_path)]).stderr.splitlines()
-    assert (len(told), told[-1]) == (11, "left out: 12 more that are no runs")
-    assert "gone is no folder of a run: there is nothing of that name." in refused(tmp_path, tmp_path / "gone")
+    assert (len(told), told[-1]) == (11, "left out: 12 more that are not runs")
+    assert "gone is not a folder of a run: there is nothing of that name." in refused(tmp_path, tmp_path / "gone")
 
 
 def test_the_share_of_trained_tokens_is_a_share_whatever_they_weigh(recipe_file, run, folder, tmp_path):
@@ -149,14 +149,14 @@ def test_lines_that_are_damaged_are_named_and_left_out(folder, tmp_path):
     lines = file.read_bytes().splitlines(keepends=True)
     file.write_bytes(lines[0] + lines[1][:4] + b"\n" + b"\0\0\n[3]\n" + lines[2] + b'{"step": 4, "lo')
     output = report(damaged.path, whole.path)
-    for line, why in ((2, "Unterminated string"), (3, "Expecting value"), (4, "it is no JSON object")):
+    for line, why in ((2, "Unterminated string"), (3, "Expecting value"), (4, "it is not a JSON object")):
         assert f"line {line} of {file} cannot be read: {why}" in output
     assert "line 5" not in output
     assert re.search(r"^last loss +1.0000 +1.0000$", output, re.M)
     page = tmp_path / "page.html"
     report(damaged.path, "--html", page)
     assert f"line 2 of {file} cannot be read" in Page(page.read_text()).text
-    with pytest.raises(RunError, match=r"line 2 of .*metrics\.jsonl cannot be read: .*\. Mend it, or begin anew\."):
+    with pytest.raises(RunError, match=r"line 2 of .*metrics\.jsonl cannot be read: .*\. Fix it, or start over\."):
         list(damaged.metrics())
 
 

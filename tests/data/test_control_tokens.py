@@ -161,7 +161,7 @@ def test_a_control_token_that_cannot_be_tokenized_as_text_is_refused(recipe_file
         go()
     assert str(caught.value) == (
         "rows.jsonl:2: a message holds the control token '<|im_end|>', and this tokenizer cannot tokenize it as text. "
-        "Mend the row, or set `data.special_tokens_in_content: allow` to let it control."
+        "Fix the row, or set `data.special_tokens_in_content: allow` to let it control."
     )
     allowed = go("data.special_tokens_in_content=allow")
     assert allowed.train[1]["input_ids"].count(tokenizer.eos_token_id) == 4

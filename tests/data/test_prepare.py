@@ -95,7 +95,7 @@ def test_rows_that_do_not_fit_are_all_named_and_may_be_skipped(recipe_file, prep
     assert "rows.jsonl:5: messages[0].role: nobody knows the role 'usr'. Did you mean 'user'?" in text
     assert "rows.jsonl:6: messages[0].wieght: unknown key. Did you mean 'weight'?" in text
     assert "rows.jsonl:7: messages: is missing. Did you mean 'msgs'? The row has: msgs." in text
-    assert text.endswith("Mend them, or set `data.on_bad_row: skip`.")
+    assert text.endswith("Fix them, or set `data.on_bad_row: skip`.")
     skipped = prepared(file, "data.on_bad_row=skip")
     account = skipped.ledger.splits["train"][0]
     assert (account.read, account.kept, dict(account.dropped)) == (7, 2, {"bad": 5})
@@ -111,7 +111,7 @@ def test_one_reason_of_many_rows_is_said_once(recipe_file, prepared):
     assert empty == "  31 rows (rows.jsonl:1, rows.jsonl:2, rows.jsonl:3, …): messages: holds no message"
     nobody = "messages[0].role: nobody knows the role 'role0'."
     assert roles.startswith(f"  25 rows (rows.jsonl:32, rows.jsonl:33, rows.jsonl:34, …): {nobody}")
-    assert remedy == "Mend them, or set `data.on_bad_row: skip`."
+    assert remedy == "Fix them, or set `data.on_bad_row: skip`."
     assert len(prepared(file, "data.on_bad_row=skip").train) == 2
 
 

@@ -308,7 +308,7 @@ def test_a_damaged_folder_is_prepared_anew_and_that_is_said(recipe_file, kept, c
     assert not again.ledger.reused
     (warning,) = caplog.messages
     assert warning.startswith(f"{contents.parent} {said}")
-    assert warning.endswith("; it is dropped and made anew")
+    assert warning.endswith("; it is dropped and made again")
     assert again.train.to_dict() == first
     assert kept(file).ledger.reused
     assert len(caplog.messages) == 1
@@ -324,7 +324,7 @@ def test_a_flipped_bit_in_a_built_model_is_noticed(recipe_file, command, tmp_pat
     result = command("check", file)
     assert result.exit_code == 0, result.output
     assert caplog.messages == [
-        f"{model} has a model.safetensors that is not what was written; it is dropped and made anew"
+        f"{model} has a model.safetensors that is not what was written; it is dropped and made again"
     ]
     assert (model / "model.safetensors").read_bytes() == right
     assert command("check", file).exit_code == 0

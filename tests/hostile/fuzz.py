@@ -237,7 +237,7 @@ def write_arrow(table, path):
 
 
 def flat(table):
-    """Return a table with the JSON of what is no text, as CSV holds it."""
+    """Return a table with the JSON of what is not text, as CSV holds it."""
     columns = {name: [json.dumps(cell) for cell in table[name].to_pylist()] for name in table.column_names}
     return pa.table(columns)
 

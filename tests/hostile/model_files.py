@@ -197,12 +197,12 @@ def with_a_token_of_nothing(folder):
 
 MODELS = {
     # --- files without end --------------------------------------------------------------------------------------------
-    "a tokenizer without end": Hostile(endless(TOKENIZER), "tokenizer.json is no file, but a device"),
-    "a tokenizer that never comes": Hostile(pipe(TOKENIZER), "tokenizer.json is no file, but a device"),
+    "a tokenizer without end": Hostile(endless(TOKENIZER), "tokenizer.json is not a file, but a device"),
+    "a tokenizer that never comes": Hostile(pipe(TOKENIZER), "tokenizer.json is not a file, but a device"),
     "settings of generation without end": Hostile(
-        endless("generation_config.json"), "generation_config.json is no file"
+        endless("generation_config.json"), "generation_config.json is not a file"
     ),
-    "weights that never come": Hostile(pipe(WEIGHTS), "model.safetensors is no file"),
+    "weights that never come": Hostile(pipe(WEIGHTS), "model.safetensors is not a file"),
     "a configuration of a terabyte": Hostile(
         lambda folder: os.truncate(folder / CONFIG, 2**40), "config.json has 1,099,511,627,776 bytes"
     ),
@@ -216,7 +216,7 @@ MODELS = {
     "weights of which only the header is left": Hostile(cut(WEIGHTS, 600), WEIGHTS),
     "weights of no bytes": Hostile(cut(WEIGHTS, 0), WEIGHTS),
     "weights whose header is longer than the file": Hostile(flipped(WEIGHTS), WEIGHTS),
-    "weights whose header is no JSON": Hostile(write(WEIGHTS, b"\x08" + b"\0" * 7 + b"{{{{{{{{"), WEIGHTS),
+    "weights whose header is not a JSON": Hostile(write(WEIGHTS, b"\x08" + b"\0" * 7 + b"{{{{{{{{"), WEIGHTS),
     "weights that are a page of HTML": Hostile(write(WEIGHTS, "<html>404</html>"), WEIGHTS),
     "weights that a big-file store has kept": Hostile(
         write(WEIGHTS, "version https://git-lfs.github.com/spec/v1\n"), WEIGHTS
@@ -267,7 +267,7 @@ MODELS = {
     "an index that names a file outside": Hostile(sharded("../outside.safetensors"), "outside"),
     "an index that names an absolute path": Hostile(sharded("/etc/passwd"), "/etc/passwd|outside"),
     "an index that names what is not there": Hostile(sharded("model-9.safetensors"), "model-9"),
-    "an index that is no JSON": Hostile(both(sharded("x"), write(INDEX, "{")), "index"),
+    "an index that is not a JSON": Hostile(both(sharded("x"), write(INDEX, "{")), "index"),
     "an index without a map": Hostile(both(sharded("x"), write(INDEX, "{}")), "index"),
     # --- the configuration --------------------------------------------------------------------------------------------
     "a configuration that is cut": Hostile(cut(CONFIG, 40), CONFIG),
@@ -294,8 +294,8 @@ MODELS = {
     "a tokenizer that is cut": Hostile(cut(TOKENIZER, 400), "tokenizer"),
     "a tokenizer of nothing": Hostile(write(TOKENIZER, "{}"), "tokenizer"),
     "a tokenizer with a token of nothing": Hostile(with_a_token_of_nothing, "", code=0),
-    "a length that is no number": Hostile(
-        set_in("tokenizer_config.json", model_max_length="long"), "`model_max_length` is 'long', which is no number"
+    "a length that is not a number": Hostile(
+        set_in("tokenizer_config.json", model_max_length="long"), "`model_max_length` is 'long', which is not a number"
     ),
     "a tokenizer that is gone": Hostile(lambda folder: (folder / TOKENIZER).unlink(), "tokenizer"),
     "settings of the tokenizer that are cut": Hostile(write("tokenizer_config.json", "{"), "tokenizer"),

@@ -77,7 +77,7 @@ RECIPES = {
     "a number of 5,000 digits": Hostile(f"{GOOD}train: {{max_steps: {'9' * 5_000}}}\n", "number of 5,000 characters"),
     "a number of 400 digits": Hostile(f"{GOOD}train: {{learning_rate: {'9' * 400}}}\n", "number of 400 characters"),
     "a float beyond all bounds": Hostile(f"{GOOD}train: {{learning_rate: 1e99999}}\n", "too large"),
-    "a rate that is no number": Hostile(f"{GOOD}train: {{learning_rate: .nan}}\n", "learning_rate"),
+    "a rate that is not a number": Hostile(f"{GOOD}train: {{learning_rate: .nan}}\n", "learning_rate"),
     "an infinite rate": Hostile(f"{GOOD}train: {{learning_rate: .inf}}\n", "learning_rate"),
     "an octal of YAML 1.1": Hostile(f"{GOOD}train: {{max_steps: 010}}\n", "", code=0),
     "a sexagesimal of YAML 1.1": Hostile(f"{GOOD}train: {{max_steps: 1:30}}\n", "max_steps"),
@@ -86,7 +86,7 @@ RECIPES = {
     "a length below zero": Hostile(
         GOOD.replace("format: messages}", "format: messages}\n  max_length: -5"), "max_length"
     ),
-    # --- what is no recipe --------------------------------------------------------------------------------------------
+    # --- what is not a recipe --------------------------------------------------------------------------------------------
     "nothing": Hostile("", "empty|required|nothing"),
     "a comment": Hostile("# nothing\n", "empty|required|nothing"),
     "a list": Hostile("[1, 2]\n", "mapping"),
@@ -117,7 +117,7 @@ RECIPES = {
     ),
     "a template from a device": Hostile(GOOD.replace("chatml", "{type: file, path: /dev/zero}"), "file"),
     "a template from a pipe": Hostile(GOOD.replace("chatml", "{type: file, path: pipe}"), "file", {"pipe": os.mkfifo}),
-    "a plugin that is no Python": Hostile(GOOD + "plugins: [./notes.txt]\n", "notes", {"notes.txt": "hello"}),
+    "a plugin that is not a Python": Hostile(GOOD + "plugins: [./notes.txt]\n", "notes", {"notes.txt": "hello"}),
     "a plugin from a device": Hostile(GOOD + "plugins: [/dev/zero]\n", "plugin"),
     # --- options that reach further -----------------------------------------------------------------------------------
     "a pattern that takes for ever": Hostile(
@@ -131,10 +131,10 @@ RECIPES = {
         GOOD.replace("tiny,", "tiny,").replace("model: {build", "model: {attn_implementation: someone/kernel, build"),
         "kernel",
     ),
-    "an output that is no path": Hostile(GOOD + 'output: "a\\0b"\n', "holds a NUL"),
-    "a plugin that is no path": Hostile(GOOD + 'plugins: ["./a\\0.py"]\n', "holds a NUL"),
-    "settings from a device": Hostile(GOOD + "train: {deepspeed: /dev/zero}\n", "train.deepspeed.*is no file"),
-    "settings from a pipe": Hostile(GOOD + "train: {fsdp_config: pipe}\n", "is no file", {"pipe": os.mkfifo}),
+    "an output that is not a path": Hostile(GOOD + 'output: "a\\0b"\n', "holds a NUL"),
+    "a plugin that is not a path": Hostile(GOOD + 'plugins: ["./a\\0.py"]\n', "holds a NUL"),
+    "settings from a device": Hostile(GOOD + "train: {deepspeed: /dev/zero}\n", "train.deepspeed.*is not a file"),
+    "settings from a pipe": Hostile(GOOD + "train: {fsdp_config: pipe}\n", "is not a file", {"pipe": os.mkfifo}),
     "an upload": Hostile(GOOD + "train: {push_to_hub: true}\n", "push"),
     "a token": Hostile(GOOD + "train: {hub_token: hf_secret}\n", "hub_token"),
 }

@@ -199,7 +199,7 @@ def test_a_run_that_goes_on_stops_where_it_would_have(train, held_out, recipe_fi
     """From the checkpoint before the last one, with its count; from the last one, without a further step."""
     import shutil
 
-    steps = [*STEPS, "train.save_total_limit=9"]  # all checkpoints are there to go on from
+    steps = [*STEPS, "train.save_total_limit=9"]  # all checkpoints are there to resume from
     run = train(held_out, *steps, **stopping(patience=3))
     whole, last = measured(run, "eval_loss", "step"), run.state().steps
     for step in (last - 2, last):
@@ -224,7 +224,7 @@ def test_a_run_that_goes_on_stops_where_it_would_have(train, held_out, recipe_fi
         ({}, ["train.eval_strategy=no"], "needs evaluations, and `train.eval_strategy` is `no`."),
         ({}, ["train.save_strategy=steps"], "are saved by `train.save_strategy: steps` and evaluated by `epoch`."),
         ({}, ["train.save_strategy=no"], "are saved by `train.save_strategy: no` and evaluated by `epoch`."),
-        ({}, [*STEPS, "train.save_steps=3"], "but `train.save_steps: 3` is no multiple of 2, the steps between"),
+        ({}, [*STEPS, "train.save_steps=3"], "but `train.save_steps: 3` is not a multiple of 2, the steps between"),
         (
             {},
             ["train.metric_for_best_model=accuracy"],

@@ -114,7 +114,7 @@ def test_a_dense_layer_that_peft_takes_for_experts_is_adapted_as_any_other():
             {"targets": ["q_proj", "gate"], "exclude": ["*mlp.gate"]},
             "`exclude` leaves out all that target 'gate' names",
         ),
-        ({"targets": ["mlp"]}, "target 'mlp' is no layer that can be adapted. Name layers in it: experts, gate."),
+        ({"targets": ["mlp"]}, "target 'mlp' is not a layer that can be adapted. Name layers in it: experts, gate."),
     ],
 )
 def test_what_cannot_be_done_with_experts_is_refused_with_a_way_out(options, expected):

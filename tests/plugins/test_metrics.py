@@ -73,7 +73,7 @@ def test_scores(case):
 @pytest.mark.parametrize(
     ("metric", "reason"),
     [
-        (JsonEqual(), "is no JSON text: Expecting value: line 1 column 1 (char 0)"),
+        (JsonEqual(), "is not a JSON text: Expecting value: line 1 column 1 (char 0)"),
         (Regex(pattern="[0-9]+", compare=True), "has nothing that '[0-9]+' finds"),
     ],
     ids=["json_equal", "regex"],
@@ -85,5 +85,5 @@ def test_a_row_by_which_nothing_can_be_scored_is_refused(metric, reason):
 
 
 def test_an_expression_that_is_none_is_refused_when_the_recipe_is_read():
-    with pytest.raises(ValidationError, match=r"is no regular expression: unterminated character set at position 0"):
+    with pytest.raises(ValidationError, match=r"is not a regular expression: unterminated character set at position 0"):
         Regex(pattern="[0-9")

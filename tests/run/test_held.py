@@ -1,4 +1,4 @@
-"""A run that goes on has all that it had: what PEFT and transformers leave out of a checkpoint is kept beside it."""
+"""A resumed run has all that it had: what PEFT and transformers leave out of a checkpoint is kept beside it."""
 
 import json
 import shutil

@@ -143,7 +143,7 @@ def symlink(path: Path, to):
 
 LONG = "x" * 300
 PLACES = {
-    "a device": (lambda at: Path("/dev/null"), r"null is no folder"),
+    "a device": (lambda at: Path("/dev/null"), r"null is not a folder"),
     "a file": (lambda at: at / "file", r"file is a file"),
     "below a file": (lambda at: at / "file" / "below", r"file is a file"),
     "a link to itself": (lambda at: symlink(at / "loop", "loop"), r"loop is a link that leads nowhere"),

@@ -223,7 +223,7 @@ def sftplug_callbacks():
 
 
 def test_callbacks_of_a_plugin_go_on_counting(recipe_file, run, tmp_path):
-    """Two of one kind, each with its own count: else the run would go on to another step than it would have."""
+    """Two of one kind, each with its own count: else the run would resume to another step than it would have."""
     (tmp_path / "tired.py").write_text(TIRED)
     tired = [{"type": "tired", "after": after} for after in (9, 5)]
     saving = {"save_strategy": "steps", "save_steps": 2, "save_total_limit": 0, "per_device_train_batch_size": 4}
@@ -276,7 +276,7 @@ def test_a_file_that_may_not_grow_loses_nothing_and_the_run_goes_on_when_it_may(
     assert code == 1
     limit = "no file may be larger than 20,000 bytes here (`ulimit -f`)"
     assert f"checkpoint-4 cannot be written: {limit}. Nothing up to step 2 is lost" in said
-    assert "once that is mended, the same command goes on from there." in said
+    assert "once that is fixed, the same command resumes from there." in said
     assert [path.name for path in output.glob("checkpoint-*")] == ["checkpoint-2"]
     assert RunDirectory.open(output).state().state == "failed"
     code, said = train(output)

@@ -48,7 +48,7 @@ def test_a_run_whose_output_nobody_reads_any_more_ends_in_words_and_goes_on(long
     state = RunDirectory.open(tmp_path / "out").state()
     assert (state.state, state.steps) == ("interrupted", step)
     goes_on = CliRunner().invoke(app, ["train", str(long), "--resume", "train.max_steps=1"])
-    assert "train.max_steps: 100000 -> 1" in str(goes_on.exception)  # it is there, and would go on
+    assert "train.max_steps: 100000 -> 1" in str(goes_on.exception)  # it is there, and would resume
 
 
 def test_a_run_whose_output_nobody_ever_read_says_so(long, tmp_path):
@@ -59,7 +59,7 @@ def test_a_run_whose_output_nobody_ever_read_says_so(long, tmp_path):
     _, said = process.communicate()
     assert process.returncode == 141
     assert said.decode() == (
-        "nobody reads the output any more (SIGPIPE). Run the same command again to begin anew; there is no checkpoint "
+        "nobody reads the output any more (SIGPIPE). Run the same command again to start over; there is no checkpoint "
         "yet.\n"
     )
     state = RunDirectory.open(tmp_path / "out").state()

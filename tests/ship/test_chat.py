@@ -127,7 +127,7 @@ def test_what_was_said_and_the_system_prompt_are_remembered_until_reset(full_run
 def test_at_a_terminal_it_asks_answers_begins_anew_and_ends(lora_run, command, terminal):
     chat = terminal("chat", lora_run, "--max-new-tokens", 12)
     answer = command("chat", lora_run, "--max-new-tokens", 12, "--prompt", QUESTION).output.strip()
-    assert chat.until("\n> ").endswith("/reset begins anew, /quit ends.")
+    assert chat.until("\n> ").endswith("/reset starts over, /quit ends.")
     chat.type(f"{QUESTION}\n")
     assert chat.until("\n> ").strip() == f"{QUESTION}\n{answer}"  # the terminal itself shows what is typed
     chat.type("\n")

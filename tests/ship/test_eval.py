@@ -103,8 +103,8 @@ def test_a_metric_that_cannot_score_costs_the_run_nothing(recipe_file, command, 
     result = command("train", file, "data.eval_fraction=0.25")
     assert isinstance(result.exception, DataError)
     assert re.match(
-        r"rows\.jsonl:\d+: the metric 'json_equal' cannot score this row: its reference is no JSON text: "
-        r"Expecting value: line 1 column 1 \(char 0\)\. Mend the row, or leave the metric out\.",
+        r"rows\.jsonl:\d+: the metric 'json_equal' cannot score this row: its reference is not a JSON text: "
+        r"Expecting value: line 1 column 1 \(char 0\)\. Fix the row, or leave the metric out\.",
         str(result.exception),
     )
     saved = f"The run itself is over: its result is saved in {tmp_path / 'out'}. `sftplug eval` measures it anew."

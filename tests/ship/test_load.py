@@ -1,4 +1,4 @@
-"""What a run leaves is a folder like any other: it loads where there is no sftplug, and training goes on from it."""
+"""What a run leaves is a folder like any other: it loads where there is no sftplug, and training resumes from it."""
 
 import json
 import re
@@ -244,8 +244,8 @@ def test_new_tokens_that_nothing_would_train_are_refused(recipe_file, command):
 @pytest.mark.parametrize(
     ("state", "advice"),
     [
-        ("failed", "it is failed: ValueError: why. Once that is mended, `sftplug train` goes on with it."),
-        ("interrupted", "it is interrupted: ValueError: why. `sftplug train` goes on with it."),
+        ("failed", "it is failed: ValueError: why. Once that is fixed, `sftplug train` resumes it."),
+        ("interrupted", "it is interrupted: ValueError: why. `sftplug train` resumes it."),
     ],
 )
 def test_what_helps_an_unfinished_run_depends_on_how_it_ended(tmp_path, state, advice):

@@ -152,7 +152,7 @@ def test_what_does_not_go_together_is_said_before_weights_are_loaded(lora_run, c
     assert isinstance(result.exception, RunError)
     assert "is not an empty folder. Choose another --output." in str(result.exception)
     result = command("merge", tmp_path, "--output", tmp_path / "merged")
-    assert "is no folder of a run: it has no run.json." in str(result.exception)
+    assert "is not a folder of a run: it has no run.json." in str(result.exception)
 
 
 def test_a_wrong_merge_is_found_out_and_nothing_is_left_behind(tmp_path, command):

@@ -1,4 +1,4 @@
-"""A faulty component of each kind breaks a law, and is told which, what was found, and how to mend it."""
+"""A faulty component of each kind breaks a law, and is told which, what was found, and how to fix it."""
 
 import itertools
 import math
@@ -47,15 +47,15 @@ COUNT = itertools.count()
 
 
 def broken(check, *arguments, **options):
-    """Return (law, what was found and how to mend it) of the law that is broken."""
+    """Return (law, what was found and how to fix it) of the law that is broken."""
     with pytest.raises(LawBroken) as caught:
         check(*arguments, **options)
     error = caught.value
     text = str(error)
     assert text.splitlines()[0].endswith(f"breaks the law '{error.law}'")
     assert text.splitlines()[1].startswith("  law:   ")
-    assert f"  found: {error.found}\n  mend:  {error.mend}" in text
-    return error.law, f"{error.found} | {error.mend}"
+    assert f"  found: {error.found}\n  fix:   {error.fix}" in text
+    return error.law, f"{error.found} | {error.fix}"
 
 
 # --- every kind -------------------------------------------------------------------------------------------------------
@@ -656,7 +656,7 @@ class OtherPrompt(Written):
         (Changing, "gives_the_same_source", "| return the text of a file that is shipped with the plugin."),
         (Taking, "gives_the_same_source", "another chat template or other tokens than before | return the source"),
         (Unclosed, "compiles", "chat template 'written', line 1: Unexpected end of template."),
-        (Escaping, "compiles", "| mend the template at that place"),
+        (Escaping, "compiles", "| fix the template at that place"),
         (Forgetful, "shows_what_was_said", "| print `message.content` of every message."),
         (Endless, "passes_the_check_of_spans", "no token marks its end"),
         (OtherPrompt, "prompt_is_a_prefix", "| end the template with the assistant's header"),

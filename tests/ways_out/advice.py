@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 _VERBS = (
-    "add|ask|choose|close|correct|cut|delete|drop|free|give|go|install|leave|let|list|lower|make|mend|merge|move|name|pass|"
+    "add|ask|choose|close|correct|cut|delete|drop|free|give|go|install|leave|let|list|lower|make|fix|merge|move|name|pass|"
     "pin|put|raise|read|remove|rename|repair|run|say|set|shorten|split|start|take|train|try|unpack|use|wait|write"
 )
 # "… is long. Set `x: 1`", "no rows are held out: set `x`", "Leave it out, or set `x`", "Did you mean 'x'?"
@@ -18,7 +18,7 @@ _ADVICE = re.compile(
     re.IGNORECASE,
 )
 _NOT_ERRORS = ("scaffold/", "testing/")
-"""Packages whose texts are no errors: what is generated for plugin authors, and what their tests print."""
+"""Packages whose texts are not errors: what is generated for plugin authors, and what their tests print."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def _text(node):
 
 
 def _docstrings_and_help(tree):
-    """Return the nodes that are no messages: strings on their own, `help=`, and the literal parts of f-strings."""
+    """Return the nodes that are not messages: strings on their own, `help=`, and the literal parts of f-strings."""
     skipped = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):

@@ -1,17 +1,17 @@
 """Advice that is followed in another test, that cannot be followed here, and texts that only look like advice."""
 
 FOLLOWED = {
-    "`sftplug train` goes on with it.": "test_a_signal_ends_a_run_after_a_checkpoint_and_says_how_to_go_on",
+    "`sftplug train` resumes it.": "test_a_signal_ends_a_run_after_a_checkpoint_and_says_how_to_go_on",
     "must return numbers, and for {} returned {}: make it": "test_what_a_component_returns_or_raises_by_mistake",
     "`sftplug eval {}` measures the replies, in one process.": "test_a_metric_that_cannot_score_costs_the_run_nothing",
     "`sftplug eval` measures it anew.": "test_a_metric_that_cannot_score_costs_the_run_nothing",
-    "{} was written by {}, and {} would go on: with other batches": "test_another_number_of_processes_does_not_go_on",
+    "{} was written by {}, and {} would resume: with other batches": "test_another_number_of_processes_does_not_go_on",
     "Run the same command again to go on": "test_a_signal_ends_a_run_after_a_checkpoint_and_says_how_to_go_on",
     "two plugins are named '{}': {}. Uninstall one of them": "test_a_plugin_name_that_two_distributions_claim",
     "packing would let documents see each other in this model": "test_families_that_leak_are_refused_by_name",
     "it is built for sftplug {}, and this is sftplug {}.": "test_a_plugin_for_a_newer_sftplug_is_not_even_imported",
     "{}: changed while the rows were read": "test_rows_that_change_while_they_are_read_are_not_kept",
-    "`sftplug train {} --output {}` goes on with it.": "test_a_run_without_a_result_is_gone_on_with",
+    "`sftplug train {} --output {}` resumes it.": "test_a_run_without_a_result_is_gone_on_with",
     "Cut it into shorter ones.": "test_a_conversation_of_too_many_prompts_is_refused_before_one_is_rendered",
     "`sftplug merge` gives the head its own": "test_an_update_of_the_embeddings_leaves_the_head_as_it_was",
     "has no chat template. Name one: chat_template='chatml'": "test_encode_takes_the_template_that_it_asks_for",
@@ -58,7 +58,7 @@ CANNOT = {
     "the code of {} lies in several repositories": "needs the Hub",
     "Choose an --output on a file system that has locks.": "needs a file system without locks",
     "has no other weights: leave out --base original.": "needs a base that is stored quantized",
-    "Mend the row, or set `data.special_tokens_in_content: allow`": "needs a tokenizer that no model has",
+    "Fix the row, or set `data.special_tokens_in_content: allow`": "needs a tokenizer that no model has",
     "It holds weights that were rounded for llama.cpp": "needs another model",
     "Name a text model instead.": "needs another model",
     "nothing that was tried makes it fit": "needs another device or model",
@@ -69,7 +69,7 @@ CANNOT = {
 NO_ADVICE = (
     "train the others, by patterns of their names, with the adapter `freeze`",  # what no check has foreseen
     "leave such modules out of the adapter",
-    "`sftplug train` goes on with it, unless it is running still.",
+    "`sftplug train` resumes it, unless it is running still.",
     "is of the type {}, which JSON does not have. Make it text",  # to the author of a source
     "train.learning_rate ({}): {} is {} what is usual for adapter",
     "is a folder behind a symbolic link, which is not followed. Name that folder as a `path` of its own",

@@ -86,14 +86,14 @@ LONG = [GOOD, *rows(), {"messages": [USER, {"role": "assistant", "content": "wor
 CASES = [
     # --- rows ---------------------------------------------------------------------------------------------------------
     Case(
-        "Mend them, or set `data.on_bad_row: skip`.",
-        {"Mend them": mend_rows(GOOD), "set `data.on_bad_row: skip`": as_written},
+        "Fix them, or set `data.on_bad_row: skip`.",
+        {"Fix them": mend_rows(GOOD), "set `data.on_bad_row: skip`": as_written},
         rows=[GOOD, {"messages": []}],
     ),
     Case(
-        "Mend them or the masking, or set `data.on_empty: drop`.",
+        "Fix them or the masking, or set `data.on_empty: drop`.",
         {
-            "Mend them": mend_rows(GOOD),
+            "Fix them": mend_rows(GOOD),
             "or the masking": put("masking", "all"),
             "set `data.on_empty: drop`": as_written,
         },
@@ -128,7 +128,7 @@ CASES = [
         rows=[{**GOOD, "id": 7}],
     ),
     Case(
-        "Add `message_weights` to the masking, or go on without them with `data.on_unread_column: report`.",
+        "Add `message_weights` to the masking, or continue without them with `data.on_unread_column: report`.",
         {
             "Add `message_weights` to the masking": put("masking", ["assistant", "message_weights"]),
             "`data.on_unread_column: report`": as_written,

@@ -42,7 +42,7 @@ def lora(**options):
 MIXER = both(twin("mamba2"), put("train.use_cpu", True))
 
 CASES = [
-    # --- what is no model ---------------------------------------------------------------------------------------------
+    # --- what is not a model ---------------------------------------------------------------------------------------------
     Case(
         "model: {} is a file. Name the folder of the model, which holds {}.",
         {"Name the folder of the model": put("model", {"name_or_path": "./model"})},

@@ -383,7 +383,7 @@ CASES = [
     ),
     # --- commands -----------------------------------------------------------------------------------------------------
     Case(
-        "is no amount of memory. Write it as 24GB, 22.5GiB or 512MB.",
+        "is not an amount of memory. Write it as 24GB, 22.5GiB or 512MB.",
         {
             "Write it as 24GB": with_option("--memory", "24GB"),
             "22.5GiB": with_option("--memory", "22.5GiB"),
@@ -440,7 +440,7 @@ CASES = [
         before=both(file("one.py", TRAIN_MORE), file("two.py", TRAIN_MORE)),
     ),
     Case(
-        "{} ({}). Set it in the recipe until it is mended.",
+        "{} ({}). Set it in the recipe until it is fixed.",
         {"Set it in the recipe": put("callbacks", [{"type": "train_more", "epochs": 2}])},
         recipe={"plugins": ["./one.py"], "callbacks": ["train_more"]},
         before=file("one.py", TRAIN_MORE.replace("int = 2", "int = 'two'")),

@@ -67,7 +67,7 @@ CASES = [
         command=(*TRAIN, "--resume"),
     ),
     Case(
-        "--resume goes on with a run, --overwrite deletes it: choose one.",
+        "--resume continues a run, --overwrite deletes it: choose one.",
         {"choose one": without("--resume")},
         command=(*TRAIN, "--resume", "--overwrite"),
     ),
@@ -98,8 +98,8 @@ CASES = [
         before=both(after_a_crash, put("train.learning_rate", 1e-3)),
     ),
     Case(
-        "Once that is mended, `sftplug train` goes on with it.",
-        {"`sftplug train` goes on with it": run_first(*TRAIN)},
+        "Once that is fixed, `sftplug train` resumes it.",
+        {"`sftplug train` resumes it": run_first(*TRAIN)},
         recipe={**SAVED, "data.eval_fraction": 0.25},
         command=("eval", "out"),
         before=after_a_crash,
@@ -157,7 +157,7 @@ CASES = [
         before=of_a_finished_run,
     ),
     Case(
-        "Leave out --base original: the adapter was trained on the quantized weights, and mends their errors",
+        "Leave out --base original: the adapter was trained on the quantized weights, and fixes their errors",
         {
             "Leave out --base original": without("--base"),
             "allow more with --tolerance": with_option("--tolerance", "10"),
@@ -209,9 +209,9 @@ CASES = [
         before=of_a_finished_run,
     ),
     Case(
-        "{} Mend the row, or leave the metric out.",
+        "{} Fix the row, or leave the metric out.",
         {
-            "Mend the row": mend_rows(*[{"messages": [USER, {"role": "assistant", "content": "[1]"}]}] * 12),
+            "Fix the row": mend_rows(*[{"messages": [USER, {"role": "assistant", "content": "[1]"}]}] * 12),
             "leave the metric out": leave_out("evaluation.metrics"),
         },
         recipe={"data.eval_fraction": 0.25, "evaluation.metrics": ["json_equal"], "evaluation.max_new_tokens": 2},

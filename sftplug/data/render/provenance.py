@@ -20,7 +20,7 @@ DERIVED = "derived"
 """The field of text that was made from messages in a way that cannot be followed: ``x | title``, ``{{ [x] }}``."""
 GIVEN = "given"
 """The field of text that a row gives beside its messages: tools, documents, names of arguments, ids. Where it stands
-it counts as the template's own, but it can be no control token."""
+it counts as the template's own, but it cannot be a control token."""
 MENTIONED = ("tool_calls", "name")
 """Keys whose values templates also print in the turns of other messages."""
 

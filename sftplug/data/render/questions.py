@@ -22,7 +22,7 @@ from sftplug.data.render.marks import Marks
 from sftplug.data.render.provenance import GIVEN, Active, Run, Traced
 
 LONG = 1000
-"""A longer text, or a larger number, is no part of a question: to ask it of many rows would take too long."""
+"""A longer text, or a larger number, is not a part of a question: to ask it of many rows would take too long."""
 MOST = 10_000
 """So many values are looked through for a text of a message; where there are more, there may be one."""
 SAME = object()

@@ -251,7 +251,7 @@ def _without_document_end(tail: str, habit: Habit | None) -> str:
 def _printed_next(layout: Layout, position: int, habit: Habit | None) -> re.Match[str] | None:
     """Return the special token after `position` if the next message prints it.
 
-    What is printed at the end of the document is no stop, unless it is the very stop that next messages print.
+    What is printed at the end of the document is not a stop, unless it is the very stop that next messages print.
     """
     shown = _SHOWN.search(layout.text, position)
     start = len(layout.text) if shown is None else shown.start()

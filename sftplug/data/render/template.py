@@ -68,7 +68,7 @@ class Template:
         """Render `messages` in one piece, with the spans of every assistant turn and what the check found.
 
         `end_tokens` are the texts of the model's end tokens when they are known, and `given` the names of those of
-        `kwargs` that come from the row: their text can be no control token. A row that the template treats as it did
+        `kwargs` that come from the row: their text cannot be a control token. A row that the template treats as it did
         another is filled into that row's shape. Raises TemplateError when the template refuses the conversation.
         """
         texts = None if tools else texts_of(messages)

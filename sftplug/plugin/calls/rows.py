@@ -51,7 +51,7 @@ def is_remote(source: DatasetSource) -> bool:
 
 
 def rows_of(source: DatasetSource) -> Iterator[Row]:
-    """Yield the rows of a source. Raises PluginError for one that is no `Row`."""
+    """Yield the rows of a source. Raises PluginError for one that is not a `Row`."""
     for row in _rows(source):
         if not isinstance(row, Row) or not isinstance(row.data, Mapping):
             data = f" with data of {type(row.data).__name__}" if isinstance(row, Row) else ""
@@ -96,7 +96,7 @@ def template_source(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase) 
 def loss_weights(masking: Masking, tokens: TokenBatch) -> NDArray[np.float32]:
     """Return the (N,) loss weight of each token.
 
-    Raises MaskError for what is no weight: another shape, negative, or not finite.
+    Raises MaskError for what is not a weight: another shape, negative, or not finite.
     """
     import numpy as np
 

@@ -101,7 +101,7 @@ def _forgetful(arguments: SFTConfig) -> Iterator[str]:
     optimizer = str(getattr(arguments.optim, "value", arguments.optim))
     if any(word in optimizer for word in _FORGETFUL) and is_resumable(arguments):
         yield (
-            f"train.optim: {optimizer} keeps its state where no checkpoint looks, so the run could not go on from one. "
+            f"train.optim: {optimizer} keeps its state where no checkpoint looks, so no run could resume from one. "
             "Choose another, or `train.save_strategy: no` and no other `train.save_*`."
         )
 
@@ -126,4 +126,4 @@ def _auxiliary_loss(recipe: Recipe) -> Iterator[str]:
     """A coefficient of a loss that the model does not have is refused by TRL when weights are loaded."""
     given = recipe.train.get("router_aux_loss_coef")
     if given and not hasattr(model_config(recipe).get_text_config(), "output_router_logits"):
-        yield "train.router_aux_loss_coef: the model is no mixture of experts, and has no such loss. Leave it out."
+        yield "train.router_aux_loss_coef: the model is not a mixture of experts, and has no such loss. Leave it out."

@@ -1,4 +1,4 @@
-"""Options of the trainer that are obeyed elsewhere, and that nothing heeds beside the recipe's other options."""
+"""Options of the trainer that are obeyed elsewhere, and that nothing uses beside the recipe's other options."""
 
 from __future__ import annotations
 
@@ -65,18 +65,18 @@ def _schedule(train: Mapping[str, Any], arguments: SFTConfig) -> Iterator[str]:
 
 
 def _optimizer(train: Mapping[str, Any], arguments: SFTConfig) -> Iterator[str]:
-    """Make the optimizer's arguments once with another value of each option: what changes nothing is not heeded."""
+    """Make the optimizer's arguments once with another value of each option: what changes nothing is not used."""
     name = arguments.optim.value
     if train.get("optim_target_modules") is not None and not name.startswith(_LOW_RANK):
         yield f"train.optim_target_modules: is for the optimizers of GaLore and APOLLO, not for {name}. Leave it out."
     for option in ("adam_beta1", "adam_beta2", "adam_epsilon"):
-        if option in train and not _heeds(arguments, option, [train[option] / 2]):
+        if option in train and not _uses(arguments, option, [train[option] / 2]):
             yield f"train.{option}: the optimizer {name} does not use it. Leave it out."
     pairs = [pair.split("=", 1) for pair in (arguments.optim_args or "").replace(" ", "").split(",") if pair]
     for key, *_ in pairs:
         others = [other for other in pairs if other[0] != key]
         probes = [_joined([*others, [key, probe]]) for probe in _PROBES]
-        if not _heeds(arguments, "optim_args", [_joined(others) or None, *probes]):
+        if not _uses(arguments, "optim_args", [_joined(others) or None, *probes]):
             yield f"train.optim_args: the optimizer {name} takes no `{key}`. Leave it out."
 
 
@@ -84,7 +84,7 @@ def _joined(pairs: Sequence[Sequence[str]]) -> str:
     return ",".join("=".join(pair) for pair in pairs)
 
 
-def _heeds(arguments: SFTConfig, option: str, others: Sequence[Any]) -> bool:
+def _uses(arguments: SFTConfig, option: str, others: Sequence[Any]) -> bool:
     """Whether any of the `others` as value of `option` makes another optimizer, or none."""
     own = _made(arguments, {})
     return own is None or any(_made(arguments, {option: other}) != own for other in others)

@@ -1,4 +1,4 @@
-"""What is no error in a recipe, and what its owner should know all the same, before anything is trained."""
+"""What is not an error in a recipe, and what its owner should know all the same, before anything is trained."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from sftplug.errors import SftplugError
 from sftplug.libraries.logging import quiet_libraries
-from sftplug.model.generation import drop_unheeded
+from sftplug.model.generation import drop_unused
 from sftplug.model.loading import generation_config
 from sftplug.plugin.calls import load_kwargs
 from sftplug.plugin.components import Quantization
@@ -125,9 +125,9 @@ def _dtype(quantization: Quantization) -> str | None:
 
 
 def _idle_generation(recipe: Recipe) -> Iterator[str]:
-    """What the base's author wrote and nothing heeds is lost with the result: it cannot be saved again."""
+    """What the base's author wrote and nothing uses is lost with the result: it cannot be saved again."""
     try:
-        idle = drop_unheeded(generation_config(recipe))
+        idle = drop_unused(generation_config(recipe))
     except SftplugError:
         return  # whatever is wrong with it is told as a problem
     if idle:

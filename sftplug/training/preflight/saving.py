@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sftplug.errors import SftplugError
-from sftplug.model.generation import drop_unheeded
+from sftplug.model.generation import drop_unused
 from sftplug.model.loading import generation_config, load_tokenizer, model_config
 from sftplug.plugin.calls import peft_config
 from sftplug.run.card import rehearse_card
@@ -49,7 +49,7 @@ def _save_generation(recipe: Recipe, folder: Path) -> None:
 
     config = generation_config(recipe)
     if config is not None:
-        drop_unheeded(config)
+        drop_unused(config)
         config.save_pretrained(folder)
         GenerationConfig.from_pretrained(folder)
 

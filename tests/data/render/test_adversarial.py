@@ -131,17 +131,17 @@ EXACT = {
         "{{- '<|assistant|>\n' -}}{%- endif -%}",
         STOPPED,
     ),
-    "the end of the document is no stop": (
+    "the end of the document is not a stop": (
         "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|assistant|>\n{% else %}{{ eos_token }}{% endif %}",
         STOPPED,
     ),
-    "the end of the document inside the loop is no stop": (
+    "the end of the document inside the loop is not a stop": (
         "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% if loop.last and not add_generation_prompt %}"
         "{{ eos_token }}{% endif %}{% endfor %}" + PROMPT,
         STOPPED,
     ),
-    "the end of the document right after the stop is no stop": (
+    "the end of the document right after the stop is not a stop": (
         "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>{% if loop.last %}{{ eos_token }}{% endif %}"
         "{% endfor %}" + PROMPT,
         STOPPED,
