@@ -20,8 +20,10 @@ import pytest
 import torch
 import yaml
 from conftest import SHORT, TINY, rows, write_rows
+from twins import make_model
 
 import sftplug
+from sftplug_tiny.builder import build_tokenizer
 
 ROOT = Path(__file__).parents[1]
 
@@ -61,15 +63,38 @@ def shown(name):
     return text.split(f"<!-- {name} -->\n```python\n")[1].split("```")[0]
 
 
+LOOK = """
+import json
+fields = {len(getattr(encoded, name)) for name in ("input_ids", "labels", "weights", "roles", "parts")}
+trained = rows.tokenizer.decode([label for label in encoded.labels if label != -100])
+counts = [len(rows.train), len(rows.eval)]
+print(json.dumps({"rows": counts, "trained": trained, "fields": [*fields], "text": encoded.text}))
+"""
+"""What is looked at when the program is over."""
+CHATML = (files("sftplug_templates") / "chatml.jinja").read_text()
+
+
 def test_the_story_of_the_documentation_runs_in_a_process_of_its_own(tmp_path):
-    recipe = given(tmp_path)
-    (tmp_path / "my.yaml").write_text(yaml.safe_dump({**recipe, "output": "runs/my"}))
-    code = shown("the whole story").replace('"Qwen/Qwen3-0.6B"', json.dumps({"build": TINY}))
-    assert '{"build"' in code
-    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    """As written: a tiny model lies where the documentation names one of the Hub, with a chat template as that has."""
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump({**given(tmp_path), "output": "runs/my"}))
+    place, own = tmp_path / "Qwen" / "Qwen3-0.6B", with_template(build_tokenizer(1024), CHATML)
+    make_model("llama", len(own)).save_pretrained(place)
+    own.save_pretrained(place)
+    ran = subprocess.run(
+        [sys.executable, "-c", shown("the whole story") + LOOK],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert ran.returncode == 0, ran.stderr
     assert (tmp_path / "merged" / "model.safetensors").is_file()
     assert "<html" in (tmp_path / "report.html").read_text()
+    seen = json.loads(ran.stdout.splitlines()[-1])
+    assert sum(seen["rows"]) == len(rows())
+    assert 0 < seen["rows"][1] < len(rows()) / 2
+    assert seen["trained"] == "Iris.<|im_end|>"
+    assert seen["fields"] == [len(own(seen["text"]).input_ids)]
 
 
 def test_importing_sftplug_is_light_and_lists_what_is_imported_later():
