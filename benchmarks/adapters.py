@@ -15,7 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sweep import RESUMED_STEPS, run_all, try_out, try_to_resume, versions, work, write_record
+from sweep import RESUMED_STEPS, built_in, run_all, try_out, try_to_resume, versions, work, write_record
+
+import sftplug
 
 FACTS = Path(__file__).parents[1] / "plugins" / "sftplug_peft" / "facts.json"
 BASES = ("fp32", "bf16", "nf4", "int8")
@@ -69,17 +71,12 @@ _EARLY = {"tinit": 1, "tfinal": 2, "deltaT": 1}
 
 def jobs(names: list[str]) -> Iterator[dict[str, Any]]:
     """Yield a job for each type and base, and one more for each type that can be told to adapt all linear layers."""
-    from sftplug.plugin.components import Adapter
-    from sftplug.plugin.manager import load_plugins
-    from sftplug.plugin.registry import build_registry
-
-    for name, offer in build_registry(load_plugins()).offers[Adapter].items():
-        if offer.plugin.distribution == "sftplug" and (not names or name in names):
-            for base in BASES:
-                yield {"type": name, "base": base, "options": OPTIONS.get(name, {})}
-            if "target_modules" in offer.component.model_fields:
-                options = {**OPTIONS.get(name, {}), "target_modules": "all-linear"}
-                yield {"type": name, "base": "fp32", "options": options, "all_linear": True}
+    for name, component in built_in(sftplug.Adapter, names).items():
+        for base in BASES:
+            yield {"type": name, "base": base, "options": OPTIONS.get(name, {})}
+        if "target_modules" in component.model_fields:
+            options = {**OPTIONS.get(name, {}), "target_modules": "all-linear"}
+            yield {"type": name, "base": "fp32", "options": options, "all_linear": True}
 
 
 def run(job: dict[str, Any], folder: Path) -> dict[str, Any]:

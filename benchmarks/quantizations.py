@@ -15,7 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sweep import run_all, try_out, versions, work, write_record
+from sweep import built_in, run_all, try_out, versions, work, write_record
+
+import sftplug
 
 FACTS = Path(__file__).parents[1] / "plugins" / "sftplug_transformers" / "facts.json"
 LIBRARIES = ("transformers", "torch", "peft", "trl", "bitsandbytes", "torchao", "optimum-quanto", "hqq", "sinq")
@@ -41,14 +43,9 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
 
 def jobs(names: list[str]) -> Iterator[dict[str, Any]]:
     """Yield a job for each method and set of options."""
-    from sftplug.plugin.components import Quantization
-    from sftplug.plugin.manager import load_plugins
-    from sftplug.plugin.registry import build_registry
-
-    for name, offer in build_registry(load_plugins()).offers[Quantization].items():
-        if offer.plugin.distribution == "sftplug" and (not names or name in names):
-            for options in OPTIONS.get(name, [{}]):
-                yield {"type": name, "options": options}
+    for name in built_in(sftplug.Quantization, names):
+        for options in OPTIONS.get(name, [{}]):
+            yield {"type": name, "options": options}
 
 
 def run(job: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -42,6 +42,15 @@ def sftplug_trainer_created(recipe, trainer):
 """
 
 
+def built_in(kind: type, names: Iterable[str]) -> dict[str, Any]:
+    """Return name -> class of the components of a kind that sftplug comes with; with `names`, of these only."""
+    import sftplug
+
+    offers = sftplug.load("quickstart").registry.offers[kind]  # any recipe knows all that is installed
+    own = {name: offer.component for name, offer in offers.items() if offer.plugin.distribution == "sftplug"}
+    return {name: component for name, component in own.items() if not names or name in names}
+
+
 # --- the process that may die -----------------------------------------------------------------------------------------
 
 
