@@ -6,7 +6,7 @@ FOLLOWED = {
     "`sftplug eval {}` measures the replies, in one process.": "test_a_metric_that_cannot_score_costs_the_run_nothing",
     "`sftplug eval` measures it anew.": "test_a_metric_that_cannot_score_costs_the_run_nothing",
     "{} was written by {}, and {} would resume: with other batches": "test_another_number_of_processes_does_not_go_on",
-    "Run the same command again to go on": "test_a_signal_ends_a_run_after_a_checkpoint_and_says_how_to_go_on",
+    "Run the same command again to resume from there": "test_a_signal_ends_a_run_after_a_checkpoint_and_says_how_to_go_on",
     "two plugins are named '{}': {}. Uninstall one of them": "test_a_plugin_name_that_two_distributions_claim",
     "packing would let documents see each other in this model": "test_families_that_leak_are_refused_by_name",
     "it is built for sftplug {}, and this is sftplug {}.": "test_a_plugin_for_a_newer_sftplug_is_not_even_imported",
@@ -20,6 +20,8 @@ FOLLOWED = {
     "overwrite deletes it: choose one.": "test_an_interrupt_saves_a_checkpoint_and_the_next_call_goes_on",
     "is the class {}: give an object of it": "test_a_component_may_be_an_object_of_a_class_that_no_plugin_offers",
     "Without real weights: `model: {build: tiny}`": "test_what_is_missing_is_told_with_the_commands_and_the_other_way",
+    "Use `sftplug.ParameterCounts`": "test_an_old_name_stands_for_the_one_that_its_warning_names",
+    "Use `sftplug.count_parameters`": "test_an_old_name_stands_for_the_one_that_its_warning_names",
 }
 """Text -> the test that follows it, in the other test files."""
 
@@ -67,6 +69,7 @@ CANNOT = {
 """Text -> what it needs that no test has."""
 
 NO_ADVICE = (
+    "{} Fix it, or start over.",  # of a file that somebody else has changed
     "train the others, by patterns of their names, with the adapter `freeze`",  # what no check has foreseen
     "leave such modules out of the adapter",
     "`sftplug train` resumes it, unless it is running still.",
