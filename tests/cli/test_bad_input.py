@@ -47,7 +47,7 @@ BAD = {
     ),
     "no assistant turn": (
         lines(GOOD, {"messages": [USER]}),
-        "rows.jsonl:2: has no assistant turn.\nMend them or the masking, or set `data.on_empty: drop`.",
+        "rows.jsonl:2: has no assistant turn.\nFix them or the masking, or set `data.on_empty: drop`.",
     ),
     "a key nobody reads": (
         lines({"messages": [USER, {**REPLY, "wieght": 0}]}),
