@@ -1,7 +1,7 @@
 """A small mixture of experts."""
 
 
-def experts(recipe_file, tmp_path):
+def experts(recipe_file, tmp_path, **saves):
     """Return a recipe that trains a mixture of experts, whose files have other names than its memory."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -29,5 +29,5 @@ def experts(recipe_file, tmp_path):
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "experts")
     tokenizer.save_pretrained(tmp_path / "experts")
     train = {"max_steps": 6, "per_device_train_batch_size": 4, "learning_rate": 1e-2, "logging_steps": 1}
-    train |= {"save_strategy": "steps", "save_steps": 3, "save_total_limit": 0}
+    train |= saves or {"save_strategy": "steps", "save_steps": 3, "save_total_limit": 0}
     return recipe_file(model=str(tmp_path / "experts"), adapter="full", train=train)

@@ -113,8 +113,8 @@ def test_no_second_base_is_loaded_to_compare_an_adapter(recipe_file, run, monkey
 
 
 def test_experts_are_compared_though_their_names_on_disk_are_others(recipe_file, run, monkeypatch, tmp_path):
-    file = experts(recipe_file, tmp_path)
-    output = run(file, "train.save_strategy=no").output
+    file = experts(recipe_file, tmp_path, save_strategy="no")
+    output = run(file).output
     trained = load_file(output / "model.safetensors")
     name = next(name for name in trained if "experts.1.down_proj" in name)
     compare = readback._compare_weights
@@ -129,7 +129,7 @@ def test_experts_are_compared_though_their_names_on_disk_are_others(recipe_file,
         seen.append(folder)
 
     monkeypatch.setattr(readback, "_compare_weights", compare_broken)
-    run(file, "train.save_strategy=no")
+    run(file)
     assert len(seen) == 2
 
 
