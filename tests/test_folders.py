@@ -115,7 +115,7 @@ def test_a_run_without_a_result_is_gone_on_with(recipe_file, command, tmp_path):
     assert result.exit_code != 0
     text = str(command("check", recipe_file(model=str(tmp_path / "out"), output=str(tmp_path / "other"))).exception)
     assert "it is the folder of a run without a result, which is failed: " in text
-    go_on = re.search(r"`(sftplug train .*?)` goes on", text)[1]
+    go_on = re.search(r"`(sftplug train .*?)` resumes", text)[1]
     (tmp_path / "stop").touch()
     result = command(*shlex.split(go_on)[1:])
     assert result.exit_code == 0, result.exception

@@ -231,7 +231,8 @@ def _scalar(node: yaml.ScalarNode, base: Path) -> Any:
     if len(text) > MOST_CHARACTERS:
         raise _TooMuch(f"has a number of {len(text):,} characters.", node.start_mark)
     if not form.fullmatch(text):
-        raise yaml.MarkedYAMLError(problem=f"{text!r} is not a {name}", problem_mark=node.start_mark)
+        kind = "an int" if name == "int" else f"a {name}"
+        raise yaml.MarkedYAMLError(problem=f"{text!r} is not {kind}", problem_mark=node.start_mark)
     number = value(text)
     if _is_too_large(number, text):
         raise _TooMuch(f"has a number that is too large: {text}.", node.start_mark)

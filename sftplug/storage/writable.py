@@ -78,7 +78,7 @@ def _why_not(there: Path, file: Path) -> str | None:
     if there.is_symlink() and not there.exists():
         return f"{there} is a link that leads nowhere"
     if not there.is_dir():
-        return f"{there} is {'a file' if there.is_file() else 'no folder'}"
+        return f"{there} is {'a file' if there.is_file() else 'not a folder'}"
     try:
         with _trial(there) as trial:
             (trial / file).parent.mkdir(parents=True, exist_ok=True)

@@ -248,7 +248,7 @@ MODELS = {
             pickled("other.bin", keep=True),
             set_in(CONFIG, transformers_weights="other.safetensors.index.json"),
         ),
-        "other.bin.*no safetensors",
+        "other.bin.*not a safetensors",
     ),
     "other weights outside that the configuration names": Hostile(
         set_in(CONFIG, transformers_weights="../outside.safetensors"), "outside of the folder"

@@ -42,7 +42,7 @@ def test_a_run_whose_output_nobody_reads_any_more_ends_in_words_and_goes_on(long
         assert wait_for(process) == 141
     said = (tmp_path / "errors").read_text()
     assert said.startswith("SIGPIPE: nobody reads the output any more: the step ends, then a checkpoint is saved.\n")
-    step = int(re.search(r"checkpoint-(\d+) is saved in .*out\. Run the same command again to go on", said)[1])
+    step = int(re.search(r"checkpoint-(\d+) is saved in .*out\. Run the same command again to resume", said)[1])
     assert "interrupted by SIGPIPE (nobody reads its output any more): " in said
     assert len(said.splitlines()) == 2, said
     state = RunDirectory.open(tmp_path / "out").state()
