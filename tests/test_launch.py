@@ -52,7 +52,7 @@ REFUSED = {
         {"launch": {"strategy": "fsdp2", "processes": 2}, **NF4, "quantization": "int8"},
         "fsdp2 cannot split int8 weights, whose scales lie beside them. Use ddp or zero2.",
     ),
-    "fsdp2, resume": ({"launch": {"strategy": "fsdp2", "processes": 2}}, "Set `train.save_only_model: true` or"),
+    "fsdp2, resume": ({"launch": {"strategy": "fsdp2", "processes": 2}}, "Set `train.save_only_model: true`, or"),
     "zero3, nf4": ({"launch": {"strategy": "zero3", "processes": 2}, **NF4}, "zero3 splits weights between processes"),
 }
 
