@@ -91,4 +91,5 @@ def test_an_expression_that_repeats_too_much_is_a_problem_of_the_recipe(recipe_f
     file = recipe_file(masking=masking, evaluation={"metrics": metrics})
     with pytest.raises(RecipeError) as caught:
         load_recipe(str(file))
-    assert [problem.path for problem in caught.value.problems] == ["masking[1].pattern", "evaluation.metrics[0].pattern"]
+    paths = [problem.path for problem in caught.value.problems]
+    assert paths == ["masking[1].pattern", "evaluation.metrics[0].pattern"]
