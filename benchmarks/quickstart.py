@@ -33,6 +33,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
@@ -59,7 +60,7 @@ def named(answer: str, wanted: str) -> bool:
     )
 
 
-ON_TINY = ("recipes/quickstart_tiny.yaml", "recipes/data/countries_*", "plugins/sftplug_tiny/*.py")
+ON_TINY = ("recipes/data/countries_*", "plugins/sftplug_tiny/*.py")
 ON_SMOLLM2 = ("recipes/data/identity_*", "plugins/sftplug_smollm2/*.py")
 
 
@@ -74,7 +75,7 @@ class Task:
     """So many of its rows at least are right in every cell; what is shown always is."""
     right: Callable[[str, str], bool] = same
     shipped: Sequence[str] = ON_TINY
-    """Files that the answers depend on beside the recipe itself, as patterns."""
+    """Files that the answers depend on beside the recipes, as patterns."""
     threads: Sequence[int] = (1, 2)
     seeds: int | None = None
     """So many seeds at most."""
@@ -186,12 +187,15 @@ def there(cells: Iterable[dict], recipe: str, setting: dict) -> bool:
     return any(cell["recipe"] == recipe and setting.items() <= cell.items() for cell in cells)
 
 
+@cache
 def key(recipe: str) -> str:
     """Return a hash over everything shipped that the answers depend on, and the versions of the libraries."""
+    from sftplug import load
+
     root = Path(__file__).parents[1]
-    shipped = (f"recipes/{recipe}.yaml", *TASKS[recipe].shipped)
-    files = {file for pattern in shipped for file in root.glob(pattern)}
-    digest = hashlib.sha256(f"{recipe} {[version(name) for name in LIBRARIES]}".encode())
+    files = {file for pattern in TASKS[recipe].shipped for file in root.glob(pattern)}
+    resolved = json.dumps(load(recipe).written.data, sort_keys=True)  # those that it extends are in it
+    digest = hashlib.sha256(f"{resolved} {[version(name) for name in LIBRARIES]}".encode())
     for file in sorted(files):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]

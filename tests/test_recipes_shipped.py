@@ -80,6 +80,7 @@ def test_lists_shows_and_copies(tmp_path):
         "quickstart_tiny.yaml",
         "countries_train.jsonl",
         "countries_eval.jsonl",
+        "world.jsonl",
         "recipe.schema.json",
     }
     schema = Draft202012Validator(json.loads((tmp_path / "recipe.schema.json").read_text()))

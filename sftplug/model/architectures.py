@@ -30,7 +30,7 @@ def refuse_other_kinds(config: Any) -> None:
     if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING or getattr(config, "auto_map", None):
         return
     made = ", ".join(getattr(config, "architectures", None) or ()) or config.model_type
-    kind = "no causal language model"
+    kind = "not a causal language model"
     if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
         kind = "a model of images and text, which transformers does not load as a causal language model"
     raise ModelError(
