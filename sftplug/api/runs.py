@@ -20,7 +20,7 @@ from sftplug.recipe.origins import origin_by_path
 from sftplug.run import RunDirectory
 from sftplug.run.place import claimed, refuse_place
 from sftplug.types.result import RunResult
-from sftplug.util.processes import is_launched, is_main, leave
+from sftplug.util.processes import is_launched, is_main, wait_for_all
 from sftplug.util.text import visible
 
 
@@ -91,7 +91,7 @@ def _train(recipe: LoadedRecipe, *, resume: bool, overwrite: bool) -> RunResult:
         if problems := problems_before_rows(recipe.recipe):
             raise ModelError("\n".join(problems))
         result = run(recipe, prepare(recipe, quiet=not is_main()), session)
-    leave()
+    wait_for_all()  # what the main process saves is there; they stay together, for a program may train again
     return result
 
 

@@ -9,6 +9,7 @@ import typer
 from sftplug.api.runs import run_recipe
 from sftplug.cli.evaluate import show_replies
 from sftplug.cli.options import NoPlugin, Output, Overrides, RecipeName, Verbose, be_verbose, read_recipe
+from sftplug.util.processes import leave
 
 
 def train(  # noqa: PLR0913 - an argument is an option of the command
@@ -37,6 +38,7 @@ def train(  # noqa: PLR0913 - an argument is an option of the command
     run = run_recipe(loaded, resume=resume, overwrite=overwrite, show=True)
     if run is not None and run.replies is not None:
         show_replies(run.replies)
+    leave()
 
 
 def launch_overrides(launch: str | None) -> list[str]:

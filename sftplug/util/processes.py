@@ -63,12 +63,22 @@ def most(number: int) -> int:
 
 
 def leave() -> None:
-    """Part from the other processes, once all is done."""
+    """Part from the other processes, once all is done: a process that has left cannot meet them again."""
+    if "torch" not in sys.modules:  # as in the command that only starts others: it has met nobody
+        return
+    import torch.distributed
+
+    if torch.distributed.is_initialized():
+        wait_for_all()
+        torch.distributed.destroy_process_group()
+
+
+def wait_for_all() -> None:
+    """Wait until the other processes have come as far, if there are any."""
     import torch.distributed
 
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
 
 
 _groups: list[Any] = []
