@@ -30,7 +30,8 @@ def train(recipe: Given, *, resume: bool = False, overwrite: bool = False, show:
     An unfinished run of the same recipe in that folder is resumed from its last checkpoint; `resume` demands one, and
     `overwrite` deletes the run that is there. With a ``launch`` section the run has processes of its own. `show` lets
     the console plugin tell the story of the run. An interrupt (Ctrl-C, or the stop button of a notebook) ends the step,
-    saves a checkpoint and raises Interrupted: train again to resume.
+    saves a checkpoint and raises Interrupted: train again to resume. In processes that a launcher
+    has started, all of them call it, and may call it again.
 
     Raises what `load`, `check` and `prepare` raise, RunError for a folder that cannot be used, TrainingError for a run
     that would do harm, LaunchError when one of several processes fails.
