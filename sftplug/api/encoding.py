@@ -14,7 +14,7 @@ from sftplug.plugin.manager import load_plugins
 from sftplug.plugin.registry import Registry, build_registry
 from sftplug.recipe.model import MaskingList, Recipe
 from sftplug.recipe.short_forms import spell_out_component, spell_out_field
-from sftplug.types.tokens import PARTS, ROLE_CODES
+from sftplug.types.tokens import IGNORED, PARTS, ROLE_CODES
 
 if TYPE_CHECKING:
     from sftplug.data.convert import Example
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 Messages = Sequence[Mapping[str, Any]]
 Tools = Sequence[Mapping[str, Any]] | None
-IGNORED = -100
-"""The label of a token that is not trained."""
 
 
 @dataclass(frozen=True, slots=True)

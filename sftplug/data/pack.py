@@ -15,8 +15,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sftplug.data.token_table import IGNORED, TOKENS, Rows, TableWriter, batched, lists
+from sftplug.data.token_table import TOKENS, Rows, TableWriter, batched, lists
 from sftplug.types.ledger import Packing
+from sftplug.types.tokens import IGNORED
 
 PACKED = pa.schema([*TOKENS, ("seq_lengths", pa.list_(pa.int32()))])
 _BATCH = 500

@@ -12,11 +12,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from sftplug.types.tokens import IGNORED
+
 if TYPE_CHECKING:
     from datasets import Dataset
-
-IGNORED = -100
-"""The label that the loss leaves out (`torch.nn.CrossEntropyLoss`)."""
 
 TOKENS = pa.schema(
     [

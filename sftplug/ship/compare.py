@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from sftplug.types.tokens import IGNORED
+
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
@@ -40,7 +42,7 @@ def probes(rows: Iterable[Mapping[str, Any]]) -> list[tuple[list[int], list[int]
     """Return (ids, positions) of the first rows: positions whose next token is trained, spread over the row."""
     found = []
     for row in rows:
-        before = [index - 1 for index, label in enumerate(row["labels"]) if label != -100 and index > 0]
+        before = [index - 1 for index, label in enumerate(row["labels"]) if label != IGNORED and index > 0]
         if before:
             step = max(1, -(-len(before) // POSITIONS))
             found.append((list(row["input_ids"]), before[::step]))

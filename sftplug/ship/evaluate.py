@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import torch  # noqa: TID253 - loaded only when a model is measured
 from torch.nn import functional  # noqa: TID253
 
-from sftplug.training.collator import IGNORED, Collator
+from sftplug.training.collator import Collator
 from sftplug.training.loss_sums import LossAccumulator, by_code
-from sftplug.types.tokens import LossSums
+from sftplug.types.tokens import IGNORED, LossSums
 
 if TYPE_CHECKING:
     from torch import Tensor

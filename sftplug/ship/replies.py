@@ -14,9 +14,9 @@ import torch  # noqa: TID253 - loaded only when a model is measured
 from sftplug.errors import DataError, RowError
 from sftplug.plugin.calls import metric_label, metric_scores
 from sftplug.plugin.components import Metric
-from sftplug.training.collator import IGNORED
 from sftplug.training.loss_sums import CODES
 from sftplug.types.conversation import Reply
+from sftplug.types.tokens import IGNORED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -10,7 +10,8 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from sftplug.errors import TrainingError
 from sftplug.training.checkpointing import CheckpointingTrainer
-from sftplug.training.collator import IGNORED, SeededByEpoch, blank_rows
+from sftplug.training.collator import SeededByEpoch, blank_rows
+from sftplug.types.tokens import IGNORED
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.data import Sampler
 
+from sftplug.types.tokens import IGNORED
+
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers.trainer_pt_utils import LengthGroupedSampler
-
-IGNORED = -100
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from sftplug.errors import TrainingError
 from sftplug.training.batches import BatchTrainer
-from sftplug.training.collator import IGNORED
 from sftplug.training.loss_sums import LossAccumulator, Reader, by_code
+from sftplug.types.tokens import IGNORED
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

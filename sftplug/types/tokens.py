@@ -20,6 +20,9 @@ PARTS = ("scaffold", "header", "content", "reasoning", "tool_call", "end_of_turn
 ROLE_CODES = ("none", "system", "developer", "user", "assistant", "tool", "document")
 """Who wrote a token; arrays hold the index. ``none`` is text of the template's own."""
 
+IGNORED = -100
+"""The label that the loss leaves out (`torch.nn.CrossEntropyLoss`)."""
+
 
 MOST_SOURCES = 1023
 """How many sources can be told apart in `TokenBatch.provenance`."""
