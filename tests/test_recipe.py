@@ -1,9 +1,13 @@
 """A recipe is right, or every problem in it is named at once, with its place."""
 
+import copy
+import pickle
+
 import pytest
 
 from sftplug import PluginError, RecipeError
 from sftplug.recipe import load_recipe
+from sftplug.recipe.yaml import LocatedStr
 
 
 def problems(file, *overrides, blocked=()):
@@ -253,3 +257,10 @@ def test_no_option_is_infinite_unless_its_component_says_so(recipe_file):
     found = problems(recipe_file(adapter={"type": "lora", "alpha": float("inf")}))
     assert len(found) == 1
     assert found[0].endswith("must be a finite number, not inf.")
+
+
+def test_texts_of_a_recipe_can_be_copied_and_pickled(tmp_path):
+    """Libraries do so with the options that they are given, such as `torch_compile_mode`."""
+    text = LocatedStr("default", tmp_path)
+    for again in (copy.copy(text), copy.deepcopy(text), pickle.loads(pickle.dumps(text))):
+        assert (again, again.base) == ("default", tmp_path)

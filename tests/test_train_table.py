@@ -413,7 +413,7 @@ def test_a_compiled_model_trains_to_the_same_losses(recipe_file, run, monkeypatc
     plain = run(recipe_file(), "train.max_steps=2")
     assert noted == []
     compiled = run(recipe_file(), "train.max_steps=2", "train.torch_compile=true", "train.torch_compile_backend=eager")
-    assert [options["backend"] for options in noted] == ["eager"]
+    assert [options["backend"] for options in noted] == ["eager", "eager"]  # tried before the rows are read
     assert [entry["loss"] for entry in compiled.log if "loss" in entry] == pytest.approx(
         [entry["loss"] for entry in plain.log if "loss" in entry], abs=1e-6
     )

@@ -52,6 +52,10 @@ class LocatedStr(str):
         located.base = base
         return located
 
+    def __getnewargs__(self) -> tuple[str, Path]:  # type: ignore[override]  # typeshed knows of str's own argument alone
+        """Let it be copied and pickled: libraries do so with the options that they are given."""
+        return str(self), self.base
+
 
 @dataclass(slots=True)
 class Tree:

@@ -168,6 +168,14 @@ UNHEEDED = {
         "train.gradient_checkpointing_kwargs: torch takes no `reentrant`. Did you mean 'use_reentrant'?",
         ["gradient_checkpointing=true", "gradient_checkpointing_kwargs={use_reentrant: true}"],
     ),
+    "compiler": (
+        ["torch_compile_backend=inductr"], "there is no 'inductr'. Did you mean 'inductor'?",
+        ["torch_compile_backend=inductor"],
+    ),
+    "how it compiles": (
+        ["torch_compile_mode=fast"], "train.torch_compile: Unrecognized mode=fast, should be one of: default, ",
+        ["torch_compile_mode=default"],
+    ),
     "persistent workers": (
         ["dataloader_persistent_workers=true"], "train.dataloader_…: persistent_workers option needs",
         ["dataloader_persistent_workers=true", "dataloader_num_workers=1"],
@@ -201,6 +209,9 @@ UNHEEDED = {
 }  # fmt: skip
 
 
+@pytest.mark.filterwarnings(
+    "ignore:.*torch.jit.script:DeprecationWarning"
+)  # torch's own, where it imports its compiler
 @pytest.mark.parametrize("name", UNHEEDED)
 def test_an_option_that_nothing_heeds_is_a_problem(problems, name):
     wrong, expected, right = UNHEEDED[name]

@@ -48,6 +48,7 @@ def failing_trials(arguments: SFTConfig) -> Iterator[str]:
     yield from _trackers(arguments)
     yield from _loading(arguments)
     yield from _recomputing(arguments)
+    yield from _compiling(arguments)
 
 
 # --- optimizer --------------------------------------------------------------------------------------------------------
@@ -197,3 +198,25 @@ def _recomputing(arguments: SFTConfig) -> Iterator[str]:
         checkpoint(torch.relu, torch.ones(2, requires_grad=True), **{"use_reentrant": False, **options})
     except (ValueError, TypeError) as error:
         yield f"train.gradient_checkpointing_kwargs: {_first_line(error)}"
+
+
+# --- compilation ------------------------------------------------------------------------------------------------------
+
+
+def _compiling(arguments: SFTConfig) -> Iterator[str]:
+    """Make a compiled module with the recipe's options; nothing is compiled before it is run."""
+    if not arguments.torch_compile:
+        return
+    import torch
+    from accelerate.utils import DynamoBackend
+
+    backend = str(arguments.torch_compile_backend)
+    known = sorted(item.value.lower() for item in DynamoBackend if item is not DynamoBackend.NO)
+    if backend not in known:
+        listed = f"{did_you_mean(backend, known)} Known: {', '.join(known)}."
+        yield f"train.torch_compile_backend: there is no '{backend}'.{listed}"
+        return
+    try:
+        torch.compile(torch.nn.Linear(2, 2), backend=backend, mode=arguments.torch_compile_mode)
+    except RuntimeError as error:  # what torch says of a backend that is not installed, and of a mode
+        yield f"train.torch_compile: {_first_line(error)}"
