@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from sftplug.ship.rows import Measured, Selection
 
 RESULT = "result.json"
-MEASURE_ON = "Rows to measure on can be given with --data FILE --format NAME."
-COMPARE_ON = "Rows to compare the merged model on can be given with --data FILE --format NAME."
+_ROWS = "can be given with --data FILE --format NAME, from Python with `data` and `format`."
+MEASURE_ON, COMPARE_ON = f"Rows to measure on {_ROWS}", f"Rows to compare the merged model on {_ROWS}"
 
 
 class RunActions:

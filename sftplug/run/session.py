@@ -158,7 +158,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _open(loaded: LoadedRecipe, directory: RunDirectory, *, resume: bool, overwrite: bool) -> RunSession:
-    """Return the attempt that this folder allows."""
+    """Return the session that this folder allows."""
     # Again: another process may have begun a run, or ended one, while this one waited for the lock.
     refuse_place(loaded, directory, resume=resume, overwrite=overwrite)
     if overwrite:

@@ -38,7 +38,7 @@ def is_described(component: Component) -> None:
         demand(
             name == "type" or bool(field.description),
             f"the option '{name}' is not described",
-            f"write a docstring under `{name}: …`.",
+            f"write a docstring under `{name}: …`; in a notebook, where Python finds none, `Field(…, description=…)`.",
         )
 
 

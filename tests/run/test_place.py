@@ -58,8 +58,10 @@ def test_many_are_counted(recipe_file, tmp_path):
     leave_unfinished(recipe_file())
     for number in range(8):
         (tmp_path / "out" / f"note{number}").touch()
+    before = names(tmp_path / "out")
     with refused("note0, note1, note2, note3, note4 and 3 more"), open_session(loaded(recipe_file()), overwrite=True):
         pass
+    assert names(tmp_path / "out") == before
 
 
 def test_all_that_a_run_of_each_kind_writes_is_known(lora_run, qlora_run, full_run):

@@ -172,4 +172,7 @@ def test_a_run_that_held_nothing_out_needs_rows(lora_run, command, tmp_path):
     recipe.write_text(recipe.read_text().replace("eval_fraction: 0.25", "eval_fraction: 0.0"))
     error = command("eval", run).exception
     assert isinstance(error, DataError)
-    assert str(error).endswith("held no rows out. Rows to measure on can be given with --data FILE --format NAME.")
+    assert str(error).endswith(
+        "held no rows out. Rows to measure on can be given with --data FILE --format NAME, from Python with `data` and "
+        "`format`."
+    )

@@ -203,7 +203,10 @@ def test_rows_that_are_gone_can_be_replaced(qlora_run, command, tmp_path):
     recipe = run / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace(str(qlora_run.parent), str(tmp_path / "nowhere")))
     result = command("merge", run, "--output", tmp_path / "merged")
-    assert "Rows to compare the merged model on can be given with --data FILE --format NAME." in str(result.exception)
+    expected = (
+        "Rows to compare the merged model on can be given with --data FILE --format NAME, from Python with `data`"
+    )
+    assert expected in str(result.exception)
     write_rows(tmp_path / "others.jsonl", rows(4, seed=9))
     result = command(
         "merge",

@@ -145,7 +145,12 @@ def test_a_name_that_the_registry_refuses_breaks_the_law_in_the_same_words(tmp_p
             "is_named",
             "is named 'two words': use letters, digits, `_` and `-` | write",
         ),
-        (Undescribed, {}, "is_described", "the option 'hidden' is not described | write a docstring under `hidden: …`"),
+        (
+            Undescribed,
+            {},
+            "is_described",
+            "the option 'hidden' is not described | write a docstring under `hidden: …`; in a notebook, where Python",
+        ),
         (Thawed, {}, "is_frozen", "an option could be assigned to | leave `frozen=True`"),
         (Lenient, {}, "refuses_unknown_options", "`no_such_option: 1` was accepted | leave `extra='forbid'`"),
         (Untold, {"secret": 2.0}, "survives_yaml", "was written as 'type: faultless"),

@@ -106,7 +106,8 @@ def test_the_message_says_what_was_too_much():
 
 
 def test_a_bomb_that_only_a_prompt_sets_off_is_stopped():
-    stopped(CHATML + "{% if add_generation_prompt %}" + BOMBS["nested loops"] + "{% endif %}")
+    said = stopped(CHATML + "{% if add_generation_prompt %}" + BOMBS["nested loops"] + "{% endif %}")
+    assert said.endswith("its loops and macros run more than 20,000 times.")
 
 
 @pytest.mark.parametrize(
