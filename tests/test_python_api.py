@@ -567,6 +567,11 @@ def test_encode_refuses_what_the_pipeline_refuses(tokenizer):
         )
     with pytest.raises(sftplug.RecipeError, match=r"Did you mean 'assistant'\?"):
         sftplug.encode(tokenizer, CHAT, chat_template="chatml", masking="asistant")
+    endless, stopless = copy.copy(tokenizer), "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    endless.eos_token = None
+    with pytest.raises(sftplug.ModelError, match="has no EOS that `missing_stop: append_eos` could add"):
+        sftplug.encode(endless, CHAT, chat_template=stopless, missing_stop="append_eos")
+    assert sftplug.encode(endless, CHAT, chat_template=stopless, missing_stop="warn").labels
 
 
 @pytest.mark.filterwarnings("ignore:`gradient_checkpointing`:FutureWarning")

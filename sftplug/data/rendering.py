@@ -172,12 +172,21 @@ class ConversationRenderer:
             return [rendered]
         self._judge(rendered, account, example.origin)
         if self.policies.missing_stop == "append_eos" and "no_stop" in _kinds(rendered):
-            rendered = rendered.with_stops(str(self.special_tokens["eos_token"]))
+            rendered = rendered.with_stops(self._eos())
         if self.policies.on_divergence != "split" or not _kinds(rendered) & {*DIVERGENT}:
             return [rendered]
         return self.template.split_divergent(
             rendered, call.messages, call.tools, end_tokens=self.end_tokens, given=call.given, **call.kwargs
         )
+
+    def _eos(self) -> str:
+        eos = self.special_tokens.get("eos_token")
+        if not eos:
+            raise ModelError(
+                "a turn has no stop token, and the tokenizer has no EOS that `missing_stop: append_eos` could add. "
+                "Choose a chat template that ends its turns, or `warn`, which trains without a stop."
+            )
+        return str(eos)
 
     def _unread(self, origin: str, name: str, reads: frozenset[str]) -> DataError:
         known = ", ".join(sorted(reads - self.special_tokens.keys())) or "none"
