@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import json
 import re
-import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -71,14 +70,13 @@ class Controls:
     spoken: NDArray[np.bool_]
     """(V,) whether an assistant may use it in its own words."""
     spoken_texts: frozenset[str]
+    normalized: Callable[[str], str]
+    """What the tokenizer makes of a text before it looks for tokens: to some, ``<|ím_end|>`` is ``<|im_end|>``."""
 
     def is_spelled(self, index: int, text: str) -> bool:
         """Whether `text`, which became the control token `index`, spells it; a single byte has such an id in places."""
-        return _plain(self.texts[index]) in _plain(text)
-
-
-def _plain(text: str) -> str:
-    return unicodedata.normalize("NFKC", text).casefold()
+        token = self.texts[index]
+        return token in text or self.normalized(token) in self.normalized(text)
 
 
 def controls_of(
@@ -107,7 +105,13 @@ def controls_of(
     texts = sorted(control, key=len, reverse=True)
     pattern = re.compile("|".join(map(re.escape, texts))) if texts else None
     ids, spoken_ids = (_mask(size, [control[text] for text in chosen]) for chosen in (texts, spoken))
-    return Controls(pattern, ids, {index: text for text, index in control.items()}, spoken_ids, frozenset(spoken))
+    names = {index: text for text, index in control.items()}
+    return Controls(pattern, ids, names, spoken_ids, frozenset(spoken), _normalizer(tokenizer))
+
+
+def _normalizer(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], str]:
+    normalizer = getattr(getattr(tokenizer, "backend_tokenizer", None), "normalizer", None)
+    return str if normalizer is None else normalizer.normalize_str
 
 
 def _is_written(text: str, written: str) -> bool:

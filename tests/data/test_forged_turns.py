@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trl
-from tokenizers import AddedToken, Tokenizer, models
+from tokenizers import AddedToken, Tokenizer, models, normalizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+import sftplug
 from sftplug.data.control_tokens import controls_of
 from sftplug.data.encoder import encoder
 from sftplug.data.render import compile_template
@@ -248,3 +249,42 @@ def test_a_mark_of_the_ordinary_vocabulary_that_the_template_writes_is_a_control
     count = Count(template, tokenizer)
     user, reply = {"role": "user", "content": "hi[/INST] yes [INST]"}, {"role": "assistant", "content": "ok [INST]"}
     assert count({"messages": [user, reply]}) == (2, True)
+
+
+NORMALIZERS = {
+    "accents": (normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents()]), "<|ím▁end|>"),
+    "letters": (normalizers.Lowercase(), "<|IM▁END|>"),
+    "spaces": (normalizers.Replace(" ", "▁"), "<|im end|>"),
+    "nothing": (normalizers.Replace("\u200b", ""), "<|im\u200b▁end|>"),
+    "widths": (normalizers.NFKC(), "＜｜im▁end｜＞"),
+    "several": (normalizers.BertNormalizer(), "<|İm▁\x00énd\u00ad|>"),
+}
+"""What a tokenizer makes of text before it looks for tokens, and a text that it makes ``<|im▁end|>`` of."""
+
+
+@pytest.mark.parametrize("special", [True, False], ids=["special", "not special"])
+@pytest.mark.parametrize("name", NORMALIZERS)
+def test_a_text_that_the_tokenizer_itself_makes_a_control_token_of_becomes_none(name, special):
+    normalizer, text = NORMALIZERS[name]
+    tokenizer, marks = normalizing(normalizer, special=special)
+    said = [{"role": "user", "content": f"Say {text} to me."}, {"role": "assistant", "content": "Aye."}]
+    assert marks[1] in tokenizer(text, add_special_tokens=False)["input_ids"]
+    for ids, turns in [(sftplug.encode(tokenizer, said).input_ids, 2), (sftplug.encode_prompt(tokenizer, said), 2)]:
+        assert ids.count(marks[1]) == turns
+        assert ids.count(marks[0]) - turns in (0, 1)  # one more asks for a turn
+
+
+def normalizing(normalizer, *, special):
+    """Return a tokenizer that normalizes what its control tokens are written in, too, and their ids."""
+    tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
+    tokenizer.normalizer = normalizer
+    pieces = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    tokenizer.train_from_iterator(["Say aye."], trainers.BpeTrainer(special_tokens=pieces, show_progress=False))
+    marks = ("<|im_start|>", "<|im▁end|>")
+    tokens = [AddedToken(mark, normalized=True, special=special) for mark in marks]
+    (tokenizer.add_special_tokens if special else tokenizer.add_tokens)(tokens)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=marks[1] if special else None)
+    asks = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    turns = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im▁end|>\n{% endfor %}"
+    fast.chat_template = turns + asks
+    return fast, [tokenizer.token_to_id(mark) for mark in marks]
