@@ -39,6 +39,12 @@ def problems(recipe_file):
             "train.report_to: wandb cannot be used here: WandbCallback requires wandb to be installed.",
         ),
         ("train.report_to=dvclive", "`pip install dvclive`"),
+        ("train.report_to=comet_ml", "`pip install 'comet-ml>=3"),
+        ("train.report_to=mlflow", "MLflowCallback requires mlflow to be installed. Run `pip install mlflow`."),
+        (
+            "train.lr_scheduler_type=cosine_with_min_lr",
+            "`lr_scheduler_kwargs`. It takes num_cycles, min_lr",
+        ),
         ("train.optim=adalomo", "train.optim: adalomo keeps its state where no checkpoint looks"),
         (
             "train.optim=apollo_adamw_layerwise",

@@ -85,7 +85,8 @@ def _stepped(arguments: SFTConfig) -> torch.optim.Optimizer:
 
 def _first_line(error: BaseException) -> str:
     text = str(error).strip().split("\n")[0] or type(error).__name__
-    return text if text.endswith((".", "`")) else f"{text}."
+    text = re.sub(r"(?<=pip install )([^\s`'\"]*[<>][^\s`'\"]*)", r"'\1'", text)  # to a shell, a bare `>` writes a file
+    return text if text.endswith(".") else f"{text}."
 
 
 _LACKS = (
@@ -162,9 +163,17 @@ def _trackers(arguments: SFTConfig) -> Iterator[str]:
     for name in arguments.report_to:
         try:
             (tracker,) = get_reporting_integration_callbacks([name])
-            tracker()
+            _without_end(tracker)()
         except (RuntimeError, ImportError, ValueError) as error:
             yield f"train.report_to: {name} cannot be used here: {_first_line(error)}{_install(str(error), name)}"
+
+
+def _without_end(tracker: type) -> type:
+    """Return the class with nothing to do when it is collected.
+
+    MLflow's and Neptune's end a run then, and fail with a traceback where making them has failed before they had one.
+    """
+    return type(tracker.__name__, (tracker,), {"__del__": lambda _: None})
 
 
 def _loading(arguments: SFTConfig) -> Iterator[str]:
