@@ -71,6 +71,7 @@ class PeftAdapter(Adapter):
             return
         else:
             yield from self._idle(structure, adapted)
+            yield from self._head(adapted)
 
     def _idle(self, structure: ModelStructure, adapted: nn.Module) -> Iterable[str]:
         """Say so when something is trained that rows of text do not run, or whose weight the model reads by itself."""
@@ -84,6 +85,15 @@ class PeftAdapter(Adapter):
         elif read:
             way = self._leaving_out(structure.read_as_weights, structure)
             yield f"it would train {read[0]}, beside a weight that fused kernels read. {way} leaves such layers out."
+
+    def _head(self, adapted: nn.Module) -> Iterable[str]:
+        """Say so when the head is adapted: TRL's loss multiplies by its weight and calls no adapter, and refuses it."""
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        head = getattr(adapted, "get_output_embeddings", lambda: None)()
+        if isinstance(head, BaseTunerLayer):
+            name = next(name for name, module in adapted.named_modules() if module is head).rpartition(".")[2]
+            yield f"an adapter on the head '{name}' would be ignored by the fused loss. Take it out of `{_TARGETS}`."
 
     def _leaving_out(self, parts: Iterable[str], structure: ModelStructure) -> str:
         """Return the option that leaves out parts of a model; a type without it must be told what to adapt."""

@@ -51,7 +51,7 @@ class Remarks:
             account.note(EMPTY_REPLY, example.origin, f"{where} says nothing: all that it teaches is to stop at once")
         named = (name for message in conversation.messages for name in placeholders(message))
         if names := list(dict.fromkeys(named)):
-            told = [_unfilled(name) for name in names]
+            told = [_unfilled(text) for text in names]
             account.note(PLACEHOLDER, example.origin, " ".join(told), [("", sentence) for sentence in told])
         return example
 
@@ -66,8 +66,7 @@ class Remarks:
                 yield from _weighted_parts(f"messages[{index}].content", message.content)
 
 
-def _unfilled(name: str) -> str:
-    text = f"{{{{{name}}}}}"
+def _unfilled(text: str) -> str:
     return f'{text} is left as it stands; `replace: {{"{text}": TEXT}}` beside the format fills it in.'
 
 
@@ -79,12 +78,12 @@ def _is_usual(message: Message) -> bool:
 
 
 def placeholders(message: Message) -> Iterator[str]:
-    """Yield the names of placeholders in what a message says."""
+    """Yield the placeholders in what a message says, as they are written there: ``{{name}}``, ``{{ name }}``."""
     content = message.content
     texts = [content] if isinstance(content, str) else [part.get("text") for part in content or ()]
     for text in (*texts, message.reasoning_content):
         if isinstance(text, str) and "{{" in text:
-            yield from (match[1] for match in _NAMED.finditer(_CODE.sub("", text)) if len(match[1]) > 1)
+            yield from (match[0] for match in _NAMED.finditer(_CODE.sub("", text)) if len(match[1]) > 1)
 
 
 def _weighted_parts(where: str, content: Any) -> Iterator[str]:

@@ -200,9 +200,9 @@ def test_preview_shows_what_was_filled_in(recipe_file, tmp_path):
 @pytest.mark.parametrize(
     ("text", "names"),
     [
-        ("I am {{name}}, made by {{author}}.", ["name", "author"]),
-        ("您好，我是{{name}}，由 {{ author }} 发明。", ["name", "author"]),
-        ("Dear {{first_name}} of {{company-name}}", ["first_name", "company-name"]),
+        ("I am {{name}}, made by {{author}}.", ["{{name}}", "{{author}}"]),
+        ("您好，我是{{name}}，由 {{ author }} 发明。", ["{{name}}", "{{ author }}"]),
+        ("Dear {{first_name}} of {{company-name}}", ["{{first_name}}", "{{company-name}}"]),
         ("A set of sets: {{1, 2}, {3}}, and {{}}", []),
         ("In Jinja you write:\n```html\n<p>{{ user }}</p>\n```\nand `{{ name }}` prints it.", []),
         ("```\n{{ cut }}", []),

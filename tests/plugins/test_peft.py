@@ -163,6 +163,10 @@ def test_what_peft_refuses_is_said_before_weights_are_loaded(recipe_file):
         "PEFT refuses it: AdaLoRA does not work when `total_step` is None, supply a value > 0."
     ]
     assert said(type="vera") == []
+    refused = ["an adapter on the head 'lm_head' would be ignored by the fused loss. Take it out of `target_modules`."]
+    for kind in ("loha", "peft_lora"):
+        assert said(type=kind, target_modules=["q_proj", "lm_head"]) == refused
+        assert said(type=kind, target_modules=["q_proj"]) == []
 
 
 def test_linear_layers_are_adapted_where_peft_has_no_list_for_the_family(recipe_file):

@@ -109,6 +109,12 @@ CASES = [
         before=twin("llama"),
     ),
     Case(
+        "an adapter on the head '{}' would be ignored by the fused loss. Take it out of `{}`.",
+        {"Take it out of `{}`": put("adapter.target_modules", ["q_proj"])},
+        recipe={"adapter": {"type": "loha", "target_modules": ["q_proj", "lm_head"]}},
+        before=twin("llama"),
+    ),
+    Case(
         "target '{}' is in {} alone, which rows of text do not run. Leave it out.",
         {"Leave it out": put("adapter.targets", ["q_proj"])},
         recipe=lora(targets=["q_proj", "fc1"]),
