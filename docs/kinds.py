@@ -44,7 +44,9 @@ def kinds_page() -> str:
             *_members(kind),
         ]
     lines.append(DATA)
-    lines += data_classes("Row", "Conversation", "Message", "ToolCall", "TokenBatch", "LongRow", "Reply", "Device")
+    lines += data_classes(
+        "Row", "Conversation", "Message", "ToolCall", "TokenBatch", "LongRow", "TrainedTokens", "Reply", "Device"
+    )
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -15,6 +15,7 @@ PACKAGES = {
     "source": "markdown-notes",
     "adapter": "rescale",
     "quantization": "mlp-int8",
+    "loss": "soft-limit",
     "callback": "low-loss",
     "metric": "brevity",
 }

@@ -77,6 +77,7 @@ SHOWN = {
     "source": "sftplug preview recipe.yaml -n 1",
     "adapter": "sftplug train recipe.yaml",
     "quantization": "sftplug train recipe.yaml",
+    "loss": "sftplug train recipe.yaml",
     "callback": "sftplug train recipe.yaml",
     "metric": "sftplug train recipe.yaml",
 }

@@ -54,6 +54,7 @@ if _typing.TYPE_CHECKING:
         DatasetSource,
         Deferred,
         LengthPolicy,
+        Loss,
         Masking,
         Metric,
         ModelBuilder,
@@ -69,6 +70,7 @@ if _typing.TYPE_CHECKING:
     from sftplug.types.reasons import RowGroup, RowGroups
     from sftplug.types.result import MovedWeights, ParameterCounts, RunResult
     from sftplug.types.tokens import PARTS, ROLE_CODES, LongRow, LossSums, TokenBatch
+    from sftplug.types.trained_tokens import TrainedTokens
     from sftplug.types.trainer import RunTrainer
     from sftplug.util.device import ComputeDtype, Device, this_device
     from sftplug.util.notebook import NotebookBar
@@ -100,7 +102,7 @@ else:  # else a type checker would take any name for one of this package
         "sftplug.model.structure": "ModelStructure structure_of",
         "sftplug.planning.answer": "PlanAnswer",
         "sftplug.plugin.components": (
-            "Adapter Callback ChatTemplate DatasetFormat DatasetSource Deferred LengthPolicy Masking "
+            "Adapter Callback ChatTemplate DatasetFormat DatasetSource Deferred LengthPolicy Loss Masking "
             "Metric ModelBuilder Quantization"
         ),
         "sftplug.plugin.hookspecs": "hookimpl",
@@ -113,6 +115,7 @@ else:  # else a type checker would take any name for one of this package
         "sftplug.types.reasons": "RowGroup RowGroups",
         "sftplug.types.result": "MovedWeights ParameterCounts RunResult",
         "sftplug.types.tokens": "PARTS ROLE_CODES LongRow LossSums TokenBatch",
+        "sftplug.types.trained_tokens": "TrainedTokens",
         "sftplug.types.trainer": "RunTrainer",
         "sftplug.util.device": "ComputeDtype Device this_device",
         "sftplug.util.notebook": "NotebookBar",
@@ -163,6 +166,7 @@ __all__ = [
     "LibrarySource",
     "LoadedRecipe",
     "LongRow",
+    "Loss",
     "LossSums",
     "MaskError",
     "Masking",
@@ -201,6 +205,7 @@ __all__ = [
     "TokenBatch",
     "ToolCall",
     "TrainedRun",
+    "TrainedTokens",
     "TrainingError",
     "check",
     "count_parameters",

@@ -38,6 +38,7 @@ KINDS = {
         "Adapter",
         {"peft_config": "return None", "check_model": "return []", "prepare_model": "pass"},
     ),
+    "sftplug_losses": ("loss", "Loss", {"token_losses": "return tokens.nll()"}),
     "sftplug_callbacks": ("callback", "Callback", {"trainer_callback": "return None"}),
     "sftplug_metrics": ("metric", "Metric", {"scores": "return [0.0] * len(replies)"}),
 }
@@ -51,6 +52,7 @@ SIGNATURES = {
     "check_model": "model",
     "check": "recipe",
     "scores": "replies",
+    "token_losses": "tokens",
 }
 
 
@@ -79,6 +81,7 @@ USES = {
     "sftplug_model_builders": ["model={build: mine}"],
     "sftplug_quantizations": ["quantization=mine"],
     "sftplug_adapters": ["adapter=mine"],
+    "sftplug_losses": ["loss=mine", "train.max_steps=1"],
     "sftplug_callbacks": ["callbacks=mine"],
     "sftplug_metrics": [
         "evaluation={metrics: mine, max_new_tokens: 1}",
@@ -195,6 +198,16 @@ WRONG = [
         "must return an instance of TrainerCallback, not int",
         "train",
     ),
+    ("sftplug_losses", "token_losses", "return 1.0", "must return a tensor, not float", "train"),
+    (
+        "sftplug_losses",
+        "token_losses",
+        "return tokens.nll().mean()",
+        "tokens: a float tensor of shape (",
+        "train",
+    ),
+    ("sftplug_losses", "token_losses", "return tokens.nll().detach()", "gradient does not reach them", "train"),
+    ("sftplug_losses", "token_losses", "return tokens.nothing", "failed: AttributeError: 'TrainedTokens'", "train"),
     ("sftplug_metrics", "scores", "return 'ab'", "must return a list of numbers, not str", "train"),
     ("sftplug_metrics", "scores", "return None", "must return a list of numbers, not NoneType", "train"),
     (

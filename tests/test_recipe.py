@@ -247,7 +247,7 @@ def test_an_override_must_be_an_assignment(recipe_file):
 
 def test_active_plugins_are_those_whose_components_are_named(recipe_file):
     loaded = load_recipe(str(recipe_file()))
-    used = ("adapters", "formats", "length", "masking", "quantization", "sources", "templates", "tiny")
+    used = ("adapters", "formats", "length", "losses", "masking", "quantization", "sources", "templates", "tiny")
     assert loaded.active == used
     assert {entry["name"] for entry in loaded.provenance()} == set(loaded.active)
     assert all(len(entry["sha256"]) == 64 for entry in loaded.provenance())

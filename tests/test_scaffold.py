@@ -49,7 +49,17 @@ def lines_of(module):
 
 
 def test_there_is_a_package_of_every_kind_that_recipes_choose(packages):
-    assert list(KINDS) == ["format", "template", "masking", "quantization", "adapter", "callback", "metric", "source"]
+    assert list(KINDS) == [
+        "format",
+        "template",
+        "masking",
+        "quantization",
+        "adapter",
+        "loss",
+        "callback",
+        "metric",
+        "source",
+    ]
     for kind, folder in packages.items():
         module = folder / f"own_{kind}.py"
         assert 10 < lines_of(module) <= 15, module.read_text()

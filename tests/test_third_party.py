@@ -54,12 +54,12 @@ def prove(python, folder):
     *_, measured = map(json.loads, (folder / "run" / "metrics.jsonl").read_text().splitlines())
     assert (measured["eval_brief"], measured["eval_brief_rows"]) == (1.0, 2)
     used = {plugin["name"]: plugin for plugin in json.loads((folder / "run" / "plugins.json").read_text())}
-    assert {"acme_format", "acme_masking", "acme_quantization", "acme_adapter", "acme_metric"} <= set(used)
+    assert {"acme_format", "acme_masking", "acme_quantization", "acme_adapter", "acme_loss", "acme_metric"} <= set(used)
     return used
 
 
 def test_each_module_is_at_most_15_lines():
-    assert len(MODULES) == 5
+    assert len(MODULES) == 6
     for module in MODULES:
         assert len(module.read_text().splitlines()) <= 15, module.name
 

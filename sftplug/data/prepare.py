@@ -138,7 +138,7 @@ class _Temporary:
 
 def _asks_provenance(recipe: Recipe, asks: bool) -> bool:
     """Whether the caller or a callback splits the loss. Raises DataError for more sources than can be told apart."""
-    asks = asks or any(callback.reads_provenance for callback in recipe.callbacks)
+    asks = asks or recipe.loss.reads_provenance or any(callback.reads_provenance for callback in recipe.callbacks)
     if asks and (most := max(len(recipe.data.train), len(recipe.data.eval))) > MOST_SOURCES:
         raise DataError(f"the loss can be split by {MOST_SOURCES} sources, and the recipe names {most}.")
     return asks

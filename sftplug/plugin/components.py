@@ -23,12 +23,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from peft import PeftConfig, PeftModel
-    from torch import nn
+    from torch import Tensor, nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
     from sftplug.recipe.model import Recipe
     from sftplug.types.conversation import Conversation, Reply, Row
     from sftplug.types.tokens import LongRow, LossSums, TokenBatch
+    from sftplug.types.trained_tokens import TrainedTokens
     from sftplug.util.device import Device
 
 
@@ -319,6 +320,32 @@ class Adapter(Component):
             return cast("PreTrainedModel", model.merge_and_unload(safe_merge=True))
         except (NotImplementedError, ValueError, AttributeError, RuntimeError) as error:
             raise ModelError(f"PEFT cannot merge '{self.type}': {error}") from error
+
+
+class Loss(Component):
+    """Says what each trained token costs, by the model's logits before it.
+
+    The core does the rest: the loss of an update is ``sum(w * loss) / sum(w)`` over all its tokens, whatever the
+    batches and processes, with the weights ``w`` of `masking`; that of held-out rows is the same over theirs.
+    """
+
+    reads_base: ClassVar[bool] = False
+    """Whether it asks for the logits of the base model without its adapter, `TrainedTokens.base_logits`: a second
+    forward pass, without gradients and without dropout. Refused where the base's own weights are trained."""
+    reads_provenance: ClassVar[bool] = False
+    """Whether it asks of which source, role and part each token is, `TrainedTokens.provenance`."""
+
+    @property
+    def is_nll(self) -> bool:
+        """Whether it is the negative log-likelihood: a head that computes that without logits may stand in for it."""
+        return False
+
+    @abstractmethod
+    def token_losses(self, tokens: TrainedTokens) -> Tensor:
+        """Return (N,) the loss of each of `tokens`, which depends on that token alone: they come in pieces of any size.
+
+        Its gradient must reach `tokens.logits`. What is not finite stops the run, and names the rows of the batch.
+        """
 
 
 class Callback(Component):

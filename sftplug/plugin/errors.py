@@ -21,6 +21,7 @@ from sftplug.plugin.components import (
     DatasetFormat,
     DatasetSource,
     LengthPolicy,
+    Loss,
     Masking,
     Metric,
     ModelBuilder,
@@ -36,6 +37,7 @@ NOUNS: dict[type[Component], str] = {
     ModelBuilder: "model builder",
     Quantization: "quantization",
     Adapter: "adapter",
+    Loss: "loss",
     Callback: "callback",
     Metric: "metric",
 }

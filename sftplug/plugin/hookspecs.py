@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         DatasetSource,
         Deferred,
         LengthPolicy,
+        Loss,
         Masking,
         Metric,
         ModelBuilder,
@@ -81,6 +82,11 @@ def sftplug_quantizations() -> Sequence[type[Quantization] | Deferred]:  # type:
 @hookspec
 def sftplug_adapters() -> Sequence[type[Adapter] | Deferred]:  # type: ignore[empty-body]
     """Offer adapter types: which parameters are trained; very many of them as `Deferred`."""
+
+
+@hookspec
+def sftplug_losses() -> list[type[Loss]]:  # type: ignore[empty-body]
+    """Offer losses: logits and label of each trained token -> what it costs."""
 
 
 @hookspec

@@ -22,6 +22,7 @@ from sftplug.plugin.components import (
     DatasetSource,
     Deferred,
     LengthPolicy,
+    Loss,
     Masking,
     Metric,
     ModelBuilder,
@@ -40,6 +41,7 @@ HOOKS: Mapping[str, type[Component]] = {
     "sftplug_model_builders": ModelBuilder,
     "sftplug_quantizations": Quantization,
     "sftplug_adapters": Adapter,
+    "sftplug_losses": Loss,
     "sftplug_callbacks": Callback,
     "sftplug_metrics": Metric,
 }

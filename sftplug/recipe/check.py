@@ -32,6 +32,7 @@ def check_core(recipe: Recipe) -> Iterator[tuple[str, str]]:
                     f"data.{split}[{index}].row_weight",
                     "no masking strategy reads it: add `message_weights` to them.",
                 )
+    yield from _check_loss(recipe)
     yield from _check_evaluation(recipe)
     yield from _check_weights(recipe)
     yield from _check_callbacks(recipe)
@@ -86,6 +87,25 @@ def _check_weights(recipe: Recipe) -> Iterator[tuple[str, str]]:
             "adapter",
             f"'{adapter.type}' trains the base weights, which cannot be trained as {quantization.type}. Choose "
             "`quantization: bf16` or `fp32`, or an adapter such as `lora`.",
+        )
+
+
+def _check_loss(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """The base must be there beside what is trained, where a loss reads its logits."""
+    loss, adapter = recipe.loss, recipe.adapter
+    if not loss.reads_base:
+        return
+    if adapter.trains_base:
+        yield (
+            "loss",
+            f"'{loss.type}' compares with the base model, and '{adapter.type}' trains the weights of the base "
+            "themselves. Choose an adapter beside them, such as `adapter: lora`.",
+        )
+    if recipe.launch is not None and recipe.launch.strategy != "ddp":
+        yield (
+            "loss",
+            f"'{loss.type}' switches the adapter off for a second forward pass, which has not been shown to work where "
+            f"`{recipe.launch.strategy}` splits the model. Choose `launch: ddp`.",
         )
 
 

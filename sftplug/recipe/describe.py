@@ -21,6 +21,7 @@ from sftplug.plugin.components import (
     DatasetFormat,
     DatasetSource,
     LengthPolicy,
+    Loss,
     Masking,
     Metric,
     ModelBuilder,
@@ -142,6 +143,10 @@ def _quantization(component: type[Quantization], written: Any) -> dict[str, Any]
     return {"quantization": written, **({} if component.trainable else {"adapter": "lora"})}
 
 
+def _loss(component: type[Loss], written: Any) -> dict[str, Any]:
+    return {"loss": written, **({"adapter": "lora"} if component.reads_base else {})}
+
+
 _SECTIONS: Mapping[type[Component], Callable[[Any, Any], dict[str, Any]]] = {
     DatasetSource: _source,
     DatasetFormat: lambda _, written: {"data": {"train": [{"path": "rows.jsonl", "format": written}]}},
@@ -150,6 +155,7 @@ _SECTIONS: Mapping[type[Component], Callable[[Any, Any], dict[str, Any]]] = {
     ModelBuilder: lambda _, written: {"model": {"build": written}},
     Adapter: _adapter,
     Quantization: _quantization,
+    Loss: _loss,
     Callback: lambda _, written: {"callbacks": [written]},
     Metric: lambda _, written: {"evaluation": {"metrics": [written]}},
     ChatTemplate: lambda _, written: {"chat_template": written},

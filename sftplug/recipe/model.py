@@ -29,6 +29,7 @@ from sftplug.plugin.components import (
     DatasetFormat,
     DatasetSource,
     LengthPolicy,
+    Loss,
     Masking,
     Metric,
     ModelBuilder,
@@ -287,6 +288,8 @@ class Recipe(Section):
     """The dtype or quantization of the base weights. Left out, the adapter says what suits it."""
     adapter: Adapter = Field("full", validate_default=True)
     """Which parameters are trained."""
+    loss: Loss = Field("cross_entropy", validate_default=True)
+    """What each trained token costs; how much it counts is said by `masking`."""
     callbacks: Annotated[tuple[Callback, ...], ShortForm.ONE_FOR_A_LIST] = ()
     """What watches the training loop, in this order."""
     evaluation: EvaluationSection = EvaluationSection()
@@ -321,6 +324,7 @@ class Recipe(Section):
             yield ("model", "build"), self.model.build
         yield ("quantization",), self.quantization
         yield ("adapter",), self.adapter
+        yield ("loss",), self.loss
         yield from ((("callbacks", index), callback) for index, callback in enumerate(self.callbacks))
         metrics = enumerate(self.evaluation.metrics)
         yield from ((("evaluation", "metrics", index), metric) for index, metric in metrics)

@@ -125,7 +125,7 @@ def _section(name: str) -> Refusal:
 
 
 _PUSH = "`sftplug push RUN OWNER/NAME --private` publishes what a run leaves, and nothing of its record."
-_LOSS = "is not to be had: the loss is the negative log-likelihood of the tokens that `masking` weighs, and no other."
+_LOSS = "is not used: the recipe's section `loss` says what a token costs."
 _REPLIES = (
     "no logits of held-out rows are kept: their loss is split by the callback `loss_by`, and replies are measured"
 )
@@ -170,8 +170,11 @@ REFUSED: Mapping[str, Refusal] = {
     ),
     "pad_token": Refusal("has no effect: padding is told from text by its position, so any token serves."),
     # --- the loss is sftplug's ---
-    "label_smoothing_factor": Refusal(_LOSS),
-    "loss_type": Refusal(_LOSS),
+    "label_smoothing_factor": Refusal(_LOSS, "`loss: {type: cross_entropy, label_smoothing: 0.1}` does it."),
+    "loss_type": Refusal(
+        _LOSS,
+        "`loss: cross_entropy` is TRL's `nll` and `chunked_nll`, and `loss: dft` its `dft`; a plugin can offer others.",
+    ),
     "use_liger_kernel": Refusal(
         "replaces layers of the model when training starts, after it is proven that packed rows do not see each other, "
         "and TRL is about to remove it."

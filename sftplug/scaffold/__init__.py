@@ -24,6 +24,7 @@ from sftplug.plugin.components import (
     Component,
     DatasetFormat,
     DatasetSource,
+    Loss,
     Masking,
     Metric,
     Quantization,
@@ -49,6 +50,7 @@ KINDS: Mapping[str, Kind] = {
     "masking": Kind(Masking, "masking: {type: $component, weight: 3.0}"),
     "quantization": Kind(Quantization, "quantization: {type: $component, keep: [self_attn, lm_head]}"),
     "adapter": Kind(Adapter, "adapter: {type: $component, targets: [k_proj, v_proj]}"),
+    "loss": Kind(Loss, "loss: {type: $component, most: 3.0}"),
     "callback": Kind(Callback, "callbacks: [{type: $component, loss: 0.1}]"),
     "metric": Kind(Metric, "evaluation:\n  metrics: [exact_match, {type: $component, words: 3}]"),
     "source": Kind(

@@ -17,6 +17,7 @@ from sftplug.testing.component import check_component
 from sftplug.testing.formats import check_format
 from sftplug.testing.law import LawBroken
 from sftplug.testing.length import check_length_policy
+from sftplug.testing.losses import check_loss
 from sftplug.testing.masking import check_masking
 from sftplug.testing.metrics import check_metric
 from sftplug.testing.quantization import check_quantization
@@ -33,6 +34,7 @@ __all__ = [
     "check_component",
     "check_format",
     "check_length_policy",
+    "check_loss",
     "check_masking",
     "check_metric",
     "check_quantization",

@@ -11,24 +11,28 @@ from torch.nn import functional
 
 from sftplug.errors import TrainingError
 from sftplug.training.batches import BatchTrainer
+from sftplug.training.chosen_loss import Scored, as_base
 from sftplug.training.loss_sums import LossAccumulator, Reader, by_code
 from sftplug.types.tokens import IGNORED
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from sftplug.plugin.components import Loss
     from sftplug.types.tokens import LossSums
 
 
 class LossTrainer(BatchTrainer):
-    """A loss that knows weights other than 0 and 1.
+    """A loss that knows weights other than 0 and 1, and losses of a token other than its negative log-likelihood.
 
-    The loss of a batch is ``sum(w * nll) / sum(w)`` over all tokens of all micro-batches of a step, whatever the
-    micro-batches; with weights of 0 and 1 that is TRL's own loss. On CPUs, where TRL's fused head scores every
-    position, only the trained positions are scored: equal, and several times faster on small models.
+    The loss of a batch is ``sum(w * loss) / sum(w)`` over all tokens of all micro-batches of a step, whatever the
+    micro-batches; of the likelihood with weights of 0 and 1 that is TRL's own loss. On CPUs, where TRL's fused head
+    scores every position, only the trained positions are scored: equal, and several times faster on small models.
     """
 
     _total_train_tokens: int
+    chosen: Loss | None = None
+    """What a token costs; None for its negative log-likelihood."""
     readers: Sequence[Reader] = ()
     """What splits the loss: each makes of the sums what is logged beside it, in training and in evaluation."""
 
@@ -53,6 +57,7 @@ class LossTrainer(BatchTrainer):
         """Return the loss of a micro-batch. Raises TrainingError when it is not finite."""
         ours = {name: inputs.pop(name, None) for name in ("weights", "provenance", "real_tokens")}
         seen, plain = self._total_train_tokens, ours["weights"] is None and ours["provenance"] is None
+        plain = plain and self.chosen is None
         if plain and self.model.training and self._fused():
             result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             self._total_train_tokens = seen
@@ -69,7 +74,7 @@ class LossTrainer(BatchTrainer):
     def _weighted_loss(
         self, model: nn.Module, inputs: dict[str, Any], ours: Mapping[str, Tensor | None], items: Any
     ) -> Tensor:
-        """Return ``sum(w * nll)`` over the micro-batch, divided by the sum of the weights of the whole step.
+        """Return ``sum(w * loss)`` over the micro-batch, divided by the sum of the weights of the whole step.
 
         A mixture of experts with an auxiliary loss adds its coefficient times that, the mean over the micro-batches.
         """
@@ -77,11 +82,16 @@ class LossTrainer(BatchTrainer):
             self._refuse_cut_rows()
         labels, given = inputs["labels"], ours["weights"]
         weights = ((labels != IGNORED).float() if given is None else given)[:, 1:]
-        nll, outputs = self._token_losses(model, inputs, labels)
+        if self.aux_loss_enabled:  # only then do the outputs hold it
+            inputs = {**inputs, "output_router_logits": True}
+        if self.chosen is None:
+            losses, outputs = self._nll(model, inputs, labels)
+        else:
+            losses, outputs = self._chosen(self.chosen, model, inputs, weights, ours["provenance"])
         total = torch.as_tensor(weights.sum() if items is None else items).clamp(min=1e-8)
         scale = self.accelerator.num_processes if self.args.average_tokens_across_devices and items is not None else 1
-        loss: Tensor = (nll * weights).sum() / total * scale
-        self._tally(ours["provenance"], nll * weights, weights, total / scale if self.model.training else None)
+        loss: Tensor = (losses * weights).sum() / total * scale
+        self._tally(ours["provenance"], losses * weights, weights, total / scale if self.model.training else None)
         self._note(outputs)
         if self.aux_loss_enabled:
             # Without a count of the step's items, the trainer itself divides by the number of micro-batches.
@@ -94,8 +104,9 @@ class LossTrainer(BatchTrainer):
         parallel = self.accelerator.parallelism_config
         if parallel is not None and (parallel.cp_enabled or parallel.sp_enabled):
             raise TrainingError(
-                "context and sequence parallelism cut rows into pieces, and loss weights other than 0 and 1, and "
-                "callbacks that split the loss, need them whole. Leave out one or the other."
+                "context and sequence parallelism cut rows into pieces, and loss weights other than 0 and 1, losses "
+                "other than `cross_entropy`, and callbacks that split the loss, need them whole. Leave out one or the "
+                "other."
             )
 
     def _with_logits(self, model: nn.Module, inputs: Mapping[str, Any]) -> Any:
@@ -107,13 +118,11 @@ class LossTrainer(BatchTrainer):
         """Whether TRL's fused head is the fast way: it is where there is an accelerator."""
         return bool(self.args.device.type != "cpu")
 
-    def _token_losses(self, model: nn.Module, inputs: dict[str, Any], labels: Tensor) -> tuple[Tensor, Any]:
+    def _nll(self, model: nn.Module, inputs: dict[str, Any], labels: Tensor) -> tuple[Tensor, Any]:
         """Return (B, L-1) the negative log-likelihood of each token but the first, and the model's outputs.
 
         It is 0 where the label is ignored.
         """
-        if self.aux_loss_enabled:  # only then do the outputs hold it
-            inputs = {**inputs, "output_router_logits": True}
         if self._fused():
             outputs = model(**inputs, use_cache=False, fused_lm_head=True)
             return -outputs.log_probs[:, -(labels.shape[1] - 1) :], outputs  # prompt tuning puts tokens before the row
@@ -127,6 +136,26 @@ class LossTrainer(BatchTrainer):
         )
         nll = logits.new_zeros(targets.shape, dtype=torch.float32)
         return nll.index_add(1, needed, losses.view(targets.shape[0], -1)), outputs
+
+    def _chosen(
+        self, loss: Loss, model: nn.Module, inputs: dict[str, Any], weights: Tensor, codes: Tensor | None
+    ) -> tuple[Tensor, Any]:
+        """Return (B, L-1) what the recipe's loss says of each token but the first, and the model's outputs.
+
+        It is 0 where the label is ignored.
+        """
+        targets = inputs["labels"][:, 1:]
+        trained = targets != IGNORED
+        needed = trained.any(dim=0).nonzero().flatten()
+        given = {key: value for key, value in inputs.items() if key != "labels"}
+        positions, base = needed - targets.shape[1] - 1, None
+        if loss.reads_base:
+            with as_base(self.accelerator.unwrap_model(model)):
+                base, _ = self._logits_at(model, given, positions)
+        logits, outputs = self._logits_at(model, given, positions)
+        known = None if codes is None else codes[:, 1:][:, needed]
+        losses = Scored(logits, targets[:, needed], weights[:, needed], base, known).losses(loss)
+        return torch.zeros_like(weights, dtype=torch.float32).masked_scatter(trained, losses), outputs
 
     def _logits_at(self, model: nn.Module, inputs: dict[str, Any], positions: Tensor) -> tuple[Tensor, Any]:
         """Return (B, P, V) the logits at `positions`, the others not computed where the model can do so; its outputs.

@@ -25,7 +25,7 @@ from sftplug.model.loading import base_model_path, check_positions, load_model, 
 from sftplug.model.new_tokens import refuse_untrained, train_new_embeddings
 from sftplug.model.packing_check import check_isolation
 from sftplug.model.parameters import count_parameters
-from sftplug.plugin.calls import label, load_kwargs, loss_metrics, peft_config, train_options, trainer_callback
+from sftplug.plugin.calls import is_nll, label, load_kwargs, loss_metrics, peft_config, train_options, trainer_callback
 from sftplug.plugin.errors import plugin_error
 from sftplug.recipe.train_options import problems_in_train, train_fields
 from sftplug.run import RunSession, open_session
@@ -148,6 +148,7 @@ def make_trainer(recipe: Recipe, model: PreTrainedModel, prepared: Prepared) -> 
 
     from sftplug.training.callback_state import Carried
     from sftplug.training.callbacks import AdaLoraCallback, GradientCheck, allocating
+    from sftplug.training.chosen_loss import refuse_without_base
     from sftplug.training.collator import Collator
     from sftplug.training.model_state import Base, Held
     from sftplug.training.trainer import SftplugTrainer
@@ -172,6 +173,8 @@ def make_trainer(recipe: Recipe, model: PreTrainedModel, prepared: Prepared) -> 
         callbacks=[GradientCheck(), *callbacks],
         sources=_source_names(recipe),
     )
+    refuse_without_base(recipe.loss, trainer.model)
+    trainer.chosen = None if is_nll(recipe.loss) else recipe.loss
     trainer.readers = [partial(loss_metrics, callback) for callback in recipe.callbacks if callback.reads_provenance]
     _name_neutrally(trainer, recipe)
     trainer.remove_callback(PrinterCallback)  # prints dictionaries; what is shown is the plugins' business

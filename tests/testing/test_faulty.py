@@ -21,6 +21,7 @@ from sftplug import (
     DatasetFormat,
     DatasetSource,
     LengthPolicy,
+    Loss,
     Masking,
     Message,
     Metric,
@@ -35,6 +36,7 @@ from sftplug.testing import (
     check_component,
     check_format,
     check_length_policy,
+    check_loss,
     check_masking,
     check_metric,
     check_quantization,
@@ -812,6 +814,81 @@ def test_length_policies():
     )
     assert broken(check_length_policy, CutTooFew) == ("shortens", AnyText("| keep at most `row.limit` tokens."))
     assert broken(check_length_policy, Summary) == ("invents_nothing", AnyText("| choose among"))
+
+
+class Cautious(Loss):
+    """It is cross-entropy."""
+
+    type: Literal["cautious"] = "cautious"
+
+    def token_losses(self, tokens):
+        return tokens.nll()
+
+
+class Quotient(Cautious):
+    """It divides by what may be nothing."""
+
+    def token_losses(self, tokens):
+        return 1 / tokens.logits.softmax(-1).gather(1, tokens.labels[:, None])[:, 0]
+
+
+class Root(Cautious):
+    """Its slope has no end where the loss is nothing."""
+
+    def token_losses(self, tokens):
+        return tokens.nll().sqrt()
+
+
+class Mean(Cautious):
+    """It compares a token with those beside it."""
+
+    def token_losses(self, tokens):
+        return tokens.nll() / tokens.nll().mean().clamp(min=1e-3)
+
+
+class Lottery(Cautious):
+    """It draws lots."""
+
+    def token_losses(self, tokens):
+        return tokens.nll() + torch.rand(1)
+
+
+class Overwriting(Cautious):
+    """It writes into what it is given."""
+
+    def token_losses(self, tokens):
+        losses = tokens.nll()
+        tokens.weights.zero_()
+        return losses
+
+
+class Cut(Cautious):
+    """It learns nothing."""
+
+    def token_losses(self, tokens):
+        return tokens.nll().detach()
+
+
+class Doubled(Cautious):
+    """It says that it is what it is not."""
+
+    @property
+    def is_nll(self):
+        return True
+
+    def token_losses(self, tokens):
+        return 2 * tokens.nll()
+
+
+def test_losses():
+    check_loss(Cautious)
+    assert broken(check_loss, Quotient) == ("is_finite", AnyText("work with logarithms"))
+    assert broken(check_loss, Root) == ("has_a_gradient", AnyText("| clamp what is raised to a power"))
+    assert broken(check_loss, Mean) == ("judges_each_token_alone", AnyText("| leave means and sums over tokens"))
+    assert broken(check_loss, Lottery) == ("judges_each_token_alone", AnyText("| leave means and sums over tokens"))
+    assert broken(check_loss, Overwriting) == ("is_the_same_again", AnyText("| do not write into what is given"))
+    assert broken(check_loss, Cut) == ("is_finite", AnyText("its gradient does not reach them"))
+    assert broken(check_loss, Doubled) == ("is_what_it_says", AnyText("| let `is_nll` be False."))
 
 
 class Length(Metric):

@@ -5,6 +5,7 @@ refuses, a plugin's own tests refuse in the same words. What rows themselves mus
 """
 
 from sftplug.plugin.calls.check import component_problems
+from sftplug.plugin.calls.loss import is_nll, token_losses
 from sftplug.plugin.calls.model import (
     OWNED_LOAD_KWARGS,
     adaptable,
@@ -49,6 +50,7 @@ __all__ = [
     "dequantized",
     "fingerprint",
     "for_device",
+    "is_nll",
     "is_remote",
     "label",
     "load_kwargs",
@@ -69,6 +71,7 @@ __all__ = [
     "shortened",
     "stamp",
     "template_source",
+    "token_losses",
     "train_defaults",
     "train_options",
     "trainer_callback",

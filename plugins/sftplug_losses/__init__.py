@@ -1,0 +1,11 @@
+"""Losses: what each trained token costs."""
+
+import sftplug
+from sftplug_losses.base import KlToBase
+from sftplug_losses.likelihood import CrossEntropy, Dft, Focal
+
+
+@sftplug.hookimpl
+def sftplug_losses() -> list[type[sftplug.Loss]]:
+    """Offer the built-in losses."""
+    return [CrossEntropy, Dft, Focal, KlToBase]

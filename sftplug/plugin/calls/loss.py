@@ -1,0 +1,38 @@
+"""Calls of a loss."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sftplug.plugin.calls.check import checked
+from sftplug.plugin.errors import plugin_error, plugin_errors
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sftplug.plugin.components import Loss
+    from sftplug.types.trained_tokens import TrainedTokens
+
+
+def is_nll(loss: Loss) -> bool:
+    """Whether a loss is the negative log-likelihood. Raises PluginError for anything but True and False."""
+    with plugin_errors(loss, "is_nll"):
+        answer: object = loss.is_nll
+    return bool(checked(loss, "is_nll", answer, bool, "True or False"))
+
+
+def token_losses(loss: Loss, tokens: TrainedTokens) -> Tensor:
+    """Return (N,) float32 the loss of each token. Raises PluginError for anything else."""
+    import torch
+
+    with plugin_errors(loss, "token_losses"):
+        answer: object = loss.token_losses(tokens)
+    losses: Tensor = checked(loss, "token_losses", answer, torch.Tensor, "a tensor")
+    if losses.shape != tokens.labels.shape or not losses.is_floating_point():
+        wanted = f"a number for each of the {len(tokens)} tokens: a float tensor of shape ({len(tokens)},)"
+        text = f"must return {wanted}, not one of {losses.dtype} of shape {tuple(losses.shape)}"
+        raise plugin_error(loss, "token_losses", text)
+    if tokens.logits.requires_grad and not losses.requires_grad:
+        text = "must return what depends on `tokens.logits`, and its gradient does not reach them: leave out `detach`"
+        raise plugin_error(loss, "token_losses", text)
+    return losses.float()

@@ -1,0 +1,53 @@
+"""The trained tokens of a batch: what a loss sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedTokens:
+    """N tokens that are trained, of any rows in any order, and what the model said of each before it came.
+
+    Cross-entropy is a line::
+
+        def token_losses(self, tokens):
+            return tokens.nll()
+    """
+
+    logits: Tensor
+    """(N, V) float32: the model's for each token, from the text before it; gradients flow through them."""
+    labels: Tensor
+    """(N,) int64: the ids of the tokens themselves."""
+    weights: Tensor
+    """(N,) float32: how much each counts, as the masking strategies say. The core multiplies by them."""
+    base_logits: Tensor | None = None
+    """(N, V) float32 without gradient: those of the base model, without its adapter; None unless the loss's
+    `reads_base` says that it wants them."""
+    provenance: Tensor | None = None
+    """(N,) integers: the index of the source << 6 | that of the role in `ROLE_CODES` << 3 | that of the part in
+    `PARTS`; None unless the loss's `reads_provenance` says that it wants them."""
+
+    def log_probs(self) -> Tensor:
+        """Return (N, V) the logarithms of the model's probabilities."""
+        return self.logits.log_softmax(-1)
+
+    def nll(self) -> Tensor:
+        """Return (N,) the negative log-likelihood of each token: its cross-entropy."""
+        from torch.nn import functional
+
+        return functional.cross_entropy(self.logits, self.labels, reduction="none")
+
+    def __len__(self) -> int:
+        """Return N."""
+        return len(self.labels)
+
+    def __getitem__(self, some: slice) -> TrainedTokens:
+        """Return the tokens of a slice."""
+        base = None if self.base_logits is None else self.base_logits[some]
+        codes = None if self.provenance is None else self.provenance[some]
+        return TrainedTokens(self.logits[some], self.labels[some], self.weights[some], base, codes)

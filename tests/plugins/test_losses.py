@@ -1,0 +1,196 @@
+"""The built-in losses: by hand, token by token; through the trainer, whatever the batches; and over a resume."""
+
+import pytest
+import torch
+
+import sftplug
+from sftplug import Loss, ModelError, RecipeError, TrainedTokens
+from sftplug.model.loading import load_model
+from sftplug.recipe import load_recipe
+from sftplug.training import chosen_loss
+from sftplug.training.train import make_trainer
+from sftplug_losses.base import KlToBase
+from sftplug_losses.likelihood import CrossEntropy, Dft, Focal
+from tests.conftest import rows
+from tests.run.test_held import killed_after
+
+P = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8], [0.9, 0.05, 0.05]], dtype=torch.float64)
+Q = torch.tensor([[0.2, 0.6, 0.2], [0.1, 0.2, 0.7], [0.3, 0.3, 0.4]], dtype=torch.float64)
+"""Probabilities of a model, and of its base, for three tokens of a vocabulary of three."""
+LABELS = torch.tensor([0, 1, 0])
+OWN = P[range(3), LABELS]
+SHIFT = 2.0
+"""Added to all logits, which changes no probability: log Z is 2."""
+
+
+def tokens():
+    logits, base = (values.log().float() for values in (P, Q))
+    return TrainedTokens(logits + SHIFT, LABELS, torch.ones(3), base_logits=base)
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [
+        (CrossEntropy(), -OWN.log()),
+        (CrossEntropy(label_smoothing=0.3), 0.7 * -OWN.log() + 0.3 * -P.log().mean(-1)),
+        (CrossEntropy(z_loss=0.5), -OWN.log() + 0.5 * SHIFT**2),
+        (Dft(), -OWN * OWN.log()),
+        (Focal(gamma=2.0), -((1 - OWN) ** 2) * OWN.log()),
+        (Focal(gamma=0.0), -OWN.log()),
+        (KlToBase(weight=0.5), -OWN.log() + 0.5 * (Q * (Q / P).log()).sum(-1)),
+        (KlToBase(weight=0.5, direction="reverse"), -OWN.log() + 0.5 * (P * (P / Q).log()).sum(-1)),
+    ],
+    ids=str,
+)
+def test_by_hand(loss, expected):
+    assert loss.token_losses(tokens()).tolist() == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+def test_the_weight_of_dynamic_fine_tuning_has_no_gradient():
+    """Its gradient is p times that of cross-entropy: p (p - 1) for the token's own logit."""
+    given = tokens()
+    given.logits.requires_grad_()
+    Dft().token_losses(given).sum().backward()
+    expected = (OWN * (OWN - 1)).tolist()
+    assert given.logits.grad[range(3), LABELS].tolist() == pytest.approx(expected, abs=1e-5)
+
+
+# --- through the trainer ----------------------------------------------------------------------------------------------
+
+CHOSEN = {
+    "dft": lambda p, q, own: -own * own.log(),
+    "{focal: 2.0}": lambda p, q, own: -((1 - own) ** 2) * own.log(),
+    "{kl_to_base: 0.5}": lambda p, q, own: -own.log() + 0.5 * (q * (q / p).log()).sum(-1),
+    "{type: cross_entropy, label_smoothing: 0.1}": lambda p, q, own: -0.9 * own.log() - 0.1 * p.log().mean(-1),
+}
+"""What a recipe writes -> the loss of a token in float64, of probabilities (V,) of model and base, and its own."""
+WEIGHED = {"masking": ["assistant", "message_weights"], "adapter": {"type": "lora", "dropout": 0.0}}
+
+
+def weighed_rows():
+    data = rows(8)
+    for index, row in enumerate(data):
+        row["messages"][1]["weight"] = 0.3 * (index % 4 + 1)
+    return data
+
+
+def by_hand(model, examples, loss):
+    """Return ``sum(w * loss) / sum(w)`` in float64, each row by itself."""
+    total, weights = 0.0, 0.0
+    with torch.no_grad():
+        for row in examples:
+            ids = torch.tensor([row["input_ids"]])
+            probabilities = model(ids).logits[0].softmax(-1)
+            with model.disable_adapter():
+                base = model(ids).logits[0].softmax(-1)
+            for at in range(1, len(row["input_ids"])):
+                if row["labels"][at] != -100:
+                    p, q = probabilities[at - 1], base[at - 1]
+                    total += row["weights"][at] * float(loss(p, q, p[row["labels"][at]]))
+                    weights += row["weights"][at]
+    return total / weights
+
+
+@pytest.fixture
+def weighed(recipe_file):
+    """A recipe whose rows have weights, and are trained and held out."""
+    file = recipe_file(data=weighed_rows(), **WEIGHED)
+    file.write_text(file.read_text().replace("data:\n", "data:\n  eval: {path: rows.jsonl, format: messages}\n"))
+    return file
+
+
+@pytest.mark.parametrize("loss", CHOSEN)
+def test_a_step_has_the_loss_of_its_tokens_whatever_the_batches(weighed, prepared, run, loss):
+    """With weights, accumulation, packing, and in evaluation; the adapter has learned nothing yet."""
+    once = ["train.max_steps=1", "train.learning_rate=0", f"loss={loss}"]
+    expected = by_hand(trainer_of(weighed, prepared).model.double().eval(), prepared(weighed).train, CHOSEN[loss])
+    for batch, packing in ((8, "none"), (2, "auto"), (1, "rows")):
+        split = f"train.per_device_train_batch_size={batch}", f"train.gradient_accumulation_steps={8 // batch}"
+        result = run(weighed, *once, *split, f"data.packing={packing}")
+        log = {name: value for entry in result.log for name, value in entry.items()}
+        assert log["loss"] == pytest.approx(expected, abs=1e-5)
+        assert log["eval_loss"] == pytest.approx(expected, abs=1e-5)
+
+
+def trainer_of(file, prepared, *overrides):
+    recipe = load_recipe(str(file), overrides).recipe
+    return make_trainer(recipe, load_model(recipe), prepared(file, *overrides))
+
+
+def learned(trainer):
+    """Let the adapter have learned something: at first it changes nothing."""
+    draw = torch.Generator().manual_seed(1)
+    for name, parameter in trainer.model.named_parameters():
+        if "lora_B" in name:
+            parameter.data = 0.3 * torch.randn(parameter.shape, generator=draw)
+    return trainer
+
+
+@pytest.mark.parametrize("loss", CHOSEN)
+def test_in_pieces_loss_and_gradient_are_the_same(weighed, prepared, monkeypatch, loss):
+    """And the base is the model without its adapter, which is back in place afterwards."""
+    found = []
+    for piece in (10_000, 3):
+        monkeypatch.setattr(chosen_loss, "PIECE", piece)
+        trainer = learned(trainer_of(weighed, prepared, f"loss={loss}", "train.use_cpu=true"))
+        loss_of_batch = trainer.compute_loss(trainer.model, next(iter(trainer.get_train_dataloader())))
+        loss_of_batch.backward()
+        gradients = {name: p.grad.clone() for name, p in trainer.model.named_parameters() if p.grad is not None}
+        assert all("lora" in name for name in gradients)
+        found.append((loss_of_batch.item(), gradients, trainer.evaluate()["eval_loss"]))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-6)
+    assert found[0][2] == pytest.approx(found[1][2], rel=1e-6)
+    for name, gradient in found[0][1].items():
+        assert torch.allclose(gradient, found[1][1][name], rtol=1e-4, atol=1e-7), name
+    assert max(float(gradient.abs().max()) for gradient in found[0][1].values()) > 1e-4
+    expected = by_hand(trainer.model.double().eval(), prepared(weighed).train, CHOSEN[loss])
+    assert found[0][2] == pytest.approx(expected, abs=1e-5)
+
+
+class Users(Loss):
+    """Costs 1 and something for what a role says, by the role."""
+
+    type: str = "users"
+    reads_provenance = True
+
+    def token_losses(self, tokens):
+        role = tokens.provenance >> 3 & 7
+        return 0 * tokens.nll() + role + 100 * (tokens.provenance >> 6)
+
+
+def test_a_loss_reads_where_its_tokens_are_from(weighed, run):
+    recipe = sftplug.load(weighed, "train.max_steps=1")
+    data = {**recipe.recipe.model_dump(mode="json"), "loss": Users()}
+    result = sftplug.train(data, overwrite=True, show=False)
+    assert result.log[0]["loss"] == pytest.approx(sftplug.ROLE_CODES.index("assistant"))
+
+
+@pytest.mark.parametrize("loss", ["{focal: 1.5}", "{kl_to_base: 2.0}"])
+def test_a_run_goes_on_to_the_same_bytes(recipe_file, run, loss):
+    train = {"max_steps": 4, "learning_rate": 3e-2, "save_strategy": "steps", "save_steps": 2, "save_total_limit": 0}
+    file = recipe_file(adapter="lora", train={**train, "logging_steps": 1, "per_device_train_batch_size": 4})
+    output = run(file, f"loss={loss}").output
+    whole = (output / "adapter_model.safetensors").read_bytes()
+    killed_after(output, 2)
+    resumed = run(file, f"loss={loss}", overwrite=False)
+    assert sftplug.RunDirectory.open(resumed.output).state().attempts[-1]["from_step"] == 2
+    assert (output / "adapter_model.safetensors").read_bytes() == whole
+    killed_after(output, 2)
+    with pytest.raises(sftplug.RunError, match="loss"):
+        run(file, "loss=dft", overwrite=False)
+
+
+# --- what does not go together ----------------------------------------------------------------------------------------
+
+
+def test_the_base_must_be_there_to_be_compared_with(recipe_file, run):
+    with pytest.raises(RecipeError, match="trains the weights of the base themselves"):
+        load_recipe(str(recipe_file()), ["loss=kl_to_base"])
+    with pytest.raises(RecipeError, match=r"where `fsdp2` splits the model. Choose `launch: ddp`"):
+        load_recipe(str(recipe_file()), ["loss=kl_to_base", "adapter=lora", "launch=fsdp2"])
+    assert load_recipe(str(recipe_file()), ["loss=kl_to_base", "adapter=lora"]).recipe.loss.weight == 0.1
+
+
+def test_what_cannot_be_switched_off_is_no_adapter_beside_a_base(recipe_file, run):
+    with pytest.raises(ModelError, match=r"cannot be switched off. Choose an adapter of PEFT"):
+        chosen_loss.refuse_without_base(KlToBase(), torch.nn.Linear(1, 1))
