@@ -572,6 +572,7 @@ def test_encode_refuses_what_the_pipeline_refuses(tokenizer):
     with pytest.raises(sftplug.ModelError, match="has no EOS that `missing_stop: append_eos` could add"):
         sftplug.encode(endless, CHAT, chat_template=stopless, missing_stop="append_eos")
     assert sftplug.encode(endless, CHAT, chat_template=stopless, missing_stop="warn").labels
+    assert sftplug.encode(endless, CHAT, chat_template="chatml", missing_stop="append_eos").labels
 
 
 @pytest.mark.filterwarnings("ignore:`gradient_checkpointing`:FutureWarning")

@@ -205,6 +205,16 @@ CASES = [
         recipe={"quantization": "int8"},
     ),
     Case(
+        "Choose an adapter beside them, such as `adapter: lora`.",
+        {"such as `adapter: lora`": as_written},
+        recipe={"loss": "kl_to_base"},
+    ),
+    Case(
+        "where `{}` splits the model. Choose `launch: ddp`.",
+        {"Choose `launch: ddp`": put("launch.strategy", "ddp")},
+        recipe={"loss": "kl_to_base", "adapter": "lora", "launch": {"strategy": "zero2", "processes": 2}},
+    ),
+    Case(
         "no adapter can be trained on {} weights, and '{}' is one. Choose another quantization, such as `nf4` or `bf16`.",
         {"such as `nf4`": put("quantization", "nf4"), "or `bf16`": put("quantization", "bf16")},
         recipe={"plugins": ["./readonly.py"], "quantization": "readonly", "adapter": "lora"},
