@@ -572,7 +572,8 @@ def test_encode_refuses_what_the_pipeline_refuses(tokenizer):
     with pytest.raises(sftplug.ModelError, match="has no EOS that `missing_stop: append_eos` could add"):
         sftplug.encode(endless, CHAT, chat_template=stopless, missing_stop="append_eos")
     assert sftplug.encode(endless, CHAT, chat_template=stopless, missing_stop="warn").labels
-    assert sftplug.encode(endless, CHAT, chat_template="chatml", missing_stop="append_eos").labels
+    ending = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    assert sftplug.encode(endless, CHAT, chat_template=ending, missing_stop="append_eos").labels
 
 
 @pytest.mark.filterwarnings("ignore:`gradient_checkpointing`:FutureWarning")
