@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sftplug.recipe.defaults import is_default
 from sftplug.recipe.load import is_plugin_file
 from sftplug.recipe.model import Recipe
 from sftplug.recipe.origins import origin_at
@@ -84,6 +85,20 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         for path in paths
         if old.get(path, _Absent) != new.get(path, _Absent)
     ]
+
+
+def gained(before: Mapping[str, Any], loaded: LoadedRecipe) -> dict[str, Any]:
+    """Return dotted path -> value of the options that the record `before` does not know and `loaded` leaves open.
+
+    They came with a later version of sftplug or of a plugin than the one that wrote the record; what was meant is their
+    default. An option that the recipe names is another matter: it was not there before.
+    """
+    known = {dotted(path) for path, _ in leaves(before)}
+    return {
+        dotted(path): value
+        for path, value in leaves(recorded(loaded.recipe))
+        if dotted(path) not in known and is_default(origin_at(loaded, path))
+    }
 
 
 class _Absent:

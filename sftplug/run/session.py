@@ -17,7 +17,7 @@ from sftplug.run.environment import environment
 from sftplug.run.failure import explained, unread
 from sftplug.run.files import noting
 from sftplug.run.place import claimed, clear, refuse_place
-from sftplug.run.record import differences, record_recipe, recorded
+from sftplug.run.record import differences, gained, record_recipe, recorded
 from sftplug.run.settled import as_begun, begun_with, changes, settled, with_settled
 from sftplug.run.sources import check_rows, check_sources, describe_rows, describe_sources
 from sftplug.storage.disk import no_room
@@ -169,12 +169,12 @@ def _open(loaded: LoadedRecipe, directory: RunDirectory, *, resume: bool, overwr
     found = next(checkpoints.whole(directory.path), None)
     if found is None:
         _refuse_models_only(directory)
-    begun = loaded
+    begun, added = loaded, list[str]()
     if found is not None or resume:
         begun = as_begun(loaded, directory)
-        _refuse_other_recipe(begun, directory)
+        added = _refuse_other_recipe(begun, directory)
         check_sources(directory, loaded.recipe)
-    notes = (*_notes(loaded, directory, found), *changes(loaded, begun))
+    notes = (*added, *_notes(loaded, directory, found), *changes(loaded, begun))
     _discard_unfinished(directory.path, found)
     return _record(begun, directory, state, found, notes)
 
@@ -189,14 +189,19 @@ def _refuse_models_only(directory: RunDirectory) -> None:
         )
 
 
-def _refuse_other_recipe(loaded: LoadedRecipe, directory: RunDirectory) -> None:
-    changed = differences(begun_with(directory, loaded.recipe.train), recorded(loaded.recipe))
-    if changed:
+def _refuse_other_recipe(loaded: LoadedRecipe, directory: RunDirectory) -> list[str]:
+    """Raise RunError for a run of another recipe; return what the recipe of this one has gained since, by default."""
+    before = begun_with(directory, loaded.recipe.train)
+    new = gained(before, loaded)
+    changed = differences(before, recorded(loaded.recipe))
+    if any(line.partition(": ")[0] not in new for line in changed):
         lines = "\n".join(f"  {line}" for line in changed)
         raise RunError(
             f"{directory.path} holds an unfinished run of another recipe:\n{lines}\n"
             "Go back to its recipe to resume it, choose another --output, or --overwrite to delete it."
         )
+    later = "the version that began this run did not have it; it goes on with the default"
+    return [f"{path}: {later}, {value!r}" for path, value in new.items()]
 
 
 def _notes(loaded: LoadedRecipe, directory: RunDirectory, found: Checkpoint | None) -> Iterator[str]:

@@ -1,8 +1,10 @@
 """What a run finds in its folder, and what it makes of it; nothing is trained here."""
 
 import errno
+import functools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +12,7 @@ from pathlib import Path
 from subprocess import PIPE
 
 import pytest
+import yaml
 from filelock import FileLock
 
 from sftplug import RunDirectory, RunError
@@ -39,6 +42,34 @@ def leave_unfinished(file, *overrides, step=2):
         checkpoints.mark_complete(write_checkpoint(attempt.directory.path, step))
         attempt.directory.add_metrics({"step": 3, "loss": 1.0})
         raise RuntimeError("the power went")
+
+
+def forget(run, *options):
+    """Let a run's record be that of a version that did not have these options."""
+    record = yaml.safe_load((run / "recipe.yaml").read_text())
+    origins = json.loads((run / "origins.json").read_text())
+    for option in options:
+        *parents, last = option.split(".")
+        del functools.reduce(dict.__getitem__, parents, record)[last]
+        origins = {path: origin for path, origin in origins.items() if not path.startswith(option)}
+    (run / "recipe.yaml").write_text(yaml.safe_dump(record))
+    (run / "origins.json").write_text(json.dumps(origins))
+
+
+def test_a_run_goes_on_with_the_defaults_of_options_that_came_later(recipe_file, tmp_path):
+    """Of the core, and of a component; what the recipe itself says is another recipe still."""
+    file = recipe_file(adapter="lora")
+    leave_unfinished(file)
+    forget(tmp_path / "out", "loss", "adapter.dora")
+    for named, said in (("loss=focal", "loss.type: (none) -> 'focal'"), ("adapter.dora=true", "dora: (none) -> True")):
+        with pytest.raises(RunError, match=re.escape(said)), open_session(loaded(file, named)):
+            pass
+    with open_session(loaded(file)) as session:
+        assert session.checkpoint.step == 2
+        later = "the version that began this run did not have it; it goes on with the default"
+        assert f"loss.type: {later}, 'cross_entropy'" in session.notes
+        assert f"adapter.dora: {later}, False" in session.notes
+    assert yaml.safe_load((tmp_path / "out" / "recipe.yaml").read_text())["loss"]["type"] == "cross_entropy"
 
 
 @pytest.mark.parametrize("missing", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"])
