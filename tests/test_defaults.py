@@ -127,6 +127,14 @@ def test_what_the_notice_advises_ends_it(recipe_file):
     assert notices(load_recipe(file, [f"{option}={value}"])) == []
 
 
+def test_a_warmup_that_outlasts_the_run_is_told(recipe_file):
+    file = str(recipe_file(adapter="lora", train={"max_steps": 5, "warmup_steps": 50}))
+    (told,) = notices(load_recipe(file))
+    assert "the rate rises over 50 updates, and the run has 5: it ends before the rate is reached." in told
+    assert notices(load_recipe(file, ["train.warmup_steps=0.03"])) == []
+    assert notices(load_recipe(file, ["train.max_steps=51"])) == []
+
+
 def test_check_and_plan_tell_what_is_in_force_and_what_is_far_off(recipe_file, command):
     file = recipe_file(adapter="lora", train=None)
     checked = command("check", file, "train.warmup_steps=0")

@@ -225,6 +225,8 @@ JOBS = {
     },
     "lora_nf4": {"adapter": "lora", "quantization": EXACT},
     "weights": {"masking": WEIGHTED},
+    "kl": {"masking": WEIGHTED, "adapter": "lora", "loss": {"kl_to_base": 0.5}},
+    "focal": {"loss": "focal"},
 }
 STOP = {"plugins": "./once.py", "callbacks": {"once": {"after": {"3": 15}}}}
 RUNS = {
@@ -232,6 +234,8 @@ RUNS = {
     "lora_packed_ddp": {"launch": {"processes": 2}},
     "lora_nf4_ddp": {"launch": "ddp"},
     "weights_ddp": {},
+    "kl_ddp": {},
+    "focal_fsdp2": {"launch": "fsdp2"},
     "full_fsdp2": {"launch": "fsdp2"},
     "lora_packed_fsdp2": {"launch": "fsdp2"},
     "lora_nf4_fsdp2": {"launch": "fsdp2"},

@@ -32,6 +32,7 @@ def notices(loaded: LoadedRecipe, device: Device | None = None) -> list[str]:
     device = device or this_device(use_cpu=bool(loaded.recipe.train.get("use_cpu")))
     return [
         *_far_rate(loaded),
+        *_endless_warmup(loaded),
         *_slow_numbers(loaded, device),
         *_lost_updates(loaded, device),
         *_idle_generation(loaded.recipe),
@@ -51,6 +52,19 @@ def _far_rate(loaded: LoadedRecipe) -> Iterator[str]:
         yield f"{what} The run may learn nothing that shows: set `train.learning_rate: {usual:g}`."
     else:
         yield f"{what} It may spoil a pretrained model, though very small models stand higher rates than large ones."
+
+
+def _endless_warmup(loaded: LoadedRecipe) -> Iterator[str]:
+    """A warmup that is as long as the run ends below the rate; where epochs say how long that is, rows must be read."""
+    train = loaded.recipe.train
+    warmup, updates = train.get("warmup_steps") or 0, train.get("max_steps") or 0
+    if not 0 < updates <= warmup:
+        return
+    origin = origin_of(loaded.tree, ("train", "warmup_steps"))
+    yield (
+        f"train.warmup_steps ({origin}): the rate rises over {warmup:g} updates, and the run has {updates}: it ends "
+        "before the rate is reached. `train.warmup_steps: 0.03` warms up over 3% of the updates."
+    )
 
 
 def _slow_numbers(loaded: LoadedRecipe, device: Device) -> Iterator[str]:
