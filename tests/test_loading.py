@@ -135,7 +135,18 @@ def test_a_recipe_that_needs_none_of_them_runs_and_each_is_warned_about_once(sit
     assert result.stderr.count("warning: two plugins offer the masking 'mine': one (one 1.2.3), ") == 1
     # Installed is not active: the record names what was used, and nothing else.
     used = json.loads((tmp_path / "out" / "plugins.json").read_text())
-    builtin = ["adapters", "console", "formats", "length", "masking", "quantization", "sources", "templates", "tiny"]
+    builtin = [
+        "adapters",
+        "console",
+        "formats",
+        "length",
+        "losses",
+        "masking",
+        "quantization",
+        "sources",
+        "templates",
+        "tiny",
+    ]
     assert [plugin["name"] for plugin in used] == builtin
     assert {len(plugin["sha256"]) for plugin in used} == {64}
     listed = site.sftplug("plugins")

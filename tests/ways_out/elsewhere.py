@@ -19,6 +19,7 @@ FOLLOWED = {
     "Go on in that program, or put them into a plugin file": "test_a_plugin_file_is_the_way_to_other_processes",
     "overwrite deletes it: choose one.": "test_an_interrupt_saves_a_checkpoint_and_the_next_call_goes_on",
     "a turn has no stop token, and the tokenizer has no EOS": "test_encode_refuses_what_the_pipeline_refuses",
+    "the rate rises over {} updates, and the run has {}": "test_a_warmup_that_outlasts_the_run_is_told",
     "what this recipe trains cannot be switched off": "test_what_cannot_be_switched_off_is_no_adapter_beside_a_base",
     "and its gradient does not reach them: leave out `detach`": "test_what_a_component_returns_or_raises_by_mistake",
     "is the class {}: give an object of it": "test_a_component_may_be_an_object_of_a_class_that_no_plugin_offers",
