@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sftplug.errors import SftplugError
 from sftplug.planning.settings import settings_of
 from sftplug.planning.weights import Weights, count_weights
+from sftplug.plugin.calls import is_nll
 from sftplug.util.device import find_device
 
 if TYPE_CHECKING:
@@ -50,6 +51,17 @@ def notes_of(recipe: Recipe, weights: Weights) -> Iterator[str]:
             f"quantization {recipe.quantization.type} holds linear layers in {recipe.quantization.bits} bits; the "
             f"experts are tensors and no layers, and stay in {dtype}: {_bytes(size.float_experts)} of "
             f"{_bytes(weights.base)} of base weights"
+        )
+
+
+def uncounted(recipe: Recipe, *, on_cpu: bool) -> Iterator[str]:
+    """Yield what a loss takes beside what is planned: the head is counted as that of `cross_entropy`."""
+    loss = recipe.loss
+    if loss.reads_base or not (on_cpu or is_nll(loss)):
+        more = " twice, and a second forward pass" if loss.reads_base else ""
+        yield (
+            f"loss '{loss.type}' takes more memory than is planned here: it holds the logits of all trained tokens "
+            f"of a batch{more}, and the plan counts `cross_entropy`. Leave room for it"
         )
 
 

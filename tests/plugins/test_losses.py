@@ -148,7 +148,7 @@ def test_in_pieces_loss_and_gradient_are_the_same(weighed, prepared, monkeypatch
 
 
 class Users(Loss):
-    """Costs 1 and something for what a role says, by the role."""
+    """Costs the number of the role that says a token, and 100 for each source before its own."""
 
     type: str = "users"
     reads_provenance = True
@@ -158,7 +158,7 @@ class Users(Loss):
         return 0 * tokens.nll() + role + 100 * (tokens.provenance >> 6)
 
 
-def test_a_loss_reads_where_its_tokens_are_from(weighed, run):
+def test_a_loss_reads_where_its_tokens_are_from(weighed):
     recipe = sftplug.load(weighed, "train.max_steps=1")
     data = {**recipe.recipe.model_dump(mode="json"), "loss": Users()}
     result = sftplug.train(data, overwrite=True, show=False)
@@ -183,7 +183,7 @@ def test_a_run_goes_on_to_the_same_bytes(recipe_file, run, loss):
 # --- what does not go together ----------------------------------------------------------------------------------------
 
 
-def test_the_base_must_be_there_to_be_compared_with(recipe_file, run):
+def test_the_base_must_be_there_to_be_compared_with(recipe_file):
     with pytest.raises(RecipeError, match="trains the weights of the base themselves"):
         load_recipe(str(recipe_file()), ["loss=kl_to_base"])
     with pytest.raises(RecipeError, match=r"where `fsdp2` splits the model. Choose `launch: ddp`"):
@@ -191,6 +191,17 @@ def test_the_base_must_be_there_to_be_compared_with(recipe_file, run):
     assert load_recipe(str(recipe_file()), ["loss=kl_to_base", "adapter=lora"]).recipe.loss.weight == 0.1
 
 
-def test_what_cannot_be_switched_off_is_no_adapter_beside_a_base(recipe_file, run):
+def test_plan_says_what_it_does_not_count(recipe_file):
+    def said(loss, device):
+        answer = sftplug.plan(sftplug.load(recipe_file(adapter="lora"), f"loss={loss}"), device=device)
+        return [note for note in answer.notes if "takes more memory than is planned here" in note]
+
+    assert said("cross_entropy", "H100") == []
+    assert len(said("focal", "H100")) == 1
+    assert said("focal", "cpu") == []
+    assert "twice, and a second forward pass" in said("kl_to_base", "cpu")[0]
+
+
+def test_what_cannot_be_switched_off_is_no_adapter_beside_a_base():
     with pytest.raises(ModelError, match=r"cannot be switched off. Choose an adapter of PEFT"):
         chosen_loss.refuse_without_base(KlToBase(), torch.nn.Linear(1, 1))
