@@ -61,7 +61,7 @@ def uncounted(recipe: Recipe, *, on_cpu: bool) -> Iterator[str]:
         more = " twice, and a second forward pass" if loss.reads_base else ""
         yield (
             f"loss '{loss.type}' takes more memory than is planned here: it holds the logits of all trained tokens "
-            f"of a batch{more}, and the plan counts `cross_entropy`. Leave room for it"
+            f"of a batch{more}, and the plan counts `cross_entropy`"
         )
 
 
