@@ -260,7 +260,7 @@ def tables():
         kind, data = named
         try:
             write_rows(data, name)
-        except (pa.ArrowException, UnicodeEncodeError, ValueError):
+        except (pa.ArrowException, OverflowError, ValueError):  # `ValueError`: half of a surrogate pair, too
             return  # no table holds such rows
         Path(name).write_bytes(mutated(Path(name).read_bytes(), changes))
         with ended(f"table {kind}"):
