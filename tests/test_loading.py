@@ -48,7 +48,7 @@ BROKEN = {
     ),
     "a component of another kind": (
         GOOD.replace("return [Mine]", "return [sftplug.DatasetFormat]"),
-        "sftplug_maskings() offers <class 'sftplug.plugin.components.DatasetFormat'>, which is not a subclass of "
+        "sftplug_maskings() offers <class 'sftplug.plugin.components.rows.DatasetFormat'>, which is not a subclass of "
         "sftplug.Masking (FILE:9)",
     ),
     "an object in place of a class": (

@@ -1,0 +1,27 @@
+"""The kinds of component: what a recipe chooses by name, and what a plugin offers.
+
+A component *is* its options: a frozen pydantic model whose ``type`` is the name that recipes use, and one method
+that does the work. Field docstrings become the descriptions in the schema. Heavy libraries are imported inside
+methods, so that listing plugins stays instant.
+"""
+
+from sftplug.plugin.components.base import Component, Deferred
+from sftplug.plugin.components.model import Adapter, ModelBuilder, Quantization
+from sftplug.plugin.components.rows import ChatTemplate, DatasetFormat, DatasetSource, LengthPolicy, Masking
+from sftplug.plugin.components.training import Callback, Loss, Metric
+
+__all__ = [
+    "Adapter",
+    "Callback",
+    "ChatTemplate",
+    "Component",
+    "DatasetFormat",
+    "DatasetSource",
+    "Deferred",
+    "LengthPolicy",
+    "Loss",
+    "Masking",
+    "Metric",
+    "ModelBuilder",
+    "Quantization",
+]
