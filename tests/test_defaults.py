@@ -135,6 +135,15 @@ def test_a_warmup_that_outlasts_the_run_is_told(recipe_file):
     assert notices(load_recipe(file, ["train.max_steps=51"])) == []
 
 
+def test_a_warmup_that_outlasts_its_epochs_is_told_when_the_rows_are_known(recipe_file, command):
+    file = recipe_file(adapter="lora", train={"num_train_epochs": 1, "warmup_steps": 50, "save_strategy": "no"})
+    told = r"train\.warmup_steps .*: the rate rises over 50 updates, and the run has (\d+): it"
+    (updates,) = re.findall(told, command("check", file).stderr)
+    assert f"updates: {updates} of" in command("plan", file).stdout
+    assert re.findall(told, command("train", file).stderr) == [updates]
+    assert not re.findall(told, command("check", file, f"train.warmup_steps={int(updates) - 1}").stderr)
+
+
 def test_check_and_plan_tell_what_is_in_force_and_what_is_far_off(recipe_file, command):
     file = recipe_file(adapter="lora", train=None)
     checked = command("check", file, "train.warmup_steps=0")

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 
 import pytest
 
@@ -14,6 +15,13 @@ def problems(file, *overrides, blocked=()):
     with pytest.raises(RecipeError) as caught:
         load_recipe(str(file), overrides, blocked)
     return [str(problem) for problem in caught.value.problems]
+
+
+def test_a_component_with_an_option_is_found_by_the_name_that_people_call_it(recipe_file):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(str(recipe_file(adapter="dora")))
+    (written,) = re.findall(r"It is 'lora' with an option: `(.*?)`\.", str(caught.value))
+    assert load_recipe(str(recipe_file()), [f"adapter={written}"]).recipe.adapter.dora
 
 
 def test_every_problem_is_named_at_once_with_path_line_and_nearest_name(tmp_path):

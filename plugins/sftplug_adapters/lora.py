@@ -25,6 +25,13 @@ _FROM_WEIGHTS = ("pissa", "olora", "orthogonal")
 class Lora(Adapter):
     """Train low-rank updates of linear layers (Hu et al. 2021, arXiv:2106.09685)."""
 
+    variants = {  # noqa: RUF012 - as the base class has it
+        "dora": "dora: true",
+        "rslora": "rslora: true",
+        "pissa": "init: pissa",
+        "olora": "init: olora",
+    }
+
     type: Literal["lora"] = "lora"
     r: int = Field(16, gt=0)
     """Rank of the update matrices; a tensor of experts that holds two projections, gate and up, gets it for each."""

@@ -90,10 +90,12 @@ def _show_notes(account: Account) -> None:
     left_out = {stage: f"left out: {stage}" for stage in account.dropped}
     for kind, name in {**left_out, **{kind: kind for kind in account.noted}}.items():
         groups = account.groups[kind].largest()
-        for group in groups[:REASONS]:
+        shown = groups if len(groups) == REASONS + 1 else groups[:REASONS]
+        for group in shown:
             console.print(f"note: {escape(f'{name}; {group.sentence()}')}", highlight=False)
-        if rest := sum(group.rows for group in groups[REASONS:]):
-            console.print(f"note: {escape(name)}; {rest:,} rows for other reasons", highlight=False)
+        if others := groups[len(shown) :]:
+            rest = f"{sum(group.rows for group in others):,} rows for {len(others)} other reasons"
+            console.print(f"note: {escape(name)}; {rest}", highlight=False)
 
 
 def _show_mix(mixed: Sequence[Mixed]) -> None:
@@ -107,7 +109,7 @@ def _show_mix(mixed: Sequence[Mixed]) -> None:
 
 
 REASONS = 3
-"""So many reasons are shown of each kind; the ledger has more."""
+"""So many reasons are shown of each kind, and the last if it is the only other one; the ledger has more."""
 NARROW = 60
 """On a narrower terminal the cells of a table would be a few letters each."""
 

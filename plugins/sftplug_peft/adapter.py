@@ -63,6 +63,8 @@ class PeftAdapter(Adapter):
             adapted = peft.get_peft_model(model, self.peft_config())
         except ImportError as error:
             raise MissingLibraryError(f"adapter {self.type}: {error}") from error
+        except OSError as error:  # such as a tokenizer that is not there
+            yield f"PEFT refuses it: {str(error).splitlines()[0]}"
         except ValueError as error:
             read = structure.read_as_weights
             way = f" {self._leaving_out(read, structure)} leaves such layers out." if read else ""

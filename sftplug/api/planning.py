@@ -54,7 +54,11 @@ def plan(
         tried=[] if limit is None or fits else _tried(found, study, limit, named=device is not None),
         largest_batch=None if limit is None else study.largest_batch(limit),
         why=why,
-        notes=[*planned.notes, *uncounted(found.recipe, on_cpu=chosen.on_cpu), *notices(found, chosen)],
+        notes=[
+            *planned.notes,
+            *uncounted(found.recipe, on_cpu=chosen.on_cpu),
+            *notices(found, chosen, planned.work.updates),
+        ],
         in_force=[*numbers_in_words(held), *train_in_words(found.recipe.train)],
         origins=origin_by_path(found),
         values={"quantization": held, "train": found.recipe.train},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -57,24 +58,46 @@ def check(recipe: Given) -> list[str]:
 
 
 def problems(recipe: LoadedRecipe) -> list[str]:
-    """Return what is wrong with a recipe that is valid, and tell the plugins in use of recipe and rows.
+    """Return what is wrong with a recipe that is valid, and tell the plugins in use of recipe and rows."""
+    return examine(recipe).problems
+
+
+@dataclass
+class Findings:
+    """What `examine` says of a recipe."""
+
+    problems: list[str] = field(default_factory=list)
+    """What cannot work."""
+    notes: list[str] = field(default_factory=list)
+    """What its owner should know all the same."""
+
+
+def examine(recipe: LoadedRecipe) -> Findings:
+    """Return what is wrong with a recipe that is valid, and what is not wrong and yet worth a word.
 
     A folder that no run can be written to is said at once: nothing is prepared for it.
     """
     from sftplug.api.rows import prepare
     from sftplug.model.loading import check_positions
+    from sftplug.planning import model_notes, notes_of_rows
     from sftplug.run import RunDirectory
     from sftplug.run.place import refuse_unusable
     from sftplug.training.preflight import problems_before_rows
+    from sftplug.training.preflight.notices import notices
 
     recipe.call("sftplug_recipe_loaded", origins=origin_by_path(recipe))
     try:
         refuse_unusable(recipe, RunDirectory(Path(recipe.recipe.output)))
     except SftplugError as error:
-        return [str(error)]
-    found = problems_before_rows(recipe.recipe)
+        return Findings([str(error)])
+    found = Findings(problems_before_rows(recipe.recipe), notices(recipe))
     try:
-        check_positions(recipe.recipe, prepare(recipe).longest)
+        prepared = prepare(recipe)
+        found.notes += notes_of_rows(recipe, prepared)
+        check_positions(recipe.recipe, prepared.longest)
     except SftplugError as error:
-        found.append(str(error))
-    return list(dict.fromkeys(found))
+        found.problems.append(str(error))
+    if not found.problems:
+        found.notes += model_notes(recipe.recipe)
+    found.problems = list(dict.fromkeys(found.problems))
+    return found

@@ -73,6 +73,7 @@ def say(sentences: Iterable[str]) -> None:
 
 def _train(recipe: LoadedRecipe, *, resume: bool, overwrite: bool) -> RunResult:
     """Train in this process, which may be one of several."""
+    from sftplug.planning import notes_of_rows
     from sftplug.run import open_session
     from sftplug.training.preflight import problems_before_rows
     from sftplug.training.preflight.notices import notices
@@ -91,7 +92,10 @@ def _train(recipe: LoadedRecipe, *, resume: bool, overwrite: bool) -> RunResult:
         # Preparing many rows takes long: what cannot work anyway is said before.
         if problems := problems_before_rows(recipe.recipe):
             raise ModelError("\n".join(problems))
-        result = run(recipe, prepare(recipe, quiet=not is_main()), session)
+        prepared = prepare(recipe, quiet=not is_main())
+        if is_main():
+            say(f"note: {notice}" for notice in notes_of_rows(recipe, prepared))
+        result = run(recipe, prepared, session)
     wait_for_all()  # what the main process saves is there; they stay together, for a program may train again
     return result
 

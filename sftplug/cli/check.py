@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from sftplug.api.recipes import problems
+from sftplug.api.recipes import examine
 from sftplug.cli.options import NoPlugin, Output, Overrides, RecipeName, Verbose, be_verbose, open_recipe, tell
-from sftplug.util.text import visible
 
 
 def check(
@@ -23,14 +22,10 @@ def check(
     """
     be_verbose(verbose)
     loaded = open_recipe(recipe, overrides, no_plugin, output)
-    found = problems(loaded)
+    found = examine(loaded)
     from sftplug.errors import ModelError
-    from sftplug.planning import model_notes
-    from sftplug.training.preflight.notices import notices
 
-    tell(notices(loaded))
-    if found:
-        raise ModelError("\n".join(found))
-    for note in model_notes(loaded.recipe):
-        typer.echo(f"note: {visible(note)}", err=True)
+    tell(found.notes)
+    if found.problems:
+        raise ModelError("\n".join(found.problems))
     typer.echo(f"{recipe}: everything that can be known without weights is right")

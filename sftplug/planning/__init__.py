@@ -2,7 +2,7 @@
 
 from sftplug.planning.fit import Fit, shared, ways_to_fit
 from sftplug.planning.make import Planner, make_plan
-from sftplug.planning.notes import model_notes
+from sftplug.planning.notes import model_notes, notes_of_rows
 from sftplug.planning.result import Memory, Plan, Range, Work
 from sftplug.planning.work import Rows, rows_of
 from sftplug.util.device import DEVICES, Device, find_device
@@ -20,6 +20,7 @@ __all__ = [
     "find_device",
     "make_plan",
     "model_notes",
+    "notes_of_rows",
     "rows_of",
     "shared",
     "ways_to_fit",

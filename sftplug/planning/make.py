@@ -15,7 +15,7 @@ from sftplug.planning.result import Memory, Plan, Range
 from sftplug.planning.settings import Settings, settings_of
 from sftplug.planning.share import Share, share_of
 from sftplug.planning.weights import Weights, count_weights
-from sftplug.planning.work import Rows, work_of
+from sftplug.planning.work import Rows, processes_of, work_of
 
 if TYPE_CHECKING:
     from sftplug.planning.rehearse import FakeModel, Rehearsal
@@ -67,7 +67,7 @@ class Planner:
             self.weights, self._stages = like.weights, like._stages
         else:
             self._model, self.weights = count_weights(recipe, self.settings)
-        self.processes = _processes(recipe)
+        self.processes = processes_of(recipe)
         strategy = recipe.launch.strategy if recipe.launch is not None else "ddp"
         self.share: Share = share_of(self.weights, self.settings, strategy, self.processes)
         self._by_formula: str | None = None
@@ -213,13 +213,6 @@ def _same_model(one: Planner, other: Planner) -> bool:
     """Whether two recipes hold the same model in memory."""
     parts = [(s.recipe.model, s.recipe.quantization, s.recipe.adapter, s.settings.dtype) for s in (one, other)]
     return parts[0] == parts[1] and one.settings.on_cpu == other.settings.on_cpu
-
-
-def _processes(recipe: Recipe) -> int:
-    """Return in how many processes the recipe runs, as far as that can be told here."""
-    from sftplug.launch.config import processes
-
-    return max(processes(recipe, recipe.launch), 1) if recipe.launch is not None else 1
 
 
 def _length(recipe: Recipe, rows: Rows | None) -> int:

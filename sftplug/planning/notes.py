@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING
 from sftplug.errors import SftplugError
 from sftplug.planning.settings import settings_of
 from sftplug.planning.weights import Weights, count_weights
+from sftplug.planning.work import processes_of, rows_of, updates_of
 from sftplug.plugin.calls import is_nll
+from sftplug.training.preflight.notices import endless_warmup
 from sftplug.util.device import find_device
 
 if TYPE_CHECKING:
+    from sftplug.data.prepare import Prepared
+    from sftplug.recipe.load import LoadedRecipe
     from sftplug.recipe.model import Recipe
 
 
@@ -63,6 +67,14 @@ def uncounted(recipe: Recipe, *, on_cpu: bool) -> Iterator[str]:
             f"loss '{loss.type}' takes more memory than is planned here: it holds the logits of all trained tokens "
             f"of a batch{more}, and the plan counts `cross_entropy`"
         )
+
+
+def notes_of_rows(loaded: LoadedRecipe, prepared: Prepared) -> Iterator[str]:
+    """Yield what only the rows tell of a recipe whose length is said in epochs: how many updates there are."""
+    recipe = loaded.recipe
+    settings = settings_of(recipe, on_cpu=find_device(None).on_cpu)
+    if settings.max_steps <= 0:
+        yield from endless_warmup(loaded, updates_of(settings, rows_of(prepared), processes_of(recipe)) or 0)
 
 
 def _bytes(count: int) -> str:

@@ -11,6 +11,7 @@ from sftplug.planning.result import Range, Work
 if TYPE_CHECKING:
     from sftplug.data.prepare import Prepared
     from sftplug.planning.settings import Settings
+    from sftplug.recipe.model import Recipe
     from sftplug.util.device import Device
 
 
@@ -42,7 +43,7 @@ def work_of(  # noqa: PLR0913 - what there is to know
 ) -> Work:
     """Return what is computed in a run of so many processes whose longest row has `longest` tokens."""
     per_update = settings.batch * settings.accumulation * processes
-    updates = _updates(settings, rows, processes)
+    updates = updates_of(settings, rows, processes)
     tokens = None if updates is None else _tokens(settings, rows, updates * processes, longest)
     flops = tokens.high * flops_per_token if tokens is not None else None
     seconds, speed = None, device.flops_in(settings.computes_in)
@@ -52,7 +53,7 @@ def work_of(  # noqa: PLR0913 - what there is to know
     return Work(rows.count if rows else None, per_update, updates, tokens, flops_per_token, flops, seconds)
 
 
-def _updates(settings: Settings, rows: Rows | None, processes: int) -> int | None:
+def updates_of(settings: Settings, rows: Rows | None, processes: int) -> int | None:
     """Return how many updates there are, as transformers' trainer counts them."""
     if settings.max_steps > 0:
         return settings.max_steps
@@ -71,3 +72,10 @@ def _tokens(settings: Settings, rows: Rows | None, updates: int, longest: int) -
         return Range(seen, seen * longest)
     tokens = round(seen * rows.tokens / max(rows.count, 1))
     return Range(tokens, tokens)
+
+
+def processes_of(recipe: Recipe) -> int:
+    """Return in how many processes the recipe runs, as far as that can be told here."""
+    from sftplug.launch.config import processes
+
+    return max(processes(recipe, recipe.launch), 1) if recipe.launch is not None else 1

@@ -210,8 +210,20 @@ def _component_named(model: type[BaseModel], name: str, registry: Registry) -> t
 def _unknown_component(name: str, known: list[str], registry: Registry) -> str:
     if not name:
         return "a name is missing beside `+`."
-    text = f"'{name}' is not installed.{did_you_mean(name, known)} Known: {', '.join(sorted(known)) or 'none'}."
+    hint = _variant(name, known, registry) or did_you_mean(name, known)
+    text = f"'{name}' is not installed.{hint} Known: {', '.join(sorted(known)) or 'none'}."
     return text + _excuses(registry)
+
+
+def _variant(name: str, known: Iterable[str], registry: Registry) -> str:
+    """Return how the component of another name is told to be what people call `name`."""
+    for offers in registry.offers.values():
+        for offer in offers.values():
+            if offer.name in known and offer.library is None and name in offer.component.variants:
+                return (
+                    f" It is '{offer.name}' with an option: `{{type: {offer.name}, {offer.component.variants[name]}}}`."
+                )
+    return ""
 
 
 def _excuses(registry: Registry) -> str:

@@ -163,10 +163,23 @@ def test_what_peft_refuses_is_said_before_weights_are_loaded(recipe_file):
         "PEFT refuses it: AdaLoRA does not work when `total_step` is None, supply a value > 0."
     ]
     assert said(type="vera") == []
+    (lost,) = said(type="prompt_tuning", prompt_tuning_init="TEXT", **TEXT, tokenizer_name_or_path="./nowhere")
+    assert lost.startswith("PEFT refuses it: ")
+    assert "./nowhere" in lost
     refused = ["an adapter on the head 'lm_head' would be ignored by the fused loss. Take it out of `target_modules`."]
     for kind in ("loha", "peft_lora"):
         assert said(type=kind, target_modules=["q_proj", "lm_head"]) == refused
         assert said(type=kind, target_modules=["q_proj"]) == []
+
+
+TEXT = {"prompt_tuning_init_text": "Say where things lie", "num_virtual_tokens": 4}
+
+
+def test_what_peft_refuses_is_said_once(recipe_file, command):
+    file = recipe_file(adapter={"type": "prompt_tuning", "prompt_tuning_init": "TEXT", **TEXT})
+    told = str(command("check", file).exception)
+    assert told.count("PEFT refuses it: When prompt_tuning_init='TEXT', tokenizer_name_or_path can't be None.") == 1
+    assert told.count("tokenizer_name_or_path") == 1
 
 
 def test_linear_layers_are_adapted_where_peft_has_no_list_for_the_family(recipe_file):

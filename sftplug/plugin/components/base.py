@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -26,6 +26,10 @@ class Component(StrictModel, ABC):
 
     shorthand: ClassVar[str | None] = None
     """The option that ``{name: value}`` sets in a recipe, so that ``roles: [user]`` can be written."""
+
+    variants: ClassVar[Mapping[str, str]] = {}
+    """Names under which people know it with certain options -> these as a recipe has them: ``{"dora": "dora: true"}``.
+    They are no names of their own: a recipe that uses one is told what to write."""
 
     def check(self, recipe: Recipe) -> Iterable[str]:
         """Yield a sentence for everything in `recipe` that does not go together with this component.

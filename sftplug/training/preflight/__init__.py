@@ -50,10 +50,12 @@ def problems_before_rows(recipe: Recipe) -> list[str]:
         problems.append("evaluation.metrics: no rows are held out to answer: set `data.eval_fraction` or `data.eval`.")
     problems += _problems_of_trainer(recipe)
     try:
-        problems += [f"adapter: {text}" for text in check_model(recipe)]
+        unfit = [f"adapter: {text}" for text in check_model(recipe)]
+        problems += unfit
         check_files(recipe)
         check_names(recipe)
-        problems += unsavable(recipe)
+        if not unfit:  # what no adapter can be made of cannot be saved either, and that is no second problem
+            problems += unsavable(recipe)
         problems += _auxiliary_loss(recipe)
     except SftplugError as error:
         problems.append(str(error))

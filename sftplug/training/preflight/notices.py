@@ -23,16 +23,17 @@ _AUTOCAST = {"bf16": "bfloat16", "fp16": "float16"}
 """Option of the trainer -> the type that it lets matrices be multiplied in."""
 
 
-def notices(loaded: LoadedRecipe, device: Device | None = None) -> list[str]:
+def notices(loaded: LoadedRecipe, device: Device | None = None, updates: int | None = None) -> list[str]:
     """Return a sentence for everything in the recipe that is obeyed, and has a price that is not to be seen in it.
 
-    `device` is what is trained on, by default this machine.
+    `device` is what is trained on, by default this machine; `updates` is how many the run makes, where the rows are
+    known that say it.
     """
     quiet_libraries()
     device = device or this_device(use_cpu=bool(loaded.recipe.train.get("use_cpu")))
     return [
         *_far_rate(loaded),
-        *_endless_warmup(loaded),
+        *endless_warmup(loaded, updates or loaded.recipe.train.get("max_steps") or 0),
         *_slow_numbers(loaded, device),
         *_lost_updates(loaded, device),
         *_idle_generation(loaded.recipe),
@@ -54,16 +55,15 @@ def _far_rate(loaded: LoadedRecipe) -> Iterator[str]:
         yield f"{what} It may spoil a pretrained model, though very small models stand higher rates than large ones."
 
 
-def _endless_warmup(loaded: LoadedRecipe) -> Iterator[str]:
-    """A warmup that is as long as the run ends below the rate; where epochs say how long that is, rows must be read."""
-    train = loaded.recipe.train
-    warmup, updates = train.get("warmup_steps") or 0, train.get("max_steps") or 0
+def endless_warmup(loaded: LoadedRecipe, updates: int) -> Iterator[str]:
+    """A warmup that is as long as a run of so many updates ends below the rate; 0 is a number that is not known."""
+    warmup = loaded.recipe.train.get("warmup_steps") or 0
     if not 0 < updates <= warmup:
         return
     origin = origin_of(loaded.tree, ("train", "warmup_steps"))
     yield (
-        f"train.warmup_steps ({origin}): the rate rises over {warmup:g} updates, and the run has {updates}: it ends "
-        "before the rate is reached. `train.warmup_steps: 0.03` warms up over 3% of the updates."
+        f"train.warmup_steps ({origin}): the rate rises over {warmup:g} updates, and the run has {updates:,}: it "
+        "ends before the rate is reached. `train.warmup_steps: 0.03` warms up over 3% of the updates."
     )
 
 
