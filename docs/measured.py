@@ -30,8 +30,9 @@ types marked under *all-linear* adapt all linear layers; the others must be told
 ## What `lora` adapts
 
 `targets: all-linear`, the default, is every linear layer of the language model and every expert. Left out are the
-head, routers, and layers whose weight the model reads without calling them. `check`, `plan` and `train` say which
-share of the weights has no adapter, and where it lies.
+head, routers, and layers whose weight the model reads without calling them. The head takes no adapter of any type: the
+loss multiplies by its weight and calls no layer; `modules_to_save: [lm_head]` trains it whole. `check`, `plan` and
+`train` say which share of the weights has no adapter, and where it lies.
 
 **Images, sound and text.** Of a model such as Gemma 3, rows of text run the language model alone. `full` trains that
 and leaves vision tower and projector as they are; `lora` adapts it, whatever names `targets` has in common with the
