@@ -16,7 +16,7 @@ from sftplug.model.architectures import NO_MODEL, refuse_endless, refuse_other_k
 from sftplug.model.folders import refuse_adapter_on_hub, refuse_no_model
 from sftplug.model.generation import drop_unused
 from sftplug.model.new_tokens import add_tokens, refuse_untrained, resize_embeddings, train_new_embeddings
-from sftplug.model.remote_code import code_options, refuse_kernels
+from sftplug.model.remote_code import code_options, refuse_kernels, untrusted
 from sftplug.model.weight_files import (
     PICKLED,
     check_weights,
@@ -101,7 +101,8 @@ def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **_options(recipe))
     except Exception as error:  # the tokenizers library raises nothing narrower for a damaged file
-        why = damaged_json(Path(path)) or f"{error}{_hint_of_folder(recipe)}"
+        code = untrusted(recipe.model, path, error)
+        why = code or damaged_json(Path(path)) or f"{error}{_hint_of_folder(recipe)}"
         raise ModelError(f"the tokenizer of {path} cannot be loaded: {why}") from error
     if fault := _unusable(tokenizer):
         raise ModelError(f"the tokenizer of {path} cannot be used: {fault}. Get the model once more.")
@@ -198,7 +199,8 @@ def _configuration(recipe: Recipe, path: str) -> Any:
         return AutoConfig.from_pretrained(path, **options)
     except Exception as error:  # whatever a library says of a stranger's file: it has errors of its own for each field
         refuse_adapter_on_hub(path, recipe.model.revision)
-        why = damaged_json(Path(path)) or f"{error}{_hint_of_folder(recipe)}"
+        code = untrusted(recipe.model, path, error)
+        why = code or damaged_json(Path(path)) or f"{error}{_hint_of_folder(recipe)}"
         raise ModelError(f"the configuration of {path} cannot be loaded: {why}") from error
 
 

@@ -72,6 +72,17 @@ def _references(value: Any) -> Iterator[str]:
             yield from _references(item)
 
 
+def untrusted(model: ModelSection, place: str | Path, error: Exception) -> str | None:
+    """Return what to do about code that a model needs and the recipe does not let run; None where that is not why."""
+    if model.trust_remote_code or "trust_remote_code" not in str(error):
+        return None
+    pin = "" if Path(place).is_dir() else ", and `model.revision` to the commit that you have read"
+    return (
+        "it needs Python code that comes with it, which is not run unless the recipe says so. Read it there, then set "
+        f"`model.trust_remote_code: true`{pin}."
+    )
+
+
 def refuse_kernels(name: str, config: Any) -> None:
     """Raise ModelError when the configuration of the model `name`, or a part of it, names a kernel on the Hub.
 

@@ -503,6 +503,13 @@ CASES = [
         ),
     ),
     Case(
+        "it needs Python code that comes with it, which is not run unless the recipe says so. Read it there, then set "
+        "`model.trust_remote_code: true`{}.",
+        {"then set `model.trust_remote_code: true`": put("model.trust_remote_code", True)},
+        before=a_model(json_in("config.json", model_type="own", auto_map={"AutoConfig": "own_code.Own"})),
+        ends="own_code.py",
+    ),
+    Case(
         "Read it, and set `model.code_revision` to the commit that you have read, 40 hexadecimal digits.",
         {"set `model.code_revision` to the commit that you have read": put("model.code_revision", "0" * 40)},
         before=both(
