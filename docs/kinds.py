@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import sftplug
-from sftplug.plugin.components import Component
+from sftplug.plugin.components import Component, RowProcessor, StreamProcessor
 from sftplug.plugin.registry import HOOKS
 
 INTRODUCTION = """# Kinds, and the data they work on
@@ -34,18 +34,23 @@ def kinds_page() -> str:
     """Return the page, in the order in which a run uses the kinds."""
     lines = [INTRODUCTION, COMPONENT, *_members(Component)]
     for hook, kind in HOOKS.items():
-        lines += [
-            f"## {kind.__name__}",
-            "",
-            f"{inspect.getdoc(kind)}",
-            "",
-            f"Offered by `{hook}()`.",
-            "",
-            *_members(kind),
-        ]
+        for cls in (kind, *([StreamProcessor] if kind is RowProcessor else [])):
+            lines += [f"## {cls.__name__}", "", f"{inspect.getdoc(cls)}", "", f"Offered by `{hook}()`.", ""]
+            lines += _members(cls)
     lines.append(DATA)
     lines += data_classes(
-        "Row", "Conversation", "Message", "ToolCall", "TokenBatch", "LongRow", "TrainedTokens", "Reply", "Device"
+        "Row",
+        "Dropped",
+        "Made",
+        "RowContext",
+        "Conversation",
+        "Message",
+        "ToolCall",
+        "TokenBatch",
+        "LongRow",
+        "TrainedTokens",
+        "Reply",
+        "Device",
     )
     return "\n".join(lines).rstrip() + "\n"
 

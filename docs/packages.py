@@ -11,6 +11,7 @@ from sftplug.scaffold import write_package
 PACKAGES = {
     "masking": "digits",
     "format": "ultrachat",
+    "processor": "each-answer",
     "template": "zephyr",
     "source": "markdown-notes",
     "adapter": "rescale",

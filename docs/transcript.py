@@ -73,6 +73,7 @@ checked on every machine may not depend on what its processor is fast in."""
 SHOWN = {
     "masking": "sftplug preview recipe.yaml -n 1",
     "format": "sftplug preview recipe.yaml -n 1",
+    "processor": "sftplug preview recipe.yaml -n 2",
     "template": "sftplug preview recipe.yaml -n 1",
     "source": "sftplug preview recipe.yaml -n 1",
     "adapter": "sftplug train recipe.yaml",

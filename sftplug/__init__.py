@@ -59,6 +59,8 @@ if _typing.TYPE_CHECKING:
         Metric,
         ModelBuilder,
         Quantization,
+        RowProcessor,
+        StreamProcessor,
     )
     from sftplug.plugin.hookspecs import hookimpl
     from sftplug.recipe.in_words import train_in_words
@@ -66,7 +68,9 @@ if _typing.TYPE_CHECKING:
     from sftplug.recipe.model import InputPath, Recipe
     from sftplug.run.directory import RunDirectory
     from sftplug.types.conversation import ROLES, Conversation, Message, Reply, Row, ToolCall
-    from sftplug.types.ledger import Account, Ledger, Mixed, Packing
+    from sftplug.types.filling import TextFiller
+    from sftplug.types.ledger import Account, Ledger, Mixed, Packing, Processed
+    from sftplug.types.processing import Dropped, Made, RowContext
     from sftplug.types.reasons import RowGroup, RowGroups
     from sftplug.types.result import MovedWeights, ParameterCounts, RunResult
     from sftplug.types.tokens import PARTS, ROLE_CODES, LongRow, LossSums, TokenBatch
@@ -103,7 +107,7 @@ else:  # else a type checker would take any name for one of this package
         "sftplug.planning.answer": "PlanAnswer",
         "sftplug.plugin.components": (
             "Adapter Callback ChatTemplate DatasetFormat DatasetSource Deferred LengthPolicy Loss Masking "
-            "Metric ModelBuilder Quantization"
+            "Metric ModelBuilder Quantization RowProcessor StreamProcessor"
         ),
         "sftplug.plugin.hookspecs": "hookimpl",
         "sftplug.recipe.in_words": "train_in_words",
@@ -111,7 +115,9 @@ else:  # else a type checker would take any name for one of this package
         "sftplug.recipe.model": "InputPath Recipe",
         "sftplug.run.directory": "RunDirectory",
         "sftplug.types.conversation": "ROLES Conversation Message Reply Row ToolCall",
-        "sftplug.types.ledger": "Account Ledger Mixed Packing",
+        "sftplug.types.filling": "TextFiller",
+        "sftplug.types.ledger": "Account Ledger Mixed Packing Processed",
+        "sftplug.types.processing": "Dropped Made RowContext",
         "sftplug.types.reasons": "RowGroup RowGroups",
         "sftplug.types.result": "MovedWeights ParameterCounts RunResult",
         "sftplug.types.tokens": "PARTS ROLE_CODES LongRow LossSums TokenBatch",
@@ -155,6 +161,7 @@ __all__ = [
     "DatasetSource",
     "Deferred",
     "Device",
+    "Dropped",
     "Encoded",
     "Explanation",
     "Field",
@@ -168,6 +175,7 @@ __all__ = [
     "LongRow",
     "Loss",
     "LossSums",
+    "Made",
     "MaskError",
     "Masking",
     "Message",
@@ -187,21 +195,26 @@ __all__ = [
     "Prepared",
     "Preview",
     "Problem",
+    "Processed",
     "Quantization",
     "Recipe",
     "RecipeError",
     "Reply",
     "Row",
+    "RowContext",
     "RowError",
     "RowGroup",
     "RowGroups",
+    "RowProcessor",
     "RunDirectory",
     "RunError",
     "RunResult",
     "RunTrainer",
     "SftplugError",
+    "StreamProcessor",
     "TemplateError",
     "TemplateStopped",
+    "TextFiller",
     "TokenBatch",
     "ToolCall",
     "TrainedRun",

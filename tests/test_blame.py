@@ -24,6 +24,7 @@ KINDS = {
         "DatasetFormat",
         {"to_conversation": "return Conversation((Message('user', 'Hi'), Message('assistant', 'Ho')))"},
     ),
+    "sftplug_row_processors": ("row processor", "RowProcessor", {"process": "return row.data"}),
     "sftplug_chat_templates": ("chat template", "ChatTemplate", {"source": "return ''"}),
     "sftplug_maskings": ("masking", "Masking", {"weights": "return tokens.trainable"}),
     "sftplug_length_policies": ("length policy", "LengthPolicy", {"shorten": "return []"}),
@@ -43,6 +44,8 @@ KINDS = {
     "sftplug_metrics": ("metric", "Metric", {"scores": "return [0.0] * len(replies)"}),
 }
 SIGNATURES = {
+    "process": "row",
+    "stream": "rows, context",
     "to_conversation": "row",
     "source": "tokenizer",
     "weights": "tokens",
@@ -73,6 +76,7 @@ def write_plugin(file, hook, **methods):
 
 
 USES = {
+    "sftplug_row_processors": ["data.train.process=mine"],
     "sftplug_dataset_sources": ["data.train=[{source: mine, format: text}]", "masking=all"],
     "sftplug_dataset_formats": ["data.train.format=mine"],
     "sftplug_chat_templates": ["chat_template=mine"],
@@ -91,6 +95,19 @@ USES = {
 }
 
 WRONG = [
+    ("sftplug_row_processors", "process", "return None", "must return the columns of a row (a mapping), a ", "prepare"),
+    (
+        "sftplug_row_processors",
+        "process",
+        "return [row]",
+        "must return the columns of a row (a mapping), a ",
+        "prepare",
+    ),
+    ("sftplug_row_processors", "process", "return []", "must say why a row does not go on: return ", "prepare"),
+    ("sftplug_row_processors", "process", "return {1: 2}", "must name columns by text, not by 1", "prepare"),
+    ("sftplug_row_processors", "process", "return Dropped('')", "must give the reason for a row that it ", "prepare"),
+    ("sftplug_row_processors", "process", "return row.data['no']", "failed: KeyError: 'no'", "prepare"),
+    ("sftplug_row_processors", "fingerprint", "return 1", "must return text or None, not int", "prepare"),
     ("sftplug_maskings", "weights", "return tokens.trainable[:-1]", "returned an array of shape (", "prepare"),
     ("sftplug_maskings", "weights", "return tokens.trainable * -1.0", "gave token ", "prepare"),
     ("sftplug_maskings", "weights", "return [None] * len(tokens.ids)", "returned an array of object;", "prepare"),

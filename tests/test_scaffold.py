@@ -51,6 +51,7 @@ def lines_of(module):
 def test_there_is_a_package_of_every_kind_that_recipes_choose(packages):
     assert list(KINDS) == [
         "format",
+        "processor",
         "template",
         "masking",
         "quantization",
@@ -89,7 +90,7 @@ def test_what_is_generated_is_linted_and_typed(packages):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (("fromat", "acme"), "there is no kind 'fromat'. Did you mean 'format'? Kinds: format, template, masking,"),
+        (("fromat", "acme"), "there is no kind 'fromat'. Did you mean 'format'? Kinds: format, processor, template,"),
         (("format", "-acme"), "'-acme' cannot be the name of a package: use letters, digits, '-', '_' and '.',"),
         (("format", "a b"), "'a b' cannot be the name of a package: use letters"),
         (("format", "2fast"), "'2fast' cannot be the name of a package: Python cannot import a module '2fast'."),

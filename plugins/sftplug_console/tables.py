@@ -73,6 +73,7 @@ def show_ledger(ledger: Ledger) -> None:
 def _show_notes(account: Account) -> None:
     """Show what the user should know about rows that go on, and about what is lost."""
     console = rich.get_console()
+    _show_processed(account)
     if account.unread:
         columns = escape(", ".join(account.unread))
         console.print(f"note: {escape(account.source)}: not read by its format: {columns}", highlight=False)
@@ -96,6 +97,13 @@ def _show_notes(account: Account) -> None:
         if others := groups[len(shown) :]:
             rest = f"{sum(group.rows for group in others):,} rows for {len(others)} other reasons"
             console.print(f"note: {escape(name)}; {rest}", highlight=False)
+
+
+def _show_processed(account: Account) -> None:
+    """Show what each row processor did."""
+    for step in account.processed:
+        said = escape(f"{account.source}: {step.processor}: {step.in_words()}")
+        rich.get_console().print(f"note: {said}", highlight=False)
 
 
 def _show_mix(mixed: Sequence[Mixed]) -> None:
@@ -133,7 +141,7 @@ def _fate(account: Account) -> str:
     """Say what became of the rows of a source: ``1,000, 3 too long, +2 added``."""
     dropped = [f"{count:,} {stage}" for stage, count in account.dropped.items()]
     added = [f"+{account.added:,} added"] if account.added else []
-    of = f" of {account.read:,}" if dropped else ""
+    of = f" of {account.rows:,}" if dropped else ""
     return ", ".join([f"{account.kept:,}{of}", *dropped, *added])
 
 

@@ -132,6 +132,11 @@ def facts(ledger: Ledger) -> dict[str, Any]:
         "stops": dict(ledger.stops),
         "noted": dict(noted),
         "dropped": dict(dropped),
+        "processed": [
+            {"source": account.source, **step.to_dict(), "said": step.in_words()}
+            for account in accounts
+            for step in account.processed
+        ],
         "replaced": dict(sum((account.filled for account in accounts), Counter())),
         "system_given": sum(account.led for account in accounts),
     }
@@ -142,6 +147,7 @@ def lines(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     tokens, trained, filled, led = facts["tokens"], facts["trained"], facts["replaced"], facts["system_given"]
     given = [("replaced", ", ".join(f"{text} x {count:,}" for text, count in filled.items()))] * bool(filled)
     given += [("system", f"the recipe's, in {led:,} rows that have none")] * bool(led)
+    given += [("processed", f"{step['processor']}: {step['said']}") for step in facts["processed"]]
     return [
         ("rows", f"{facts['rows']:,}" + (f", of them {facts['added']:,} added" if facts["added"] else "")),
         ("tokens", f"{tokens:,}"),

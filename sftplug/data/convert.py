@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -34,27 +34,30 @@ class Example:
 
 
 def convert(
-    rows: Iterable[Row], source: SourceSection, account: Account, system: str | None = None
+    rows: Iterable[Row],
+    source: SourceSection,
+    account: Account,
+    system: str | None = None,
+    served: Collection[str] = (),
 ) -> Iterator[Example]:
     """Yield an example for each row of `source` that fits; tell `account` about those that do not.
 
-    `system` is the recipe's own system turn, for sources that have none.
+    `system` is the recipe's own system turn, for sources that have none; `served` are columns that were read before.
     """
     given: dict[str, None] = {}
     recipe_s = Given(source, account, system)
-    read = {source.row_weight} if source.row_weight is not None else set()
-    for row in rows:
-        account.read += 1
+    read = {*served, *([source.row_weight] if source.row_weight is not None else [])}
+    for number, row in enumerate(rows, start=1):
         try:
             data = recipe_s.fill(row.data)
-            if account.read <= WATCHED:
+            if number <= WATCHED:
                 data = _Watched(data, read)
             conversation = checked(conversation_of(source.format, data, row.origin))
             conversation = _with_options(recipe_s.lead(conversation), source, row)
         except RowError as error:
             account.drop("bad", row.origin, str(error))
             continue
-        if account.read <= WATCHED:
+        if number <= WATCHED:
             given.update(dict.fromkeys(str(name) for name, value in row.data.items() if value is not None))
             account.unread = tuple(name for name in given if name not in read)
         yield Example(conversation, row.origin)

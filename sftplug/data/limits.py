@@ -49,7 +49,7 @@ def _letters(account: Account, fatal: Sequence[str], ways: Callable[[RowGroup], 
         if count:
             what, remedy = _SAYINGS[stage]
             groups = account.groups[stage].largest()
-            lines = [f"{count} of {account.read} rows of {account.source} {what}:"]
+            lines = [f"{count} of {account.rows} rows of {account.source} {what}:"]
             for group in groups[:SHOWN]:
                 out = ", or ".join(ways(group)) if stage == "unsafe" else ""
                 lines += [f"  {group.sentence()}", *[f"    Way out: {out}."] * bool(out)]
@@ -108,7 +108,7 @@ def _unused(account: Account) -> Iterator[str]:
     count = account.noted[UNUSED_WEIGHT]
     if count:
         yield (
-            f"{count} of {account.read} rows of {account.source} have loss weights that nothing reads. The first: "
+            f"{count} of {account.rows} rows of {account.source} have loss weights that nothing reads. The first: "
             f"{account.reasons[UNUSED_WEIGHT][0]}. Add `message_weights` to the masking, or continue without them with "
             "`data.on_unread_column: report`."
         )
@@ -124,7 +124,7 @@ def _losses(account: Account, data: DataSection) -> Iterator[str]:
         length = _sufficient(account, data.max_loss)
         longer = f", or `data.max_length: {length}` if the model takes rows of that length" if length else ""
         yield (
-            f"{dropped + shortened} of {account.read} rows of {account.source} are too long ({', '.join(fate)}): "
+            f"{dropped + shortened} of {account.rows} rows of {account.source} are too long ({', '.join(fate)}): "
             f"{share:.1%} of its trained tokens would be lost, {data.max_loss:.1%} are allowed. "
             f"Lengths in tokens: {quantiles}. "
             f"Set `data.max_loss: {ceil(share * 1000) / 10:g}%` to do without them{longer}."
@@ -148,11 +148,11 @@ _ROUNDED = 1e-6
 def _drops(account: Account, data: DataSection) -> Iterator[str]:
     """Yield a paragraph when more rows are dropped, for whatever reason, than the recipe allows."""
     dropped = sum(account.dropped.values())
-    if account.read and dropped / account.read > data.max_dropped:
+    if account.rows and dropped / account.rows > data.max_dropped:
         why = ", ".join(f"{count} {stage}" for stage, count in account.dropped.items())
         first = next(iter(account.reasons.get(next(iter(account.dropped)), [])), "")
         yield (
-            f"{dropped} of {account.read} rows of {account.source} would be dropped ({dropped / account.read:.1%}), "
+            f"{dropped} of {account.rows} rows of {account.source} would be dropped ({dropped / account.rows:.1%}), "
             f"{data.max_dropped:.1%} are allowed by `data.max_dropped`: {why}. The first: {first}"
         )
 

@@ -24,6 +24,7 @@ from sftplug.data.row_warnings import Remarks
 from sftplug.data.tokenize import look_alikes, tokenize
 from sftplug.data.too_long import Early
 from sftplug.errors import DataError, MaskError
+from sftplug.plugin.calls import row_columns
 from sftplug.plugin.components import Masking
 from sftplug.types.conversation import Row
 from sftplug.types.ledger import Account
@@ -53,7 +54,9 @@ class Stages:
         """Yield token rows that fit; while one batch is masked, the next is read, rendered and tokenized."""
         data = self.recipe.data
         fitter = Fitter(data.max_length, data.too_long, self.gate, self._tokens)
-        examples = convert(rows, source, self.account, data.system)
+        processors = (*source.process, *(data.process if source in data.train else ()))
+        served = {name for processor in processors for name in row_columns(processor)}
+        examples = convert(rows, source, self.account, data.system, served)
         remarks = Remarks.of(self.maskings)
         early = None if self.measured else Early.of(self.encode.engines, self.recipe, self.maskings)
         examples = examples if early is None else early.rest(examples, self.account)

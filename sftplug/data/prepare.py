@@ -11,10 +11,9 @@ import json
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -28,16 +27,16 @@ from sftplug.data.mix import Available, mix
 from sftplug.data.origins import Origins, OriginWriter
 from sftplug.data.pack import pack
 from sftplug.data.pipeline import Stages, few_pauses
+from sftplug.data.process import SplitRows, seed_of, splits_of
 from sftplug.data.rendering import ConversationRenderer, Policies, TextRow, open_gate
 from sftplug.data.store import Store, key_of
 from sftplug.data.token_table import Columns, Measures, TokenWriter, longest, open_dataset, rearrange
 from sftplug.data.unchanged import Still
 from sftplug.data.ways_out import Ways
 from sftplug.errors import DataError
-from sftplug.plugin.calls import label, rows_of
+from sftplug.plugin.calls import label
 from sftplug.plugin.components import ChatTemplate
 from sftplug.storage.disk import making_room
-from sftplug.types.conversation import Row
 from sftplug.types.ledger import Ledger
 from sftplug.types.progress import Progress, no_progress
 from sftplug.types.tokens import MOST_SOURCES, TokenBatch
@@ -192,7 +191,7 @@ class _Work:
         controls = self.gate.controls(self.tokenizer, self.recipe.model.add_tokens)
         with few_pauses():
             encode = encoder(self.tokenizer, controls, escape=escape, engine=data.engine, proofs=self.proofs)
-            made = {name: self._split(name, sources, encode, folder) for name, sources in _splits(self.recipe).items()}
+            made = {name: self._split(name, encode, folder) for name in splits_of(self.recipe)}
         self.still.check()
         self.ledger.engine = encode.engines.name
         self.ledger.preamble = self.gate.preamble
@@ -205,17 +204,17 @@ class _Work:
         (folder / "facts.json").write_text(json.dumps(facts))
         (folder / "ledger.json").write_text(json.dumps(self.ledger.to_state()))
 
-    def _split(
-        self, name: str, sources: Sequence[tuple[SourceSection, Iterable[Row]]], encode: Encoder, folder: Path
-    ) -> _Split:
+    def _split(self, name: str, encode: Encoder, folder: Path) -> _Split:
         """Write the rows of one split, source by source."""
         writer, bounds = TokenWriter(folder / f"{name}.rows"), [0]
         origins = OriginWriter(folder / f"{name}.origins")
-        for index, (source, rows) in enumerate(sources):
-            account = self.ledger.open(name, label(source.source))
+        sources = splits_of(self.recipe)[name]
+        accounts = [self.ledger.open(name, label(source.source)) for source in sources]
+        rows = SplitRows(self.recipe, name, accounts)
+        for index, (source, account) in enumerate(zip(sources, accounts, strict=True)):
             masking, watched = source.masking or self.recipe.masking, self.watch is not None
             stages = Stages(self.gate, encode, masking, self.recipe, account, watched)
-            for batch in stages.batches(source, rows):
+            for batch in stages.batches(source, rows.of(index)):
                 self.ledger.stop_ids.update(stops(batch))
                 if self.watch is not None and name == "train":
                     self.watch(batch.texts, batch.tokens, batch.weights, batch.kept)
@@ -224,14 +223,15 @@ class _Work:
                 origins.write(text.origin for text, kept in zip(batch.texts, batch.kept.tolist(), strict=True) if kept)
                 self.progress(f"preparing {name}", account.read, None)
             bounds.append(writer.rows)
+        for account in accounts:
             assert account.balanced(), f"{account.source}: rows were lost without a word: {account}"
         origins.close()
-        return _Split([source for source, _ in sources], bounds, writer.close())
+        return _Split(sources, bounds, writer.close())
 
     def _arrange(self, name: str, split: _Split, folder: Path) -> None:
         """Bring the rows into the order in which the trainer gets them: mixed, and packed."""
         rows, final = folder / f"{name}.rows", folder / f"{name}.arrow"
-        data, seed, order = self.recipe.data, _seed(self.recipe), None
+        data, seed, order = self.recipe.data, seed_of(self.recipe), None
         if name == "train":
             order, self.ledger.mixed = mix(list(split.available(data.mix.by)), data.mix.stop, seed)
         if data.packing == "rows" and data.max_length is not None:
@@ -271,44 +271,3 @@ class _Split:
         }[by]
         for source, low, high in zip(self.sources, self.bounds, self.bounds[1:], strict=False):
             yield Available(label(source.source), low, sizes[low:high], source.share, source.epochs)
-
-
-# --- rows -------------------------------------------------------------------------------------------------------------
-
-
-def _splits(recipe: Recipe) -> dict[str, list[tuple[SourceSection, Iterable[Row]]]]:
-    """Return split -> sources with their rows; a held-out fraction is drawn from the training rows."""
-    data, seed = recipe.data, _seed(recipe)
-    if data.eval_fraction:
-        return {
-            "train": [(source, _draw(source, seed, data.eval_fraction, held_out=False)) for source in data.train],
-            "eval": [(source, _draw(source, seed, data.eval_fraction, held_out=True)) for source in data.train],
-        }
-    splits = {"train": data.train, "eval": data.eval}
-    return {name: [(source, read(source)) for source in sources] for name, sources in splits.items() if sources}
-
-
-def _seed(recipe: Recipe) -> int:
-    seed = int(recipe.train.get("seed", 42))
-    if seed < 0:
-        raise DataError(f"train.seed: must be at least 0, not {seed}.")
-    return seed
-
-
-def read(source: SourceSection) -> Iterator[Row]:
-    """Yield the rows of `source`, at most its ``first`` ones, without the columns that it is to ignore.
-
-    Raises PluginError for a row that is not a `Row`.
-    """
-    for row in islice(rows_of(source.source), source.first):
-        yield _without(row, source.ignore) if source.ignore else row
-
-
-def _without(row: Row, columns: Sequence[str]) -> Row:
-    return Row({name: value for name, value in row.data.items() if name not in columns}, row.origin)
-
-
-def _draw(source: SourceSection, seed: int, fraction: float, *, held_out: bool) -> Iterator[Row]:
-    """Yield the rows on one side of a random draw; both sides draw the same numbers."""
-    random = np.random.default_rng(seed)
-    return (row for row in read(source) if (random.random() < fraction) == held_out)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from sftplug.errors import DataError, RowError
+from sftplug.errors import DataError
 from sftplug.types.conversation import Conversation, Message
+from sftplug.types.filling import TextFiller
 from sftplug.types.ledger import Account
 
 if TYPE_CHECKING:
@@ -23,38 +23,21 @@ class Given:
     account: Account
     system: str | None = None
     """The system turn of all sources, where this one has none of its own."""
-    _searched: re.Pattern[str] = field(init=False)
-    _found: int = 0
+    _filler: TextFiller = field(init=False)
 
     def __post_init__(self) -> None:
-        """Search for all texts at once, the longest first: what is filled in is not searched again."""
-        texts = sorted(self.source.replace, key=len, reverse=True)
-        self._searched = re.compile("|".join(map(re.escape, texts)))
-        self.account.filled.update(dict.fromkeys(self.source.replace, 0))
+        """Note all texts as not found so far."""
+        self._filler = TextFiller(self.source.replace)
+        self.account.filled.update(self._filler.found)
 
     def fill(self, data: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return a row with what `replace` says in all of its texts. Raises RowError for one nested too deeply."""
         if not self.source.replace:
             return data
-        self._found = 0
-        try:
-            filled: Mapping[str, Any] = self._filled(data)
-        except RecursionError as error:
-            raise RowError("row", "is nested too deeply to fill anything in") from error
-        self.account.filled_rows += self._found > 0
+        filled = self._filler.fill(data)
+        self.account.filled.update(self._filler.last)
+        self.account.filled_rows += filled is not data
         return filled
-
-    def _filled(self, value: Any) -> Any:
-        if isinstance(value, str):
-            return self._searched.sub(self._replacement, value)
-        if isinstance(value, Mapping):
-            return {name: self._filled(item) for name, item in value.items()}
-        return [self._filled(item) for item in value] if isinstance(value, list | tuple) else value
-
-    def _replacement(self, match: re.Match[str]) -> str:
-        self._found += 1
-        self.account.filled[match.group()] += 1
-        return self.source.replace[match.group()]
 
     def lead(self, conversation: Conversation) -> Conversation:
         """Return a conversation with the source's `system` turn, or else the recipe's, if it has none of its own.

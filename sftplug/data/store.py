@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from sftplug.errors import DataError
-from sftplug.plugin.calls import fingerprint
-from sftplug.plugin.components import DatasetSource
+from sftplug.plugin.calls import fingerprint, processor_fingerprint
+from sftplug.plugin.components import DatasetSource, RowProcessor
 from sftplug.recipe.model import InputPath
 from sftplug.storage.kept import Kept
 
@@ -55,12 +55,15 @@ def key_of(
     recipe: Recipe, tokenizer: PreTrainedTokenizerBase, end_tokens: frozenset[str], code: Sequence[Mapping[str, Any]]
 ) -> str | None:
     """Return a hash over everything that makes the prepared rows; None when a source cannot tell what it holds."""
-    rows = [fingerprint(source.source) for source in (*recipe.data.train, *recipe.data.eval)]
-    if None in rows:
+    components = [component for _, component in recipe.components()]
+    rows = [fingerprint(part) for part in components if isinstance(part, DatasetSource)]
+    processors = [processor_fingerprint(part) for part in components if isinstance(part, RowProcessor)]
+    if None in rows or None in processors:
         return None
     template = str(tokenizer.chat_template)
     made_by = {
         "rows": rows,
+        "processors": processors,
         "added_tokens": recipe.model.add_tokens,
         "recipe": recipe.model_dump(mode="json", include={"data", "chat_template", "masking", "spans"}),
         "seed": recipe.train.get("seed"),

@@ -26,10 +26,12 @@ from sftplug.plugin.components import (
     Metric,
     ModelBuilder,
     Quantization,
+    RowProcessor,
 )
 
 NOUNS: dict[type[Component], str] = {
     DatasetSource: "source",
+    RowProcessor: "row processor",
     DatasetFormat: "format",
     ChatTemplate: "chat template",
     Masking: "masking",

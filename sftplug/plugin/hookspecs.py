@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         Metric,
         ModelBuilder,
         Quantization,
+        RowProcessor,
     )
     from sftplug.recipe.model import Recipe
     from sftplug.types.ledger import Ledger
@@ -44,6 +45,11 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 @hookspec
 def sftplug_dataset_sources() -> list[type[DatasetSource]]:  # type: ignore[empty-body]
     """Offer dataset sources: where rows come from."""
+
+
+@hookspec
+def sftplug_row_processors() -> list[type[RowProcessor]]:  # type: ignore[empty-body]
+    """Offer row processors: rows -> rows, before a format reads them."""
 
 
 @hookspec

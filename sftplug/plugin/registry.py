@@ -27,6 +27,7 @@ from sftplug.plugin.components import (
     Metric,
     ModelBuilder,
     Quantization,
+    RowProcessor,
 )
 from sftplug.plugin.errors import NOUNS, place_of, register_owner
 from sftplug.plugin.manager import IN_PROGRAM, Plugin, Plugins
@@ -34,6 +35,7 @@ from sftplug.plugin.validation import component_name, problem_of_class
 
 HOOKS: Mapping[str, type[Component]] = {
     "sftplug_dataset_sources": DatasetSource,
+    "sftplug_row_processors": RowProcessor,
     "sftplug_dataset_formats": DatasetFormat,
     "sftplug_chat_templates": ChatTemplate,
     "sftplug_maskings": Masking,

@@ -11,8 +11,9 @@ from typing import Any
 
 from sftplug.errors import PluginError, did_you_mean
 from sftplug.plugin import hookspecs
-from sftplug.plugin.components import Component
+from sftplug.plugin.components import Component, RowProcessor
 from sftplug.plugin.errors import place_of
+from sftplug.types.ledger import STAGES
 
 _MARK = f"{hookspecs.PROJECT}_impl"
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -71,6 +72,8 @@ def problem_of_class(component: type[Component]) -> str | None:
     name = component_name(component)
     if not isinstance(name, str):
         return "has no name: give it `type: Literal['name'] = 'name'`"
+    if issubclass(component, RowProcessor) and name in STAGES:
+        return f"is named {name!r}, as the ledger calls rows that end elsewhere: choose another name"
     return None if _NAME.fullmatch(name) else f"is named {name!r}: use letters, digits, `_` and `-`"
 
 

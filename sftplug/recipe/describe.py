@@ -26,6 +26,7 @@ from sftplug.plugin.components import (
     Metric,
     ModelBuilder,
     Quantization,
+    RowProcessor,
 )
 from sftplug.recipe.yaml import write_yaml
 
@@ -149,6 +150,7 @@ def _loss(component: type[Loss], written: Any) -> dict[str, Any]:
 
 _SECTIONS: Mapping[type[Component], Callable[[Any, Any], dict[str, Any]]] = {
     DatasetSource: _source,
+    RowProcessor: lambda _, written: {"data": {"train": [{"path": "rows.jsonl", "process": [written]}]}},
     DatasetFormat: lambda _, written: {"data": {"train": [{"path": "rows.jsonl", "format": written}]}},
     LengthPolicy: lambda _, written: {"data": {"max_length": 1024, "too_long": written}},
     Masking: lambda masking, written: {"masking": written if masking.selects else ["assistant", written]},

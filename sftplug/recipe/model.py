@@ -34,6 +34,7 @@ from sftplug.plugin.components import (
     Metric,
     ModelBuilder,
     Quantization,
+    RowProcessor,
 )
 from sftplug.recipe.yaml import Path_, dotted
 from sftplug.types.conversation import GIVEN_TO_TEMPLATES
@@ -135,6 +136,8 @@ class SourceSection(Section):
     """What the rows look like. Rows that do not fit are refused, with the columns that they have."""
     first: int | None = Field(None, gt=0)
     """Read only so many rows, from the start."""
+    process: Annotated[tuple[RowProcessor, ...], ShortForm.ONE_FOR_A_LIST] = ()
+    """What becomes of the rows before the format reads them, in this order; `replace` and `ignore` come after it."""
     share: Annotated[float | None, BeforeValidator(as_share)] = Field(None, gt=0, allow_inf_nan=False)
     """Share of this source in the mix, as in ``60%``, or in proportion to the shares of the other sources, as in 2 and
     1; ``data.mix`` says of what."""
@@ -197,6 +200,9 @@ class DataSection(Section):
     """Held-out rows, in the same form."""
     eval_fraction: float = Field(0.0, ge=0.0, lt=1.0)
     """Instead of `eval`: hold this share of the training rows out, chosen by ``train.seed``."""
+    process: Annotated[tuple[RowProcessor, ...], ShortForm.ONE_FOR_A_LIST] = ()
+    """What becomes of all training rows together, source after source, once each source's own `process` is done: a
+    `dedupe` here finds what two sources share. Held-out rows of `eval` do not go through it."""
     system: str | None = Field(None, min_length=1)
     """The system turn of rows that have none, in sources without a `system` of their own. Plain text has no turns."""
     mix: MixSection = MixSection()
@@ -315,8 +321,10 @@ class Recipe(Section):
             for index, source in enumerate(getattr(self.data, where)):
                 path = ("data", where, index)
                 yield (*path, "source"), source.source
+                yield from (((*path, "process", step), processor) for step, processor in enumerate(source.process))
                 yield (*path, "format"), source.format
                 yield from _located_maskings((*path, "masking"), source.masking or ())
+        yield from ((("data", "process", step), processor) for step, processor in enumerate(self.data.process))
         yield ("data", "too_long"), self.data.too_long
         yield ("chat_template",), self.chat_template
         yield from _located_maskings(("masking",), self.masking)

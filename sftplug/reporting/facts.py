@@ -85,12 +85,18 @@ def ledger_rows(ledger: Mapping[str, Any]) -> Iterator[Sequence[str]]:
             yield (
                 split,
                 str(account.get("source", "")),
-                *(f"{account.get(name, 0):,}" for name in ("read", "kept", "added")),
+                ", ".join([f"{account.get('read', 0):,}", *processed(account)]),
+                *(f"{account.get(name, 0):,}" for name in ("kept", "added")),
                 *(counts(account.get(name, {})) for name in ("dropped", "noted")),
                 f"{tokens:,}",
                 trained(account),
                 f"{lost:,.0f}",
             )
+
+
+def processed(account: Mapping[str, Any]) -> list[str]:
+    """Return ``dedupe → 1,003`` for each row processor, with the rows that it left."""
+    return [f"{step['processor']} → {step['out']:,}" for step in account.get("processed", ())]
 
 
 def trained(account: Mapping[str, Any]) -> str:

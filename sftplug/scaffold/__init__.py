@@ -28,6 +28,7 @@ from sftplug.plugin.components import (
     Masking,
     Metric,
     Quantization,
+    RowProcessor,
 )
 from sftplug.plugin.errors import NOUNS
 from sftplug.plugin.registry import Registry
@@ -46,6 +47,12 @@ class Kind:
 
 KINDS: Mapping[str, Kind] = {
     "format": Kind(DatasetFormat, "data:\n  train: {path: rows.jsonl, format: $component}", ("common",)),
+    "processor": Kind(
+        RowProcessor,
+        "data:\n  train:\n    path: rows.jsonl\n    process: {type: $component, most: 2}\n"
+        "    format: {type: columns, user: question, assistant: answer}",
+        ("common",),
+    ),
     "template": Kind(ChatTemplate, "chat_template: $component"),
     "masking": Kind(Masking, "masking: {type: $component, weight: 3.0}"),
     "quantization": Kind(Quantization, "quantization: {type: $component, keep: [self_attn, lm_head]}"),

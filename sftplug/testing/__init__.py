@@ -21,6 +21,7 @@ from sftplug.testing.losses import check_loss
 from sftplug.testing.masking import check_masking
 from sftplug.testing.metrics import check_metric
 from sftplug.testing.quantization import check_quantization
+from sftplug.testing.rows import check_row_processor
 from sftplug.testing.sources import check_source
 from sftplug.testing.spans import assistant_spans
 from sftplug.testing.templates import check_template
@@ -38,6 +39,7 @@ __all__ = [
     "check_masking",
     "check_metric",
     "check_quantization",
+    "check_row_processor",
     "check_source",
     "check_template",
     "token_batch",

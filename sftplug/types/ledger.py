@@ -1,7 +1,7 @@
 """An account of every row: what was read, what was kept, and why the rest was not.
 
 Rows read = rows kept + rows dropped, always; rows that were added (a divergent turn trained in a row of its own) are
-counted apart.
+counted apart. Where row processors make several rows of one, or one of several, rows read + made - joined is that sum.
 """
 
 from __future__ import annotations
@@ -15,6 +15,43 @@ from sftplug.types.reasons import Reason, RowGroups
 
 SHOWN = 20
 """How many origins are kept for each reason; the count is always complete."""
+
+
+STAGES = ("bad", "unsafe", "empty", "too long")
+"""Where a row may end, beside the row processors."""
+
+
+@dataclass(slots=True)
+class Processed:
+    """What a row processor did to the rows of a source."""
+
+    processor: str
+    """Its name."""
+    read: int = 0
+    """Rows that came to it."""
+    changed: int = 0
+    """Rows that went on with other columns or values than they came with, or as several."""
+    made: int = 0
+    """Rows that went on beyond those that came, where it made several of one."""
+    joined: int = 0
+    """Rows that became part of another one."""
+    dropped: int = 0
+    """Rows that ended here, those included that do not fit."""
+
+    @property
+    def out(self) -> int:
+        """Rows that went on."""
+        return self.read + self.made - self.joined - self.dropped
+
+    def in_words(self) -> str:
+        """Return ``1,203 rows in, 1,003 out: 200 dropped``."""
+        counts = {"dropped": self.dropped, "joined to others": self.joined, "made": self.made, "changed": self.changed}
+        said = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+        return f"{self.read:,} rows in, {self.out:,} out{f': {said}' if said else ''}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON holds it."""
+        return {**asdict(self), "out": self.out}
 
 
 @dataclass(slots=True)
@@ -44,9 +81,11 @@ class Account:
     lengths: Counter[int] = field(default_factory=Counter)
     """Length in tokens -> rows, over all rows that were tokenized, kept or not."""
     dropped: Counter[str] = field(default_factory=Counter)
-    """Stage -> rows: ``bad``, ``unsafe``, ``empty``, ``too long``."""
+    """Stage -> rows: ``bad``, ``unsafe``, ``empty``, ``too long``, or the name of the row processor."""
     noted: Counter[str] = field(default_factory=Counter)
     """Kind of finding -> rows that were kept with it, such as ``divergent_header``."""
+    processed: list[Processed] = field(default_factory=list)
+    """What each row processor did, in their order: those of the source, then those of all training rows."""
     unread: tuple[str, ...] = ()
     """Columns that the format did not read in any of the first rows, though they hold something."""
     filled: Counter[str] = field(default_factory=Counter)
@@ -93,9 +132,14 @@ class Account:
         self.lost += trained
         self.lost_at[length] = self.lost_at.get(length, 0.0) + trained
 
+    @property
+    def rows(self) -> int:
+        """Rows that there were to keep or to drop: those read, but for what row processors made or joined."""
+        return self.read + sum(step.made - step.joined for step in self.processed)
+
     def balanced(self) -> bool:
         """Whether every row that was read is accounted for."""
-        return self.read == self.kept + sum(self.dropped.values())
+        return self.rows == self.kept + sum(self.dropped.values())
 
     def _remember(self, key: str, origin: str, reason: str, reasons: Sequence[Reason] = ()) -> None:
         lines = self.reasons.setdefault(key, [])
@@ -119,6 +163,7 @@ class Account:
             "unmeasured": self.unmeasured,
             "trained_share": self.trained_tokens / self.tokens if self.tokens else 0.0,
             "length_quantiles": length_quantiles(self.lengths, self.unmeasured),
+            "processed": [step.to_dict() for step in self.processed],
             "unread_columns": list(self.unread),
             "replaced": dict(self.filled),
             "replaced_rows": self.filled_rows,
@@ -227,12 +272,14 @@ class Ledger:
 
 def _state(account: Account) -> dict[str, Any]:
     state = {item.name: getattr(account, item.name) for item in fields(account)}
+    state["processed"] = [asdict(step) for step in account.processed]
     return {**state, "groups": {key: groups.to_state() for key, groups in account.groups.items()}}
 
 
 def _account(state: dict[str, Any]) -> Account:
     counters = {name: Counter(state[name]) for name in ("dropped", "noted", "filled")}
     texts: dict[str, Any] = {"unread": tuple(state["unread"]), "picture": ()}
+    texts["processed"] = [Processed(**step) for step in state["processed"]]
     texts["groups"] = {key: RowGroups.from_state(groups) for key, groups in state["groups"].items()}
     lost_at = {int(length): lost for length, lost in state["lost_at"].items()}
     return Account(**{**state, **counters, **texts, "lengths": _numbered(state["lengths"]), "lost_at": lost_at})

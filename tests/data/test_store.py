@@ -56,7 +56,7 @@ def test_a_second_run_tokenizes_nothing_and_has_the_same_rows_and_ledger(recipe_
     first = kept(file, *options)
     assert not first.ledger.reused
     monkeypatch.setattr("sftplug.data.prepare.encoder", None)  # whoever tokenizes, fails
-    monkeypatch.setattr("sftplug.data.prepare.read", None)
+    monkeypatch.setattr("sftplug.data.prepare.SplitRows", None)
     second = kept(file, *options)
     assert second.ledger.reused
     assert second.train.to_dict() == first.train.to_dict()

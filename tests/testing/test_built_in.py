@@ -21,6 +21,7 @@ from sftplug import (
     Metric,
     ModelBuilder,
     Quantization,
+    RowProcessor,
 )
 from sftplug.plugin.manager import load_plugins
 from sftplug.plugin.registry import build_registry
@@ -34,6 +35,7 @@ from sftplug.testing import (
     check_masking,
     check_metric,
     check_quantization,
+    check_row_processor,
     check_source,
     check_template,
 )
@@ -64,6 +66,16 @@ ROWS = {
     "columns": [{"english": "sky", "german": "Himmel"}],
 }
 """Format -> rows that fit it, with everything in them that it reads."""
+ASKED = [{"question": f"{name}?", "answer": ["Yes.", f"{name}."], "score": n} for n, name in enumerate("abcdefgh")]
+PROCESSED = {
+    "decontaminate": {"columns": ("question",)},
+    "dedupe": {"near": 0.8},
+    "filter": {"column": "score", "at_least": 2, "drop": (3, "x")},
+    "rename": {"columns": {"question": "answer", "answer": "question"}},
+    "replace": {"texts": {"Yes": "No"}},
+    "sample": {"n": 3},
+}
+"""Row processor -> options with which it makes something of `ASKED`."""
 OPTIONS = {
     "columns": {"user": "Translate: {english}", "assistant": "german"},
     "roles": {"roles": ["user", "tool", "assistant"]},
@@ -99,6 +111,8 @@ def test_it_keeps_the_laws_of_its_kind(kind, name, component, tmp_path):
     options = {**OPTIONS.get(name, {}), **files(tmp_path).get((kind, name), {})}
     if kind is DatasetFormat:
         check_format(component, ROWS[name], **options)
+    elif kind is RowProcessor:
+        check_row_processor(component, ASKED, ASKED[:2], **PROCESSED[name])
     elif kind is ChatTemplate:
         check_template(component, with_template() if name == "tokenizer" else None, **options)
     else:

@@ -20,6 +20,7 @@ from sftplug import (
     Conversation,
     DatasetFormat,
     DatasetSource,
+    Dropped,
     LengthPolicy,
     Loss,
     Masking,
@@ -28,6 +29,8 @@ from sftplug import (
     Quantization,
     Row,
     RowError,
+    RowProcessor,
+    StreamProcessor,
 )
 from sftplug.testing import (
     LawBroken,
@@ -40,6 +43,7 @@ from sftplug.testing import (
     check_masking,
     check_metric,
     check_quantization,
+    check_row_processor,
     check_source,
     check_template,
 )
@@ -814,6 +818,103 @@ def test_length_policies():
     )
     assert broken(check_length_policy, CutTooFew) == ("shortens", AnyText("| keep at most `row.limit` tokens."))
     assert broken(check_length_policy, Summary) == ("invents_nothing", AnyText("| choose among"))
+
+
+class Plain(RowProcessor):
+    """It leaves rows as they are."""
+
+    type: Literal["plain"] = "plain"
+
+    def process(self, row):
+        return row.data
+
+
+class Counted(Plain):
+    """It numbers the rows that it has seen, in whatever run."""
+
+    def process(self, row):
+        return {**row.data, "number": next(COUNT)}
+
+
+class Writing(Plain):
+    """It writes into the row."""
+
+    def process(self, row):
+        row.data["question"] = "?"
+        return {"question": "?"}
+
+
+class Unwritable(Plain):
+    """It makes what no file holds."""
+
+    def process(self, row):
+        return {"answers": {1, 2}}
+
+
+class Trusting(Plain):
+    """It takes what it needs without a look."""
+
+    def process(self, row):
+        return {"question": row.data["question"].upper()}
+
+
+LAST = []
+
+
+class Remembering(Plain):
+    """It compares with the row before it."""
+
+    def process(self, row):
+        LAST[:] = [*LAST[-1:], row.data]
+        return Dropped("as before") if LAST[0] == LAST[-1] and len(LAST) > 1 else row.data
+
+
+class Whole(StreamProcessor):
+    """It sees all rows."""
+
+    type: Literal["whole"] = "whole"
+
+    def stream(self, rows, context):
+        yield from rows
+
+
+class Forgetful(Whole):
+    """It forgets every second row."""
+
+    def stream(self, rows, context):
+        yield from itertools.islice(rows, 0, None, 2)
+
+
+class Sorting(Whole):
+    """It holds all rows without saying so."""
+
+    def stream(self, rows, context):
+        yield from sorted(rows, key=lambda row: row.origin)
+
+
+class Shuffling(Whole):
+    """It draws anew each time."""
+
+    holds_rows: ClassVar[bool] = True
+
+    def stream(self, rows, context):
+        yield from random.sample(rows := list(rows), len(rows))
+
+
+def test_row_processors():
+    rows = [{"question": f"{number}?"} for number in range(30)]
+    check_row_processor(Plain, rows)
+    check_row_processor(Whole, rows)
+    assert broken(check_row_processor, Counted, rows) == ("is_the_same_again", AnyText("| keep what you note of rows"))
+    assert broken(check_row_processor, Shuffling, rows) == ("is_the_same_again", AnyText("draw with `context.seed`."))
+    assert broken(check_row_processor, Unwritable, rows) == ("passes_on_rows", AnyText("| make rows of text, numbers"))
+    assert broken(check_row_processor, Forgetful, rows) == ("passes_on_rows", AnyText("read 15 rows and said nothing"))
+    assert broken(check_row_processor, Sorting, rows) == ("lets_rows_go", AnyText("does not say `holds_rows = True`"))
+    assert broken(check_row_processor, Writing, [{"question": "a"}]) == ("leaves_rows_alone", AnyText("| return new"))
+    assert broken(check_row_processor, Trusting, rows) == ("refuses_a_bad_row_by_name", AnyText("| look before you"))
+    LAST.clear()
+    law = "judges_each_row_alone", AnyText("| make it a sftplug.StreamProcessor")
+    assert broken(check_row_processor, Remembering, [{"question": "a"}, {"question": "b"}]) == law
 
 
 class Cautious(Loss):

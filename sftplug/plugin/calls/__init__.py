@@ -26,6 +26,7 @@ from sftplug.plugin.calls.model import (
     train_defaults,
     weight_bytes,
 )
+from sftplug.plugin.calls.process import MOST_HELD, Outcome, outcomes, processor_fingerprint, row_columns
 from sftplug.plugin.calls.rows import (
     conversation_of,
     fingerprint,
@@ -41,7 +42,9 @@ from sftplug.plugin.calls.rows import (
 from sftplug.plugin.calls.watching import loss_metrics, metric_label, metric_scores, train_options, trainer_callback
 
 __all__ = [
+    "MOST_HELD",
     "OWNED_LOAD_KWARGS",
+    "Outcome",
     "adaptable",
     "build_model",
     "bytes_per_parameter",
@@ -63,10 +66,13 @@ __all__ = [
     "metric_label",
     "metric_scores",
     "model_problems",
+    "outcomes",
     "peft_config",
     "prepare_model",
+    "processor_fingerprint",
     "quantization_for",
     "quantized_names",
+    "row_columns",
     "rows_of",
     "shortened",
     "stamp",

@@ -7,7 +7,15 @@ methods, so that listing plugins stays instant.
 
 from sftplug.plugin.components.base import Component, Deferred
 from sftplug.plugin.components.model import Adapter, ModelBuilder, Quantization
-from sftplug.plugin.components.rows import ChatTemplate, DatasetFormat, DatasetSource, LengthPolicy, Masking
+from sftplug.plugin.components.rows import (
+    ChatTemplate,
+    DatasetFormat,
+    DatasetSource,
+    LengthPolicy,
+    Masking,
+    RowProcessor,
+    StreamProcessor,
+)
 from sftplug.plugin.components.training import Callback, Loss, Metric
 
 __all__ = [
@@ -24,4 +32,6 @@ __all__ = [
     "Metric",
     "ModelBuilder",
     "Quantization",
+    "RowProcessor",
+    "StreamProcessor",
 ]

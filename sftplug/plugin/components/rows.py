@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sftplug.plugin.components.base import Component
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from sftplug.types.conversation import Conversation, Row
+    from sftplug.types.processing import Dropped, Made, RowContext
     from sftplug.types.tokens import LongRow, TokenBatch
 
 
@@ -50,6 +51,54 @@ class DatasetSource(Component):
         meanwhile are refused. Of a source without a stamp, the fingerprint is asked for a second time.
         """
         return None
+
+
+class RowProcessor(Component):
+    """Turns each row of a source into none, one or several rows, before a format reads them.
+
+    What depends on other rows too, or joins rows, is a `StreamProcessor`.
+    """
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Columns that it is told to look at, such as a score: no format need read them. None by default."""
+        return ()
+
+    def fingerprint(self) -> str | None:
+        """Return what else the same rows depend on, for those who keep prepared rows; None if that cannot be told.
+
+        Options, the files that they name as `InputPath`, and the plugin's own code are known. Without a fingerprint,
+        rows are prepared again in every run.
+        """
+        return ""
+
+    @abstractmethod
+    def process(self, row: Row) -> Mapping[str, Any] | Sequence[Mapping[str, Any]] | Dropped:
+        """Return the columns of the row that goes on, or a list of those of several, or why none does.
+
+        It depends on `row` and the options alone, and does not change `row`. Several rows are known as the row's origin
+        with ``#1``, ``#2`` … behind it. Raises `RowError` naming the column and the reason when the row does not fit.
+        """
+
+
+class StreamProcessor(RowProcessor):
+    """Turns the rows of a source into others, seeing all of them one after another."""
+
+    holds_rows: ClassVar[bool] = False
+    """Whether it may hold on to more than 10,000 rows before it says what becomes of them, as what joins or draws rows
+    has to. What does not say so is stopped there: rows need not fit into memory."""
+
+    @abstractmethod
+    def stream(self, rows: Iterator[Row], context: RowContext) -> Iterable[Row | Made | Dropped]:
+        """Yield what becomes of `rows`: each as it is, or what is `Made` of it, or that it is `Dropped`.
+
+        One that is read and of which nothing is said by the end stops the run. The same rows lead to the same result,
+        whenever it is called. A row that does not fit is ``Dropped(RowError(column, reason), row)``.
+        """
+
+    def process(self, row: Row) -> Mapping[str, Any] | Sequence[Mapping[str, Any]] | Dropped:
+        """Not called: rows come to `stream`."""
+        raise NotImplementedError
 
 
 class DatasetFormat(Component):
