@@ -9,7 +9,7 @@ from sftplug.plugin.registry import HOOKS
 
 ROOT = Path(__file__).parents[1]
 DOOR = ROOT / "sftplug" / "plugin" / "calls"
-AMBIGUOUS = {"build", "check", "merge", "rows", "source", "weights"}
+AMBIGUOUS = {"build", "check", "load", "merge", "rows", "save", "source", "weights"}
 """Methods of a kind whose names others have too: there it depends on what the method is called on."""
 COMPONENTS = {
     *("adapter", "backend", "builder", "callback", "component", "format", "format_", "made", "masking", "metric"),

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 from test_launch import needs_deepspeed
-from ways_out import for_data, for_models, for_recipes, for_rows, for_runs
+from ways_out import for_data, for_models, for_plugins, for_recipes, for_rows, for_runs
 from ways_out.advice import all_advice, all_texts
 from ways_out.cases import go
 from ways_out.elsewhere import CANNOT, FOLLOWED, FOLLOWED_FILES, NO_ADVICE
 
-CASES = [*for_recipes.CASES, *for_data.CASES, *for_rows.CASES, *for_models.CASES, *for_runs.CASES]
+CASES = [*for_recipes.CASES, *for_data.CASES, *for_rows.CASES, *for_models.CASES, *for_plugins.CASES, *for_runs.CASES]
 WAYS = [(case, phrase) for case in CASES for phrase in case.ways]
 
 

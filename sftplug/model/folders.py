@@ -7,7 +7,7 @@ from shlex import quote
 
 from sftplug.errors import ModelError
 from sftplug.run import RunDirectory
-from sftplug.run.result import ADAPTER, PROMPTS, adapter_config
+from sftplug.run.result import ADAPTER, OWN, PROMPTS, adapter_config, is_adapter
 
 _CONFIG = "config.json"
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
@@ -25,7 +25,7 @@ def refuse_no_model(name: str, *, tokenizer_does: bool = False) -> None:
     if not path.is_dir():
         return  # a name on the Hub, or nothing: whoever loads it will say so
     _refuse_endless(path)
-    if (path / ADAPTER).is_file():
+    if is_adapter(path):
         raise ModelError(_of_adapter(path))
     known = any((path / file).is_file() for file in _TOKENIZER) and not RunDirectory(path).exists()
     if tokenizer_does and known:
@@ -84,11 +84,14 @@ _GGUF = (
 def _of_adapter(path: Path) -> str:
     config = adapter_config(path)
     base = config.get("base_model_name_or_path") or "a base that it does not name"
-    known = f"model: {path} is an adapter ({str(config.get('peft_type', 'unknown')).lower()}) of {base}, and no model."
+    kind = str(config.get("peft_type", config.get("adapter_type", "unknown"))).lower()
+    known = f"model: {path} is an adapter ({kind}) of {base}, and no model."
     other = f"To train another adapter beside the same base: `model: {base}`."
     if config.get("peft_type") in PROMPTS:
         return f"{known} A trained prompt cannot become part of the weights. {other}"
     merged = f"{path}-merged"
+    if (path / OWN).is_file() and not RunDirectory(path).exists():
+        return f"{known} It is no type of PEFT: its own model card says how it is loaded. {other}"
     if RunDirectory(path).exists():
         how = f"sftplug merge {quote(str(path))} --output {quote(merged)}"
     else:

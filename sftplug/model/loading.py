@@ -253,19 +253,27 @@ def check_positions(recipe: Recipe, longest: int) -> None:
 # --- with weights -----------------------------------------------------------------------------------------------------
 
 
-def load_model(recipe: Recipe, **sharding: Any) -> PreTrainedModel:
-    """Return the base model in the numbers that the recipe's quantization says, ready for the adapter.
+def load_model(recipe: Recipe) -> PreTrainedModel:
+    """Return the base model in the numbers that the recipe's quantization says, as the adapter has prepared it.
 
-    `sharding` are more arguments of ``from_pretrained``, which split it between processes.
     Raises ModelError when the weights cannot be had, or when the adapter does not fit the model.
+    """
+    model = load_fitting_base(recipe)
+    prepare_model(recipe.adapter, model)
+    return model
+
+
+def load_fitting_base(recipe: Recipe, **sharding: Any) -> PreTrainedModel:
+    """Return the base model, once the adapter is known to fit it.
+
+    `sharding` are more arguments of ``from_pretrained``, which split it between processes. Raises what `load_model`
+    does.
     """
     quiet_libraries()
     problems = check_model(recipe)
     if problems:
         raise ModelError("the adapter does not fit the model:\n" + "\n".join(f"  {text}" for text in problems))
-    model = load_base(recipe, **sharding)
-    prepare_model(recipe.adapter, model)
-    return model
+    return load_base(recipe, **sharding)
 
 
 def check_files(recipe: Recipe, folder: Path | None = None) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from sftplug.errors import ModelError
-from sftplug.run.result import ADAPTER, adapter_config
+from sftplug.run.result import ADAPTER, OWN, adapter_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -200,20 +200,27 @@ def _object(file: Path) -> Mapping[str, Any]:
 def check_adapter(folder: Path, base: str, *, built: bool = False) -> None:
     """Raise ModelError when the adapter in `folder` has no whole safetensors file, or names another base than `base`.
 
-    A base that was `built` on the spot has another folder on each machine, and the same name there.
+    A base that was `built` on the spot has another folder on each machine, and the same name there. What an adapter
+    has saved that is no type of PEFT, it alone knows.
     """
+    own = (folder / OWN).is_file()
+    if not own:
+        _check_weights_of_peft(folder)
+    named = adapter_config(folder).get("base_model_name_or_path")
+    same = named is None or (Path(named).name == Path(base).name if built else _place(named) == _place(base))
+    if not same:
+        raise ModelError(
+            f"{folder / (OWN if own else ADAPTER)} names {named} as the base of the adapter, and the recipe of the run "
+            f"{base}. If they are one and the same model, set `base_model_name_or_path` there to {base!r}."
+        )
+
+
+def _check_weights_of_peft(folder: Path) -> None:
     if not (folder / _ADAPTER_WEIGHTS).is_file():
         pickled = (folder / "adapter_model.bin").is_file()
         why = "its weights are pickled, which can run code" if pickled else "its weights are not there"
         raise ModelError(f"the adapter in {folder} is not loaded: there is no {_ADAPTER_WEIGHTS}, {why}.")
     _check_file(folder / _ADAPTER_WEIGHTS)
-    named = adapter_config(folder).get("base_model_name_or_path")
-    same = named is None or (Path(named).name == Path(base).name if built else _place(named) == _place(base))
-    if not same:
-        raise ModelError(
-            f"{folder / ADAPTER} names {named} as the base of the adapter, and the recipe of the run {base}. If they "
-            f"are one and the same model, set `base_model_name_or_path` there to {base!r}."
-        )
 
 
 def _place(name: str) -> str:

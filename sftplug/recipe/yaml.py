@@ -22,6 +22,16 @@ Path_ = tuple[str | int, ...]
 """Where a value stands: keys and list indices from the root."""
 
 
+def leaves(value: Any, path: Path_ = ()) -> Iterator[tuple[Path_, Any]]:
+    """Yield (path, value) of everything in plain data that holds nothing further."""
+    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    below = list(items)
+    if not below:
+        yield path, value
+    for key, item in below:
+        yield from leaves(item, (*path, key))
+
+
 def dotted(path: Path_) -> str:
     """Return ``data.train[0].format`` for ``("data", "train", 0, "format")``."""
     text = ""

@@ -157,8 +157,7 @@ def is_number(value: object) -> TypeGuard[float]:
 
 def flat(recipe: Mapping[str, Any]) -> dict[str, str]:
     """Return dotted path -> value as JSON, of everything that a recorded recipe says."""
-    from sftplug.recipe.yaml import dotted
-    from sftplug.run.record import leaves
+    from sftplug.recipe.yaml import dotted, leaves
 
     return {dotted(path): json.dumps(value, ensure_ascii=False, default=str) for path, value in leaves(recipe)}
 

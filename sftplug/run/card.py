@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath, PureWindowsPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from sftplug.plugin.calls import load_kwargs, loading_code, metric_label, peft_config
+from sftplug.plugin.calls import changes_model, load_kwargs, loading_code, metric_label, peft_config, saves_itself
 from sftplug.recipe.defaults import OF_TRL
 from sftplug.recipe.in_words import numbers_in_words, train_in_words
 from sftplug.recipe.yaml import write_yaml
 from sftplug.run.record import recorded
+from sftplug.run.result import OWN
 from sftplug.storage.files import atomic_write
 from sftplug.util.redact import redact
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from sftplug.run import RunDirectory
 
 CARD = "README.md"
+Sort = Literal["whole", "peft", "own"]
+"""What a result is: a whole model, an adapter of PEFT, or one that saves itself."""
 HERE = 'folder = "."'
 """The line of the card's code that says where the model is; whoever publishes it puts the name there."""
 
@@ -33,17 +36,17 @@ def write_card(directory: RunDirectory, recipe: Recipe, folder: Path, merge: Map
 
 def card(directory: RunDirectory, recipe: Recipe, merge: Mapping[str, Any] | None = None) -> str:
     """Return the card as Markdown, with the metadata that the Hub reads at its head."""
-    adapter = merge is None and peft_config(recipe.adapter) is not None
+    sort = _sort(recipe) if merge is None else "whole"
     name = directory.path.resolve().name
     parts = [
-        f"---\n{write_yaml(_metadata(recipe, adapter=adapter))}---",
+        f"---\n{write_yaml(_metadata(recipe, sort))}---",
         f"# {name}",
         f"{_base(recipe)}, fine-tuned with [TRL](https://github.com/huggingface/trl) by sftplug "
         f"{directory.environment()['libraries'].get('sftplug', '')}: adapter `{recipe.adapter.type}`, "
         f"base weights in `{recipe.quantization.type}`.",
         "## How to load it",
-        f"```python\n{snippet(recipe, merge, adapter=adapter, chat=_has_template(directory))}```",
-        *(_merge(merge) if merge is not None else ()),
+        f"```python\n{snippet(recipe, merge, sort=sort, chat=_has_template(directory))}```",
+        *(_merge(merge) if merge is not None else _other_weights(recipe)),
         "## Training",
         _table(("", "", "from"), _training(directory, recipe)),
         "## Metrics",
@@ -61,21 +64,28 @@ def card(directory: RunDirectory, recipe: Recipe, merge: Mapping[str, Any] | Non
 
 def rehearse_card(recipe: Recipe) -> None:
     """Write what of a card the recipe alone decides, to nowhere: what cannot be written is known before training."""
-    adapter = peft_config(recipe.adapter) is not None
-    for text in (write_yaml(_metadata(recipe, adapter=adapter)), write_yaml(_public_recipe(recipe)), _base(recipe)):
+    sort = _sort(recipe)
+    for text in (write_yaml(_metadata(recipe, sort)), write_yaml(_public_recipe(recipe)), _base(recipe)):
         redact(text)
-    snippet(recipe, adapter=adapter)
+    snippet(recipe, sort=sort)
+
+
+def _sort(recipe: Recipe) -> Sort:
+    """Return what the result of a recipe is."""
+    if peft_config(recipe.adapter) is not None:
+        return "peft"
+    return "own" if saves_itself(recipe.adapter) else "whole"
 
 
 def _has_template(directory: RunDirectory) -> bool:
     return (directory.path / "chat_template.jinja").is_file()
 
 
-def _metadata(recipe: Recipe, *, adapter: bool) -> dict[str, Any]:
+def _metadata(recipe: Recipe, sort: Sort) -> dict[str, Any]:
     """Return what the Hub reads; only what is on the Hub is named as such."""
     name = recipe.model.name_or_path
     metadata: dict[str, Any] = {
-        "library_name": "peft" if adapter else "transformers",
+        "library_name": "peft" if sort == "peft" else "transformers",
         "pipeline_tag": "text-generation",
     }
     if name is not None and not _is_path(name):
@@ -96,8 +106,8 @@ def _base(recipe: Recipe) -> str:
 # --- how to load it ---------------------------------------------------------------------------------------------------
 
 
-def snippet(recipe: Recipe, merge: Mapping[str, Any] | None = None, *, adapter: bool, chat: bool = True) -> str:
-    """Return Python that loads the result with transformers, and PEFT for an adapter, and answers a question.
+def snippet(recipe: Recipe, merge: Mapping[str, Any] | None = None, *, sort: Sort, chat: bool = True) -> str:
+    """Return Python that loads the result with transformers, and PEFT for one of its adapters, and answers a question.
 
     An adapter is put on weights in the numbers on which it was trained, computed with as they were in training.
     """
@@ -106,23 +116,34 @@ def snippet(recipe: Recipe, merge: Mapping[str, Any] | None = None, *, adapter: 
     config = arguments.pop("quantization_config", None)
     options = "".join(f", {name}={value!r}" for name, value in arguments.items())
     options += f",\n    quantization_config={_expression(config)}" if config is not None else ""
-    kind = "AutoPeftModelForCausalLM" if adapter else "AutoModelForCausalLM"
-    names = [*([] if adapter else [kind]), "AutoTokenizer", *([type(config).__name__] if config is not None else [])]
-    head = ["from peft import AutoPeftModelForCausalLM"] if adapter else []
+    kind = "AutoPeftModelForCausalLM" if sort == "peft" else "AutoModelForCausalLM"
+    names = ["AutoTokenizer", *([type(config).__name__] if config is not None else []), "GenerationConfig"]
+    own = sort == "own"
     lines = [
-        *head,
-        f"from transformers import {', '.join([*names, 'GenerationConfig'])}",
+        *(_IMPORTS if own else ["from peft import AutoPeftModelForCausalLM"] if sort == "peft" else ()),
+        f"from transformers import {', '.join([*([] if sort == 'peft' else [kind]), *names])}",
         "",
         HERE,
         "tokenizer = AutoTokenizer.from_pretrained(folder)",
-        f"model = {kind}.from_pretrained(folder{options})",
+        *(_BASE if own else ()),
+        f"model = {kind}.from_pretrained({_OF_BASE if own else 'folder'}{options})",
         "model.generation_config = GenerationConfig.from_pretrained(folder)  # where an answer ends",
         *(loading_code(recipe.quantization).splitlines() if quantized else ()),
+        *(loading_code(recipe.adapter).splitlines() if own else ()),
         *(_CHAT if chat else _TEXT),
         "answer = model.generate(**inputs, max_new_tokens=64)[0, inputs.input_ids.shape[1] :]",
         "print(tokenizer.decode(answer, skip_special_tokens=True))",
     ]
     return "\n".join(lines) + "\n"
+
+
+_IMPORTS = ("import json", "from pathlib import Path", "", "from huggingface_hub import snapshot_download")
+_BASE = (
+    "files = Path(folder) if Path(folder).is_dir() else Path(snapshot_download(folder))",
+    f'base = json.loads((files / "{OWN}").read_text())',
+)
+_OF_BASE = 'base["base_model_name_or_path"], revision=base["revision"] or "main"'
+"""An adapter that is no type of PEFT says in a file of its own what it belongs to."""
 
 
 def _arguments(recipe: Recipe) -> dict[str, Any]:
@@ -193,6 +214,14 @@ def _merge(merge: Mapping[str, Any]) -> Iterator[str]:
         f"on its base by {apart['relative']:.3%} of their standard deviation on average, {apart['max']:.3g} at most, "
         f"on {apart['positions']} positions of {apart['rows']} {merge['compared_on']}."
     )
+
+
+def _other_weights(recipe: Recipe) -> Iterator[str]:
+    if changes_model(recipe.quantization) and not loading_code(recipe.quantization).strip():
+        yield (
+            f"**This code loads other weights than those that were trained on**: `{recipe.quantization.type}` changes "
+            "the base once it is loaded, which sftplug does and this code does not."
+        )
 
 
 def _versions(directory: RunDirectory) -> Iterator[tuple[str, str]]:

@@ -41,6 +41,8 @@ _RESULT = (
     "config.json",
     "generation_config.json",
     "adapter_config.json",
+    "sftplug_adapter.json",
+    "adapter.safetensors",
     "adapter_model.safetensors",
     "model.safetensors",
     "model-*-of-*.safetensors",

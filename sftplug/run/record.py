@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +11,14 @@ from sftplug.recipe.defaults import is_default
 from sftplug.recipe.load import is_plugin_file
 from sftplug.recipe.model import Recipe
 from sftplug.recipe.origins import origin_at
-from sftplug.recipe.yaml import dotted, write_yaml
-from sftplug.run.directory import RunDirectory
+from sftplug.recipe.yaml import dotted, leaves, write_yaml
 from sftplug.run.files import COPIES, noting
 from sftplug.storage.files import atomic_write
 from sftplug.util.redact import without_secrets
 
 if TYPE_CHECKING:
     from sftplug.recipe.load import LoadedRecipe
+    from sftplug.run.directory import RunDirectory
 
 
 def record_recipe(directory: RunDirectory, loaded: LoadedRecipe) -> None:
@@ -48,16 +48,6 @@ def recorded(recipe: Recipe) -> dict[str, Any]:
         f"./{COPIES}/{Path(name).name}" if is_plugin_file(name) else name for name in map(str, data["plugins"])
     ]
     return data
-
-
-def leaves(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:
-    """Yield (path, value) of everything in plain data that holds nothing further."""
-    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
-    below = list(items)
-    if not below:
-        yield path, value
-    for key, item in below:
-        yield from leaves(item, (*path, key))
 
 
 def origins(recipe: Mapping[str, Any], loaded: LoadedRecipe) -> dict[str, str]:

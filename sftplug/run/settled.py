@@ -17,8 +17,7 @@ from sftplug.recipe.defaults import OF_TRL, STATED, is_default
 from sftplug.recipe.origins import origin_by_path
 from sftplug.recipe.problems import origin_of
 from sftplug.recipe.train_options import own_default
-from sftplug.recipe.yaml import Path_, dotted
-from sftplug.run.record import leaves
+from sftplug.recipe.yaml import Path_, dotted, leaves
 
 if TYPE_CHECKING:
     from sftplug.recipe.load import LoadedRecipe

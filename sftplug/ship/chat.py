@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sftplug.model.loading import load_base
 from sftplug.model.prompt import encode_prompt
-from sftplug.ship.tuned import is_adapter, load_tuned, load_tuned_tokenizer, placed
+from sftplug.ship.tuned import load_tuned, load_tuned_tokenizer, placed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -125,6 +125,6 @@ def open_chat(directory: RunDirectory, recipe: Recipe) -> ChatSession:
 
 
 def base_of(tuned: ChatSession, directory: RunDirectory, recipe: Recipe) -> ChatSession:
-    """Return a conversation with the model that `tuned` was trained from; beneath an adapter, it is there already."""
-    model = tuned.model if is_adapter(directory.path) else placed(load_base(recipe))
+    """Return a conversation with the model that `tuned` was trained from; beneath PEFT's adapters, it is there."""
+    model = tuned.model if hasattr(tuned.model, "disable_adapter") else placed(load_base(recipe))
     return replace(tuned, model=model, base=True)

@@ -18,8 +18,9 @@ from sftplug.model.tied_embeddings import part, parted
 from sftplug.plugin import calls
 from sftplug.run.card import public, write_card
 from sftplug.run.environment import environment
+from sftplug.run.result import is_adapter
 from sftplug.ship.compare import Difference, difference, logits_at, probes
-from sftplug.ship.tuned import is_adapter, load_tuned, load_tuned_tokenizer, placed, with_adapter
+from sftplug.ship.tuned import load_tuned, load_tuned_tokenizer, placed, with_adapter
 from sftplug.storage.folder import atomic_folder
 
 if TYPE_CHECKING:
@@ -157,7 +158,9 @@ def merged(directory: RunDirectory, recipe: Recipe, how: Merge) -> PreTrainedMod
         base = _dequantized(recipe, base)
     if how.dtype is not None:
         base = base.to({"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[how.dtype])
-    adapted = with_adapter(base, directory.path)
+    adapted = with_adapter(recipe, base, directory.path)
+    if calls.saves_itself(recipe.adapter):
+        return calls.merged(recipe.adapter, adapted)
     if (head := parted(adapted.get_base_model())) is not None:
         part(adapted.get_base_model(), head)
     model = calls.merged(recipe.adapter, adapted)

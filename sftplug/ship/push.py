@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ from sftplug.errors import ModelError, RunError
 from sftplug.run import RunDirectory
 from sftplug.run.card import CARD, HERE
 from sftplug.run.files import RECORD
-from sftplug.run.result import ADAPTER
-from sftplug.ship.tuned import is_adapter, open_finished
+from sftplug.run.result import adapter_config, is_adapter
+from sftplug.ship.tuned import open_finished
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl")
 
@@ -43,7 +42,7 @@ def files_to_push(folder: Path) -> list[str]:
 
 
 def _refuse_local_base(folder: Path) -> None:
-    base = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"]
+    base = adapter_config(folder)["base_model_name_or_path"]
     if Path(base).is_absolute() or Path(base).exists():
         raise ModelError(
             f"the adapter in {folder} belongs to a base model in a folder of this machine, so nobody else could load "

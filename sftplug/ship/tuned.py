@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from sftplug.errors import ModelError, RunError
 from sftplug.model.loading import base_model_path, load_base
+from sftplug.model.own_adapter import with_own_adapter
 from sftplug.model.remote_code import code_options
 from sftplug.model.weight_files import check_adapter
+from sftplug.plugin.calls import saves_itself
 from sftplug.run import RunDirectory
-from sftplug.run.result import ADAPTER
+from sftplug.run.result import is_adapter
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,25 +38,22 @@ _AGAIN = {
 }
 
 
-def is_adapter(folder: Path) -> bool:
-    """Whether `folder` holds an adapter rather than a whole model."""
-    return (folder / ADAPTER).is_file()
-
-
 def load_tuned(directory: RunDirectory, recipe: Recipe) -> PreTrainedModel:
     """Return the model as the run trained it, in evaluation mode: the adapter on its base, or the whole model."""
     if not is_adapter(directory.path):
         model = load_base(recipe, directory.path)
     else:
         check_adapter(directory.path, base_model_path(recipe), built=recipe.model.build is not None)
-        model = with_adapter(load_base(recipe), directory.path)
+        model = with_adapter(recipe, load_base(recipe), directory.path)
     return placed(model)
 
 
-def with_adapter(base: PreTrainedModel, folder: Path) -> Any:
-    """Return `base` with the adapter that `folder` holds. Raises ModelError when PEFT cannot load it."""
+def with_adapter(recipe: Recipe, base: PreTrainedModel, folder: Path) -> Any:
+    """Return `base` with the adapter that `folder` holds. Raises ModelError when it cannot be loaded."""
     from peft import PeftModel
 
+    if saves_itself(recipe.adapter):
+        return with_own_adapter(recipe, base, folder).eval()
     try:
         return PeftModel.from_pretrained(base, str(folder)).eval()
     except (OSError, ValueError, KeyError, RuntimeError) as error:

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from sftplug.errors import SftplugError
-from sftplug.plugin.calls import mergeable, merged, model_problems, peft_config, train_defaults
+from sftplug.plugin.calls import (
+    load_adapter,
+    mergeable,
+    merged,
+    model_problems,
+    peft_config,
+    save_adapter,
+    saves_itself,
+    train_defaults,
+)
 from sftplug.plugin.components import Adapter
 from sftplug.testing.component import check_component
 from sftplug.testing.law import Breach, check, demand, make, shown
@@ -34,6 +44,11 @@ class AdapterTrial:
     def is_peft(self) -> bool:
         """Whether PEFT's classes train it."""
         return peft_config(self.adapter) is not None
+
+    @property
+    def saves_itself(self) -> bool:
+        """Whether it is no type of PEFT, and has parameters of its own."""
+        return saves_itself(self.adapter)
 
 
 def check_adapter(component: type[Adapter], /, **options: Any) -> None:
@@ -82,13 +97,17 @@ def suits_the_trainer(trial: AdapterTrial) -> None:
 
 def trains_what_it_says(trial: AdapterTrial) -> None:
     """Something is trained; the base model's own weights only where ``trains_base`` says so."""
+    from sftplug.model.loading import skeleton
+
     trained = [name for name, value in trial.run.trainer.model.named_parameters() if value.requires_grad]
     demand(bool(trained), "no parameter is trained", "return a configuration, or unfreeze in prepare_model.")
     if not trial.is_peft:
+        base = {name for name, _ in skeleton(trial.run.recipe).named_parameters()}
+        own = [name for name in trained if name in base]
         demand(
-            trial.adapter.trains_base,
-            f"peft_config() is None, so the base model's {shown(trained, 100)} are trained, but `trains_base` is False",
-            "set `trains_base: ClassVar[bool] = True`.",
+            trial.adapter.trains_base or not own,
+            f"peft_config() is None, so the base model's {shown(own, 100)} are trained, but `trains_base` is False",
+            "freeze the base with `model.requires_grad_(False)`, or set `trains_base: ClassVar[bool] = True`.",
         )
 
 
@@ -106,28 +125,46 @@ def reloads_to_the_same_logits(trial: AdapterTrial) -> None:
     """Saved, and loaded onto a base model loaded again, it gives the same logits."""
     live = logits(trial.run.trained)
     with tempfile.TemporaryDirectory(prefix="sftplug-") as folder:
-        trial.run.trained.save_pretrained(folder)
-        again = _reload(trial, folder)
-        found = difference(live, logits(again))
+        _save(trial, Path(folder))
+        found = difference(live, logits(_reload(trial, Path(folder))))
     demand(
         found <= EXACT,
         f"the logits differ by {found:.2g} of the largest, more than the {EXACT:.0e} of rounding",
         "what prepare_model or an initialization changes in the base must not differ from load to load, and everything "
-        "that is trained must be in what is saved (`modules_to_save`).",
+        "that is trained must be in what is saved (`modules_to_save`; `save` and `load` of an adapter that is no type "
+        "of PEFT).",
+    )
+
+
+def is_loaded_by_its_card(trial: AdapterTrial) -> None:
+    """What an adapter saves that is no type of PEFT, its ``loading_code`` loads without sftplug: to the same logits."""
+    if not trial.saves_itself:
+        return
+    from sftplug.model.own_adapter import by_card
+
+    live = logits(trial.run.trained)
+    with tempfile.TemporaryDirectory(prefix="sftplug-") as folder:
+        _save(trial, Path(folder))
+        found = difference(live, logits(by_card(trial.adapter, trial.run.load_base(), files=Path(folder))))
+    demand(
+        found <= EXACT,
+        f"the logits differ by {found:.2g} of the largest, more than the {EXACT:.0e} of rounding",
+        "override loading_code to return Python that does to the base `model` what `load` does, of what is in `files`.",
     )
 
 
 def merges_if_it_says_so(trial: AdapterTrial) -> None:
     """Merged into the base, it gives the same logits; unless ``mergeable`` says that it cannot be merged."""
-    if not (trial.is_peft and mergeable(trial.adapter)):
+    if not ((trial.is_peft or trial.saves_itself) and mergeable(trial.adapter)):
         return
     live = logits(trial.run.trained)
-    fix = "override `mergeable` to return False, if what is trained is not an update of weights."
+    fix = "override `mergeable` to return False, if what is trained is not an update of weights"
+    fix += ", or `merge`, which returns a model that plain transformers loads." if trial.saves_itself else "."
     try:
         model = merged(trial.adapter, trial.run.trained)
     except SftplugError as error:
         raise Breach(f"merging raised {type(error).__name__}: {error}", fix) from error
-    found = difference(live, logits(model))
+    found = difference(live, logits(_as_others_load(model) if trial.saves_itself else model))
     demand(found <= MERGED, f"the logits of the merged model differ by {found:.2g} of the largest", fix)
 
 
@@ -138,18 +175,41 @@ LAWS = (
     trains_what_it_says,
     learns,
     reloads_to_the_same_logits,
+    is_loaded_by_its_card,
     merges_if_it_says_so,  # last: merging changes the trained model
 )
 
 
-def _reload(trial: AdapterTrial, folder: str) -> Any:
-    if not trial.is_peft:
-        from transformers import AutoModelForCausalLM
+def _save(trial: AdapterTrial, folder: Path) -> None:
+    if trial.saves_itself:
+        save_adapter(trial.adapter, trial.run.trained, folder)
+    else:
+        trial.run.trained.save_pretrained(folder)
 
-        return AutoModelForCausalLM.from_pretrained(folder)
+
+def _reload(trial: AdapterTrial, folder: Path) -> Any:
+    if trial.saves_itself:
+        base = trial.run.load_base()
+        load_adapter(trial.adapter, base, folder)
+        return base
+    if not trial.is_peft:
+        return _plainly(folder)
     from peft import PeftModel
 
     return PeftModel.from_pretrained(trial.run.load(), folder)
+
+
+def _plainly(folder: Path) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder)
+
+
+def _as_others_load(model: Any) -> Any:
+    """Return a merged model as whoever gets it loads it."""
+    with tempfile.TemporaryDirectory(prefix="sftplug-") as folder:
+        model.save_pretrained(folder)
+        return _plainly(Path(folder))
 
 
 def _ends(trial: AdapterTrial) -> set[str]:

@@ -125,6 +125,24 @@ def reloads_to_the_same_logits(trial: QuantizationTrial) -> None:
     )
 
 
+def is_loaded_by_its_card(trial: QuantizationTrial) -> None:
+    """Loaded with ``load_kwargs``, and changed by ``loading_code``, the base gives the logits that it gives after
+    ``prepare_model``: so the model card loads it where there is no sftplug."""
+    from transformers import AutoModelForCausalLM
+
+    from sftplug.model.loading import base_model_path
+    from sftplug.model.own_adapter import by_card
+
+    path = base_model_path(trial.lora.recipe)
+    plain = by_card(trial.quantization, AutoModelForCausalLM.from_pretrained(path, **load_kwargs(trial.quantization)))
+    found = difference(logits(trial.lora.load_base()), logits(plain))
+    demand(
+        found <= EXACT,
+        f"the logits differ by {found:.2g} of the largest, more than the {EXACT:.0e} of rounding",
+        "override loading_code to return Python that does to `model` what prepare_model does, without sftplug.",
+    )
+
+
 def trains_whole_if_it_says_so(trial: QuantizationTrial) -> None:
     """If ``trainable`` says so, the weights themselves are trained: the loss falls, and they are saved and loaded."""
     if not trial.quantization.trainable:
@@ -152,6 +170,7 @@ LAWS = (
     says_whether_inputs_are_kept,
     trains_an_adapter_or_says_it_cannot,
     reloads_to_the_same_logits,
+    is_loaded_by_its_card,
     trains_whole_if_it_says_so,
 )
 

@@ -104,6 +104,12 @@ class Run:
 
         return load_model(self.recipe)
 
+    def load_base(self) -> PreTrainedModel:
+        """Load the base model once more, without what an adapter does to it."""
+        from sftplug.model.loading import load_fitting_base
+
+        return load_fitting_base(self.recipe)
+
     @cached_property
     def trainer(self) -> Any:
         """The trainer, before its first step."""

@@ -30,6 +30,8 @@ class CheckpointingTrainer(SFTTrainer):  # type: ignore[misc]
     """What the model holds that the trainer's own checkpoint may not."""
     carried: Carried | None = None
     """What the recipe's callbacks remember."""
+    write_adapter: Callable[[Any, Path], None] | None = None
+    """Writes an adapter that is no type of PEFT to a folder; PEFT's, and whole models, the trainer writes itself."""
 
     @abstractmethod
     def _progress(self) -> dict[str, Any]:
@@ -59,6 +61,16 @@ class CheckpointingTrainer(SFTTrainer):  # type: ignore[misc]
             except Exception:
                 checkpoints.discard(folder)  # makes room again
                 raise
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Write weights and tokenizer: of an adapter that saves itself, what it says."""
+        if self.write_adapter is None:
+            super()._save(output_dir, state_dict)
+        elif self.args.should_save:
+            folder = Path(output_dir or self.args.output_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            self.write_adapter(self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False), folder)
+            self.processing_class.save_pretrained(str(folder))
 
     def _seal(self, folder: Path) -> None:
         # A pickle of the trainer's options, secrets and all, that nothing reads.
@@ -91,10 +103,9 @@ class CheckpointingTrainer(SFTTrainer):  # type: ignore[misc]
         PEFT's own loading of an adapter is not asked: it knows no more than inference needs, and rounds some.
         """
         assert self.held is not None
-        whole = not hasattr(self.model, "peft_config")
-        if whole:
+        if self.held.whole:
             load(*arguments)
-        self.held.read(folder, only_rest=whole)
+        self.held.read(folder, only_rest=self.held.whole)
 
     def splits_model(self) -> bool:
         """Whether processes share the model, and what shares it reads and writes checkpoints in a way of its own."""

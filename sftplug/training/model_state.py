@@ -61,9 +61,14 @@ class Base:
 class Held:
     """What a trained model holds: read off it for each checkpoint, and given back from one."""
 
-    def __init__(self, model: nn.Module, base: Base) -> None:
-        """Take down how `model` is before it is trained; `base` is what it was before the adapter came."""
+    def __init__(self, model: nn.Module, base: Base, *, beside: bool) -> None:
+        """Take down how `model` is before it is trained; `base` is what it was before the adapter came.
+
+        `beside` says that what is trained stands beside the base, and is saved without it.
+        """
         self._model, self.base = model, base
+        self.whole = not beside
+        """Whether checkpoints hold the whole model."""
         self._first = dict(self._memories())
         self._trained = self._trained_now()
         self._switched: Mapping[str, bool] = {}
@@ -74,12 +79,11 @@ class Held:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return by name what is trained, and what the adapter brought; of a model without one, all buffers too."""
-        whole = not hasattr(self._model, "peft_config")
         return {
             name: tensor
             for name, tensor in _tensors(self._model)
             if tensor.requires_grad
-            or (isinstance(tensor, torch.nn.Parameter) is False and whole)
+            or (isinstance(tensor, torch.nn.Parameter) is False and self.whole)
             or (not self.base.owns(tensor) and type(tensor) in (torch.Tensor, torch.nn.Parameter))
         }
 

@@ -9,12 +9,15 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sftplug.errors import ModelError, SftplugError, TrainingError
 from sftplug.model.loading import load_base
+from sftplug.model.own_adapter import Outline, by_card, untrained, with_own_adapter
 from sftplug.model.remote_code import code_options
+from sftplug.plugin.calls import peft_config, prepare_model, saves_itself
 from sftplug.run.failure import whats_left
 from sftplug.storage.disk import no_room
 
@@ -54,7 +57,8 @@ class Structure:
             if (live := ref()) is None:
                 return None
             # Where a weight is moved or packed anew, the module has another, or bitsandbytes notes it beside.
-            vars(own).update({name: _again(value) for name, value in vars(live).items() if _is_of_weights(name, value)})
+            held = {name: value for name, value in vars(live).items() if _is_of_weights(name, value)}
+            vars(own).update({name: _again(value, vars(own)[name]) for name, value in held.items()})
         return _share(self._copy)
 
 
@@ -68,9 +72,45 @@ def _share(model: nn.Module) -> Any:
     return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
 
 
-def _again(value: Any) -> Any:
-    """Return a dict of its own, so that what an adapter registers on the copy is not seen by the model."""
-    return copy.copy(value) if isinstance(value, dict) else value
+def _again(value: Any, before: Any) -> Any:
+    """Return a dict of its own, so that what an adapter registers on the copy is not seen by the model, nor here what
+    one has registered on the model."""
+    return {name: value.get(name) for name in before} if isinstance(value, dict) else value
+
+
+class Before:
+    """The base as it is before the adapter comes: what whoever loads the result begins with."""
+
+    def __init__(self, recipe: Recipe, model: nn.Module) -> None:
+        """Take down how `model` is; holds no weights of its own."""
+        from sftplug.training.model_state import Base
+
+        self._recipe = recipe
+        beside = peft_config(recipe.adapter) is not None or saves_itself(recipe.adapter)
+        self.structure = Structure(model) if beside else None
+        """Its modules, where what is trained stands beside them."""
+        self.base, self._outline = Base(model), Outline(model)
+        self.brought: list[str] = []
+        """Parameters and buffers that the adapter has put into the model."""
+        self.changed = False
+        """Whether the adapter has changed the modules, or what they compute."""
+        self._parameters = {name for name, _ in model.named_parameters()}
+
+    def prepare(self, model: nn.Module) -> None:
+        """Let the adapter prepare `model`, and see what that changes; what libraries change later is their own."""
+        prepare_model(self._recipe.adapter, model)
+        self.brought, self.changed = self._outline.brought(model), not self._outline.is_of(model)
+
+    def again(self, where: Any) -> Any:
+        """Return the base on the device `where`, with weights that the model shares if nothing has changed them."""
+        # Some adapters begin by changing the base: then only the base as it is stored will do.
+        known = self.structure.model() if self.structure is not None and self.base.is_untouched() else None
+        return known if known is not None else _placed(load_base(self._recipe), where)
+
+    def refuse_idle(self, model: nn.Module) -> None:
+        """Raise ModelError when nothing is trained, or what the adapter does not say."""
+        if problems := [*untrained(self._recipe, model, self._parameters)]:
+            raise ModelError("\n".join(problems))
 
 
 def is_whole_here(trainer: CheckpointingTrainer) -> bool:
@@ -83,21 +123,22 @@ def is_whole_here(trainer: CheckpointingTrainer) -> bool:
 # --- before and after -------------------------------------------------------------------------------------------------
 
 
-def try_to_save(
-    recipe: Recipe, trainer: CheckpointingTrainer, structure: Structure | None, save: Callable[[Path], None]
-) -> None:
+def try_to_save(recipe: Recipe, trainer: CheckpointingTrainer, before: Before, save: Callable[[Path], None]) -> None:
     """Save what is not trained yet, read it back and compare. Raises ModelError when that fails, before any step."""
     output = Path(recipe.output)
     with tempfile.TemporaryDirectory(dir=output, prefix=".trial-") as name, _undisturbed(trainer.model):
         try:
-            if structure is None and _bytes(trainer.model) > CHEAP:
+            if before.structure is None:
+                _refuse_brought(recipe, before, trainer.model)
+            if before.structure is None and _bytes(trainer.model) > CHEAP:
                 trainer.model.save_pretrained(name, state_dict={})
                 return
-            save(Path(name))
-            _compare(recipe, trainer, structure, Path(name))
+            with _moved(recipe, trainer.model):
+                save(Path(name))
+                _compare(recipe, trainer, before, Path(name))
             if trainer.held is not None:
                 trainer.held.write(Path(name))
-        except (_DiffersError, *_FAILS) as error:
+        except (_DiffersError, SftplugError, *_FAILS) as error:
             if no_room(error, Path(name)) is not None:
                 raise
             raise ModelError(
@@ -106,13 +147,13 @@ def try_to_save(
             ) from error
 
 
-def read_back(recipe: Recipe, trainer: CheckpointingTrainer, structure: Structure | None) -> None:
+def read_back(recipe: Recipe, trainer: CheckpointingTrainer, before: Before) -> None:
     """Read back what was saved and compare it with the model in memory. Raises TrainingError when they differ."""
     output = Path(recipe.output)
     with _undisturbed(trainer.model):
         try:
-            _compare(recipe, trainer, structure, output)
-        except (_DiffersError, *_FAILS) as error:
+            _compare(recipe, trainer, before, output)
+        except (_DiffersError, SftplugError, *_FAILS) as error:
             raise TrainingError(
                 f"the result in {output} is not what was trained: {_reason(error)}. It is left there to be looked at. "
                 f"{whats_left(output)}"
@@ -134,13 +175,18 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(lines[:2])}".removesuffix(".")
 
 
-def _compare(recipe: Recipe, trainer: CheckpointingTrainer, structure: Structure | None, folder: Path) -> None:
+def _compare(recipe: Recipe, trainer: CheckpointingTrainer, before: Before, folder: Path) -> None:
     """Raise _DiffersError when the model or adapter in `folder` is not the one in memory."""
     _compare_tokenizer(recipe, trainer, folder)
-    if structure is None:
-        _compare_weights(recipe, trainer.model, folder)
+    probe = Probe(trainer)
+    if saves_itself(recipe.adapter):
+        _compare_own(recipe, probe, before, folder)
+    elif before.structure is not None:
+        _compare_logits(probe, before, folder)
     else:
-        _compare_logits(recipe, trainer, structure, folder)
+        _compare_weights(recipe, trainer.model, folder)
+        if before.changed:
+            probe.compare(_placed(load_base(recipe, folder), probe.live.device), "by transformers")
 
 
 def _compare_tokenizer(recipe: Recipe, trainer: CheckpointingTrainer, folder: Path) -> None:
@@ -156,27 +202,89 @@ def _compare_tokenizer(recipe: Recipe, trainer: CheckpointingTrainer, folder: Pa
 # --- an adapter: its logits -------------------------------------------------------------------------------------------
 
 
-def _compare_logits(recipe: Recipe, trainer: CheckpointingTrainer, structure: Structure, folder: Path) -> None:
+class Probe:
+    """A row of the run, and what the trained model says of it."""
+
+    def __init__(self, trainer: CheckpointingTrainer) -> None:
+        """Remember the model and the row; nothing is computed yet."""
+        self.live: Any = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+        self._ids = list(trainer.train_dataset[0]["input_ids"])[:PROBED]
+
+    @cached_property
+    def expected(self) -> Tensor:
+        """(L, V) the logits of the model in memory."""
+        return _logits(self.live, self._ids)
+
+    def compare(self, model: Any, how: str) -> None:
+        """Raise _DiffersError when `model`, which was loaded again `how`, says something else."""
+        expected, got = self.expected, _logits(model, self._ids)
+        if got.shape != expected.shape:
+            raise _DiffersError(
+                f"the logits of what is loaded again are {tuple(got.shape)}, not {tuple(expected.shape)}"
+            )
+        apart = float((got - expected).abs().max()) / max(1.0, float(expected.abs().max()))
+        allowed = ALLOWED.get(str(self.live.dtype).removeprefix("torch."), 1e-3)
+        if not apart <= allowed:
+            raise _DiffersError(
+                f"loaded again {how} it says something else: logits differ by {apart:.1e} of the largest, and "
+                f"{allowed:.0e} is rounding"
+            )
+
+
+def _compare_logits(probe: Probe, before: Before, folder: Path) -> None:
     """Load the adapter with PEFT on the base it was trained on, as the model card says, and compare logits."""
     from peft import PeftModel
 
-    ids = list(trainer.train_dataset[0]["input_ids"])[:PROBED]
-    live = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-    expected = _logits(live, ids)
-    # Some adapters begin by changing the base: then only the base as it is stored will do.
-    untouched = trainer.held is not None and trainer.held.base.is_untouched()
-    base = (structure.model() if untouched else None) or _placed(load_base(recipe), live.device)
+    assert len(probe.expected)  # computed before anything is put around the weights that both share
+    base = before.again(probe.live.device)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what they warn of shows in the logits, or does not matter
-        got = _logits(PeftModel.from_pretrained(base, str(folder)), ids)
-    if got.shape != expected.shape:
-        raise _DiffersError(f"the logits of what is loaded again are {tuple(got.shape)}, not {tuple(expected.shape)}")
-    apart = float((got - expected).abs().max()) / max(1.0, float(expected.abs().max()))
-    allowed = ALLOWED.get(str(live.dtype).removeprefix("torch."), 1e-3)
-    if not apart <= allowed:
+        model = PeftModel.from_pretrained(base, str(folder))
+    probe.compare(model, "by PEFT")
+
+
+def _compare_own(recipe: Recipe, probe: Probe, before: Before, folder: Path) -> None:
+    """Load an adapter that is no type of PEFT with its own `load`, and by the code of its card; compare logits.
+
+    Each gets a base of its own, weights and all: it may write to them.
+    """
+    base = copy.deepcopy(before.again(probe.live.device))
+    probe.compare(with_own_adapter(recipe, base, folder), "by its own `load`")
+    del base
+    base = copy.deepcopy(before.again(probe.live.device))
+    probe.compare(by_card(recipe.adapter, base, files=folder), "by its own `loading_code`, as its model card says,")
+
+
+@contextmanager
+def _moved(recipe: Recipe, model: nn.Module) -> Iterator[None]:
+    """Move what an adapter of its own sort trains away from where it begins, and back to the bit.
+
+    An adapter begins by changing nothing, and one that is not saved at all would pass: so what is tried is another.
+    Numbers only grow, and stay positive where they must be.
+    """
+    import torch
+
+    trained = [value for value in model.parameters() if value.requires_grad and saves_itself(recipe.adapter)]
+    first = [value.detach().clone() for value in trained]
+    try:
+        with torch.no_grad():
+            for value in trained:
+                value.add_(0.05 * torch.rand_like(value) * (1 + value.abs()))
+        yield
+    finally:
+        with torch.no_grad():
+            for value, before in zip(trained, first, strict=True):
+                value.copy_(before)
+
+
+def _refuse_brought(recipe: Recipe, before: Before, model: nn.Module) -> None:
+    """Raise _DiffersError when something is trained that a whole model, loaded again, does not have."""
+    trained = {name for name, value in model.named_parameters() if value.requires_grad}
+    if brought := [name for name in before.brought if name in trained]:
         raise _DiffersError(
-            f"loaded again by PEFT it says something else: logits differ by {apart:.1e} of the largest, and "
-            f"{allowed:.0e} is rounding"
+            f"'{recipe.adapter.type}' has brought {len(brought)} parameters, such as {brought[0]}, and who loads the "
+            "whole model does not get them. Without `trains_base`, and with a `loading_code`, it is saved beside its "
+            "base"
         )
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -21,11 +20,21 @@ from sftplug.launch import (
     write_config,
 )
 from sftplug.libraries.logging import quiet_libraries
-from sftplug.model.loading import base_model_path, check_positions, load_model, new_ids
+from sftplug.model.loading import base_model_path, check_positions, load_fitting_base, new_ids
 from sftplug.model.new_tokens import refuse_untrained, train_new_embeddings
+from sftplug.model.own_adapter import save_adapter
 from sftplug.model.packing_check import check_isolation
 from sftplug.model.parameters import count_parameters
-from sftplug.plugin.calls import is_nll, label, load_kwargs, loss_metrics, peft_config, train_options, trainer_callback
+from sftplug.plugin.calls import (
+    is_nll,
+    label,
+    load_kwargs,
+    loss_metrics,
+    peft_config,
+    saves_itself,
+    train_options,
+    trainer_callback,
+)
 from sftplug.plugin.errors import plugin_error
 from sftplug.recipe.train_options import problems_in_train, train_fields
 from sftplug.run import RunSession, open_session
@@ -34,13 +43,14 @@ from sftplug.run.checkpoints import Retained
 from sftplug.run.failure import explaining
 from sftplug.run.files import noting
 from sftplug.training.moved_weights import Sample
-from sftplug.training.readback import Structure, is_whole_here, read_back, try_to_save
+from sftplug.training.readback import Before, is_whole_here, read_back, try_to_save
+from sftplug.training.saving import save
 from sftplug.types.result import ParameterCounts, RunResult
 from sftplug.util.processes import is_launched, is_main
 
 if TYPE_CHECKING:
     from torch import nn
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, TrainerCallback
     from trl import SFTConfig
 
     from sftplug.data.prepare import Prepared
@@ -66,10 +76,11 @@ def train(loaded: LoadedRecipe, prepared: Prepared, session: RunSession | None =
     if loaded.recipe.launch is not None and session.writes:
         write_config(loaded.recipe, loaded.recipe.launch, session.directory.path)
     # The base model, its weights in the numbers that the quantization says; the adapter says what is trained.
-    model = load_model(loaded.recipe, **sharding(loaded.recipe))
-    structure = Structure(model) if peft_config(loaded.recipe.adapter) is not None else None
-    trainer = make_trainer(loaded.recipe, model, prepared)
-    try_what_comes_later(loaded.recipe, trainer, structure, prepared)
+    model = load_fitting_base(loaded.recipe, **sharding(loaded.recipe))
+    before = Before(loaded.recipe, model)
+    before.prepare(model)
+    trainer = make_trainer(loaded.recipe, model, prepared, before)
+    try_what_comes_later(loaded.recipe, trainer, before, prepared)
     size = count_parameters(trainer.model)  # while it is whole: several processes may split it
     if layout(loaded.recipe) in ("rows", "flat"):
         check_isolation(trainer.model)
@@ -81,7 +92,7 @@ def train(loaded: LoadedRecipe, prepared: Prepared, session: RunSession | None =
         # The loop: batches of rows, the loss over their trained tokens, an update of the trained parameters.
         trainer.train(resume_from_checkpoint=session.resume_from)
         # What inference needs: weights, tokenizer with the chat template, the tokens that end a turn.
-        save_and_read_back(loaded.recipe, trainer, structure, prepared)
+        save_and_read_back(loaded.recipe, trainer, before, prepared)
     result = replace(_result(loaded, trainer, size), moved=weights.moved())
     session.finish(trainer.state.global_step, result)
     if is_main():
@@ -90,18 +101,17 @@ def train(loaded: LoadedRecipe, prepared: Prepared, session: RunSession | None =
     return result
 
 
-def try_what_comes_later(
-    recipe: Recipe, trainer: SftplugTrainer, structure: Structure | None, prepared: Prepared
-) -> None:
+def try_what_comes_later(recipe: Recipe, trainer: SftplugTrainer, before: Before, prepared: Prepared) -> None:
     """Find out before the first step what could fail at the end: what would be saved is saved and read back.
 
-    `structure` is that of the base, without its adapter. Raises ModelError.
+    `before` is the base, without its adapter. Raises ModelError.
     """
     from sftplug.training.callback_state import is_resumable
     from sftplug.training.callbacks import allocating
 
+    before.refuse_idle(trainer.model)
     if is_whole_here(trainer) and is_main():
-        try_to_save(recipe, trainer, structure, partial(save, trainer, prepared))
+        try_to_save(recipe, trainer, before, partial(save, trainer, prepared))
     elif trainer.held is not None and trainer.splits_model() and is_resumable(trainer.args):
         trainer.held.refuse_left_out(allocates=allocating(trainer.model) is not None)
 
@@ -142,15 +152,18 @@ def _tell_result(loaded: LoadedRecipe, result: RunResult) -> None:
         raise TrainingError(f"{error}\nThe run itself is over: its result is saved in {result.output}.") from error
 
 
-def make_trainer(recipe: Recipe, model: PreTrainedModel, prepared: Prepared) -> SftplugTrainer:
-    """Return the trainer for `model` with the recipe's adapter, callbacks and rows."""
+def make_trainer(
+    recipe: Recipe, model: PreTrainedModel, prepared: Prepared, before: Before | None = None
+) -> SftplugTrainer:
+    """Return the trainer for `model` with the recipe's adapter, callbacks and rows.
+
+    `before` is what `model` was before the adapter prepared it; by default what it is now.
+    """
     from transformers import PrinterCallback
 
-    from sftplug.training.callback_state import Carried
     from sftplug.training.callbacks import AdaLoraCallback, GradientCheck, allocating
     from sftplug.training.chosen_loss import refuse_without_base
     from sftplug.training.collator import Collator
-    from sftplug.training.model_state import Base, Held
     from sftplug.training.trainer import SftplugTrainer
 
     arguments = training_arguments(recipe)
@@ -158,17 +171,18 @@ def make_trainer(recipe: Recipe, model: PreTrainedModel, prepared: Prepared) -> 
     ids = new_ids(recipe) if recipe.model.add_tokens else []
     if adapter is not None and ids:
         train_new_embeddings(adapter, model, ids)
-    pad, multiple = int(prepared.tokenizer.pad_token_id), int(arguments.pad_to_multiple_of or 1)
+    pad = int(prepared.tokenizer.pad_token_id)
     # Else the trainer does so itself, and warns of it.
     model.config.pad_token_id = model.generation_config.pad_token_id = pad
-    base, callbacks = Base(model), [trainer_callback(callback) for callback in recipe.callbacks]
+    before = before or Before(recipe, model)
+    callbacks = [trainer_callback(callback) for callback in recipe.callbacks]
     trainer = SftplugTrainer(
         model=model,
         args=arguments,
         train_dataset=prepared.train,
         eval_dataset=prepared.eval,
         processing_class=prepared.tokenizer,
-        data_collator=Collator(pad, multiple, flat=layout(recipe) == "flat"),
+        data_collator=Collator(pad, int(arguments.pad_to_multiple_of or 1), flat=layout(recipe) == "flat"),
         peft_config=adapter,
         callbacks=[GradientCheck(), *callbacks],
         sources=_source_names(recipe),
@@ -185,8 +199,19 @@ def make_trainer(recipe: Recipe, model: PreTrainedModel, prepared: Prepared) -> 
             trainer.add_callback(AdaLoraCallback(f"'{recipe.adapter.type}'", tuner))
     if ids:
         refuse_untrained(recipe.adapter.type, trainer.model)
-    trainer.held, trainer.carried = Held(trainer.model, base), Carried(callbacks)
+    _hold(trainer, recipe, before, callbacks)
     return trainer
+
+
+def _hold(trainer: SftplugTrainer, recipe: Recipe, before: Before, callbacks: Sequence[TrainerCallback]) -> None:
+    """Say what of the model is saved, and how; and what else a checkpoint holds."""
+    from sftplug.training.callback_state import Carried
+    from sftplug.training.model_state import Held
+
+    own = saves_itself(recipe.adapter)
+    trainer.write_adapter = partial(save_adapter, recipe) if own else None
+    trainer.held = Held(trainer.model, before.base, beside=own or peft_config(recipe.adapter) is not None)
+    trainer.carried = Carried(callbacks)
 
 
 def _keep(recipe: Recipe) -> Retained:
@@ -353,33 +378,11 @@ def _checkpointing(train: Mapping[str, Any], on_cpu: bool) -> dict[str, Any]:
 # --- save -------------------------------------------------------------------------------------------------------------
 
 
-def save_and_read_back(
-    recipe: Recipe, trainer: SftplugTrainer, structure: Structure | None, prepared: Prepared
-) -> None:
+def save_and_read_back(recipe: Recipe, trainer: SftplugTrainer, before: Before, prepared: Prepared) -> None:
     """Save the result, and compare what is read back with the model in memory. Raises TrainingError."""
     output = Path(recipe.output)
     noted = noting(output) if is_main() else nullcontext()
     with explaining("the trained model cannot be saved", output), noted:
         save(trainer, prepared, output)
     if is_whole_here(trainer) and is_main():
-        read_back(recipe, trainer, structure)
-
-
-def save(trainer: SftplugTrainer, prepared: Prepared, folder: Path) -> None:
-    """Write the model or adapter to `folder`, and what inference needs beside it."""
-    trainer.save_model(str(folder))
-    if not is_main():
-        return
-    (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle, of what recipe.yaml says
-    _generation_config(trainer.model, prepared).save_pretrained(str(folder))
-
-
-def _generation_config(model: PreTrainedModel, prepared: Prepared) -> Any:
-    """Return the generation configuration, with every stop that was trained among its end tokens."""
-    tokenizer, config = prepared.tokenizer, copy.deepcopy(model.generation_config)
-    known = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
-    special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
-    stops = [stop for stop in prepared.ledger.stop_ids if stop in special]
-    config.eos_token_id = list(dict.fromkeys([*stops, *(end for end in known if end is not None)])) or None
-    config.pad_token_id = tokenizer.pad_token_id
-    return config
+        read_back(recipe, trainer, before)

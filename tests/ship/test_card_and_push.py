@@ -48,7 +48,7 @@ def test_the_card_of_a_merge_says_how_far_it_is_from_the_adapter(lora_run, comma
 
 def test_a_model_without_a_template_is_asked_to_continue_a_text(recipe_file):
     recipe = load_recipe(str(recipe_file(adapter="lora"))).recipe
-    code = card.snippet(recipe, adapter=True, chat=False)
+    code = card.snippet(recipe, sort="peft", chat=False)
     assert "apply_chat_template" not in code
     compile(code, "card", "exec")
 

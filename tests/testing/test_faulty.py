@@ -449,6 +449,20 @@ class Dice(Whole):
         weight += 0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(next(COUNT)))
 
 
+class Marked(Whole):
+    """Its weights are others once it is loaded, and nobody who reads the card knows."""
+
+    def prepare_model(self, model):
+        model.model.layers[0].mlp.up_proj.weight.data *= 2
+
+
+class MarkedSaidSo(Marked):
+    """It says how to do so without sftplug."""
+
+    def loading_code(self):
+        return "model.model.layers[0].mlp.up_proj.weight.data *= 2"
+
+
 class TrainsWhole(Frozen):
     """It says that the weights are trained, and they are not."""
 
@@ -468,6 +482,7 @@ class TrainsWhole(Frozen):
         (Hoarder, "says_whether_inputs_are_kept", "the input of a product is not kept | set `keeps_inputs = False`"),
         (Frozen, "trains_an_adapter_or_says_it_cannot", "| override `adaptable` to return False"),
         (Dice, "reloads_to_the_same_logits", "| weights must be quantized the same each time they are loaded"),
+        (Marked, "is_loaded_by_its_card", "| override loading_code to return Python that does to `model` what"),
         (TrainsWhole, "trains_whole_if_it_says_so", "| set `trainable` to False"),
     ],
 )
@@ -477,6 +492,10 @@ def test_quantizations(component, law, text):
 
 def test_a_backend_says_that_no_adapter_can_be_trained_on_it():
     check_quantization(FrozenSaidSo)
+
+
+def test_a_backend_that_changes_a_loaded_model_says_how():
+    check_quantization(MarkedSaidSo)
 
 
 # --- adapters ---------------------------------------------------------------------------------------------------------
@@ -569,7 +588,11 @@ class PromptsSaidSo(Prompts):
     [
         (OneConfiguration, "gives_the_same_configuration", "| make the configuration in the method"),
         (Complaining, "fits_a_model", "['no model is good enough'] | give the check options that fit such a model"),
-        (Secretive, "trains_what_it_says", "but `trains_base` is False | set `trains_base: ClassVar[bool] = True`."),
+        (
+            Secretive,
+            "trains_what_it_says",
+            "but `trains_base` is False | freeze the base with `model.requires_grad_(False)`, or set",
+        ),
         (Idle, "trains_what_it_says", "no parameter is trained | return a configuration, or unfreeze"),
         (Useless, "learns", "| see that what is trained is used by the forward pass"),
         (Noisy, "reloads_to_the_same_logits", "more than the 1e-05 of rounding | what prepare_model"),
@@ -582,6 +605,78 @@ def test_adapters(component, law, text):
 
 def test_an_adapter_says_that_it_cannot_be_merged():
     check_adapter(PromptsSaidSo)
+
+
+class Beside(Small):
+    """A factor for what the model's last norm puts out; no type of PEFT."""
+
+    def peft_config(self):
+        return None
+
+    def prepare_model(self, model):
+        norm = model.requires_grad_(False).model.norm
+        norm.factor = torch.nn.Parameter(torch.ones_like(norm.weight))
+        norm.register_forward_hook(lambda module, _, output: output * module.factor)
+
+    def loading_code(self):
+        return """from safetensors.torch import load_file
+
+model.model.norm.weight.data *= load_file(files / "adapter.safetensors")["model.norm.factor"]
+"""
+
+    def merge(self, model):
+        norm = model.model.norm
+        norm.weight.data *= norm.factor.data
+        norm._forward_hooks.clear()
+        del norm.factor
+        return model
+
+
+class Emptyhanded(Beside):
+    """It saves nothing that it needs, and does not look."""
+
+    def save(self, model, folder):
+        (folder / "nothing").touch()
+
+    def load(self, model, folder):
+        self.prepare_model(model)
+
+
+class Cardless(Beside):
+    """It says nothing to a reader of its card."""
+
+    def loading_code(self):
+        return ""
+
+
+class Unmerged(Beside):
+    """It gives back the model as it is, with a hook that no file holds."""
+
+    def merge(self, model):
+        return model
+
+
+class Mergeless(Beside):
+    """It says nothing of merging."""
+
+    merge = Adapter.merge
+
+
+@pytest.mark.parametrize(
+    ("component", "law", "text"),
+    [
+        (Emptyhanded, "reloads_to_the_same_logits", "`save` and `load` of an adapter that is no type of PEFT"),
+        (Cardless, "is_loaded_by_its_card", "| override loading_code to return Python that does to the base"),
+        (Unmerged, "merges_if_it_says_so", "or `merge`, which returns a model that plain transformers loads"),
+        (Mergeless, "merges_if_it_says_so", "or `merge`, which returns a model that plain transformers loads"),
+    ],
+)
+def test_adapters_that_are_no_type_of_peft(component, law, text):
+    assert broken(check_adapter, component) == (law, AnyText(text))
+
+
+def test_an_adapter_that_is_no_type_of_peft_passes():
+    check_adapter(Beside)
 
 
 class Rescaling(Small):

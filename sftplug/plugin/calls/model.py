@@ -8,16 +8,17 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 from sftplug.plugin.calls.check import checked, sentences
+from sftplug.plugin.components.model import Quantization, stands_beside
 from sftplug.plugin.errors import plugin_error, plugin_errors
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from peft import PeftConfig, PeftModel
+    from peft import PeftConfig
     from torch import nn
     from transformers import PreTrainedModel
 
-    from sftplug.plugin.components import Adapter, ModelBuilder, Quantization
+    from sftplug.plugin.components import Adapter, ModelBuilder
     from sftplug.recipe.model import Recipe
     from sftplug.util.device import Device
 
@@ -45,18 +46,30 @@ def load_kwargs(quantization: Quantization) -> dict[str, Any]:
     return arguments
 
 
-def loading_code(quantization: Quantization) -> str:
-    """Return the Python of a quantization for the model card. Raises PluginError for anything but Python."""
-    with plugin_errors(quantization, "loading_code"):
-        answer: object = quantization.loading_code()
-    code: str = checked(quantization, "loading_code", answer, str, "Python as text")
+def loading_code(part: Quantization | Adapter) -> str:
+    """Return the Python of a component for the model card. Raises PluginError for anything but Python of its own."""
+    with plugin_errors(part, "loading_code"):
+        answer: object = part.loading_code()
+    code: str = checked(part, "loading_code", answer, str, "Python as text")
     try:
-        ast.parse(code)
+        tree = ast.parse(code)
     except SyntaxError as error:
-        raise plugin_error(
-            quantization, "loading_code", f"must return Python: {error.msg}, line {error.lineno}"
-        ) from error
+        raise plugin_error(part, "loading_code", f"must return Python: {error.msg}, line {error.lineno}") from error
+    if "sftplug" in _imported(tree):
+        raise plugin_error(part, "loading_code", "must do without sftplug, which a reader of the card may not have")
     return code
+
+
+def changes_model(quantization: Quantization) -> bool:
+    """Whether a quantization changes the model once it is loaded."""
+    return type(quantization).prepare_model is not Quantization.prepare_model
+
+
+def _imported(tree: ast.Module) -> set[str]:
+    """Return the names of the packages that some code imports."""
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = [node.module or "" if isinstance(node, ast.ImportFrom) else node.names[0].name for node in nodes]
+    return {name.partition(".")[0] for name in names}
 
 
 def adaptable(quantization: Quantization) -> bool:
@@ -140,6 +153,23 @@ def peft_config(adapter: Adapter) -> PeftConfig | None:
     return checked(adapter, "peft_config", answer, PeftConfig, "a peft.PeftConfig or None")
 
 
+def saves_itself(adapter: Adapter) -> bool:
+    """Whether an adapter is no type of PEFT and has parameters of its own, which it saves and loads itself."""
+    return peft_config(adapter) is None and stands_beside(adapter)
+
+
+def save_adapter(adapter: Adapter, model: nn.Module, folder: Path) -> None:
+    """Let an adapter that is no type of PEFT write what it has trained."""
+    with plugin_errors(adapter, "save"):
+        adapter.save(model, folder)
+
+
+def load_adapter(adapter: Adapter, model: nn.Module, folder: Path) -> None:
+    """Let an adapter that is no type of PEFT make of the base what it has trained."""
+    with plugin_errors(adapter, "load"):
+        adapter.load(model, folder)
+
+
 def model_problems(adapter: Adapter, model: nn.Module) -> list[str]:
     """Return what ``check_model`` of an adapter says about `model`. Raises PluginError for anything but sentences."""
     with plugin_errors(adapter, "check_model"):
@@ -152,7 +182,8 @@ def merge_problems(adapter: Adapter, quantization: Quantization, *, in_place: bo
         said = sentences(adapter, "check_merge", adapter.check_merge(quantization, in_place=in_place))
     if said or mergeable(adapter):
         return said
-    return [f"'{adapter.type}' says that what it trains cannot be merged. Load it with PEFT beside the base."]
+    how = "as its model card says" if saves_itself(adapter) else "with PEFT"
+    return [f"'{adapter.type}' says that what it trains cannot be merged. Load it {how} beside the base."]
 
 
 def mergeable(adapter: Adapter) -> bool:
@@ -162,7 +193,11 @@ def mergeable(adapter: Adapter) -> bool:
     return bool(checked(adapter, "mergeable", answer, bool, "True or False"))
 
 
-def merged(adapter: Adapter, model: PeftModel) -> PreTrainedModel:
+def merged(adapter: Adapter, model: Any) -> PreTrainedModel:
     """Return the base of `model` with the update in its weights. Raises ModelError where the adapter cannot do that."""
+    from transformers import PreTrainedModel
+
     with plugin_errors(adapter, "merge"):
-        return adapter.merge(model)
+        answer: object = adapter.merge(model)
+    base: PreTrainedModel = checked(adapter, "merge", answer, PreTrainedModel, "the base model")
+    return base

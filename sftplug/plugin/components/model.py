@@ -12,7 +12,7 @@ from sftplug.errors import ModelError
 from sftplug.plugin.components.base import Component
 
 if TYPE_CHECKING:
-    from peft import PeftConfig, PeftModel
+    from peft import PeftConfig
     from torch import nn
     from transformers import PreTrainedModel
 
@@ -114,13 +114,22 @@ class Quantization(Component):
 
 
 class Adapter(Component):
-    """Says which parameters are trained."""
+    """Says which parameters are trained.
+
+    There are three sorts. `peft_config` returns a configuration, and PEFT trains, saves and loads; or it returns None
+    and `trains_base` is set, and weights of the base are trained, which are saved whole; or it returns None and
+    `prepare_model` puts parameters of the adapter's own into the model, which `save` and `load` see to, and
+    `loading_code` for whoever has no sftplug. An adapter that overrides one of these four, or `merge`, is of the last
+    sort too.
+    """
 
     default_quantization: ClassVar[str | None] = None
     """The quantization a recipe gets that names this adapter and no quantization; None for floats of the type that the
     device trains fastest in."""
     trains_base: ClassVar[bool] = False
     """Whether weights of the base model itself are trained."""
+    weights_file: ClassVar[str] = "adapter.safetensors"
+    """Where `save` writes by default, in the folder that it gets."""
 
     def quantization_for(self, device: Device) -> str:
         """Return the name of the quantization that a recipe gets on `device` that names this adapter and no other.
@@ -148,7 +157,7 @@ class Adapter(Component):
 
     @property
     def mergeable(self) -> bool:
-        """Whether what is trained can be merged into the weights of the base; for adapters of PEFT."""
+        """Whether what is trained can be merged into the weights of the base; for adapters beside them."""
         return True
 
     @abstractmethod
@@ -156,7 +165,51 @@ class Adapter(Component):
         """Return the PEFT configuration, or None when the model's own parameters are trained."""
 
     def prepare_model(self, model: nn.Module) -> None:
-        """Choose what is trained when `peft_config` returns None; called on the loaded model."""
+        """Choose what is trained when `peft_config` returns None, or put it into the model; called on the loaded one.
+
+        Called on a model whose weights are on the meta device too: what it makes belongs on the device of the module
+        that it goes to, in floats of 32 bits.
+        """
+
+    def save(self, model: nn.Module, folder: Path) -> None:
+        """Write to `folder`, which is there, what `load` needs to make of the base what `model` is.
+
+        For adapters that are no type of PEFT. By default everything that is trained, by its name in the model, to
+        `weights_file`. ``sftplug_adapter.json``, with type, options and base, is written beside it.
+        """
+        from safetensors.torch import save_file
+
+        trained = {name: value.detach().cpu().clone() for name, value in _trained(model).items()}
+        save_file(trained, folder / self.weights_file, metadata={"format": "pt"})
+
+    def load(self, model: nn.Module, folder: Path) -> None:
+        """Make of the base, `model`, what was trained: what `save` has written is in `folder`.
+
+        For adapters that are no type of PEFT. By default `prepare_model` is called, and what it lets be trained gets
+        the saved numbers. Raises ModelError when they are not those that it needs.
+        """
+        import torch
+        from safetensors.torch import load_file
+
+        self.prepare_model(model)
+        saved, wanted = load_file(folder / self.weights_file), _trained(model)
+        shapes, known = ({name: list(value.shape) for name, value in found.items()} for found in (saved, wanted))
+        if shapes != known:
+            other = next(name for name in {**known, **shapes} if known.get(name) != shapes.get(name))
+            held, needed = shapes.get(other, "nothing"), known.get(other, "nothing")
+            raise ModelError(f"{folder / self.weights_file} does not fit the model: {other} is {held}, not {needed}.")
+        with torch.no_grad():
+            for name, value in wanted.items():
+                value.copy_(saved[name])
+
+    def loading_code(self) -> str:
+        """Return Python that does to the base, `model`, what `load` does, without sftplug and without the plugin.
+
+        For adapters that are no type of PEFT; it stands in the code of the model card, below the lines that load the
+        base and `files`, a ``Path`` to what was saved. The run executes it, and compares logits, before it is called
+        finished.
+        """
+        return ""
 
     def check_model(self, model: nn.Module) -> Iterable[str]:
         """Yield a sentence for everything that does not fit `model`, whose weights are on the meta device."""
@@ -169,17 +222,31 @@ class Adapter(Component):
         otherwise they are made floats before. By default what PEFT's configuration tells.
         """
         config = self.peft_config()
-        if config is None:
+        if config is None and stands_beside(self):
+            if type(self).merge is Adapter.merge:
+                yield f"'{self.type}' is no type of PEFT and has no `merge` of its own. Load it beside the base."
+        elif config is None:
             yield f"there is nothing to merge: '{self.type}' trains the weights themselves, and they are saved whole."
         elif config.is_prompt_learning:
             yield f"'{self.type}' trains a prompt, which no weight can stand for. Load it with PEFT beside the base."
 
-    def merge(self, model: PeftModel) -> PreTrainedModel:
+    def merge(self, model: Any) -> PreTrainedModel:
         """Return the base of `model` with the trained update in its weights; changes them in place.
 
-        By default PEFT merges. Raises ModelError when it cannot.
+        `model` is a ``PeftModel``, or what `load` makes of the base. By default PEFT merges. Raises ModelError when it
+        cannot.
         """
         try:
             return cast("PreTrainedModel", model.merge_and_unload(safe_merge=True))
         except (NotImplementedError, ValueError, AttributeError, RuntimeError) as error:
             raise ModelError(f"PEFT cannot merge '{self.type}': {error}") from error
+
+
+def stands_beside(adapter: Adapter) -> bool:
+    """Whether an adapter whose `peft_config` is None has parameters of its own, which it saves and loads itself."""
+    own = ("save", "load", "loading_code", "merge")
+    return not adapter.trains_base or any(getattr(type(adapter), name) is not getattr(Adapter, name) for name in own)
+
+
+def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: value for name, value in model.named_parameters() if value.requires_grad}

@@ -9,6 +9,7 @@ from sftplug.errors import SftplugError
 from sftplug.launch import launch_problems
 from sftplug.libraries.logging import quiet_libraries
 from sftplug.model.loading import check_files, check_model, check_names, model_config
+from sftplug.model.own_adapter import problems_of_own
 from sftplug.training.preflight.best import problems_of_best
 from sftplug.training.preflight.ignored_options import ignored_options
 from sftplug.training.preflight.saving import unsavable
@@ -50,7 +51,7 @@ def problems_before_rows(recipe: Recipe) -> list[str]:
         problems.append("evaluation.metrics: no rows are held out to answer: set `data.eval_fraction` or `data.eval`.")
     problems += _problems_of_trainer(recipe)
     try:
-        unfit = [f"adapter: {text}" for text in check_model(recipe)]
+        unfit = [f"adapter: {text}" for text in (*check_model(recipe), *problems_of_own(recipe))]
         problems += unfit
         check_files(recipe)
         check_names(recipe)

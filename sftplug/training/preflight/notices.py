@@ -8,8 +8,9 @@ from sftplug.errors import SftplugError
 from sftplug.libraries.logging import quiet_libraries
 from sftplug.model.generation import drop_unused
 from sftplug.model.loading import generation_config
-from sftplug.plugin.calls import load_kwargs
+from sftplug.plugin.calls import changes_model, load_kwargs, loading_code
 from sftplug.plugin.components import Quantization
+from sftplug.plugin.errors import describe
 from sftplug.recipe.defaults import suits
 from sftplug.recipe.load import LoadedRecipe
 from sftplug.recipe.model import Recipe
@@ -37,6 +38,7 @@ def notices(loaded: LoadedRecipe, device: Device | None = None, updates: int | N
         *_slow_numbers(loaded, device),
         *_lost_updates(loaded, device),
         *_idle_generation(loaded.recipe),
+        *_unlike_its_card(loaded),
     ]
 
 
@@ -150,6 +152,18 @@ def _idle_generation(recipe: Recipe) -> Iterator[str]:
             f"model: its generation_config.json says {listed}, which has no effect beside the rest of it (a "
             "temperature, for one, without `do_sample: true`) and cannot be saved again. The result answers as the "
             "base does, and is saved without."
+        )
+
+
+def _unlike_its_card(loaded: LoadedRecipe) -> Iterator[str]:
+    """Who loads a result by the code of its card must get the base on which it was trained."""
+    quantization = loaded.recipe.quantization
+    if changes_model(quantization) and not loading_code(quantization).strip():
+        yield (
+            f"quantization ({origin_of(loaded.tree, ('quantization',))}): {describe(quantization)} changes the model "
+            "once it is loaded (`prepare_model`), and has no `loading_code` that does so without sftplug. The code of "
+            "the model card loads other weights beneath the adapter than those that it is trained on: only sftplug "
+            "loads the result as it is, and what `sftplug merge` makes of it."
         )
 
 
