@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sftplug.api.recipes import Given, loaded
 from sftplug.errors import Problem, RecipeError, did_you_mean
-from sftplug.recipe.origins import Origin, origins
+from sftplug.recipe.origins import Origin, is_in, origins, origins_at
 from sftplug.util.redact import without_secrets
 
 if TYPE_CHECKING:
@@ -62,16 +62,25 @@ class Explanation:
 def explain(recipe: Given, *keys: str) -> Explanation:
     """Return every value of a resolved recipe, or those under `keys` such as ``"adapter"`` or ``"train.seed"``.
 
-    Raises RecipeError for a key that there is not.
+    A key is spelled as a message, a record or an override has it: ``masking[0].type``, ``masking[0][0].type``,
+    ``masking.type``; ``adapter.targets[0]`` is one name of a list. Raises RecipeError for a key that there is not.
     """
     found = loaded(recipe)
     values = origins(found)
-    for key in keys:
-        if not any(_is_in(value.path, key) for value in values):
-            raise RecipeError(found.name, [Problem(key, _nothing_at(key, [value.path for value in values]))])
-    chosen = [value for value in values if not keys or any(_is_in(value.path, key) for key in keys)]
-    asked = len(chosen) < len(values) and any(_is_in(value.path, "adapter") for value in chosen)
+    chosen = _chosen(found, values, keys) if keys else values
+    asked = len(chosen) < len(values) and any(is_in(value.path, "adapter") for value in chosen)
     return Explanation([_shown(value) for value in chosen], found.provenance(), _notes(found) if asked else ())
+
+
+def _chosen(recipe: LoadedRecipe, values: Sequence[Origin], keys: Sequence[str]) -> list[Origin]:
+    """Return the values at any of `keys`, each once, in the order of `values`."""
+    at = {key: origins_at(recipe, key) for key in keys}
+    for key in keys:
+        if not at[key]:
+            raise RecipeError(recipe.name, [Problem(key, _nothing_at(key, [value.path for value in values]))])
+    places = [value.path for value in values]
+    found = {value.path: value for key in keys for value in at[key]}
+    return [found[path] for path in dict.fromkeys([*(path for path in places if path in found), *found])]
 
 
 def _notes(recipe: LoadedRecipe) -> Sequence[str]:
@@ -86,10 +95,6 @@ def _notes(recipe: LoadedRecipe) -> Sequence[str]:
 
 def _shown(value: Origin) -> Origin:
     return replace(value, value=without_secrets(value.value, value.path.rpartition(".")[2]))
-
-
-def _is_in(path: str, key: str) -> bool:
-    return path == key or path.startswith((f"{key}.", f"{key}["))
 
 
 def _nothing_at(key: str, paths: list[str]) -> str:

@@ -16,7 +16,7 @@ from sftplug.plugin.manager import load_plugins
 from sftplug.plugin.registry import build_registry
 from sftplug.recipe import load_recipe, shipped_recipes
 from sftplug.recipe.describe import example_of, options_of
-from sftplug.recipe.origins import origins
+from sftplug.recipe.origins import origins, origins_at
 from sftplug.run.record import origins as recorded_origins
 from sftplug.run.record import recorded
 
@@ -177,6 +177,40 @@ def test_one_section_or_one_value(recipe):
         runner.invoke(app, ["explain", str(recipe), "adapter.rr"], catch_exceptions=False)
     with pytest.raises(RecipeError, match=r"train\.bf16: is not set, so the trainer's own default holds"):
         runner.invoke(app, ["explain", str(recipe), "train.bf16"], catch_exceptions=False)
+
+
+SPELLINGS = {
+    "masking[1].weight": ("masking[1][0].weight", "masking[1].weight"),
+    "masking[0][1].type": ("masking[0][1].type",),
+    "data.train[0].source.path": ("data.train[0].source.path", "data.train[0].path", "data.train.path"),
+    "data.train[0].first": ("data.train[0].first", "data.train.first"),
+    "adapter.targets[1]": ("adapter.targets[1]",),
+    "chat_template.path": ("chat_template", "chat_template.path"),
+}
+
+
+@pytest.mark.parametrize(("path", "spelling"), [(path, said) for path in SPELLINGS for said in SPELLINGS[path]])
+def test_a_value_is_found_however_a_message_a_record_or_an_override_calls_it(recipe, path, spelling):
+    template = recipe.parent / "chat.jinja"
+    template.write_text("{{ messages }}")
+    changed = ("adapter.targets=[q_proj, v_proj]", f"chat_template={{file: {template}}}")
+    assert path in explained(recipe, *changed, spelling)
+
+
+def test_a_part_of_a_value_is_shown_alone_and_what_is_not_there_is_refused(recipe):
+    changed = "adapter.targets=[q_proj, v_proj]"
+    assert explained(recipe, changed, "adapter.targets[1]")["adapter.targets[1]"][:2] == ("v_proj", "command line")
+    for wrong in ("adapter.targets[2]", "masking[0][2].type", "adapter.r.x"):
+        with pytest.raises(RecipeError, match="there is no such value"):
+            runner.invoke(app, ["explain", str(recipe), changed, wrong], catch_exceptions=False)
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_path_that_is_printed_of_a_shipped_recipe_is_found(name):
+    loaded = load_recipe(name)
+    kept = recorded_origins(recorded(loaded.recipe), loaded)
+    printed = [*kept, *(path for path, _ in loaded.recipe.components()), *(value.path for value in origins(loaded))]
+    assert [path for path in printed if not origins_at(loaded, path)] == []
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
