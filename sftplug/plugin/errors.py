@@ -28,6 +28,7 @@ from sftplug.plugin.components import (
     Quantization,
     RowProcessor,
 )
+from sftplug.util.frozen import refused
 
 NOUNS: dict[type[Component], str] = {
     DatasetSource: "source",
@@ -108,7 +109,7 @@ def failed(component: Component, method: str, error: Exception) -> PluginError:
 
 def reason(error: BaseException) -> str:
     """Return what went wrong, and on which line of the plugin; where that called other code, the place there too."""
-    text = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
+    text = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {refused(error) or error}"
     if isinstance(error, SyntaxError):
         return f"{type(error).__name__}: {error.msg} ({error.filename}:{error.lineno})"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_foreign(frame.filename)]

@@ -29,6 +29,7 @@ from sftplug.recipe.short_forms import Offers, spell_out
 from sftplug.recipe.train_options import problems_in_train, untried_in_train
 from sftplug.recipe.yaml import Tree
 from sftplug.util.device import Device
+from sftplug.util.frozen import frozen
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class LoadedRecipe:
 
     def call(self, hook: str, **arguments: Any) -> None:
         """Tell the plugins in use about a moment of the run."""
-        answers = self.registry.plugins.call(hook, self.active, recipe=self.recipe, **arguments)
+        answers = self.registry.plugins.call(hook, self.active, recipe=frozen(self.recipe), **arguments)
         for name, answer in answers.items():
             if answer is not None:
                 plugin = self.registry.plugins.loaded[name]

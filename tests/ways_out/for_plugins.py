@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ways_out.cases import Case, both, file, put, run_instead
+from ways_out.cases import Case, both, file, leave_out, put, run_instead
 
 SCALE = (Path(__file__).parents[1] / "third_party" / "acme_scale.py").read_text()
 CARDLESS = SCALE.replace("return LOADING", 'return ""')
@@ -28,6 +28,27 @@ class Changed(sftplug.Quantization):
 def sftplug_quantizations():
     return [Changed]
 """
+HOOK = """import sftplug
+
+@sftplug.hookimpl
+def sftplug_recipe_loaded(recipe):
+    {}
+"""
+MEANS = """import sftplug
+
+class Rate(sftplug.Callback):
+    type: str = "rate"
+    def trainer_callback(self):
+        from transformers import TrainerCallback
+        return TrainerCallback()
+    def train_options(self, recipe):
+        return {"learning_rate": 0.02}
+
+@sftplug.hookimpl
+def sftplug_callbacks():
+    return [Rate]
+"""
+NO_CHANGE = file("mine.py", HOOK.format("pass"))
 
 
 def scale(text=SCALE):
@@ -36,6 +57,23 @@ def scale(text=SCALE):
 
 
 CASES = [
+    Case(
+        "Write the value into the recipe or into one that it `extends`, or let a callback return it from `train_options`",
+        {
+            "Write the value into the recipe": both(NO_CHANGE, put("train.learning_rate", 0.02)),
+            "into one that it `extends`": both(
+                NO_CHANGE,
+                file("base.yaml", '{"train": {"learning_rate": 0.02}}'),
+                put("extends", "./base.yaml"),
+                leave_out("train.learning_rate"),
+            ),
+            "let a callback return it from `train_options`": both(
+                file("mine.py", MEANS), put("callbacks", ["rate"]), leave_out("train.learning_rate")
+            ),
+        },
+        recipe={"plugins": ["./mine.py"], "adapter": "lora"},
+        before=file("mine.py", HOOK.format("recipe.train['learning_rate'] = 0.02")),
+    ),
     Case(
         "{} trains nothing: no parameter of the model is left to be trained. Choose another adapter, or other options of it.",
         {"Choose another adapter": put("adapter", "lora")},

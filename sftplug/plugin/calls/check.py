@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from sftplug.plugin.errors import plugin_error, plugin_errors
+from sftplug.util.frozen import frozen
 from sftplug.util.redact import redact
 
 if TYPE_CHECKING:
@@ -16,7 +17,14 @@ if TYPE_CHECKING:
 def component_problems(component: Component, recipe: Recipe) -> list[str]:
     """Return what ``check`` of a component says about `recipe`. Raises PluginError for anything but sentences."""
     with plugin_errors(component, "check"):
-        return sentences(component, "check", component.check(recipe))
+        return sentences(component, "check", component.check(read_only(recipe)))
+
+
+def read_only(recipe: Recipe) -> Recipe:
+    """Return the recipe as a component gets it: to look at. The components in it are the very same objects."""
+    from sftplug.plugin.components import Component
+
+    return frozen(recipe, whole=lambda part: isinstance(part, Component))
 
 
 def sentences(component: Component, method: str, said: Iterable[str]) -> list[str]:

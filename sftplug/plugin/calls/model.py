@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
-from sftplug.plugin.calls.check import checked, sentences
+from sftplug.plugin.calls.check import checked, read_only, sentences
 from sftplug.plugin.components.model import Quantization, stands_beside
 from sftplug.plugin.errors import plugin_error, plugin_errors
 
@@ -137,7 +137,7 @@ def quantization_for(adapter: Adapter, device: Device) -> str:
 def train_defaults(adapter: Adapter, recipe: Recipe) -> dict[str, Any]:
     """Return the trainer's options that suit an adapter. Raises PluginError for anything but a dict."""
     with plugin_errors(adapter, "train_defaults"):
-        answer: object = adapter.train_defaults(recipe)
+        answer: object = adapter.train_defaults(read_only(recipe))
     options: dict[str, Any] = checked(adapter, "train_defaults", answer, dict, "a dict of options of `train`")
     return options
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
-from sftplug.plugin.calls.check import checked, kind_of
+from sftplug.plugin.calls.check import checked, kind_of, read_only
 from sftplug.plugin.errors import plugin_error, plugin_errors
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def train_options(callback: Callback, recipe: Recipe) -> dict[str, Any]:
     """Return the trainer's options that go with a callback. Raises PluginError for anything but a dict."""
     with plugin_errors(callback, "train_options"):
-        answer: object = callback.train_options(recipe)
+        answer: object = callback.train_options(read_only(recipe))
     options: dict[str, Any] = checked(callback, "train_options", answer, dict, "a dict of options of `train`")
     return options
 
