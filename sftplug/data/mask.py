@@ -20,6 +20,7 @@ def weigh(tokens: TokenBatch, maskings: Sequence[Sequence[Masking]]) -> Weights:
     Raises MaskError naming the strategy when what it returned is not a weight: another shape, negative, or not finite.
     """
     weights = np.ones(len(tokens.ids), dtype=np.float32)
+    # [assistant + completion, {tool_calls: 0.5}]: a call in an earlier turn weighs max(1, 0) * 0.5.
     for union in maskings:
         weights *= np.maximum.reduce([loss_weights(masking, tokens) for masking in union])
     return weights

@@ -38,6 +38,8 @@ def mix(
     amounts = [float(source.sizes.sum()) * source.epochs for source in sources]
     shares = _normalized(sources)
     if shares is not None:
+        # Of two sources of 100 rows with shares of 3/4 and 1/4, the first is used up after 133 rows in all, the second
+        # after 400.
         reach = [amount / share for amount, share in zip(amounts, shares, strict=True)]
         total = min(reach) if stop == "first" else max(reach)
         amounts = [total * share for share in shares]
@@ -60,6 +62,7 @@ def _draw(source: Available, amount: float, random: np.random.Generator) -> NDAr
     if whole == 0:
         return np.zeros(0, dtype=np.int64)
     everything = np.arange(len(source.sizes), dtype=np.int64)
+    # 1.5 passes over 100 rows are every row once, and 50 of them, drawn, once more.
     passes, rest = divmod(amount, whole)
     if rest < 1e-9 * whole or whole - rest < 1e-9 * whole:  # a whole number of passes, but for rounding
         return np.tile(everything, round(amount / whole))

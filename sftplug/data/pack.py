@@ -31,6 +31,8 @@ def best_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int]
     Best fit decreasing (Johnson 1973): the longest document first, each into the fullest row that still holds it; at
     most 11/9 of the least number of rows, and one. Raises ValueError for a document longer than `capacity`.
     """
+    # 5, 4, 3 and 2 tokens in rows of 7: 5 and 4 open a row each, 3 fills up the second and 2 the first. Those are the
+    # rows [[0, 3], [1, 2]].
     rows: list[list[int]] = []
     free: list[tuple[int, int]] = []
     for index in sorted(range(len(lengths)), key=lambda item: (-lengths[item], item)):
@@ -63,6 +65,7 @@ def pack(
     writer.close()
     total = int(lengths[order].sum())
     fill = total / (len(rows) * capacity) if rows else 0.0
+    # The rows [[0, 3], [1, 2]] are written 0, 3, -1, 1, 2, -1.
     placed = np.array([place for row in rows for place in (*(int(order[index]) for index in row), -1)], dtype=np.int64)
     return placed, Packing(len(order), len(rows), fill)
 

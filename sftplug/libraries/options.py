@@ -228,6 +228,7 @@ class LibrarySource:
 
     def _value_of(self, default: ast.expr) -> Any:
         """Return a literal, or the value of a member of an enumeration; None for what must be run to be known."""
+        # `IntervalStrategy.STEPS` is "steps"; what `os.cpu_count()` is, nobody knows without running it.
         if isinstance(default, ast.Attribute) and name_of(default.value) in self._index:
             body = self.class_node(name_of(default.value)).body
             members = {name_of(item.targets[0]): item.value for item in body if isinstance(item, ast.Assign)}
@@ -330,6 +331,8 @@ def _is_dataclass(node: ast.ClassDef) -> bool:
 
 def _arguments_in(docstring: str) -> dict[str, str]:
     """Return the descriptions that stand under ``Args:`` as ``name (type): text``, continued on deeper lines."""
+    #     r (`int`, *optional*):
+    #         Rank of the update.        -> {"r": "Rank of the update."}
     found: dict[str, list[str]] = {}
     name, depth = "", 0
     for line in docstring.splitlines():

@@ -58,6 +58,7 @@ def train_new_embeddings(config: PeftConfig, model: PreTrainedModel, ids: Sequen
     missing = [name for name in names if name not in whole]
     if hasattr(config, "trainable_token_indices"):
         known = config.trainable_token_indices or {}
+        # With ids 300 and 301 for new tokens, [12] becomes {"embed_tokens": [12, 300, 301], "lm_head": [300, 301]}.
         known = {names[0]: list(known)} if not isinstance(known, dict) else known
         rows = {name: [*known.get(name, ()), *ids] for name in missing}
         config.trainable_token_indices = {**known, **rows} or None

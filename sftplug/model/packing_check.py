@@ -46,6 +46,7 @@ def _second_document(model: Any, variant: int) -> Tensor:
     import torch
 
     config = model.config.get_text_config()
+    # 5, 8, 11, … or 6, 13, 20, …: another first document at every place. The second is the same, 7, 9, 11, …
     first = torch.arange(_LENGTH) * (3 + 4 * variant) + 5 + variant
     second = torch.arange(_LENGTH) * 2 + 7
     ids = (torch.cat([first, second]) % config.vocab_size)[None].to(model.device)

@@ -24,6 +24,7 @@ class Layers:
     def __init__(self, layers: Sequence[nn.Module]) -> None:
         self._layers = layers
         last = len(layers) - 1
+        # Of six layers that are built alike [0, 1, 1, 1, 1, 5] are run: the second stands for those up to the last.
         kinds = {_kind(layers[index]): index for index in range(last - 1, 0, -1)}
         self._like = [0, *(kinds[_kind(layer)] for layer in layers[1:last]), last]
         self._live: MemoryTracker | None = None

@@ -30,6 +30,7 @@ class MemorySection:
 
 def highest(sections: Iterable[MemorySection]) -> int:
     """Return the most bytes that are alive when the sections follow each other."""
+    # One that peaks at 10 and leaves 4, and then one that peaks at 8: 12 at most, in the second.
     level = most = 0
     for section in sections:
         most = max(most, level + section.peak)
@@ -64,6 +65,7 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torc
         if formula is not None:
             self._flops += formula(*args, **(kwargs or {}), out_val=result)
         for tensor in _tensors(result if isinstance(result, tuple | list) else (result,)):
+            # A view shares the storage of what it is a view of, and takes no bytes of its own: `x[:, 1:]`, `x.t()`.
             key = tensor.untyped_storage()._cdata
             if key not in self._known and all(key != other.untyped_storage()._cdata for other in _tensors(args)):
                 self._count(tensor, key)

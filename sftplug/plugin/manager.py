@@ -67,6 +67,7 @@ class Plugin:
             return hashlib.sha256(self.source.read_bytes()).hexdigest()
         digest = hashlib.sha256()
         for file in _files_of_package(folder):
+            # A byte that no path holds parts the two: "ab" that holds "c" is not "a" that holds "bc".
             digest.update(file.relative_to(folder).as_posix().encode() + b"\0" + file.read_bytes())
         return digest.hexdigest()
 
@@ -139,6 +140,7 @@ class Plugins:
         return results
 
     def _call_one(self, plugin: Plugin, hook: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        # Called for all plugins at once, pluggy returns a list without names: whose result, and whose fault, is which?
         others = [other.module for other in self.loaded.values() if other is not plugin]
         caller = self.manager.subset_hook_caller(hook, others)
         if not caller.get_hookimpls():

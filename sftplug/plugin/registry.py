@@ -137,6 +137,7 @@ class Registry:
 
     def add(self, kind: type[Component], name: str, offer: Offer) -> None:
         """Put a component on offer; take the name off when another one claims it too."""
+        # The third that claims a name does not find it on offer, but the clash of the first two, and joins it.
         known = self.clashes.get((kind, name))
         before = known.offers if known else tuple(filter(None, [self.offers[kind].pop(name, None)]))
         if before:

@@ -65,9 +65,12 @@ class _Layering:
         """Return `over` laid over `below`, both values of `path`."""
         if isinstance(over, Way):
             return self._go(below, over, path)
+        # `callbacks: {samples: {every: epoch}}` over `callbacks: {samples: …}`: neither is a list, and they merge.
         if _stands_for_one(self.merged, below, path) and _stands_for_one(self.layer, over, path):
             self._note(path)
             return [self.lay(below[0], over[0], (*path, 0))]
+        # Over `adapter: {lora: {r: 8}}`, `adapter: lora` says all of an adapter, and `r` is its default again; with
+        # `adapter: {lora: {alpha: 4}}`, `r` stays 8.
         is_added = isinstance(below, dict) and isinstance(over, dict) and _are_alike(below, over, path)
         if is_added and not _is_bare(self.layer, over, path):
             self._note(path)
@@ -133,6 +136,7 @@ class _Layering:
 
     def _go_into_list(self, below: list[Any], over: Way, path: Path_) -> list[Any]:
         ((index, value),) = over.items()
+        # `data.train.first=5` names no index: it means the only source. Of two, nobody knows which is meant.
         is_said = self.layer.places.get((*path, index)) != self.layer.places.get(path, path)
         if not isinstance(index, int) or index >= len(below) or (len(below) > 1 and not is_said):
             known = ", ".join(f"`{dotted((*path, number))}`" for number in range(len(below)))

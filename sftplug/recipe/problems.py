@@ -74,6 +74,8 @@ def _path_in(data: Any, loc: Sequence[str | int], *, is_said: bool) -> Path_:
     What follows is left out where nothing is at it in `data`, such as the names of what a value may be, unless it is
     the key that is missing or too much, which `is_said` tells.
     """
+    # Pydantic says ("adapter", "lora", "r"), with the name that chose among the adapters; in the recipe it is
+    # ("adapter", "r").
     path: list[str | int] = []
     in_component = False
     for index, part in enumerate(loc):

@@ -178,6 +178,7 @@ class _Speller:
 
     def _note(self, at: Path_, said: Path_, *, renamed: bool = False) -> None:
         """Note where the value comes from, and where it was written unless it is to be called by its new name."""
+        # In `adapter: {lora: {r: 8}}` the rank is at adapter.lora.r; messages call it adapter.r, as in the long form.
         if said in self.layer.origins:
             self.origins[at] = self.layer.origins[said]
         place = self.layer.places.get(said, said)

@@ -60,6 +60,7 @@ def mark_complete(folder: Path) -> None:
     listed = {str(file.relative_to(folder)): {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in files}
     for inner in {folder, *(file.parent for file in files)}:
         sync(inner)
+    # Last of all: a power cut before this leaves a folder without a seal, and no seal without its files.
     write_json(folder / SEAL, {"files": listed})
     sync(folder.parent)
 
@@ -168,6 +169,7 @@ def rotate(run: Path, keep: Retained, best: str | None, *, sealed: bool = True) 
     if keep.limit is None:
         return
     found = [path for _, path in folders(run) if (path / SEAL).is_file() or not sealed]
+    # Of 50, 40, 30 and 20, where 30 is the best and two are kept, 50 and 30 stay; where three are, 40 does too.
     stay = found[:1] + [path for path in found[1:] if best and path.resolve() == Path(best).resolve()]
     rest = [path for path in found if path not in stay]
     for path in rest[max(keep.limit - len(stay), 0) :]:

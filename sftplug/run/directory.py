@@ -161,6 +161,7 @@ class RunDirectory:
 
     def forget(self, keep: Mapping[str, int]) -> None:
         """Leave out what was written after a checkpoint: of each growing file, `keep` lines stay (default: none)."""
+        # Killed at step 57 and resumed from checkpoint 50, a run measures steps 51 to 57 once more.
         for name in checkpoints.GROWING:
             if (self.path / name).is_file():
                 kept = list(islice(read_json_lines(self.path / name), keep.get(name, 0)))

@@ -43,6 +43,8 @@ def places(rows: Sequence[Mapping[str, Any]], count: int | None) -> Iterator[Rep
     for index in (number * total // wanted for number in range(wanted)):
         row = rows[index]
         labels = row["labels"]
+        # Of the labels -100 -100 5 6 -100 7 8 the place is at 7: the reply is 7 8, and the prompt all that stands
+        # before it.
         end = max((at + 1 for at, label in enumerate(labels) if label != IGNORED), default=0)
         start = end
         while start > 0 and labels[start - 1] != IGNORED:
@@ -76,6 +78,7 @@ class Answering:
 
     def answer(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
         """Return the ids of each answer, up to and without the first token that ends it."""
+        # Prompts of 2 and 4 tokens are padded to 4 on the left, so that every answer begins at 4.
         width, pad = max(map(len, prompts)), int(self.tokenizer.pad_token_id)
         ids = torch.tensor([[*[pad] * (width - len(prompt)), *prompt] for prompt in prompts])
         mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])

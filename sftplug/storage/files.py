@@ -26,6 +26,7 @@ def atomic_write(file: Path, text: str, *, private: bool = False) -> None:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
+        # In this order: some file systems write the new name first, and a power cut would leave an empty file under it.
         beside.replace(file)
     except OSError:
         beside.unlink(missing_ok=True)

@@ -70,6 +70,8 @@ class BatchTrainer(CheckpointingTrainer):
         rest = len(self.train_dataset) % (size * processes)
         if not rest or self.args.dataloader_drop_last or self._epoch_so_far()[1] + count < self._batches_in_epoch():
             return 0
+        # 10 rows, 2 processes, batches of 4: for the second step 2 rows are left; process 0 has both, process 1 has
+        # none of its own.
         own = min(max(rest - self.args.process_index * size, 0), size)
         before = int((batch["labels"][:, 1:] != IGNORED).sum())
         blank_rows(batch, own, size)
@@ -109,6 +111,7 @@ class BatchTrainer(CheckpointingTrainer):
 
     def _epoch_so_far(self) -> tuple[int, int]:
         """Return the epoch, from 0, and how many of its micro-batches belong to steps that are done."""
+        # Epoch 1.25 with 8 micro-batches an epoch is (1, 2).
         progress = float(self.state.epoch or 0)
         return int(progress), round((progress - int(progress)) * self._batches_in_epoch())
 

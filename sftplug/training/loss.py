@@ -81,6 +81,7 @@ class LossTrainer(BatchTrainer):
         if self.model.training:
             self._refuse_cut_rows()
         labels, given = inputs["labels"], ours["weights"]
+        # The logits at position t are for token t + 1: nothing predicts the first token, so its weight is nobody's.
         weights = ((labels != IGNORED).float() if given is None else given)[:, 1:]
         if self.aux_loss_enabled:  # only then do the outputs hold it
             inputs = {**inputs, "output_router_logits": True}
@@ -89,6 +90,7 @@ class LossTrainer(BatchTrainer):
         else:
             losses, outputs = self._chosen(self.chosen, model, inputs, weights, ours["provenance"])
         total = torch.as_tensor(weights.sum() if items is None else items).clamp(min=1e-8)
+        # Gradients are averaged over processes, and each divides by the weights of all: of 2, half would be left.
         scale = self.accelerator.num_processes if self.args.average_tokens_across_devices and items is not None else 1
         loss: Tensor = (losses * weights).sum() / total * scale
         self._tally(ours["provenance"], losses * weights, weights, total / scale if self.model.training else None)
@@ -129,6 +131,7 @@ class LossTrainer(BatchTrainer):
         targets = labels[:, 1:]
         needed = (targets != IGNORED).any(dim=0).nonzero().flatten()
         given = {key: value for key, value in inputs.items() if key != "labels"}
+        # With L = 5 and token 3 alone trained, `needed` is [2], and the logits are those at 2 - 5 = -3.
         # Counted from the end: prompt tuning puts tokens of its own before the row.
         logits, outputs = self._logits_at(model, given, needed - labels.shape[1])
         losses = functional.cross_entropy(

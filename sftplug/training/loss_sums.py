@@ -70,6 +70,7 @@ def by_code(codes: Tensor | None, loss: Tensor, weight: Tensor, sources: int) ->
         return pairs.to(kind).sum(dim=1, keepdim=True)
     size = CODES * sources
     flat = torch.zeros(len(codes) * size, 2, dtype=kind, device=loss.device)
+    # With one source, code 10 of the second row is added up at 64 + 10.
     at = codes.long() + size * torch.arange(len(codes), device=codes.device)[:, None]
     return flat.index_add(0, at.flatten(), pairs.to(kind).flatten(0, 1)).view(len(codes), size, 2)
 

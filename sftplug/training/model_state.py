@@ -292,6 +292,8 @@ def _short(name: str) -> str:
     return _ADAPTER.sub("", name)
 
 
+# "q_proj.lora_A.default.weight" is "q_proj.lora_A.weight" in the files, and "lm_head.modules_to_save.default.weight" is
+# "lm_head.weight".
 _ADAPTER = re.compile(r"\.(?:modules_to_save\.)?default(?=\.|$)")
 
 

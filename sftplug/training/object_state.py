@@ -149,6 +149,8 @@ def _encode_many(value: Any, name: str, found: dict[str, torch.Tensor]) -> Any:
     def encoded(items: Any) -> list[Any]:
         return [_encode(item, f"{name}.{index}", found) for index, item in enumerate(items)]
 
+    # {"mean": tensor} in the attribute `seen` is {"dict": [["mean", {"tensor": "seen.mean"}]]}.
+    # Pairs, for the keys of JSON are texts, and those of a dict may be numbers.
     if type(value) in (dict, Counter):
         keys = [_encode(key, f"{name}.key", found) for key in value]
         values = [_encode(item, f"{name}.{key}", found) for key, item in value.items()]

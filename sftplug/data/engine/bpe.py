@@ -55,6 +55,7 @@ class TiktokenEngine:
         texts = [self._composed(text) for text in texts]
         if any(_BETWEEN in text for text in texts):
             return [self._encode(text, self.controls) for text in texts]
+        # ["Hi", "there"] is encoded as "Hi" + _BETWEEN + "there"; what parts them has the id -1, and is cut out again.
         ids = self._encode(_BETWEEN.join(texts), self.controls | {_BETWEEN})
         first, *others = np.split(ids, np.flatnonzero(ids < 0))
         return [first, *(part[1:] for part in others)]
@@ -126,6 +127,7 @@ def _ranks(model: Mapping[str, Any]) -> list[str] | None:
     plain = model["type"] == "BPE" and not model.get("dropout") and not model.get("byte_fallback")
     if not plain or model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
         return None
+    # "h e" and "he l" make "he" and "hel", ranks 256 and 257 after the single bytes: the lowest is merged first.
     merged = ("".join(pair.split(" ") if isinstance(pair, str) else pair) for pair in model["merges"])
     ranks = list(dict.fromkeys([*ALPHABET, *merged]))
     known = all(token in model["vocab"] for token in ranks)

@@ -85,6 +85,7 @@ class Encoders:
         encoded, spelled = spelling.locate(ids, texts, self.engine.spells(texts))
         if spelled.all():
             return encoded
+        # A text that NFKC changes ("ﬁ", one character, is "fi" to the tokenizer) has its offsets asked for.
         told = {index: self.slow.with_offsets([texts[index]]) for index in np.flatnonzero(~spelled).tolist()}
         right = np.flatnonzero(spelled).tolist()
         rest = self._located(spelling, [ids[index] for index in right], [texts[index] for index in right])

@@ -73,6 +73,7 @@ def _characters(
     """Turn byte offsets into character offsets; a token of some bytes of a character covers all of it."""
     if characters == len(buffer):
         return start, end
+    # "é" is two bytes: a token of the first alone and one of the second both cover character 0, from 0 to 1.
     # Every byte but a continuation byte (10xxxxxx) begins a character.
     index = np.cumsum((buffer & 0xC0) != 0x80, dtype=np.int32)
     return index[np.minimum(start, len(buffer) - 1)] - 1, index[np.maximum(end - 1, 0)]

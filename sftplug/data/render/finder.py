@@ -170,5 +170,7 @@ class TurnFinder:
         where = places(layout, 1)
         if not where:
             return None
+        # ChatML prints "<|im_end|>" for the reply itself: ("own", "<|im_end|>"). A template that prints "</s>" ahead of
+        # the next question only: ("next", "</s>"). So the second question of the probe is needed.
         stop = find_stop(layout, where[0], where[0].first, None, call.ends)
         return Habit(stop.by, layout.text[where[0].last : stop.at])

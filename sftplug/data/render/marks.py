@@ -49,6 +49,8 @@ class Marks(NodeTransformer):
         del self._several[len(self._several) - len(several) :]
         node.body = [*marks, *node.body]
         none = nodes.Const(None)
+        # {% for m in messages %}…{% endfor %} becomes
+        # {% do none|sftplug_push %}{% for m in messages %}{% do m|sftplug_mark %}…{% endfor %}{% do none|sftplug_pop %}
         return [_do(none, "sftplug_push"), node, _do(none, "sftplug_pop")]
 
     def visit_Macro(self, node: nodes.Macro) -> nodes.Node:
@@ -123,6 +125,7 @@ def _as_expression(node: nodes.Node) -> nodes.Expr:
 
 def _indexed(loop: nodes.For, targets: list[str]) -> list[tuple[str, nodes.Expr]]:
     """Return (name, index) of every ``name[index]`` in the body whose index is the loop's own variable."""
+    # {% for i in range(n) %}{{ messages[i].content }}: what is worked on is messages[i]; `i` alone does not tell it.
     found: dict[str, nodes.Expr] = {}
     for statement in loop.body:
         for item in statement.find_all(nodes.Getitem):

@@ -139,6 +139,8 @@ def _label_literal(text: str, piece: Piece, last: int | None, find: Finder, inne
     if span is None:
         yield piece.start, owner, "header" if last is None or piece.end <= last else "end_of_turn"
         return
+    # "<|im_start|>assistant\n" ahead of the span is a header. Of "<|im_end|>\n" behind a content the span holds
+    # "<|im_end|>", the stop; the line break after it is scaffold.
     start, end = max(span[0], piece.start), min(span[1], piece.end)
     if piece.start < start:
         yield piece.start, owner, "header"
@@ -159,6 +161,7 @@ def _stop_start(text: str, start: int, end: int) -> int:
 
 def _thoughts_in(text: str, start: int, end: int) -> Iterator[re.Match[str]]:
     """Yield the thoughts of a span, of which the prompt may have written the first tag."""
+    # A prompt that ends in "<think>\n" wrote the first tag; "…</think>" in the span is a thought all the same.
     before = text[max(0, start - 16) : start]
     opened = _OPENED.search(before)
     return _THOUGHT.finditer(text, start if opened is None else start - len(before) + opened.start(), end)
@@ -169,6 +172,7 @@ def _split(thoughts: Sequence[re.Match[str]], runs: Runs, length: int) -> Runs:
 
     What the template wrote around a thought stays whole.
     """
+    # "<think>x</think>\n\nYes" in one content is cut ahead of "Yes": the line breaks count as reasoning too.
     ends, cuts = [*runs.starts[1:].tolist(), length], []
     for thought in thoughts:
         for edge, cut in ((thought.start(), thought.start()), (thought.end(1), thought.end())):

@@ -76,6 +76,7 @@ class Traced(str):
     # --- parts ------------------------------------------------------------------------------------------------------
 
     def _part(self, start: int, stop: int) -> Traced:
+        # Of "Hello", all of it the content of message 2, [1:4] is "ell": (message 2, content, offset 1).
         runs, position = [], 0
         for run in self._runs:
             low, high = max(start, position), min(stop, position + run.length)
@@ -200,6 +201,7 @@ class Traced(str):
         """Replace as str does; what replaces the old text stays text of the message that held it."""
         if not old:
             return self._changed(str.replace(self, old, new, count))
+        # "a\nb".replace("\n", " "): "a" and "b" keep the offsets 0 and 2; the space is their message's, at no offset.
         pieces = self.split(old, count)
         # Not a literal of the template: it stands inside the message's own text.
         filler = new if isinstance(new, Traced) else Traced(new, [self._home(len(new))] * bool(new), self._active)
@@ -211,6 +213,7 @@ class Traced(str):
 
     def _changed(self, text: str) -> Traced:
         """Return `text`, made from this string character by character: the same runs where the length allows it."""
+        # "Hi".lower() stands where "Hi" stood. "straße".upper() is longer: nobody knows which S is of which letter.
         if len(text) == len(self):
             return Traced(text, self._runs, self._active)
         return Traced(text, [self._home(len(text))], self._active)
@@ -268,6 +271,7 @@ def concat(parts: Iterable[str], active: Active) -> Traced:
     """Join strings, plain and traced, with their runs."""
     strings = [shown(part, active) for part in parts]
     runs = [run for part in strings for run in runs_of(part, active)]
+    # Where questions are noted (see `questions`), they are of this text too, if any of it is a message's.
     kind = active.mixture if any(run.field for run in runs) else Traced
     return kind("".join(strings), _without_empty(runs), active)
 
@@ -314,6 +318,8 @@ def place(
         return derived(whole, [opaque, *parts], active)
     if not parts:
         return Traced(whole, runs_of(str.__str__(whole), active), active)
+    # "%s: %s" % (name, text) is "Ann: Hi", and with marks "sftplug0_: sftplug1_": so "Ann" and "Hi" are parts, and ": "
+    # is the template's. "%5s" pads a name and no mark: there the two differ, and the parts are searched for.
     stem = "sftplug"
     while stem in whole:
         stem += "g"
@@ -357,6 +363,7 @@ def find_parts(whole: str, parts: Sequence[Traced], active: Active) -> Traced:
     active.lost()
     text, runs, position = str.__str__(whole), [], 0
     for part in filter(None, parts):
+        # Of "Hi, she said: Hi", made of "Hi", nobody knows which of the two is the message's.
         at = text.find(part, position)
         if at < 0 or text.count(part) != 1:
             return derived(whole, parts, active)

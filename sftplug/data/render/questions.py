@@ -99,6 +99,7 @@ class Probe(Traced):
         if isinstance(answer, bool | int):
             self._note(method, args, answer)
             return answer
+        # `content | trim` that changes nothing: in a row of the same shape it must change nothing either.
         if answer == text:
             self._note(method, args, SAME)
             return self
@@ -109,6 +110,8 @@ class Probe(Traced):
 
     def _ask_whether_without(self, sought: Any, name: str) -> Any:
         """Answer for a method that changes nothing where `sought` does not stand; elsewhere it may make much."""
+        # content.split("</think>") is [content] for every text without the tag, so that is the question. With the tag,
+        # what is made differs from text to text.
         if not isinstance(sought, str) or not sought or str.__contains__(self, sought):
             raise Opaque
         self._note(str.__contains__, (sought,), False)
@@ -331,6 +334,7 @@ class AskingMarks(Marks):
         """Mark what is searched for."""
         self.generic_visit(node)
         if any(operand.op in ("in", "notin") for operand in node.ops):
+            # `"yes" in m.content` asks the `Probe`, which notes it; `m.content in "yes no"` asks the plain text.
             holders: list[Any] = [node, *node.ops[:-1]]
             for holder in holders:
                 holder.expr = nodes.Filter(holder.expr, "sftplug_needle", [], [], None, None)

@@ -94,6 +94,8 @@ class Outline:
 
 def outline(layout: Layout, texts: Mapping[Field, str]) -> Outline:
     """Return what of `layout` is the template's. Raises Opaque when a message's text is there in pieces or changed."""
+    # ChatML of "Hi" and "Yes": literals "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n" and "<|im_end|>\n",
+    # slots (0, "content") and (1, "content"). With other texts in the slots it is another row's text.
     literals, slots = [""], []
     for piece in layout.pieces:
         if not piece.field:
@@ -171,6 +173,7 @@ def learn(
             runs=rendered.runs,
             spans=tuple(spans),
         )
+        # Filled with its own texts the shape must be the row; what was not understood shows here, not in another row.
         return shape if shape.fits(texts) and shape.fill(texts).text == rendered.text else None
     except Opaque:
         return None
@@ -189,6 +192,8 @@ class _Places:
 
     def point(self, at: int) -> Point:
         """Return the point at offset `at`. Raises Opaque for one inside of a message's text."""
+        # In "<|im_start|>user\nHi<|im_end|>…", offset 17 is Point(17, 0), and 19, behind the text, is Point(17, 1): 17
+        # characters of the template and one text before it. 18 is inside of "Hi": no place in another text.
         slot = bisect_right(self._begins, at) - 1
         if slot < 0:
             return Point(at, 0)
@@ -213,6 +218,7 @@ class Shapes:
 
     def worth_learning(self, key: Hashable) -> bool:
         """Whether a row that fits no shape should be learned from: not the only one of its kind, not one too many."""
+        # To learn a shape takes a render of each prompt, which a row that is the only one of its kind never earns.
         misses = self.misses[key] = self.misses.get(key, 0) + 1
         return 1 < misses <= VARIANTS + 1 and len(self.known) < KNOWN
 

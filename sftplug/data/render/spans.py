@@ -119,13 +119,16 @@ def find_start(layout: Layout, where: Place, wanted: str, own_prompt: str, goes_
     """
     mine = content_before(layout, where.first, where.message)
     header = layout.text[mine : where.first + len(wanted) + len(own_prompt) + LONGEST_TOKEN]
+    # What inference shows stands here as well; only something before it differs.
     for known in (wanted, own_prompt.lstrip()):
         matched = _find_header(header, known, where.first - mine)
         if matched is not None:
             return Start(mine + matched, "context", "", "")
+    # The same but for white space: "<|end|>\n<|assistant|> " here, and "<|end|>\n<|assistant|>\n" at inference.
     matched = _find_spaced(header[: where.first - mine], wanted)
     if matched is not None:
         return Start(mine + matched, "header", header[: where.first - mine], wanted)
+    # Both begin alike: "<|im_start|>assistant\n" here, with "<think>\n" after it at inference. The span starts there.
     common = common_start(header, wanted)
     if not own_prompt.strip() and mine + common < where.begin:
         return _start_of_own(layout, where, mine)
@@ -217,6 +220,7 @@ def _find_header(header: str, known: str, length: int) -> int | None:
 
 def common_start(first: str, second: str) -> int:
     """Return how many characters two texts share at their start, without splitting a word or special token."""
+    # "<|user|>" and "<|system|>" share two characters, which are no token of either: they share nothing.
     common = agreement(first, second)
     return min(whole_before(first, common), whole_before(second, common))
 
@@ -244,6 +248,7 @@ def _without_document_end(tail: str, habit: Habit | None) -> str:
     """Cut what only the last turn has after its stop: the end of the document is not the end of a turn."""
     if habit is None or habit.by != "own" or not tail.startswith(habit.tail):
         return tail
+    # Of "<|im_end|>\n<|endoftext|>", where every other turn ends in "<|im_end|>", the last is the document's end.
     rest = tail[len(habit.tail) :]
     return habit.tail if rest[:1].isspace() or SPECIAL.match(rest) else tail
 
@@ -253,6 +258,7 @@ def _printed_next(layout: Layout, position: int, habit: Habit | None) -> re.Matc
 
     What is printed at the end of the document is not a stop, unless it is the very stop that next messages print.
     """
+    # "Yes</s>[INST]Why": where "</s>" is written ahead of a question, it is the question's turn that prints it.
     shown = _SHOWN.search(layout.text, position)
     start = len(layout.text) if shown is None else shown.start()
     stop, owner = SPECIAL.match(layout.text, start), layout.at(start)

@@ -67,6 +67,8 @@ class Reads:
 
     def close(self) -> None:
         """Make the levels."""
+        # Turns that would have taken 0 to 9, 1 to 9, 2 to 9, 3 to 9: each two 1 to 9 and 3 to 9, all four 3 to 9. So
+        # one look tells that four turns take 5, and it takes few looks to find the one that does not.
         while len(self._levels[-1]) > 1:
             last = self._levels[-1]
             pairs = (last[index : index + 2] for index in range(0, len(last), 2))
@@ -84,6 +86,7 @@ class Reads:
 
     def _widest(self, index: int) -> Iterator[int]:
         """Yield the levels on which an interval begins at `index`, the widest first."""
+        # At turn 6 (binary 110) two begin, but no four; at turn 4 (100) four do; at turn 0 all of them.
         most = len(self._levels) - 1
         lowest = (index & -index).bit_length() - 1 if index else most
         yield from range(min(lowest, most), -1, -1)

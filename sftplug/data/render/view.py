@@ -86,6 +86,7 @@ class View:
         if self._backwards or step not in (None, 1) or type(start) is not int or start < 0:
             return self._all()[start:stop:step]
         first = self._first + start
+        # messages[1:] and messages[:-1] follow how many messages there are; messages[1:3] does not, from three on.
         if stop is None or (type(stop) is int and stop < 0):
             return View(self._items, self._record, first, self._end + (stop or 0))
         if type(stop) is int and (stop == 0 or self._has(self._first + stop - 1)):
@@ -94,6 +95,7 @@ class View:
 
     def path(self) -> Path:
         """Return how a loop goes through it."""
+        # Backwards, three messages are the places -2, -1, 0, and two are -1, 0: place -1 is messages[1] in both.
         places = range(1 - self._stop, 1 - self._first) if self._backwards else range(self._first, self._stop)
         return Path(places, self._at, self._needed, self._loop)
 

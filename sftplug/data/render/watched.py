@@ -46,6 +46,7 @@ class Watched:
         return self.value
 
     def _between(self, low: float, high: float) -> None:
+        # `10 - n < 7` with n = 5: 10 - n may be up to 6, so n may be 4 or more.
         low, high = low - self.form.offset, high - self.form.offset
         self._note(self.cell, (low, high) if self.form.sign > 0 else (-high, -low))
 
@@ -101,6 +102,7 @@ _OPPOSITE = {"lt": "ge", "ge": "lt", "gt": "le", "le": "gt", "eq": "ne", "ne": "
 
 def _alike(name: str, value: int, other: int) -> Interval:
     """Return for which numbers, `value` among them, ``number <name> other`` holds too: all, or all on this side."""
+    # 5 > 3 holds from 4 on, 5 == 5 for 5 alone. 5 != 7 holds up to 6; past 7 too, but an interval has no hole.
     if name == "eq":
         return other, other
     if name == "ne":
