@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 NAMED = 10
-"""How many folders and files that are not runs are named."""
+"""How many folders and files that are left out are named."""
 
 
 def report(
@@ -50,11 +50,11 @@ def report(
 
 
 def _tell_skipped(sentences: Sequence[str]) -> None:
-    """Say what is not a run, so that nobody looks for it in the report."""
+    """Say what is not shown, so that nobody looks for it in the report."""
     for sentence in sentences[:NAMED]:
         typer.echo(f"left out: {sentence}", err=True)
     if len(sentences) > NAMED:
-        typer.echo(f"left out: {len(sentences) - NAMED} more that are not runs", err=True)
+        typer.echo(f"left out: {len(sentences) - NAMED} more", err=True)
 
 
 def _show(reports: Sequence[Report]) -> None:

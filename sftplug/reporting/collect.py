@@ -72,11 +72,11 @@ class Found:
 
     runs: tuple[Path, ...]
     skipped: tuple[str, ...]
-    """A sentence for each folder or file that is not a run."""
+    """A sentence for each folder or file that is not a run, or is one of `runs` once more."""
 
 
 def find_runs(paths: Sequence[Path]) -> Found:
-    """Return the runs among `paths`; in place of a folder that is none, those directly in it.
+    """Return the runs among `paths`, each once; in place of a folder that is none, those directly in it.
 
     Raises RunError when there is none at all, and for a path where nothing is.
     """
@@ -94,11 +94,23 @@ def find_runs(paths: Sequence[Path]) -> Found:
         skipped += [fault for fault in inner.values() if fault is not None] if inside else [why]
     if not runs:
         raise RunError("\n".join(skipped))
-    return Found(tuple(runs), tuple(skipped))
+    return Found(*_once(runs, skipped))
+
+
+def _once(runs: Sequence[Path], skipped: Sequence[str]) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """Return the runs without links to one of them (`latest`) and what is named twice, and why they are left out."""
+    true = dict[Path, Path]()
+    for path in sorted(runs, key=Path.is_symlink):
+        true.setdefault(path.resolve(), path)
+    kept = [path for path in dict.fromkeys(runs) if true[path.resolve()] == path]
+    again = dict.fromkeys(path for path in runs if true[path.resolve()] != path)
+    return tuple(kept), (*skipped, *(f"{path} is the run {true[path.resolve()]}, which is shown." for path in again))
 
 
 def _why_none(path: Path) -> str | None:
     """Return why there is no run at `path`; None if there is."""
+    if path.is_symlink() and not path.exists():
+        return f"{path} is a link that leads nowhere."
     try:
         RunDirectory.open(path).state()
     except RunError as error:
@@ -114,10 +126,8 @@ def collect(paths: Sequence[Path]) -> list[Report]:
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """Return the folders' names; where two have the same name, or one is listed twice, the paths as given."""
+    """Return the folders' names; where two have the same name, the paths as given."""
     short = [path.resolve().name for path in paths]
-    if len({path.resolve() for path in paths}) < len(paths):
-        raise RunError("a run is listed twice.")
     return [name if short.count(name) == 1 else str(path) for path, name in zip(paths, short, strict=True)]
 
 

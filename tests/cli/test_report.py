@@ -102,8 +102,6 @@ def test_folders_that_hold_no_run_are_refused(folder, tmp_path):
         assert words in refused(tmp_path / "other")
     (tmp_path / "other" / "run.json").write_text('{"format": 99, "state": "finished"}')
     assert "was written by a newer sftplug (format 99, known up to 1)" in refused(tmp_path / "other")
-    whole = folder("whole")
-    assert "a run is listed twice" in refused(whole.path, whole.path)
     nowhere = runner.invoke(app, ["report", str(tmp_path), "--html", "/gone/x.html"])
     assert "there is no folder /gone" in str(nowhere.exception)
 
@@ -125,8 +123,22 @@ def test_of_a_folder_of_runs_all_are_shown_and_what_is_none_is_named(folder, tmp
     for number in range(20):
         (tmp_path / f"more{number}").mkdir()
     told = runner.invoke(app, ["report", str(tmp_path)]).stderr.splitlines()
-    assert (len(told), told[-1]) == (11, "left out: 12 more that are not runs")
+    assert (len(told), told[-1]) == (11, "left out: 12 more")
     assert "gone is not a folder of a run: there is nothing of that name." in refused(tmp_path, tmp_path / "gone")
+
+
+def test_a_run_is_shown_once_by_its_own_name(folder, tmp_path):
+    for name in ("a", "b"):
+        folder(name)
+    (tmp_path / "B-latest").symlink_to("b")
+    (tmp_path / "gone").symlink_to("nowhere")
+    result = runner.invoke(app, ["report", str(tmp_path), str(tmp_path / "a")])
+    assert result.exit_code == 0, result.exception
+    assert re.search(r"^ +a +b$", result.stdout, re.M)
+    assert result.stderr.splitlines() == [
+        f"left out: {tmp_path}/gone is a link that leads nowhere.",
+        f"left out: {tmp_path}/B-latest is the run {tmp_path}/b, which is shown.",
+    ]
 
 
 def test_the_share_of_trained_tokens_is_a_share_whatever_they_weigh(recipe_file, run, folder, tmp_path):
