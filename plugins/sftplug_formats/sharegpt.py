@@ -36,7 +36,8 @@ class ShareGPT(DatasetFormat):
     tools: str = "tools"
     """Column that holds the tool schemas: a list, or the JSON text of one."""
     system: str = "system"
-    """Column that holds the system prompt, where it is not a turn of its own."""
+    """Column that holds the system prompt. Where a turn of the row says the same, it is said once; another one is an
+    error."""
 
     def to_conversation(self, row: Mapping[str, Any]) -> Conversation:
         """Return the turns as messages; a `function_call` becomes the tool calls of an assistant message."""
@@ -46,10 +47,21 @@ class ShareGPT(DatasetFormat):
             raise RowError(self.column, f"must be a list of turns, not {kind_of(turns)}.{hint}")
         if not turns:
             raise RowError(self.column, "holds no turn")
-        system = optional_text(row, self.system)
-        before = (Message("system", system),) if system else ()
         said = tuple(_turn(turn, f"{self.column}[{index}]") for index, turn in enumerate(turns))
-        return Conversation((*before, *said), read_tools(row, self.tools))
+        return Conversation((*self._system(row, said), *said), read_tools(row, self.tools))
+
+    def _system(self, row: Mapping[str, Any], said: tuple[Message, ...]) -> tuple[Message, ...]:
+        """Return the system turn of the column; none where the turns hold it already."""
+        text, own = optional_text(row, self.system), [turn.content for turn in said if turn.role == "system"]
+        if not text or text in own:
+            return ()
+        if own:
+            raise RowError(
+                self.system,
+                f"is another system prompt than that of the turns in {self.column}. For the turns' alone: "
+                f"`system: ''` in the format, and `ignore: [{self.system}]` beside it.",
+            )
+        return (Message("system", text),)
 
 
 def _turn(turn: Any, field: str) -> Message:

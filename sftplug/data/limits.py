@@ -118,7 +118,6 @@ def _losses(account: Account, data: DataSection) -> Iterator[str]:
     """Yield a paragraph when more of what would be trained is too long than the recipe allows."""
     share = account.lost / (account.lost + account.trained) if account.lost else 0.0
     if data.too_long.limited and not data.too_long.refuses and account.trained and share > data.max_loss:
-        quantiles = length_quantiles(account.lengths, account.unmeasured)
         dropped, shortened = account.dropped["too long"], account.noted["shortened"]
         fate = [f"{dropped} dropped"] * (dropped > 0) + [f"{shortened} shortened"] * (shortened > 0)
         length = _sufficient(account, data.max_loss)
@@ -126,7 +125,7 @@ def _losses(account: Account, data: DataSection) -> Iterator[str]:
         yield (
             f"{dropped + shortened} of {account.rows} rows of {account.source} are too long ({', '.join(fate)}): "
             f"{share:.1%} of its trained tokens would be lost, {data.max_loss:.1%} are allowed. "
-            f"Lengths in tokens: {quantiles}. "
+            f"{_lengths(account.lengths, account.unmeasured)} "
             f"Set `data.max_loss: {ceil(share * 1000) / 10:g}%` to do without them{longer}."
         )
 
@@ -166,11 +165,28 @@ def _nothing_left(ledger: Ledger, data: DataSection) -> Iterator[str]:
         unmeasured = sum(account.unmeasured for account in accounts)
         why = ", ".join(f"{count} {stage}" for stage, count in dropped.items()) or _why_none(data)
         first = next((lines[0] for account in accounts for lines in account.reasons.values()), "")
-        hint = f" Lengths: {length_quantiles(lengths, unmeasured)}; data.max_length is {data.max_length}."
+        hint = f" {_lengths(lengths, unmeasured)} {_longer(accounts, data)}"
         yield (
-            f"no row of the split '{split}' is left: {why}.{hint if dropped['too long'] else ''}"
-            f"{f' The first: {first}' if first else ''}"
+            f"no row of the split '{split}' is left: {why}.{f' The first: {first}.' if first else ''}"
+            f"{hint if dropped['too long'] else ''}"
         )
+
+
+def _lengths(lengths: Counter[int], unmeasured: int) -> str:
+    """Return how long the rows are, as a sentence."""
+    shares = length_quantiles(lengths, unmeasured)
+    return f"Lengths in tokens: {', '.join(f'{share} up to {length}' for share, length in shares.items())}."
+
+
+def _longer(accounts: Sequence[Account], data: DataSection) -> str:
+    """Return what would keep rows of which the policy could keep no part."""
+    policy, enough = data.too_long, [_sufficient(account, data.max_loss) for account in accounts]
+    why = f"`data.too_long: {policy.type}` found no part of them that fits, and plain text has no turns. "
+    longer = f"Set `data.max_length: {max(filter(None, enough))}` if the model takes rows of that length, or "
+    return (
+        f"{why if policy.shortens else ''}{longer if all(enough) else 'Set '}"
+        f"`data.too_long: truncate` where the first {data.max_length} tokens hold what is to be learned."
+    )
 
 
 def _why_none(data: DataSection) -> str:

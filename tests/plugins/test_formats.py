@@ -161,6 +161,17 @@ def test_sharegpt_in_both_spellings_with_calls_and_results():
     )
 
 
+def test_sharegpt_has_one_system_prompt_from_column_or_turn():
+    said = [{"from": "system", "value": "Brief."}, {"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
+    once = [("system", "Brief."), ("user", "a"), ("assistant", "b")]
+    assert turns(ShareGPT(), {"conversations": said, "system": "Brief."}) == once
+    assert turns(ShareGPT(), {"conversations": said, "system": ""}) == once
+    assert turns(ShareGPT(), {"conversations": said[1:], "system": "Brief."}) == once
+    other = {"conversations": said, "system": "Long."}
+    assert refused(ShareGPT(), other).startswith("system: is another system prompt than that of the turns in conversat")
+    assert turns(ShareGPT(system=""), other) == once
+
+
 def test_columns_by_name_and_by_text_with_columns_in_it():
     format_ = Columns(system="Be {{brief}}.", user="Say {word} in {language}.", assistant="answer")
     row = {"word": "sea", "language": "French", "answer": "mer"}

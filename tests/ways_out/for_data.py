@@ -23,6 +23,7 @@ from ways_out.cases import (
 )
 
 GOOD = {"messages": [USER, REPLY]}
+SAID = [{"from": "human", "value": "Who?"}, {"from": "gpt", "value": "I."}]
 QA = {"type": "columns", "user": "question", "assistant": "answer"}
 NO_STOP = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 """A template after whose replies nothing comes."""
@@ -84,6 +85,31 @@ def table_of(kind):
 LONG = [GOOD, *rows(), {"messages": [USER, {"role": "assistant", "content": "word " * 400}]}]
 
 CASES = [
+    Case(
+        "is another system prompt than that of the turns",
+        {
+            "`system: ''` in the format, and `ignore: [system]` beside it": both(
+                put("data.train.format", {"type": "sharegpt", "system": ""}), put("data.train.ignore", ["system"])
+            )
+        },
+        recipe={"data.train.format": "sharegpt"},
+        rows=[{"conversations": [{"from": "system", "value": "Brief."}, *SAID], "system": "Long."}],
+    ),
+    Case(
+        "Set `data.max_length: {}` if the model takes rows of that length, or ",
+        {
+            "Set `data.max_length: {}` if the model takes rows of that length": as_written,
+            "`data.too_long: truncate` where the first 64 tokens hold": put("data.too_long", "truncate"),
+        },
+        recipe={
+            "data.train.format": "text",
+            "data.max_length": 64,
+            "data.too_long": "split_at_turns",
+            "masking": "all",
+            "chat_template": None,
+        },
+        rows=[{"text": f"{'word ' * 200}."}],
+    ),
     # --- rows ---------------------------------------------------------------------------------------------------------
     Case(
         "Fix them, or set `data.on_bad_row: skip`.",
