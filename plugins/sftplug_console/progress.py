@@ -32,7 +32,7 @@ class TrainingProgress(TrainerCallback):  # type: ignore[misc]
             TextColumn("{task.description}"),
         )
         self._bars = Progress(*columns, console=self._console, transient=True)
-        self._begun = False
+        self._begun = self._starting = self._away = False
         self._lines = 0
         self._said, self._said_at = "", 0
 
@@ -47,9 +47,17 @@ class TrainingProgress(TrainerCallback):  # type: ignore[misc]
             return
         self._begun, self._lines = True, _tenths(state)
         self._task = self._bars.add_task("", total=state.max_steps, completed=state.global_step)
-        if self._console.is_terminal:
-            self._bars.start()
-            self._console.show_cursor(True)  # a process that is killed could not bring it back
+        if self._console.is_terminal and not self._away:
+            self._start()
+
+    def _start(self) -> None:
+        """Start the bar; a signal in the midst of that takes it away once it is whole: rich cannot stop half of one."""
+        self._starting = True
+        self._bars.start()
+        self._starting = False
+        self._console.show_cursor(True)  # a process that is killed could not bring it back
+        if self._away:
+            self._bars.stop()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Move the bar; where there is none, print a line at each tenth of the run, with the loss of its own step."""
@@ -77,8 +85,11 @@ class TrainingProgress(TrainerCallback):  # type: ignore[misc]
         self.take_away()
 
     def take_away(self) -> None:
-        """Take the bar away, and leave nothing of it; also when the run is about to end early."""
-        if self._console.is_terminal:  # elsewhere it never started, and stopping it would print an empty line
+        """Take the bar away for good, and leave nothing of it; also when the run is about to end early."""
+        self._away = True
+        if (
+            self._console.is_terminal and not self._starting
+        ):  # elsewhere it never started, and stopping it would print an empty line
             self._bars.stop()
         if self._notebook is not None:
             self._notebook.close()

@@ -195,5 +195,9 @@ def _show_moved(moved: MovedWeights) -> None:
 
 
 def show_failure(error: BaseException) -> None:
-    """Say that the run ended early."""
+    """Say that the run ended early; of Ctrl-C outside of the training loop nothing else would tell what now."""
+    if isinstance(error, KeyboardInterrupt):
+        said = "interrupted. Run the same command again to resume, or to start over where there is no checkpoint yet."
+        rich.get_console().print(f"[red]the run stopped: {said}", highlight=False)
+        return
     rich.get_console().print(f"[red]the run stopped: {type(error).__name__}")

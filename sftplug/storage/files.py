@@ -28,7 +28,7 @@ def atomic_write(file: Path, text: str, *, private: bool = False) -> None:
             os.fsync(stream.fileno())
         # In this order: some file systems write the new name first, and a power cut would leave an empty file under it.
         beside.replace(file)
-    except OSError:
+    except (OSError, KeyboardInterrupt):
         beside.unlink(missing_ok=True)
         raise
     sync(file.parent)

@@ -8,6 +8,7 @@ import rich
 
 from sftplug_console.curve import draw_curve
 from sftplug_console.progress import TrainingProgress
+from sftplug_console.tables import show_failure
 
 
 @pytest.fixture
@@ -54,6 +55,42 @@ def test_the_speed_of_a_run_that_goes_on_is_that_of_all_attempts(shown):
     lines = shown(20, set(range(1, 21)), start=15)
     assert [line.split()[1] for line in lines] == ["16/20", "18/20", "20/20"]
     assert lines[-1] == "step 20/20  loss 0.0500  10 tokens/s"
+
+
+@pytest.fixture
+def on_terminal(monkeypatch):
+    """Return a console on a terminal, whose text is in its `file`."""
+    console = rich.console.Console(file=io.StringIO(), width=200, force_terminal=True)
+    monkeypatch.setattr(rich, "get_console", lambda: console)
+    return console
+
+
+@pytest.mark.parametrize("moment", ["before", "midst"])
+def test_a_signal_while_the_bar_comes_up_takes_it_away_for_good(on_terminal, monkeypatch, moment):
+    """The handler of a signal runs wherever the program is: in the midst of rich's `start` too."""
+    progress = TrainingProgress(SimpleNamespace(seconds=1.0))
+    show_cursor, calls = on_terminal.show_cursor, []
+
+    def interrupted(show):
+        calls.append(show)
+        if moment == "midst" and calls == [False]:
+            progress.take_away()
+        return show_cursor(show)
+
+    monkeypatch.setattr(on_terminal, "show_cursor", interrupted)
+    if moment == "before":
+        progress.take_away()
+    progress.on_step_begin(None, SimpleNamespace(global_step=0, max_steps=3), None)
+    progress.on_step_end(None, SimpleNamespace(global_step=1, max_steps=3), SimpleNamespace(should_log=False))
+    assert calls[:1] == [False] * (moment == "midst")
+    on_terminal.file.truncate(0)
+    on_terminal.print("the run stopped")
+    assert "\u2501" not in on_terminal.file.getvalue()
+
+
+def test_ctrl_c_outside_of_the_loop_is_said_in_words(on_terminal):
+    show_failure(KeyboardInterrupt())
+    assert "the run stopped: interrupted. Run the same command again to resume" in on_terminal.file.getvalue()
 
 
 @pytest.mark.parametrize("width", [-5, 0, 1, 3])

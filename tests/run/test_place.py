@@ -20,6 +20,7 @@ from sftplug.recipe import load_recipe
 from sftplug.run import open_session
 from sftplug.run.files import WRITTEN, noting, strangers
 from sftplug.storage.disk import no_room
+from sftplug.storage.files import atomic_write
 
 
 def refused(match):
@@ -323,3 +324,13 @@ def test_other_errors_are_no_lack_of_room(tmp_path):
     with pytest.raises(RuntimeError) as caught:
         raise RuntimeError("the writer failed") from OSError(errno.ENOSPC, "No space left on device")
     assert no_room(caught.value, tmp_path).reason.startswith("the disk is full (")
+
+
+def test_a_file_that_ctrl_c_interrupts_leaves_nothing(tmp_path, monkeypatch):
+    def interrupted(number):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        atomic_write(tmp_path / "data.json", "{}")
+    assert names(tmp_path) == []
