@@ -50,6 +50,7 @@ def kinds_page() -> str:
         "LongRow",
         "TrainedTokens",
         "Reply",
+        "FinishedModel",
         "Device",
     )
     return "\n".join(lines).rstrip() + "\n"

@@ -19,6 +19,7 @@ PACKAGES = {
     "loss": "soft-limit",
     "callback": "low-loss",
     "metric": "brevity",
+    "exporter": "checksums",
 }
 """Kind -> name, in the order of the chapters."""
 

@@ -81,6 +81,7 @@ SHOWN = {
     "loss": "sftplug train recipe.yaml",
     "callback": "sftplug train recipe.yaml",
     "metric": "sftplug train recipe.yaml",
+    "exporter": "sftplug train recipe.yaml",
 }
 """Kind -> what its chapter runs in the folder of its package."""
 

@@ -53,6 +53,7 @@ if _typing.TYPE_CHECKING:
         DatasetFormat,
         DatasetSource,
         Deferred,
+        Exporter,
         LengthPolicy,
         Loss,
         Masking,
@@ -69,6 +70,7 @@ if _typing.TYPE_CHECKING:
     from sftplug.run.directory import RunDirectory
     from sftplug.types.conversation import ROLES, Conversation, Message, Reply, Row, ToolCall
     from sftplug.types.filling import TextFiller
+    from sftplug.types.finished_model import FinishedModel
     from sftplug.types.ledger import Account, Ledger, Mixed, Packing, Processed
     from sftplug.types.processing import Dropped, Made, RowContext
     from sftplug.types.reasons import RowGroup, RowGroups
@@ -106,7 +108,7 @@ else:  # else a type checker would take any name for one of this package
         "sftplug.model.structure": "ModelStructure structure_of",
         "sftplug.planning.answer": "PlanAnswer",
         "sftplug.plugin.components": (
-            "Adapter Callback ChatTemplate DatasetFormat DatasetSource Deferred LengthPolicy Loss Masking "
+            "Adapter Callback ChatTemplate DatasetFormat DatasetSource Deferred Exporter LengthPolicy Loss Masking "
             "Metric ModelBuilder Quantization RowProcessor StreamProcessor"
         ),
         "sftplug.plugin.hookspecs": "hookimpl",
@@ -116,6 +118,7 @@ else:  # else a type checker would take any name for one of this package
         "sftplug.run.directory": "RunDirectory",
         "sftplug.types.conversation": "ROLES Conversation Message Reply Row ToolCall",
         "sftplug.types.filling": "TextFiller",
+        "sftplug.types.finished_model": "FinishedModel",
         "sftplug.types.ledger": "Account Ledger Mixed Packing Processed",
         "sftplug.types.processing": "Dropped Made RowContext",
         "sftplug.types.reasons": "RowGroup RowGroups",
@@ -164,7 +167,9 @@ __all__ = [
     "Dropped",
     "Encoded",
     "Explanation",
+    "Exporter",
     "Field",
+    "FinishedModel",
     "InputPath",
     "Interrupted",
     "LaunchError",

@@ -59,6 +59,7 @@ def test_there_is_a_package_of_every_kind_that_recipes_choose(packages):
         "loss",
         "callback",
         "metric",
+        "exporter",
         "source",
     ]
     for kind, folder in packages.items():

@@ -9,10 +9,22 @@ from sftplug.plugin.registry import HOOKS
 
 ROOT = Path(__file__).parents[1]
 DOOR = ROOT / "sftplug" / "plugin" / "calls"
-AMBIGUOUS = {"build", "check", "load", "merge", "rows", "save", "source", "weights"}
+AMBIGUOUS = {"build", "check", "export", "load", "merge", "rows", "save", "source", "weights"}
 """Methods of a kind whose names others have too: there it depends on what the method is called on."""
 COMPONENTS = {
-    *("adapter", "backend", "builder", "callback", "component", "format", "format_", "made", "masking", "metric"),
+    *(
+        "adapter",
+        "backend",
+        "builder",
+        "callback",
+        "component",
+        "exporter",
+        "format",
+        "format_",
+        "made",
+        "masking",
+        "metric",
+    ),
     *("part", "policy", "quantization", "source", "template", "union"),
 }
 """What a component is called where code holds one."""

@@ -64,8 +64,8 @@ def test_the_core_imports_in_circles_where_two_things_are_said_of_each_other_onl
     assert len(graph) > 150
     kinds = {name for name in graph if name.startswith("sftplug.plugin.components")}
     knots = [circle - kinds for circle in circles(graph)]
-    assert {"sftplug.recipe.model"} in knots
-    assert max(map(len, knots)) <= 2
+    assert any("sftplug.recipe.model" in knot for knot in knots)
+    assert max(map(len, knots)) <= 3
 
 
 def test_what_hooks_hand_over_is_public_and_described():

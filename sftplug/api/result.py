@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from sftplug.types.result import MovedWeights, ParameterCounts, RunResult
 
 if TYPE_CHECKING:
     from sftplug.data.prepare import Prepared
+    from sftplug.plugin.components import Exporter
     from sftplug.ship.chat import ChatSession
     from sftplug.ship.push import Pushed
     from sftplug.ship.rows import Measured, Selection
@@ -115,6 +117,22 @@ class RunActions:
         ModelError is raised and nothing is kept. `how` is what `Merging` has.
         """
         return merge_run(self.directory, self.recipe, Path(output), how, (data, format))
+
+    def export(self, exporter: str | Exporter, output: str | Path | None = None, **options: Any) -> Path:
+        """Write the model in the form in which another program takes it, and return where it is.
+
+        `exporter` is the name of an installed one, with `options`, or an object. `output` is a file or a folder that is
+        not there; without it, ``exports`` in the run's folder. Raises RunError where something is at `output` already,
+        RecipeError for an unknown exporter or option, ModelError for a model that the form cannot hold.
+        """
+        return export_run(self.directory, self._exporting(exporter, options), output)
+
+    def _exporting(self, exporter: str | Exporter, options: Mapping[str, Any]) -> LoadedRecipe:
+        """Return the recipe with one exporter."""
+        if isinstance(exporter, str):
+            return self._with([f"export={json.dumps([{'type': exporter, **options}])}"])
+        recipe = self.recipe.recipe.model_copy(update={"export": (exporter.model_copy(update=dict(options)),)})
+        return replace(self.recipe, recipe=recipe)
 
     def push(self, repo: str, *, private: bool = False) -> Pushed:
         """Publish model, tokenizer and card on the Hub, as `sftplug.push` does."""
@@ -310,3 +328,20 @@ def merge_run(
     rows = prepare_selected(recipe, selection or few_training_rows(recipe.recipe), COMPARE_ON)
     record: Mapping[str, Any] = ship.merge(directory, recipe.recipe, rows, output, asked)
     return dict(record)
+
+
+def export_run(directory: RunDirectory, recipe: LoadedRecipe, output: str | Path | None = None) -> Path:
+    """Let the one exporter of `recipe` write a run's model, and return where it is."""
+    from sftplug.ship import export as ship
+
+    (exporter,) = recipe.recipe.export
+    place = Path(output) if output is not None else ship.place_of(exporter, directory.path)
+    with tempfile.TemporaryDirectory(prefix="sftplug-") as folder:
+
+        def merge() -> Path:
+            merged = Path(folder) / "merged"
+            if not merged.exists():
+                merge_run(directory, recipe, merged, {}, (None, "messages"))
+            return merged
+
+        return ship.export(exporter, directory.path, recipe.recipe, place, merge)

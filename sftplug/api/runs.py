@@ -55,6 +55,8 @@ def run_recipe(recipe: LoadedRecipe, *, resume: bool, overwrite: bool, show: boo
         run = results(_train(_shown(recipe) if show else recipe, resume=resume, overwrite=overwrite), recipe)
     if run is not None and recipe.recipe.evaluation.metrics:
         run = replace(run, replies=_measure(run))
+    if run is not None and recipe.recipe.export:
+        _export(run)
     return run
 
 
@@ -141,6 +143,21 @@ def _written(recipe: LoadedRecipe, *, here: bool) -> Iterator[Path]:
 
 
 _IN_A_FILE = "Put it into a plugin file, and name that under `plugins:`."
+
+
+def _export(run: TrainedRun) -> None:
+    """Write the model in the forms that the recipe lists, in one process."""
+    if is_launched():
+        names = ", ".join(exporter.type for exporter in run.recipe.recipe.export) if is_main() else ""
+        say([f"`sftplug export {run.output} NAME` writes the model as {names}, in one process."] if names else [])
+        return
+    for exporter in run.recipe.recipe.export:
+        try:
+            say([f"exported: {run.export(exporter)}"])
+        except SftplugError as error:
+            again = f"`sftplug export {run.output} {exporter.type}` writes it again."
+            error.add_note(f"The run itself is over: its result is saved in {run.output}. {again}")
+            raise
 
 
 def _measure(run: TrainedRun) -> dict[str, Any] | None:

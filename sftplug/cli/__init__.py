@@ -12,6 +12,7 @@ from sftplug.cli.chat import chat
 from sftplug.cli.check import check
 from sftplug.cli.evaluate import evaluate
 from sftplug.cli.explain import explain
+from sftplug.cli.export import export
 from sftplug.cli.merge import merge
 from sftplug.cli.plan import plan
 from sftplug.cli.plugins import plugins
@@ -47,6 +48,7 @@ app.command()(merge)
 app.command()(chat)
 app.command("eval")(evaluate)
 app.command()(report)
+app.command()(export)
 app.command()(push)
 app.add_typer(recipes, name="recipes")
 app.add_typer(plugins, name="plugins")

@@ -20,6 +20,7 @@ from sftplug.plugin.components import (
     Component,
     DatasetFormat,
     DatasetSource,
+    Exporter,
     LengthPolicy,
     Loss,
     Masking,
@@ -43,6 +44,7 @@ NOUNS: dict[type[Component], str] = {
     Loss: "loss",
     Callback: "callback",
     Metric: "metric",
+    Exporter: "exporter",
 }
 """What each kind is called in a sentence."""
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         DatasetFormat,
         DatasetSource,
         Deferred,
+        Exporter,
         LengthPolicy,
         Loss,
         Masking,
@@ -103,6 +104,11 @@ def sftplug_callbacks() -> list[type[Callback]]:  # type: ignore[empty-body]
 @hookspec
 def sftplug_metrics() -> list[type[Metric]]:  # type: ignore[empty-body]
     """Offer metrics: what the trained model's own replies are worth."""
+
+
+@hookspec
+def sftplug_exporters() -> list[type[Exporter]]:  # type: ignore[empty-body]
+    """Offer exporters: a finished model -> the form in which another program takes it."""
 
 
 @hookspec

@@ -21,6 +21,7 @@ from sftplug.plugin.components import (
     DatasetFormat,
     DatasetSource,
     Deferred,
+    Exporter,
     LengthPolicy,
     Loss,
     Masking,
@@ -46,6 +47,7 @@ HOOKS: Mapping[str, type[Component]] = {
     "sftplug_losses": Loss,
     "sftplug_callbacks": Callback,
     "sftplug_metrics": Metric,
+    "sftplug_exporters": Exporter,
 }
 """Offer hooks and the kind that each of them offers."""
 

@@ -36,6 +36,7 @@ def check_core(recipe: Recipe) -> Iterator[tuple[str, str]]:
     yield from _check_evaluation(recipe)
     yield from _check_weights(recipe)
     yield from _check_callbacks(recipe)
+    yield from _check_exporters(recipe)
 
 
 _COMMIT = r"[0-9a-f]{40}"
@@ -165,3 +166,15 @@ def _check_mix(data: DataSection) -> Iterator[tuple[str, str]]:
     for index, source in enumerate(data.eval):
         if source.share is not None or source.epochs != 1:
             yield f"data.eval[{index}]", "`share` and `epochs` are for training rows; held-out rows are used once."
+
+
+def _check_exporters(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Each writes to a place of its own, which is named after it."""
+    names = [exporter.type for exporter in recipe.export]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            yield (
+                f"export[{index}]",
+                f"'{name}' is listed twice, and both would be written to one place. Leave one out: after training, "
+                f"`sftplug export RUN {name} OPTION=VALUE --output PATH` writes another.",
+            )

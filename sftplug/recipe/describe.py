@@ -20,6 +20,7 @@ from sftplug.plugin.components import (
     Component,
     DatasetFormat,
     DatasetSource,
+    Exporter,
     LengthPolicy,
     Loss,
     Masking,
@@ -159,6 +160,7 @@ _SECTIONS: Mapping[type[Component], Callable[[Any, Any], dict[str, Any]]] = {
     Quantization: _quantization,
     Loss: _loss,
     Callback: lambda _, written: {"callbacks": [written]},
+    Exporter: lambda _, written: {"export": [written]},
     Metric: lambda _, written: {"evaluation": {"metrics": [written]}},
     ChatTemplate: lambda _, written: {"chat_template": written},
 }

@@ -28,6 +28,7 @@ from sftplug.plugin.components import (
     Component,
     DatasetFormat,
     DatasetSource,
+    Exporter,
     LengthPolicy,
     Loss,
     Masking,
@@ -299,6 +300,8 @@ class Recipe(Section):
     callbacks: Annotated[tuple[Callback, ...], ShortForm.ONE_FOR_A_LIST] = ()
     """What watches the training loop, in this order."""
     evaluation: EvaluationSection = EvaluationSection()
+    export: Annotated[tuple[Exporter, ...], ShortForm.ONE_FOR_A_LIST] = ()
+    """The forms in which the model is also written when training is over; `sftplug export` does so any time later."""
     train: dict[str, Any] = Field(default_factory=dict)
     """Options of the trainer: the fields of ``trl.SFTConfig``."""
     launch: LaunchSection | None = None
@@ -336,6 +339,7 @@ class Recipe(Section):
         yield from ((("callbacks", index), callback) for index, callback in enumerate(self.callbacks))
         metrics = enumerate(self.evaluation.metrics)
         yield from ((("evaluation", "metrics", index), metric) for index, metric in metrics)
+        yield from ((("export", index), exporter) for index, exporter in enumerate(self.export))
 
 
 def _located_maskings(path: Path_, masking: MaskingList) -> Iterator[tuple[Path_, Masking]]:

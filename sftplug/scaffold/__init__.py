@@ -24,6 +24,7 @@ from sftplug.plugin.components import (
     Component,
     DatasetFormat,
     DatasetSource,
+    Exporter,
     Loss,
     Masking,
     Metric,
@@ -60,6 +61,7 @@ KINDS: Mapping[str, Kind] = {
     "loss": Kind(Loss, "loss: {type: $component, most: 3.0}"),
     "callback": Kind(Callback, "callbacks: [{type: $component, loss: 0.1}]"),
     "metric": Kind(Metric, "evaluation:\n  metrics: [exact_match, {type: $component, words: 3}]"),
+    "exporter": Kind(Exporter, "export: $component"),
     "source": Kind(
         DatasetSource,
         "data:\n  train: {source: $component, folder: notes, format: text}",

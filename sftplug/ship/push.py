@@ -37,6 +37,11 @@ def files_to_push(folder: Path) -> list[str]:
         raise RunError(f"{folder} holds no model: give the folder of a finished run, or of `sftplug merge`.")
     if is_adapter(folder):
         _refuse_local_base(folder)
+    return model_files(folder)
+
+
+def model_files(folder: Path) -> list[str]:
+    """Return the names of the files in `folder` that are not the record of a run, nor pickled."""
     names = [path.name for path in folder.iterdir() if path.is_file() and path.suffix not in PICKLES]
     return sorted(name for name in names if name not in RECORD and not name.startswith("."))
 

@@ -48,6 +48,29 @@ def atomic_folder(output: Path) -> Iterator[Path]:
         raise RunError(f"{output} cannot be written: {_why(error, output)}") from error
 
 
+@contextmanager
+def atomic_file(output: Path) -> Iterator[Path]:
+    """Yield the path of a file that is not there yet, beside `output`; if all goes well, it is then `output`.
+
+    It has the ending of `output`, by which libraries tell what to write. Raises RunError when something is at `output`
+    already, or when it cannot be written.
+    """
+    if output.exists():
+        raise RunError(f"{output} exists already. Choose another --output.")
+    refuse_unwritable(output.parent, "folder")
+    unfinished = output.with_name(f"{UNFINISHED}-{output.name}")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.unlink(missing_ok=True)
+        yield unfinished
+        unfinished.replace(output)
+    except BaseException as error:
+        unfinished.unlink(missing_ok=True)
+        if isinstance(error, SftplugError) or not isinstance(error, Exception) or not is_about_writing(error, output):
+            raise
+        raise RunError(f"{output} cannot be written: {_why(error, output)}") from error
+
+
 def _why(error: Exception, output: Path) -> str:
     room = no_room(error, output)
     return f"{room.reason}. Nothing was kept." if room else str(getattr(error, "strerror", None) or error)

@@ -14,6 +14,7 @@ fix it. Nothing in sftplug itself uses this package. The checks need hypothesis:
 from sftplug.testing.adapters import check_adapter
 from sftplug.testing.callbacks import check_callback
 from sftplug.testing.component import check_component
+from sftplug.testing.exporters import check_exporter
 from sftplug.testing.formats import check_format
 from sftplug.testing.law import LawBroken
 from sftplug.testing.length import check_length_policy
@@ -33,6 +34,7 @@ __all__ = [
     "check_adapter",
     "check_callback",
     "check_component",
+    "check_exporter",
     "check_format",
     "check_length_policy",
     "check_loss",

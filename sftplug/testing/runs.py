@@ -36,11 +36,9 @@ def load_tiny(**sections: Any) -> LoadedRecipe:
     """Return a recipe for the tiny model, with `sections` over its own. Its files are gone when this returns."""
     with tempfile.TemporaryDirectory(prefix="sftplug-") as name:
         folder = Path(name)
-        rows = [_row(index) for index in range(16)]
-        (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         recipe = {
             "model": {"build": TINY},
-            "data": {"train": {"path": str(folder / "rows.jsonl"), "format": "messages"}},
+            "data": {"train": {"path": str(write_rows(folder)), "format": "messages"}},
             "chat_template": "chatml",
             "quantization": "fp32",
             "train": {
@@ -56,6 +54,13 @@ def load_tiny(**sections: Any) -> LoadedRecipe:
         loaded = api.load(recipe)
         _prepared_rows(loaded)
         return loaded
+
+
+def write_rows(folder: Path) -> Path:
+    """Write the 16 conversations that laws train on to a file in `folder`, and return it."""
+    file = folder / "rows.jsonl"
+    file.write_text("".join(json.dumps(_row(index)) + "\n" for index in range(16)), encoding="utf-8")
+    return file
 
 
 def _row(index: int) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from sftplug import (
     DatasetFormat,
     DatasetSource,
     Dropped,
+    Exporter,
     LengthPolicy,
     Loss,
     Masking,
@@ -37,6 +38,7 @@ from sftplug.testing import (
     check_adapter,
     check_callback,
     check_component,
+    check_exporter,
     check_format,
     check_length_policy,
     check_loss,
@@ -1163,3 +1165,58 @@ def test_a_missing_hypothesis_is_named():
         "sftplug.errors.MissingLibraryError: sftplug.testing needs the library hypothesis, which is not installed. "
         "Run: pip install 'sftplug[testing]'"
     )
+
+
+class Listed(Exporter):
+    """It lists the files."""
+
+    type: Literal["listed"] = "listed"
+    suffix: ClassVar[str] = ".txt"
+
+    def export(self, model, target):
+        target.write_text("\n".join(model.files))
+
+
+class Numbered(Listed):
+    """It is another each time."""
+
+    def export(self, model, target):
+        target.write_text(str(next(COUNT)))
+
+
+class Moved(Listed):
+    """It takes the card out of the run."""
+
+    def export(self, model, target):
+        (model.folder / "README.md").rename(target)
+
+
+class Littering(Listed):
+    """It leaves what it needed on the way."""
+
+    def export(self, model, target):
+        target.with_name(f"{next(COUNT)}.tmp").write_text("")
+        super().export(model, target)
+
+
+class Empty(Listed):
+    """It writes nothing."""
+
+    def export(self, model, target):
+        return
+
+
+class Unannounced(Listed):
+    """It merges, and has not said so."""
+
+    def export(self, model, target):
+        target.write_text("".join(file.name for file in model.merged().iterdir()))
+
+
+def test_exporters():
+    check_exporter(Listed)
+    assert broken(check_exporter, Empty) == ("leaves_the_run_alone", AnyText("must write the file that it is given"))
+    assert broken(check_exporter, Littering) == ("writes_to_its_target_alone", AnyText("| write into `target`"))
+    assert broken(check_exporter, Numbered) == ("writes_the_same_again", AnyText("| leave out times"))
+    assert broken(check_exporter, Unannounced) == ("leaves_the_run_alone", AnyText("and `needs_merged` is False"))
+    assert broken(check_exporter, Moved) == ("leaves_the_run_alone", AnyText("| write to `target` only"))

@@ -12,6 +12,8 @@ FOLLOWED = {
     "it is built for sftplug {}, and this is sftplug {}.": "test_a_plugin_for_a_newer_sftplug_is_not_even_imported",
     "{}: changed while the rows were read": "test_rows_that_change_while_they_are_read_are_not_kept",
     "`sftplug train {} --output {}` resumes it.": "test_a_run_without_a_result_is_gone_on_with",
+    "`sftplug export {} {}` writes it again.": "test_an_export_that_fails_costs_the_run_nothing_and_is_repeated_as_it_says",
+    "`sftplug export RUN {} OPTION=VALUE --output PATH` writes another.": "test_one_exporter_listed_twice_is_refused",
     "Cut it into shorter ones.": "test_a_conversation_of_too_many_prompts_is_refused_before_one_is_rendered",
     "`sftplug merge` gives the head its own": "test_an_update_of_the_embeddings_leaves_the_head_as_it_was",
     "has no chat template. Name one: chat_template='chatml'": "test_encode_takes_the_template_that_it_asks_for",
@@ -48,6 +50,7 @@ FOLLOWED_FILES = {
 """File -> the test that follows its advice, one parameter after the other."""
 
 CANNOT = {
+    "`sftplug export {} NAME` writes the model as {}, in one process.": "needs a launcher that is not sftplug's",
     "{} names code on the Hub, which is not run.": "needs the Hub",
     "names the attention {}: code on the Hub, which is not run.": "needs the Hub",
     "the prompt holds the control token {}, and this tokenizer": "needs a tokenizer that no model has",

@@ -72,6 +72,12 @@ CASES = [
         command=(*TRAIN, "--resume", "--overwrite"),
     ),
     Case(
+        "{} exists already. Choose another --output.",
+        {"Choose another --output": with_option("--output", "other.zip")},
+        command=("export", "RUN", "zip", "--output", "taken.zip"),
+        before=both(of_a_finished_run, file("taken.zip", "mine")),
+    ),
+    Case(
         "{} is not an empty folder. Choose another --output.",
         {"Choose another --output": with_option("--output", "other")},
         command=("prepare", "recipe.yaml", "--output", "out"),

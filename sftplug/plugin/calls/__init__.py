@@ -5,6 +5,7 @@ refuses, a plugin's own tests refuse in the same words. What rows themselves mus
 """
 
 from sftplug.plugin.calls.check import component_problems
+from sftplug.plugin.calls.exporting import export, needs_merged
 from sftplug.plugin.calls.loss import is_nll, token_losses
 from sftplug.plugin.calls.model import (
     OWNED_LOAD_KWARGS,
@@ -56,6 +57,7 @@ __all__ = [
     "component_problems",
     "conversation_of",
     "dequantized",
+    "export",
     "fingerprint",
     "for_device",
     "is_nll",
@@ -72,6 +74,7 @@ __all__ = [
     "metric_label",
     "metric_scores",
     "model_problems",
+    "needs_merged",
     "outcomes",
     "peft_config",
     "prepare_model",

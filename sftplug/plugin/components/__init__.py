@@ -6,6 +6,7 @@ methods, so that listing plugins stays instant.
 """
 
 from sftplug.plugin.components.base import Component, Deferred
+from sftplug.plugin.components.exporting import Exporter
 from sftplug.plugin.components.model import Adapter, ModelBuilder, Quantization
 from sftplug.plugin.components.rows import (
     ChatTemplate,
@@ -26,6 +27,7 @@ __all__ = [
     "DatasetFormat",
     "DatasetSource",
     "Deferred",
+    "Exporter",
     "LengthPolicy",
     "Loss",
     "Masking",

@@ -10,6 +10,7 @@ from sftplug.launch import launch_problems
 from sftplug.libraries.logging import quiet_libraries
 from sftplug.model.loading import check_files, check_model, check_names, model_config
 from sftplug.model.own_adapter import problems_of_own
+from sftplug.plugin.calls import merge_problems, needs_merged, peft_config, saves_itself
 from sftplug.training.preflight.best import problems_of_best
 from sftplug.training.preflight.ignored_options import ignored_options
 from sftplug.training.preflight.saving import unsavable
@@ -53,6 +54,7 @@ def problems_before_rows(recipe: Recipe) -> list[str]:
     try:
         unfit = [f"adapter: {text}" for text in (*check_model(recipe), *problems_of_own(recipe))]
         problems += unfit
+        problems += _unmergeable(recipe)
         check_files(recipe)
         check_names(recipe)
         if not unfit:  # what no adapter can be made of cannot be saved either, and that is no second problem
@@ -61,6 +63,15 @@ def problems_before_rows(recipe: Recipe) -> list[str]:
     except SftplugError as error:
         problems.append(str(error))
     return problems
+
+
+def _unmergeable(recipe: Recipe) -> Iterator[str]:
+    """Yield why an exporter that is to follow the run will get no merged model."""
+    asking = next((exporter for exporter in recipe.export if needs_merged(exporter)), None)
+    adapter = recipe.adapter
+    if asking is not None and (saves_itself(adapter) or peft_config(adapter) is not None):
+        for text in merge_problems(adapter, recipe.quantization, in_place=False):
+            yield f"export: {asking.type} needs a merged model: {text}"
 
 
 def _too_small(recipe: Recipe) -> Iterator[tuple[str, int, float]]:

@@ -1,0 +1,166 @@
+"""A finished model as a folder or a file: with the training, from the command line and from Python."""
+
+import json
+import re
+import zipfile
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import sftplug
+from sftplug import Exporter, ModelError, PluginError, RecipeError, RunError
+
+RECORD = {"run.json", "recipe.yaml", "ledger.json", "metrics.jsonl", "environment.json", "training_args.bin"}
+
+
+def test_the_model_is_written_without_the_record_of_its_run(lora_run, command, tmp_path):
+    result = command("export", lora_run, "folder", "--output", tmp_path / "copy")
+    assert result.exit_code == 0, result.exception
+    assert result.output == f"exported: {tmp_path / 'copy'}\n"
+    names = {path.name for path in (tmp_path / "copy").iterdir()}
+    assert names >= {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "README.md"}
+    assert not names & RECORD
+    for name in names:
+        assert (tmp_path / "copy" / name).read_bytes() == (lora_run / name).read_bytes()
+
+
+def test_a_merged_archive_answers_as_the_adapter_does_where_there_is_no_peft(lora_run, command, tmp_path):
+    from peft import AutoPeftModelForCausalLM
+
+    for name in ("one.zip", "two.zip"):
+        result = command("export", lora_run, "zip", "merged=true", "--output", tmp_path / name, "--json")
+        assert json.loads(result.output) == {"exporter": "zip", "output": str(tmp_path / name)}
+    assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
+    with zipfile.ZipFile(tmp_path / "one.zip") as archive:
+        assert archive.testzip() is None
+        archive.extractall(tmp_path / "model")
+    assert not {path.name for path in (tmp_path / "model").iterdir()} & (RECORD | {"adapter_config.json"})
+    ids = AutoTokenizer.from_pretrained(tmp_path / "model")("Question 3: red or gold?", return_tensors="pt").input_ids
+    with torch.no_grad():
+        merged = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)(ids).logits
+        adapted = AutoPeftModelForCausalLM.from_pretrained(lora_run, dtype=torch.float32)(ids).logits
+    assert torch.allclose(merged, adapted, atol=1e-3)
+
+
+def test_what_a_recipe_lists_is_written_when_training_is_over(recipe_file, run, tmp_path):
+    forms = ["folder", {"type": "zip", "compression": "deflated"}]
+    output = run(recipe_file(train={"max_steps": 2}, export=forms)).output
+    assert {path.name for path in (output / "exports").iterdir()} == {"folder", "zip.zip"}
+    known = json.loads((output / "written.json").read_text())["files"]
+    assert {"exports/zip.zip", "exports/folder/README.md"} <= set(known)
+    with pytest.raises(RunError, match=r"zip.zip exists already. Choose another --output."):
+        sftplug.open_run(output).export("zip")
+
+
+def test_python_exports_by_name_and_by_an_object_of_a_cell(lora_run, tmp_path):
+    class Sizes(Exporter):
+        type: str = "sizes"
+        suffix = ".txt"
+
+        def export(self, model, target):
+            target.write_text("\n".join(f"{name} {(model.folder / name).stat().st_size}" for name in model.files))
+
+    run = sftplug.open_run(lora_run)
+    assert run.export("zip", tmp_path / "a.zip", compression="deflated") == tmp_path / "a.zip"
+    sizes = run.export(Sizes(), tmp_path / "sizes.txt").read_text()
+    assert f"README.md {(lora_run / 'README.md').stat().st_size}" in sizes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "text"),
+    [
+        (["zipp"], RecipeError, r"'zipp' is not installed. Did you mean 'zip'\?"),
+        (["zip", "compresion=stored"], RecipeError, r"export\[0\]\.compresion .*Did you mean 'compression'\?"),
+        (["zip", "stored"], RecipeError, r"stored: an option is written as OPTION=VALUE\."),
+        (["zip", "--output", "there.zip"], RunError, r"there.zip exists already"),
+        (["folder", "--output", "full"], RunError, r"full is not an empty folder"),
+    ],
+)
+def test_what_cannot_be_exported_leaves_nothing_behind(arguments, kind, text, request, tmp_path):
+    lora_run, command = request.getfixturevalue("lora_run"), request.getfixturevalue("command")
+    request.getfixturevalue("monkeypatch").chdir(tmp_path)
+    (tmp_path / "there.zip").write_text("mine")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    error = command("export", lora_run, *arguments).exception
+    assert type(error) is kind
+    assert re.search(text, str(error))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+class Failing(Exporter):
+    """It stops halfway, writes nothing, or asks for what it has not said."""
+
+    type: str = "failing"
+    how: str = "stops"
+    suffix = ".bin"
+
+    def export(self, model, target):
+        if self.how == "stops":
+            target.write_text("half")
+            raise OSError("no more ink")
+        if self.how == "asks":
+            model.merged()
+
+
+@pytest.mark.parametrize(
+    ("how", "text"),
+    [
+        ("stops", "OSError: no more ink"),
+        ("writes nothing", "must write the file that it is given"),
+        ("asks", "asks for the merged model, and `needs_merged` is False"),
+    ],
+)
+def test_an_exporter_that_fails_is_named_and_keeps_nothing(lora_run, tmp_path, how, text):
+    with pytest.raises(PluginError, match=text) as caught:
+        sftplug.open_run(lora_run).export(Failing(how=how), tmp_path / "out.bin")
+    assert "exporter 'failing'" in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_check_says_what_cannot_be_merged_before_anything_is_trained(recipe_file, command):
+    adapter = {"type": "prompt_tuning", "num_virtual_tokens": 4}
+    file = recipe_file(adapter=adapter, export={"zip": {"merged": True}})
+    told = str(command("check", file).exception)
+    assert "export: zip needs a merged model: 'prompt_tuning' trains a prompt" in told
+    assert command("check", recipe_file(adapter=adapter, export="zip")).exit_code == 0
+
+
+PAPERLESS = """
+import sftplug
+
+class Printed(sftplug.Exporter):
+    type: str = "printed"
+    suffix = ".txt"
+
+    def export(self, model, target):
+        if not (model.folder.parent / "paper").exists():
+            raise sftplug.ModelError("there is no paper.")
+        target.write_text("printed")
+
+@sftplug.hookimpl
+def sftplug_exporters():
+    return [Printed]
+"""
+
+
+def test_an_export_that_fails_costs_the_run_nothing_and_is_repeated_as_it_says(recipe_file, command, tmp_path):
+    (tmp_path / "paperless.py").write_text(PAPERLESS)
+    file = recipe_file(train={"max_steps": 2}, export="printed", plugins=["./paperless.py"])
+    with pytest.raises(ModelError, match="there is no paper") as caught:
+        sftplug.train(file)
+    (again,) = re.findall(r"`sftplug (.*?)` writes it again", "".join(caught.value.__notes__))
+    (tmp_path / "paper").touch()
+    assert command(*again.split()).exit_code == 0
+    assert (tmp_path / "out" / "exports" / "printed.txt").read_text() == "printed"
+
+
+def test_one_exporter_listed_twice_is_refused(recipe_file, lora_run, command, tmp_path):
+    with pytest.raises(RecipeError, match=r"export\[1\].*: 'zip' is listed twice") as caught:
+        sftplug.load(recipe_file(export=["zip", {"type": "zip", "merged": True}]))
+    (way,) = re.findall(r"`sftplug (.*?)` writes another", str(caught.value))
+    values = {"RUN": lora_run, "OPTION=VALUE": "compression=deflated", "PATH": tmp_path / "another.zip"}
+    assert command(*(values.get(word, word) for word in way.split())).exit_code == 0
+    assert (tmp_path / "another.zip").is_file()
