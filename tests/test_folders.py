@@ -64,6 +64,12 @@ def trained_on(command, recipe_file, text, output):
     return output
 
 
+@pytest.mark.parametrize(("base", "gone"), [("/gone/base", True), ("org/base", False)])
+def test_an_adapter_whose_base_is_gone_says_so(tmp_path, base, gone):
+    text = said(made(tmp_path / "mine", adapter_config_json=json.dumps({"base_model_name_or_path": base})))
+    assert ("Nothing is at that place, and before its base is there again" in text) == gone
+
+
 def test_the_way_on_from_a_run_with_an_adapter_works(lora_run, recipe_file, command, tmp_path):
     run = shutil.copytree(lora_run, tmp_path / "first run")
     text = str(command("check", recipe_file(model=str(run))).exception)

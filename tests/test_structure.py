@@ -1,6 +1,7 @@
 """What a model is made of, by its modules: experts, routers, layers read as weights, parts that text does not run."""
 
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -158,6 +159,23 @@ def test_a_parameter_without_gradient_is_told_as_what_it_is():
     model.peft_config = {}
     with pytest.raises(TrainingError, match="leave such modules out of the adapter"):
         GradientCheck().on_pre_optimizer_step(Arguments(), None, None, model=model)
+
+
+def test_modules_that_sit_out_a_step_have_time_to_get_a_gradient():
+    """With a module dropout of 0.5 a module has 20 steps; one that got nothing in any of them is not used."""
+
+    class Arguments:
+        deepspeed_plugin = None
+
+    model = torch.nn.ModuleDict({name: torch.nn.Linear(1, 1, bias=False) for name in ("now", "then", "never")})
+    model.peft_config = {"default": SimpleNamespace(module_dropout=0.5)}
+    check = GradientCheck()
+    for step in range(19):
+        model["now" if step % 2 else "then"].weight.grad = torch.ones(1, 1)
+        check.on_pre_optimizer_step(Arguments(), None, None, model=model)
+        model.zero_grad()
+    with pytest.raises(TrainingError, match="1 parameters are to be trained but get no gradient, such as never"):
+        check.on_pre_optimizer_step(Arguments(), None, None, model=model)
 
 
 @pytest.mark.parametrize("adapter", ["full", "lora"])

@@ -86,6 +86,8 @@ def _of_adapter(path: Path) -> str:
     base = config.get("base_model_name_or_path") or "a base that it does not name"
     kind = str(config.get("peft_type", config.get("adapter_type", "unknown"))).lower()
     known = f"model: {path} is an adapter ({kind}) of {base}, and no model."
+    if Path(base).is_absolute() and not Path(base).exists():
+        known += " Nothing is at that place, and before its base is there again, nothing of what follows works."
     other = f"To train another adapter beside the same base: `model: {base}`."
     if config.get("peft_type") in PROMPTS:
         return f"{known} A trained prompt cannot become part of the weights. {other}"

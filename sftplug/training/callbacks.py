@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping
+from math import ceil, log
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,24 +29,38 @@ class GradientCheck(TrainerCallback):  # type: ignore[misc]
     """Stops a run that would learn nothing: a parameter that is to be trained and gets no gradient."""
 
     def __init__(self) -> None:
-        self._checked = False
+        self._idle: set[str] | None = None
+        self._left = 1
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Once, before the first update: every trainable parameter must have got a gradient."""
-        if self._checked or args.deepspeed_plugin is not None:  # DeepSpeed keeps gradients to itself
+        """Before the first update every trainable parameter must have got a gradient; with module dropout, in time."""
+        if not self._left or args.deepspeed_plugin is not None:  # DeepSpeed keeps gradients to itself
             return
-        self._checked = True
-        parameters = dict(kwargs["model"].named_parameters())
-        idle = [name for name, parameter in parameters.items() if parameter.requires_grad and parameter.grad is None]
-        if idle:
-            adapted = hasattr(kwargs["model"], "peft_config")
+        model = kwargs["model"]
+        trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+        idle = {name for name, parameter in trained if parameter.grad is None}
+        self._left = _patience(model) if self._idle is None else self._left
+        self._idle = idle if self._idle is None else self._idle & idle
+        self._left = self._left - 1 if self._idle else 0
+        if self._idle and not self._left:
+            adapted = hasattr(model, "peft_config")
             how = "leave such modules out of the adapter" if adapted else _FREEZE
             raise TrainingError(
-                f"{len(idle)} parameters are to be trained but get no gradient, such as {idle[0]}. "
+                f"{len(self._idle)} parameters are to be trained but get no gradient, such as {min(self._idle)}. "
                 f"The model's forward pass does not use them on these rows: {how}."
             )
+
+
+def _patience(model: Any) -> int:
+    """Return the steps after which a module that is used had its turn, but for one chance in a million.
+
+    PEFT's `module_dropout` (of LoHa, LoKr) lets each module sit out a step with that probability: with 0.5, 20 steps.
+    """
+    configs = getattr(model, "peft_config", {}).values()
+    dropout = max((getattr(config, "module_dropout", 0.0) or 0.0 for config in configs), default=0.0)
+    return ceil(log(1e-6) / log(dropout)) if 0 < dropout < 1 else 1
 
 
 _FREEZE = "train the others, by patterns of their names, with the adapter `freeze`"
