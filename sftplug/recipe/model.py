@@ -37,6 +37,7 @@ from sftplug.plugin.components import (
     Quantization,
     RowProcessor,
 )
+from sftplug.recipe.places import as_it_was
 from sftplug.recipe.yaml import Path_, dotted
 from sftplug.types.conversation import GIVEN_TO_TEMPLATES
 from sftplug.util.strict_model import StrictModel
@@ -49,7 +50,10 @@ def resolve_path(value: Any) -> Any:
     base = getattr(value, "base", None)
     try:
         path = Path(str(value)).expanduser()
-        return str(path if path.is_absolute() or base is None else (base / path).resolve())
+        if path.is_absolute() or base is None:
+            return str(path)
+        found = (base / path).resolve()
+        return str(found if found.exists() else as_it_was(base, str(value)) or found)
     except RuntimeError as error:  # symbolic links that lead in a circle, a home folder that nobody has
         raise ValueError(f"{value} leads to no file: {error}.") from error
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 
 from sftplug.recipe.given import KEPT
+from sftplug.recipe.places import PLACES
 from sftplug.run import checkpoints
 from sftplug.storage.files import write_json
 from sftplug.storage.lock import LOCK, OWNER
@@ -24,6 +25,7 @@ RECORD = frozenset(
         "result.json",
         "recipe.yaml",
         "origins.json",
+        PLACES,
         "plugins.json",
         "environment.json",
         "data.json",

@@ -13,6 +13,7 @@ from sftplug.recipe.model import Recipe
 from sftplug.recipe.origins import origin_at
 from sftplug.recipe.yaml import dotted, leaves, write_yaml
 from sftplug.run.files import COPIES, noting
+from sftplug.run.paths import make_relative
 from sftplug.storage.files import atomic_write
 from sftplug.util.redact import without_secrets
 
@@ -25,6 +26,7 @@ def record_recipe(directory: RunDirectory, loaded: LoadedRecipe) -> None:
     """Write the resolved recipe, the origin of every value, the plugins in use, and copies of plugin files."""
     _copy_plugins(directory, loaded)
     recipe = recorded(loaded.recipe)
+    make_relative(recipe, loaded, directory)
     atomic_write(directory.path / "recipe.yaml", write_yaml(recipe))
     directory.write("origins.json", origins(recipe, loaded))
     directory.write("plugins.json", loaded.provenance())

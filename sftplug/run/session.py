@@ -16,6 +16,7 @@ from sftplug.run.directory import RunDirectory, RunState, State
 from sftplug.run.environment import environment
 from sftplug.run.failure import explained, unread
 from sftplug.run.files import noting
+from sftplug.run.paths import moved
 from sftplug.run.place import claimed, clear, refuse_place
 from sftplug.run.record import differences, gained, record_recipe, recorded
 from sftplug.run.settled import as_begun, begun_with, changes, settled, with_settled
@@ -191,7 +192,7 @@ def _refuse_models_only(directory: RunDirectory) -> None:
 
 def _refuse_other_recipe(loaded: LoadedRecipe, directory: RunDirectory) -> list[str]:
     """Raise RunError for a run of another recipe; return what the recipe of this one has gained since, by default."""
-    before = begun_with(directory, loaded.recipe.train)
+    before = moved(begun_with(directory, loaded.recipe.train), loaded, directory)
     new = gained(before, loaded)
     changed = differences(before, recorded(loaded.recipe))
     if any(line.partition(": ")[0] not in new for line in changed):

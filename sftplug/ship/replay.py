@@ -12,6 +12,7 @@ from sftplug.errors import ModelError
 from sftplug.libraries.logging import quiet_libraries
 from sftplug.model.remote_code import code_options
 from sftplug.run import RunDirectory
+from sftplug.run.paths import recorded_model
 from sftplug.run.sources import check_rows, check_sources, describe_rows
 from sftplug.types.progress import Progress, no_progress
 
@@ -49,7 +50,7 @@ def kept(directory: RunDirectory) -> Kept:
     """Return what makes a run's rows, from its folder. Raises RunError naming the sources that have changed since."""
     loaded = directory.load_recipe(*_kept_here(directory.path))
     check_sources(directory, loaded.recipe)
-    base = loaded.recipe.model.model_copy(update={"name_or_path": directory.recipe()["model"]["name_or_path"]})
+    base = loaded.recipe.model.model_copy(update={"name_or_path": recorded_model(directory)})
     tokenizer = _tokenizer(directory.path, code_options(base, directory.path))
     return Kept(loaded.recipe, tokenizer, frozenset(directory.data()["end_tokens"]))
 

@@ -62,6 +62,8 @@ class SftplugTrainer(LossTrainer):
         """Take up what `_progress` said; called when the trainer has begun to train, for it sets all this to zero."""
         if self.held is not None:
             self.held.go_on()
+        if best := self.state.best_model_checkpoint:  # the folder of the run may have been moved
+            self.state.best_model_checkpoint = str(Path(self.args.output_dir) / Path(best).name)
         self._total_train_tokens = progress["tokens"]
         self._tr_loss = self._tr_loss + progress["loss"]
         self._total_loss_scalar = progress["loss_total"]
