@@ -17,6 +17,8 @@ PACKAGES = {
     "adapter": "rescale",
     "quantization": "mlp-int8",
     "loss": "soft-limit",
+    "optimizer": "slow-tables",
+    "schedule": "inverse-root",
     "callback": "low-loss",
     "metric": "brevity",
     "exporter": "checksums",

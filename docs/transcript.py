@@ -79,6 +79,8 @@ SHOWN = {
     "adapter": "sftplug train recipe.yaml",
     "quantization": "sftplug train recipe.yaml",
     "loss": "sftplug train recipe.yaml",
+    "optimizer": "sftplug train recipe.yaml",
+    "schedule": "sftplug train recipe.yaml",
     "callback": "sftplug train recipe.yaml",
     "metric": "sftplug train recipe.yaml",
     "exporter": "sftplug train recipe.yaml",

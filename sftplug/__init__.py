@@ -40,6 +40,7 @@ if _typing.TYPE_CHECKING:
         TrainingError,
         did_you_mean,
     )
+    from sftplug.libraries.optimizer_state import known_state_bytes
     from sftplug.libraries.options import LibrarySource, set_options
     from sftplug.libraries.versions import require
     from sftplug.model.parameters import count_parameters
@@ -59,8 +60,10 @@ if _typing.TYPE_CHECKING:
         Masking,
         Metric,
         ModelBuilder,
+        Optimizer,
         Quantization,
         RowProcessor,
+        Schedule,
         StreamProcessor,
     )
     from sftplug.plugin.hookspecs import hookimpl
@@ -76,6 +79,7 @@ if _typing.TYPE_CHECKING:
     from sftplug.types.reasons import RowGroup, RowGroups
     from sftplug.types.result import MovedWeights, ParameterCounts, RunResult
     from sftplug.types.tokens import PARTS, ROLE_CODES, LongRow, LossSums, TokenBatch
+    from sftplug.types.trained_parameters import Horizon, TrainedParameter, TrainedParameters
     from sftplug.types.trained_tokens import TrainedTokens
     from sftplug.types.trainer import RunTrainer
     from sftplug.util.device import ComputeDtype, Device, this_device
@@ -101,6 +105,7 @@ else:  # else a type checker would take any name for one of this package
             "Problem RecipeError RowError RunError SftplugError TemplateError TemplateStopped "
             "TrainingError did_you_mean"
         ),
+        "sftplug.libraries.optimizer_state": "known_state_bytes",
         "sftplug.libraries.options": "LibrarySource set_options",
         "sftplug.libraries.versions": "require",
         "sftplug.model.parameters": "count_parameters",
@@ -109,7 +114,7 @@ else:  # else a type checker would take any name for one of this package
         "sftplug.planning.answer": "PlanAnswer",
         "sftplug.plugin.components": (
             "Adapter Callback ChatTemplate DatasetFormat DatasetSource Deferred Exporter LengthPolicy Loss Masking "
-            "Metric ModelBuilder Quantization RowProcessor StreamProcessor"
+            "Metric ModelBuilder Optimizer Quantization RowProcessor Schedule StreamProcessor"
         ),
         "sftplug.plugin.hookspecs": "hookimpl",
         "sftplug.recipe.in_words": "train_in_words",
@@ -124,6 +129,7 @@ else:  # else a type checker would take any name for one of this package
         "sftplug.types.reasons": "RowGroup RowGroups",
         "sftplug.types.result": "MovedWeights ParameterCounts RunResult",
         "sftplug.types.tokens": "PARTS ROLE_CODES LongRow LossSums TokenBatch",
+        "sftplug.types.trained_parameters": "Horizon TrainedParameter TrainedParameters",
         "sftplug.types.trained_tokens": "TrainedTokens",
         "sftplug.types.trainer": "RunTrainer",
         "sftplug.util.device": "ComputeDtype Device this_device",
@@ -170,6 +176,7 @@ __all__ = [
     "Exporter",
     "Field",
     "FinishedModel",
+    "Horizon",
     "InputPath",
     "Interrupted",
     "LaunchError",
@@ -192,6 +199,7 @@ __all__ = [
     "ModelStructure",
     "MovedWeights",
     "NotebookBar",
+    "Optimizer",
     "Packing",
     "ParameterCounts",
     "Pattern",
@@ -215,6 +223,7 @@ __all__ = [
     "RunError",
     "RunResult",
     "RunTrainer",
+    "Schedule",
     "SftplugError",
     "StreamProcessor",
     "TemplateError",
@@ -222,6 +231,8 @@ __all__ = [
     "TextFiller",
     "TokenBatch",
     "ToolCall",
+    "TrainedParameter",
+    "TrainedParameters",
     "TrainedRun",
     "TrainedTokens",
     "TrainingError",
@@ -232,6 +243,7 @@ __all__ = [
     "encode_prompt",
     "explain",
     "hookimpl",
+    "known_state_bytes",
     "load",
     "open_run",
     "plan",

@@ -40,6 +40,12 @@ KINDS = {
         {"peft_config": "return None", "check_model": "return []", "prepare_model": "pass"},
     ),
     "sftplug_losses": ("loss", "Loss", {"token_losses": "return tokens.nll()"}),
+    "sftplug_optimizers": (
+        "optimizer",
+        "Optimizer",
+        {"optimizer": "return sftplug.require('torch', needed_by='mine').optim.SGD(trained.groups(), learning_rate)"},
+    ),
+    "sftplug_schedules": ("schedule", "Schedule", {"multiplier": "return 1.0"}),
     "sftplug_callbacks": ("callback", "Callback", {"trainer_callback": "return None"}),
     "sftplug_metrics": ("metric", "Metric", {"scores": "return [0.0] * len(replies)"}),
 }
@@ -56,6 +62,9 @@ SIGNATURES = {
     "check": "recipe",
     "scores": "replies",
     "token_losses": "tokens",
+    "optimizer": "trained, learning_rate",
+    "state_bytes": "trained",
+    "multiplier": "step, horizon",
 }
 
 
@@ -86,6 +95,8 @@ USES = {
     "sftplug_quantizations": ["quantization=mine"],
     "sftplug_adapters": ["adapter=mine"],
     "sftplug_losses": ["loss=mine", "train.max_steps=1"],
+    "sftplug_optimizers": ["optimizer=mine", "train.max_steps=1"],
+    "sftplug_schedules": ["schedule=mine", "train.max_steps=1"],
     "sftplug_callbacks": ["callbacks=mine"],
     "sftplug_metrics": [
         "evaluation={metrics: mine, max_new_tokens: 1}",
@@ -225,6 +236,26 @@ WRONG = [
     ),
     ("sftplug_losses", "token_losses", "return tokens.nll().detach()", "gradient does not reach them", "train"),
     ("sftplug_losses", "token_losses", "return tokens.nothing", "failed: AttributeError: 'TrainedTokens'", "train"),
+    ("sftplug_optimizers", "optimizer", "return None", "must return a torch.optim.Optimizer, not NoneType", "check"),
+    (
+        "sftplug_optimizers",
+        "optimizer",
+        "from torch.optim import SGD\nreturn SGD([trained.parameters[0].value], learning_rate)",
+        "must hold every trained parameter once, and holds 1.weight 0 times",
+        "check",
+    ),
+    (
+        "sftplug_optimizers",
+        "optimizer",
+        "import torch\nreturn torch.optim.SGD([*trained.groups(), {'params': torch.ones(2)}], learning_rate)",
+        "must hold the 5 trained parameters and no others, and holds 6",
+        "check",
+    ),
+    ("sftplug_optimizers", "optimizer", "return trained.nothing", "failed: AttributeError: 'TrainedParam", "check"),
+    ("sftplug_optimizers", "state_bytes", "return 1.5", "must return a number of bytes, or None, not 1.5", "plan"),
+    ("sftplug_schedules", "multiplier", "return -1.0", "must return a finite number, 0 or more, not -1.0", "check"),
+    ("sftplug_schedules", "multiplier", "return 'half'", "must return a finite number, 0 or more, not 'half'", "check"),
+    ("sftplug_schedules", "multiplier", "return 1 / step", "failed: ZeroDivisionError: ", "check"),
     ("sftplug_metrics", "scores", "return 'ab'", "must return a list of numbers, not str", "train"),
     ("sftplug_metrics", "scores", "return None", "must return a list of numbers, not NoneType", "train"),
     (
@@ -258,7 +289,7 @@ def test_what_a_component_returns_or_raises_by_mistake(recipe_file, tmp_path, ca
     hook, method, body, text, command = case
     where = write_plugin(tmp_path / "odd.py", hook, **{method: body})
     file = recipe_file(plugins=["./odd.py"])
-    output = ["--output", str(tmp_path / "p")] if command != "check" else []
+    output = ["--output", str(tmp_path / "p")] if command not in ("check", "plan") else []
     result = CliRunner().invoke(app, [command, str(file), *USES[hook], *output])
     said = str(result.exception)
     assert f"{KINDS[hook][0]} 'mine' of plugin odd (file): {method}() " in said

@@ -57,6 +57,8 @@ def test_there_is_a_package_of_every_kind_that_recipes_choose(packages):
         "quantization",
         "adapter",
         "loss",
+        "optimizer",
+        "schedule",
         "callback",
         "metric",
         "exporter",

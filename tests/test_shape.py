@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import sftplug
+from sftplug import Optimizer, Schedule
 from sftplug.plugin import hookspecs
 from sftplug.plugin.manager import load_plugins
 from sftplug.plugin.registry import HOOKS, build_registry
@@ -148,14 +149,15 @@ def test_a_page_names_every_built_in_component(plugins):
     pages = {"peft": "adapters.md", "transformers": "quantizations.md"}
     facts = {name: json.loads((ROOT / "plugins" / f"sftplug_{name}" / "facts.json").read_text()) for name in pages}
     assert all(f"]({name})" in page for name in pages.values())
-    for kind in build_registry(plugins).offers.values():
-        for name, offer in kind.items():
+    for kind, offers in build_registry(plugins).offers.items():
+        for name, offer in offers.items():
             if offer.plugin.distribution != "sftplug":
                 continue
             if offer.library is None:
                 assert f"`{name}`" in page, name
             elif version(offer.library) == facts[offer.library]["versions"][offer.library]:
-                assert f"`{name}`" in (docs / pages[offer.library]).read_text(), name
+                of_kind = "how-optimizer.md" if kind in (Optimizer, Schedule) else pages[offer.library]
+                assert f"`{name}`" in (docs / of_kind).read_text(), name
 
 
 def test_the_readme_s_plugin_is_what_the_tests_install():

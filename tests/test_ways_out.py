@@ -3,19 +3,29 @@
 from pathlib import Path
 
 import pytest
+import torch
 from test_launch import needs_deepspeed
-from ways_out import for_data, for_models, for_plugins, for_recipes, for_rows, for_runs
+from ways_out import for_data, for_models, for_optimization, for_plugins, for_recipes, for_rows, for_runs
 from ways_out.advice import all_advice, all_texts
 from ways_out.cases import go
 from ways_out.elsewhere import CANNOT, FOLLOWED, FOLLOWED_FILES, NO_ADVICE
 
-CASES = [*for_recipes.CASES, *for_data.CASES, *for_rows.CASES, *for_models.CASES, *for_plugins.CASES, *for_runs.CASES]
+has_muon = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch has Muon from 2.9 on")
+CASES = [
+    *for_recipes.CASES,
+    *for_optimization.CASES,
+    *for_data.CASES,
+    *for_rows.CASES,
+    *for_models.CASES,
+    *for_plugins.CASES,
+    *for_runs.CASES,
+]
 WAYS = [(case, phrase) for case in CASES for phrase in case.ways]
 
 
 def way(case, phrase):
     """DeepSpeed builds a part of itself when it is tried: where there is no compiler, that way leads nowhere."""
-    marks = [needs_deepspeed] if "zero2" in phrase else []
+    marks = [needs_deepspeed] if "zero2" in phrase else [has_muon] if "adamw_learning_rate" in phrase else []
     return pytest.param(case, phrase, marks=marks, id=f"{case.says[:40]} / {phrase[:40]}")
 
 

@@ -36,7 +36,8 @@ def show_recipe(recipe: Recipe, origins: Mapping[str, str]) -> None:
     chosen += [("quantization", recipe.quantization.type, "quantization.type")]
     if dtype := getattr(recipe.quantization, "compute_dtype", None):
         chosen.append(("computes in", dtype, "quantization.compute_dtype"))
-    for name, value, path in [*chosen, *train_in_words(recipe.train)]:
+    named = [getattr(part, "type", None) for part in (recipe.optimizer, recipe.schedule)]
+    for name, value, path in [*chosen, *train_in_words(recipe.train, *named)]:
         table.add_row(name, escape(value), f"[dim]{escape(origins.get(path, ''))}")
     table.add_row("output", escape(recipe.output))
     rich.get_console().print(table)

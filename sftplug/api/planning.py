@@ -9,7 +9,7 @@ from sftplug.api.recipes import Given, loaded
 from sftplug.api.rows import prepare
 from sftplug.errors import SftplugError
 from sftplug.plugin.calls import is_remote, label
-from sftplug.recipe.in_words import numbers_in_words, train_in_words
+from sftplug.recipe.in_words import chosen_names, numbers_in_words, train_in_words
 from sftplug.recipe.origins import origin_by_path
 from sftplug.util.redact import redact
 
@@ -46,7 +46,7 @@ def plan(
     if limit is None and device is not None and not chosen.on_cpu:
         limit = chosen.memory
     fits = limit is None or planned.memory.total.high <= limit
-    held = found.recipe.quantization.model_dump(mode="json")
+    written = found.recipe.model_dump(mode="json", include={"quantization", "optimizer", "schedule", "train"})
     return PlanAnswer(
         plan=planned,
         limit=limit,
@@ -59,9 +59,12 @@ def plan(
             *uncounted(found.recipe, on_cpu=chosen.on_cpu),
             *notices(found, chosen, planned.work.updates),
         ],
-        in_force=[*numbers_in_words(held), *train_in_words(found.recipe.train)],
+        in_force=[
+            *numbers_in_words(written["quantization"]),
+            *train_in_words(written["train"], *chosen_names(written)),
+        ],
         origins=origin_by_path(found),
-        values={"quantization": held, "train": found.recipe.train},
+        values=written,
         float_experts=study.weights.size.float_experts,
     )
 

@@ -14,7 +14,7 @@ import importlib.util
 import inspect
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -89,19 +89,37 @@ class LibrarySource:
             for match in re.finditer(rf"^[ \t]*{re.escape(start)}", text, re.MULTILINE):
                 yield module, _first_statement(text[match.start() :])
 
+    def members(self, enumeration: str) -> dict[str, str]:
+        """Return name -> value of the members of an enumeration of strings; nothing is parsed for it.
+
+        Empty where the files do not define it.
+        """
+        for file in self.files:
+            found = re.search(rf"^class {enumeration}\b.*\n((?:(?:[ \t].*)?\n)*)", self._text(file), re.MULTILINE)
+            if found is not None:
+                return dict(re.findall(r'^[ \t]+([A-Z]\w*) = "([^"]*)"', found[1], re.MULTILINE))
+        return {}
+
     @cached_property
     def _index(self) -> Mapping[str, tuple[Path, str]]:
-        """File and bases, as text, of every class that the files define at their top level."""
-        classes = re.compile(r"^class (\w+)(?:\(([^)]*)\))?:", re.MULTILINE)
-        return {name: (file, bases) for file in self.files for name, bases in classes.findall(self._text(file))}
+        """File and bases, as text, of every class and function that the files define at their top level."""
+        known = re.compile(r"^(?:class (\w+)(?:\(([^)]*)\))?:|def (\w+)\()", re.MULTILINE)
+        found = ((file, match) for file in self.files for match in known.findall(self._text(file)))
+        return {name or function: (file, bases) for file, (name, bases, function) in found}
 
     def class_node(self, class_name: str) -> ast.ClassDef:
         """Return the syntax tree of a class. Raises KeyError for a class that the files do not define."""
-        body = self._tree(self._index[class_name][0]).body
-        return next(node for node in body if isinstance(node, ast.ClassDef) and node.name == class_name)
+        node = self._node(class_name)
+        if not isinstance(node, ast.ClassDef):
+            raise KeyError(class_name)
+        return node
+
+    def _node(self, name: str) -> ast.ClassDef | ast.FunctionDef:
+        body = self._tree(self._index[name][0]).body
+        return next(node for node in body if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name)
 
     def import_class(self, class_name: str) -> Any:
-        """Import and return the class itself. Raises KeyError for a class that the files do not define."""
+        """Import and return the class, or function, itself. Raises KeyError for one that the files do not define."""
         return getattr(importlib.import_module(self._module_of(class_name)), class_name)
 
     def _module_of(self, class_name: str) -> str:
@@ -122,15 +140,16 @@ class LibrarySource:
     def options(self, class_name: str) -> dict[str, LibraryOption]:
         """Return the options of a class by name: its ``__init__``'s parameters, or its fields and those of its bases.
 
-        Bases that the files do not define add nothing. Raises KeyError for a class that the files do not define.
+        Of a function: its parameters but the first, which is what it works on. Bases that the files do not define add
+        nothing. Raises KeyError for what the files do not define.
         """
-        node = self.class_node(class_name)
+        node = self._node(class_name)
         documented = _arguments_in(ast.get_docstring(node) or "")
         return {
             option.name: LibraryOption(
                 option.name, option.annotation, option.default, option.description or documented.get(option.name, "")
             )
-            for option in _parameters(node) or self._fields(node)
+            for option in _parameters(node) or (self._fields(node) if isinstance(node, ast.ClassDef) else ())
         }
 
     def _fields(self, node: ast.ClassDef) -> Iterator[LibraryOption]:
@@ -142,8 +161,8 @@ class LibrarySource:
                 yield LibraryOption(item.target.id, item.annotation, *_default_and_help(item.value))
 
     def summary(self, class_name: str) -> str:
-        """Return the first paragraph of the class's docstring as one line; empty if there is none."""
-        text = (ast.get_docstring(self.class_node(class_name)) or "").strip()
+        """Return the first paragraph of the docstring of a class or function as one line; empty if there is none."""
+        text = (ast.get_docstring(self._node(class_name)) or "").strip()
         return _plain(re.split(r"\n\s*\n|\n\s*Args:", text)[0])
 
     def default(self, option: LibraryOption) -> Any:
@@ -283,15 +302,29 @@ def _first_statement(text: str) -> ast.stmt:
     return ast.parse("".join(lines)).body[0]
 
 
-def _parameters(node: ast.ClassDef) -> list[LibraryOption]:
-    """Return the named parameters of the class's own ``__init__``; nothing if it has none."""
-    init = next((item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"), None)
-    if init is None:
+def _parameters(node: ast.ClassDef | ast.FunctionDef) -> list[LibraryOption]:
+    """Return the named parameters of a function, or of the class's own ``__init__``; nothing if it has none.
+
+    Without the first: ``self``.
+    """
+    init: ast.stmt | None = node
+    if isinstance(node, ast.ClassDef):
+        init = next((item for item in node.body if getattr(item, "name", "") == "__init__"), None)
+    if not isinstance(init, ast.FunctionDef):
         return []
     names = [*init.args.posonlyargs, *init.args.args][1:]
     defaults = [*([None] * (len(names) - len(init.args.defaults))), *init.args.defaults]
     pairs = [*zip(names, defaults, strict=False), *zip(init.args.kwonlyargs, init.args.kw_defaults, strict=True)]
-    return [LibraryOption(argument.arg, argument.annotation, default, "") for argument, default in pairs]
+    given = [LibraryOption(argument.arg, argument.annotation, default, "") for argument, default in pairs]
+    return given if isinstance(node, ast.ClassDef) else [_of_default(option) for option in given]
+
+
+def _of_default(option: LibraryOption) -> LibraryOption:
+    """Return a parameter with the type of its default where none is written: ``power=1.0`` takes numbers."""
+    default = option.default.value if isinstance(option.default, ast.Constant) else None
+    if option.annotation is None and isinstance(default, float):
+        return replace(option, annotation=ast.Name("float"))
+    return option
 
 
 def _is_no_option(item: ast.AnnAssign) -> bool:

@@ -93,7 +93,8 @@ def _changes(loaded: LoadedRecipe, study: Planner) -> Iterator[tuple[list[str], 
             "smaller batches, more of them to an update: the same result",
         )
     if "8bit" not in settings.optimizer:
-        yield ["train.optim=adamw_8bit"], "optimizer state in 8 bits: nearly the same result"
+        where = "train.optim" if settings.chosen is None else "optimizer"
+        yield [f"{where}=adamw_8bit"], "optimizer state in 8 bits: nearly the same result"
     yield from _lighter_weights(loaded, study)
     length = study.length // 2
     while length >= SHORTEST:

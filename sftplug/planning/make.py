@@ -176,13 +176,22 @@ class Planner:
 
         return model_config(self.recipe)
 
+    def _unknown_state(self) -> str:
+        name = self.settings.optimizer
+        if self.settings.chosen is not None:
+            return (
+                f"unknown optimizer state: '{name}' does not say what it keeps, and takes no step without numbers, so "
+                "the widest range is given."
+            )
+        return (
+            f"unknown optimizer state: `train.optim: {name}` is not in the table, so the widest range is given. Known: "
+            f"{', '.join(KNOWN)}."
+        )
+
     def _notes(self) -> list[str]:
         notes, kind = [], self.recipe.quantization.type
         if not self.share.known:
-            notes.append(
-                f"unknown optimizer state: `train.optim: {self.settings.optimizer}` is not in the table, so the widest "
-                f"range is given. Known: {', '.join(KNOWN)}."
-            )
+            notes.append(self._unknown_state())
         if self._by_formula is not None:
             notes.append(
                 "activations are by formula, because the model's code does not run without numbers "

@@ -1,91 +1,92 @@
-"""What an optimizer keeps for each tensor that is trained."""
+"""How large the state of a recipe's optimizer is."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
+from sftplug.libraries.optimizer_state import KNOWN, Trained, state_bytes
 from sftplug.planning.result import Range
-from sftplug.planning.weights import Trained
+from sftplug.plugin.calls import make_optimizer, optimizer_state
+from sftplug.types.trained_parameters import TrainedParameter, TrainedParameters
 
-_BLOCK = 256
-"""8-bit states that share one scale (`bitsandbytes`)."""
-_SMALL = 4096
-"""Tensors with fewer numbers keep a 32-bit state (`bitsandbytes`, `min_8bit_size`)."""
-_TABLE = 4 * 256
-"""The values that an 8-bit state can have; one table for signed states, one for unsigned."""
+if TYPE_CHECKING:
+    from sftplug.planning.settings import Settings
+    from sftplug.plugin.components import Optimizer
+
+__all__ = ["KNOWN", "chosen_bytes", "optimizer_bytes", "sizes", "state_of"]
+
 _UNKNOWN = 16
 """Bytes a number that no optimizer of the known libraries goes beyond: three and a copy of the weight, in 32 bits."""
 
 
-def optimizer_bytes(name: str, trained: Iterable[Trained]) -> tuple[Range, bool]:
-    """Return the bytes of an optimizer's state after its first update, and whether they are known.
+def state_of(settings: Settings, trained: Iterable[Trained]) -> tuple[Range, bool]:
+    """Return the bytes of the optimizer's state after its first update, and whether they are known."""
+    tensors = list(trained)
+    if settings.chosen is None:
+        return optimizer_bytes(settings.optimizer, tensors)
+    return _range(chosen_bytes(settings.chosen, tensors), tensors)
 
-    `name` is one of transformers' ``optim``. Of one that is not in the table no more is said than the widest range.
+
+def optimizer_bytes(name: str, trained: Iterable[Trained]) -> tuple[Range, bool]:
+    """Return the same of one of transformers' ``optim``.
+
+    Of one that is not in the table no more is said than the widest range.
     """
     tensors = list(trained)
-    rule = _RULES.get(name)
-    if rule is None:
+    return _range(state_bytes(name, tensors), tensors)
+
+
+def _range(size: int | None, tensors: list[Trained]) -> tuple[Range, bool]:
+    if size is None:
         return Range(0, _UNKNOWN * sum(tensor.count for tensor in tensors)), False
-    tables = _TABLE * _TABLES.get(name, 0) if any(_is_8bit(tensor) for tensor in tensors) else 0
-    exact = sum(rule(tensor) for tensor in tensors) + tables
-    return Range(exact, exact), True
+    return Range(size, size), True
 
 
-def _torch(states: int) -> Callable[[Trained], int]:
-    """States in the weight's own type, and the number of the step in 32 bits."""
-    return lambda tensor: states * tensor.bytes + 4
+def chosen_bytes(component: Optimizer, tensors: list[Trained]) -> int | None:
+    """Return the bytes of a component's state: as it says itself, else as counted; None where it cannot be counted."""
+    trained = _without_numbers(tensors)
+    said = optimizer_state(component, trained)
+    return counted(component, trained) if said is None else said
 
 
-def _nothing(tensor: Trained) -> int:
-    return 0
+def counted(component: Optimizer, trained: TrainedParameters) -> int | None:
+    """Return the bytes of the state after an update; None for an optimizer that fails without numbers."""
+    import torch
+
+    for parameter in trained.parameters:
+        parameter.value.grad = torch.empty_like(parameter.value)
+    try:
+        made = make_optimizer(component, trained, 1e-3)
+        if callable(train := getattr(made, "train", None)):
+            train()
+        made.step()
+    except Exception:  # noqa: BLE001 - with numbers it may work all the same
+        return None
+    return sum(sizes(dict(made.state)).values())
 
 
-def _adafactor(tensor: Trained) -> int:
-    """A 32-bit mean a row and a column (Shazeer and Stern 2018, arXiv:1804.04235); of vectors, one a number.
+def sizes(value: Any) -> dict[int, int]:
+    """Return the storage -> its bytes of each tensor in a state; `value` is a tensor, or holds some."""
+    import torch
 
-    Beside them the weight's own mean square.
-    """
-    if len(tensor.shape) < 2:
-        return 4 * tensor.count + 4
-    *lead, rows, columns = tensor.shape
-    return 4 * math.prod(lead) * (rows + columns) + 4
-
-
-def _bits32(states: int) -> Callable[[Trained], int]:
-    return lambda tensor: 4 * states * tensor.count
+    if isinstance(value, torch.Tensor):
+        storage = value.untyped_storage()
+        return {storage._cdata: storage.nbytes()}
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return {key: size for item in items for key, size in sizes(item).items()}
 
 
-def _bits8(states: int) -> Callable[[Trained], int]:
-    """A byte a number, and a 32-bit scale a block (Dettmers et al. 2021, arXiv:2110.02861)."""
+def _without_numbers(tensors: list[Trained]) -> TrainedParameters:
+    """Return parameters of these shapes and types on the meta device."""
+    import torch
+    from torch import nn
 
-    def rule(tensor: Trained) -> int:
-        if not _is_8bit(tensor):
-            return 4 * states * tensor.count
-        return states * (tensor.count + 4 * math.ceil(tensor.count / _BLOCK))
-
-    return rule
-
-
-def _is_8bit(tensor: Trained) -> bool:
-    return tensor.count >= _SMALL and not tensor.embedding
-
-
-_RULES: Mapping[str, Callable[[Trained], int]] = {
-    **dict.fromkeys(("adamw_torch", "adamw_torch_fused"), _torch(2)),
-    **dict.fromkeys(("adagrad", "rmsprop"), _torch(1)),
-    "sgd": _nothing,
-    "adafactor": _adafactor,
-    "paged_adamw_32bit": _bits32(2),
-    **dict.fromkeys(("adamw_bnb_8bit", "adamw_8bit", "paged_adamw_8bit"), _bits8(2)),
-    **dict.fromkeys(("lion_32bit", "paged_lion_32bit", "rmsprop_bnb", "rmsprop_bnb_32bit"), _bits32(1)),
-    **dict.fromkeys(("lion_8bit", "paged_lion_8bit", "rmsprop_bnb_8bit"), _bits8(1)),
-    **dict.fromkeys(("ademamix", "paged_ademamix_32bit"), _bits32(3)),
-    **dict.fromkeys(("ademamix_8bit", "paged_ademamix_8bit"), _bits8(3)),
-}
-_TABLES: Mapping[str, int] = {
-    **dict.fromkeys(("adamw_bnb_8bit", "adamw_8bit", "paged_adamw_8bit", "ademamix_8bit", "paged_ademamix_8bit"), 2),
-    **dict.fromkeys(("lion_8bit", "paged_lion_8bit", "rmsprop_bnb_8bit"), 1),
-}
-KNOWN = tuple(sorted(_RULES))
-"""The optimizers whose state is known exactly."""
+    types = {8: torch.float64, 4: torch.float32, 2: torch.bfloat16, 1: torch.float8_e4m3fn}
+    model, found = nn.Module(), []
+    for number, tensor in enumerate(tensors):
+        dtype = types.get(tensor.bytes // max(tensor.count, 1), torch.float32)
+        value = nn.Parameter(torch.empty(tensor.shape, dtype=dtype, device="meta"))
+        model.register_parameter(f"parameter_{number}", value)
+        found.append(TrainedParameter(f"parameter_{number}", value, decays=True, table=tensor.embedding))
+    return TrainedParameters(tuple(found), 0.0, model)

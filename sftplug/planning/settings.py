@@ -11,6 +11,7 @@ from sftplug.plugin.calls import load_kwargs
 if TYPE_CHECKING:
     import torch
 
+    from sftplug.plugin.components import Optimizer
     from sftplug.recipe.model import Recipe
 
 
@@ -29,10 +30,13 @@ class Settings:
     checkpointing: bool
     """Whether activations are computed again in the backward pass."""
     optimizer: str
+    """Its name: one of transformers' ``optim``, or that of `chosen`."""
     dtype: torch.dtype
     """Type of the base weights that are not quantized."""
     autocast: torch.dtype | None
     """Type that matrix products are computed in, where it is not the weights' own."""
+    chosen: Optimizer | None = None
+    """The optimizer that the recipe names."""
 
     @property
     def computes_in(self) -> str:
@@ -54,7 +58,8 @@ def settings_of(recipe: Recipe, *, on_cpu: bool) -> Settings:
         epochs=float(_option(recipe, "num_train_epochs")),
         max_steps=int(_option(recipe, "max_steps")),
         checkpointing=not on_cpu if checkpointing is None else bool(checkpointing),
-        optimizer=str(getattr(_option(recipe, "optim"), "value", _option(recipe, "optim"))),
+        optimizer=_optimizer(recipe),
+        chosen=recipe.optimizer,
         dtype=dtype,
         autocast=next(
             (
@@ -65,6 +70,13 @@ def settings_of(recipe: Recipe, *, on_cpu: bool) -> Settings:
             None,
         ),
     )
+
+
+def _optimizer(recipe: Recipe) -> str:
+    if recipe.optimizer is not None:
+        return recipe.optimizer.type
+    option = _option(recipe, "optim")
+    return str(getattr(option, "value", option))
 
 
 def dtype_of(recipe: Recipe) -> torch.dtype:

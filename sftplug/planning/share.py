@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from sftplug.planning.optimizer import optimizer_bytes
+from sftplug.libraries.optimizer_state import Trained
+from sftplug.planning.optimizer import state_of
 from sftplug.planning.result import Range
-from sftplug.planning.weights import Held, Trained, Weights
+from sftplug.planning.weights import Held, Weights
 
 if TYPE_CHECKING:
     from sftplug.planning.settings import Settings
@@ -40,7 +41,7 @@ class Share:
     gradients: int
     optimizer: Range
     known: bool
-    """Whether the optimizer is in the table."""
+    """Whether the size of the optimizer's state is known."""
     communication: Range = _NOTHING
     """Buffers of what processes send each other, and what is gathered for a moment."""
 
@@ -52,7 +53,7 @@ def share_of(weights: Weights, settings: Settings, strategy: str, processes: int
 
 
 def _alone(weights: Weights, settings: Settings, processes: int) -> Share:
-    size, known = optimizer_bytes(settings.optimizer, weights.trained)
+    size, known = state_of(settings, weights.trained)
     return Share(weights.base, weights.adapter, weights.gradients, size, known)
 
 
@@ -118,7 +119,7 @@ def _zero(weights: Weights, settings: Settings, processes: int) -> Share:
     """Share gradients and optimizer state; DeepSpeed casts all weights to the type that it computes in."""
     held, share = _cast(weights, settings), -(-weights.trainable // processes)
     flat = Trained((share,), 4 * share, embedding=False)
-    state, known = optimizer_bytes(settings.optimizer, [flat])
+    state, known = state_of(settings, [flat])
     return Share(
         base=sum(tensor.bytes for tensor in held if tensor.in_base) + weights.buffers,
         adapter=sum(tensor.bytes for tensor in held if not tensor.in_base),

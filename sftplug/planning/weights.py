@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from sftplug.errors import ModelError, SftplugError
+from sftplug.libraries.optimizer_state import Trained
 from sftplug.model.loading import check_model, new_ids, skeleton
 from sftplug.model.new_tokens import resize_embeddings, train_new_embeddings
 from sftplug.model.parameters import count_parameters
@@ -22,21 +23,6 @@ if TYPE_CHECKING:
 
     from sftplug.planning.settings import Settings
     from sftplug.recipe.model import Recipe
-
-
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """A tensor that is trained."""
-
-    shape: tuple[int, ...]
-    bytes: int
-    embedding: bool
-    """Whether it is the table of an embedding, for which some optimizers keep another state."""
-
-    @property
-    def count(self) -> int:
-        """Return how many numbers it holds."""
-        return math.prod(self.shape)
 
 
 @dataclass(frozen=True, slots=True)

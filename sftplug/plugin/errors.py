@@ -26,8 +26,10 @@ from sftplug.plugin.components import (
     Masking,
     Metric,
     ModelBuilder,
+    Optimizer,
     Quantization,
     RowProcessor,
+    Schedule,
 )
 from sftplug.util.frozen import refused
 
@@ -42,6 +44,8 @@ NOUNS: dict[type[Component], str] = {
     Quantization: "quantization",
     Adapter: "adapter",
     Loss: "loss",
+    Optimizer: "optimizer",
+    Schedule: "schedule",
     Callback: "callback",
     Metric: "metric",
     Exporter: "exporter",

@@ -30,8 +30,10 @@ if TYPE_CHECKING:
         Masking,
         Metric,
         ModelBuilder,
+        Optimizer,
         Quantization,
         RowProcessor,
+        Schedule,
     )
     from sftplug.recipe.model import Recipe
     from sftplug.types.ledger import Ledger
@@ -94,6 +96,16 @@ def sftplug_adapters() -> Sequence[type[Adapter] | Deferred]:  # type: ignore[em
 @hookspec
 def sftplug_losses() -> list[type[Loss]]:  # type: ignore[empty-body]
     """Offer losses: logits and label of each trained token -> what it costs."""
+
+
+@hookspec
+def sftplug_optimizers() -> Sequence[type[Optimizer] | Deferred]:  # type: ignore[empty-body]
+    """Offer optimizers: what updates the weights by their gradients; very many of them as `Deferred`."""
+
+
+@hookspec
+def sftplug_schedules() -> Sequence[type[Schedule] | Deferred]:  # type: ignore[empty-body]
+    """Offer schedules: which share of the learning rate each update has; very many of them as `Deferred`."""
 
 
 @hookspec

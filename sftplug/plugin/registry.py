@@ -27,8 +27,10 @@ from sftplug.plugin.components import (
     Masking,
     Metric,
     ModelBuilder,
+    Optimizer,
     Quantization,
     RowProcessor,
+    Schedule,
 )
 from sftplug.plugin.errors import NOUNS, place_of, register_owner
 from sftplug.plugin.manager import IN_PROGRAM, Plugin, Plugins
@@ -45,6 +47,8 @@ HOOKS: Mapping[str, type[Component]] = {
     "sftplug_quantizations": Quantization,
     "sftplug_adapters": Adapter,
     "sftplug_losses": Loss,
+    "sftplug_optimizers": Optimizer,
+    "sftplug_schedules": Schedule,
     "sftplug_callbacks": Callback,
     "sftplug_metrics": Metric,
     "sftplug_exporters": Exporter,

@@ -9,6 +9,7 @@ from typing import Any
 
 from sftplug.plugin.calls import adaptable, component_problems, metric_label, train_options
 from sftplug.plugin.errors import describe
+from sftplug.recipe.check_optimization import check_optimizer, check_schedule
 from sftplug.recipe.model import DataSection, MaskingList, ModelSection, Recipe
 
 
@@ -33,6 +34,8 @@ def check_core(recipe: Recipe) -> Iterator[tuple[str, str]]:
                     "no masking strategy reads it: add `message_weights` to them.",
                 )
     yield from _check_loss(recipe)
+    yield from check_optimizer(recipe)
+    yield from check_schedule(recipe)
     yield from _check_evaluation(recipe)
     yield from _check_weights(recipe)
     yield from _check_callbacks(recipe)

@@ -11,7 +11,16 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from sftplug.plugin.calls import for_device, quantization_for, train_defaults, train_options
+from sftplug.plugin.calls import (
+    for_device,
+    is_adam_like,
+    optimizer_defaults,
+    quantization_for,
+    train_defaults,
+    train_options,
+    wants_constant_rate,
+    warms_up,
+)
 from sftplug.plugin.components import Adapter, Quantization
 from sftplug.plugin.errors import plugin_error
 from sftplug.plugin.registry import Registry
@@ -42,6 +51,11 @@ _ADAM = ("adam", "ademamix")
 def of_adapter(name: str) -> str:
     """Return the origin of a value that suits the adapter of that name."""
     return f"default of adapter {name}"
+
+
+def of_optimizer(name: str) -> str:
+    """Return the origin of a value that suits the optimizer of that name."""
+    return f"default of optimizer {name}"
 
 
 def is_default(origin: str) -> bool:
@@ -116,20 +130,46 @@ def fill_train(recipe: Recipe, tree: Tree) -> Recipe:
 
 
 def _left_open(recipe: Recipe) -> Iterator[tuple[str, Any, str]]:
-    """Yield (option, value, origin) of what `train` leaves open: by a callback, else by the adapter, else by TRL."""
-    suited, meant = suits(recipe), _meant(recipe)
-    by_steps = recipe.train.get("max_steps", -1) > 0
-    for name in dict.fromkeys([*suited, *STATED]):
-        if name in recipe.train or (by_steps and name == "num_train_epochs"):
+    """Yield (option, value, origin) of what `train` leaves open.
+
+    By a callback, else by the optimizer, else by the adapter, else by TRL.
+    """
+    suited, updating, meant = suits(recipe), _suits_optimizer(recipe), _meant(recipe)
+    for name in dict.fromkeys([*suited, *updating, *STATED]):
+        if name in recipe.train or _is_unused(name, recipe):
             continue
         if name in meant:
             (value, origin), *others = meant[name]
             if all(other == value for other, _ in others):  # else the callbacks are refused
                 yield name, value, origin
+        elif recipe.optimizer is not None and name in updating:
+            yield name, updating[name], of_optimizer(recipe.optimizer.type)
         elif name in suited:
             yield name, suited[name], of_adapter(recipe.adapter.type)
         elif (own := own_default(name)) is not None:
             yield name, own, OF_TRL
+
+
+def _is_unused(name: str, recipe: Recipe) -> bool:
+    """Whether an option is that of which another says the same."""
+    if name == "num_train_epochs":
+        return bool(recipe.train.get("max_steps", -1) > 0)
+    return name == "lr_scheduler_type" and recipe.schedule is not None
+
+
+def _suits_optimizer(recipe: Recipe) -> dict[str, Any]:
+    """Return the options of the trainer that suit the recipe's optimizer.
+
+    Raises PluginError when the optimizer returns something else.
+    """
+    if recipe.optimizer is None:
+        return {}
+    schedule = {"lr_scheduler_type": "constant_with_warmup"} if wants_constant_rate(recipe.optimizer) else {}
+    options = {**schedule, **optimizer_defaults(recipe.optimizer, recipe)}
+    for name, problem in problems_in_train(options):
+        text = f"must return options of `train`, but `{name}` {problem}"
+        raise plugin_error(recipe.optimizer, "train_defaults", text)
+    return options
 
 
 def _meant(recipe: Recipe) -> dict[str, list[tuple[Any, str]]]:
@@ -149,14 +189,19 @@ def suits(recipe: Recipe) -> dict[str, Any]:
     options = train_defaults(recipe.adapter, recipe)
     for name, problem in problems_in_train(options):
         raise plugin_error(recipe.adapter, "train_defaults", f"must return options of `train`, but `{name}` {problem}")
-    return {name: value for name, value in options.items() if _goes_with(name, recipe.train)}
+    return {name: value for name, value in options.items() if _goes_with(name, recipe)}
 
 
-def _goes_with(name: str, train: Mapping[str, Any]) -> bool:
+def _goes_with(name: str, recipe: Recipe) -> bool:
     """Whether what suits the adapter still does beside what the recipe says."""
+    train = recipe.train
     if name == "learning_rate":
+        if recipe.optimizer is not None:
+            return is_adam_like(recipe.optimizer)
         optimizer = str(train.get("optim", "adam"))
         return any(sort in optimizer for sort in _ADAM)
     if name == "warmup_steps":
+        if recipe.schedule is not None:
+            return warms_up(recipe.schedule)
         return "warmup_ratio" not in train and train.get("lr_scheduler_type") not in _WITHOUT_WARMUP
     return True

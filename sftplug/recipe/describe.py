@@ -26,8 +26,10 @@ from sftplug.plugin.components import (
     Masking,
     Metric,
     ModelBuilder,
+    Optimizer,
     Quantization,
     RowProcessor,
+    Schedule,
 )
 from sftplug.recipe.yaml import write_yaml
 
@@ -122,7 +124,7 @@ def _written(component: type[Component]) -> Any:
     """Return the component as a recipe writes it: what must be given, and a few options with their defaults."""
     name = component.model_fields["type"].default
     fields = {field.alias or name: field for name, field in component.model_fields.items() if name != "type"}
-    given = {key: _example_value(key, field) for key, field in fields.items() if field.is_required()}
+    given = {key: _example_value(key, field) for key, field in fields.items() if field.is_required() or field.examples}
     plain = {key: field.default for key, field in fields.items() if isinstance(field.default, str | int | float)}
     given |= dict(list(plain.items())[:ILLUSTRATED])
     return {"type": name, **given} if given else name
@@ -149,6 +151,14 @@ def _loss(component: type[Loss], written: Any) -> dict[str, Any]:
     return {"loss": written, **({"adapter": "lora"} if component.reads_base else {})}
 
 
+def _optimizer(component: type[Optimizer], written: Any) -> dict[str, Any]:
+    return {"optimizer": written, **({"schedule": "constant_with_warmup"} if component.constant_rate else {})}
+
+
+def _schedule(component: type[Schedule], written: Any) -> dict[str, Any]:
+    return {"schedule": written, **({} if component.warms_up else {"train": {"warmup_steps": 0}})}
+
+
 _SECTIONS: Mapping[type[Component], Callable[[Any, Any], dict[str, Any]]] = {
     DatasetSource: _source,
     RowProcessor: lambda _, written: {"data": {"train": [{"path": "rows.jsonl", "process": [written]}]}},
@@ -159,6 +169,8 @@ _SECTIONS: Mapping[type[Component], Callable[[Any, Any], dict[str, Any]]] = {
     Adapter: _adapter,
     Quantization: _quantization,
     Loss: _loss,
+    Optimizer: _optimizer,
+    Schedule: _schedule,
     Callback: lambda _, written: {"callbacks": [written]},
     Exporter: lambda _, written: {"export": [written]},
     Metric: lambda _, written: {"evaluation": {"metrics": [written]}},

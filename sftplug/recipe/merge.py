@@ -10,7 +10,7 @@ from typing import Any
 
 from sftplug.errors import Problem, RecipeError
 from sftplug.plugin.components import DatasetSource
-from sftplug.recipe.model import SOURCE_OF, class_at
+from sftplug.recipe.model import SOURCE_OF, Recipe, class_at
 from sftplug.recipe.short_forms import Offers, spell_out_field
 from sftplug.recipe.yaml import MOST_LEVELS, Path_, Tree, Way, dotted, parse_yaml
 
@@ -89,6 +89,8 @@ class _Layering:
     def _without_alternatives(self, below: dict[str, Any], over: dict[Any, Any], path: Path_) -> dict[str, Any]:
         """Drop what `over` says something else instead of: ``build`` where it has a ``name_or_path``."""
         section = class_at(path)
+        if section is Recipe:
+            return self._without_stand_ins(below, over)
         if section is DatasetSource and not isinstance(over, Way):
             kept = "type" if len(over.keys() & SOURCE_OF.keys()) < 2 else None  # two say no more than none
             dropped = [key for key in below if key != kept] if self._says_which_rows(over, below) else []
@@ -99,6 +101,20 @@ class _Layering:
         for key in dropped:
             self._forget(below[key], (*path, key))
         return {key: value for key, value in below.items() if key not in dropped}
+
+    def _without_stand_ins(self, below: dict[str, Any], over: dict[Any, Any]) -> dict[str, Any]:
+        """Drop ``train.optim`` where `over` names an ``optimizer``, and that where it says ``train.optim``."""
+        said = over.get("train") or {}
+        for section, options in Recipe.stands_in_for.items():
+            train, renamed = below.get("train"), isinstance(said, dict) and said.keys() & {*options}
+            if over.get(section) is not None and isinstance(train, dict):
+                for name in [name for name in options if name in train]:
+                    self._forget(train[name], ("train", name))
+                below = {**below, "train": {name: value for name, value in train.items() if name not in options}}
+            elif renamed and section in below and section not in over:
+                self._forget(below[section], (section,))
+                below = {name: value for name, value in below.items() if name != section}
+        return below
 
     def _says_which_rows(self, over: dict[str, Any], below: dict[str, Any]) -> bool:
         """Whether a source says anew what it cannot do without: of other rows, the old ``split`` means nothing."""

@@ -34,8 +34,10 @@ from sftplug.plugin.components import (
     Masking,
     Metric,
     ModelBuilder,
+    Optimizer,
     Quantization,
     RowProcessor,
+    Schedule,
 )
 from sftplug.recipe.places import as_it_was
 from sftplug.recipe.yaml import Path_, dotted
@@ -286,6 +288,13 @@ class LaunchSection(Section):
 class Recipe(Section):
     """Everything a run needs to know."""
 
+    stands_in_for: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "optimizer": ("optim", "optim_args", "optim_target_modules", "adam_beta1", "adam_beta2", "adam_epsilon"),
+        "schedule": ("lr_scheduler_type", "lr_scheduler_kwargs"),
+    }
+    """Section -> the options of `train` that say the same: naming one replaces the other when recipes are laid over
+    each other."""
+
     plugins: Annotated[tuple[str, ...], ShortForm.ONE_FOR_A_LIST] = ()
     """Plugins to use beside those whose components are named: installed names, or files such as ``./mine.py``."""
     model: ModelSection
@@ -301,6 +310,10 @@ class Recipe(Section):
     """Which parameters are trained."""
     loss: Loss = Field("cross_entropy", validate_default=True)
     """What each trained token costs; how much it counts is said by `masking`."""
+    optimizer: Optimizer | None = None
+    """What updates the weights; null leaves it to ``train.optim``. Rate and weight decay are those of ``train``."""
+    schedule: Schedule | None = None
+    """How the learning rate goes over the run; null leaves it to ``train.lr_scheduler_type``."""
     callbacks: Annotated[tuple[Callback, ...], ShortForm.ONE_FOR_A_LIST] = ()
     """What watches the training loop, in this order."""
     evaluation: EvaluationSection = EvaluationSection()
@@ -340,6 +353,10 @@ class Recipe(Section):
         yield ("quantization",), self.quantization
         yield ("adapter",), self.adapter
         yield ("loss",), self.loss
+        if self.optimizer is not None:
+            yield ("optimizer",), self.optimizer
+        if self.schedule is not None:
+            yield ("schedule",), self.schedule
         yield from ((("callbacks", index), callback) for index, callback in enumerate(self.callbacks))
         metrics = enumerate(self.evaluation.metrics)
         yield from ((("evaluation", "metrics", index), metric) for index, metric in metrics)

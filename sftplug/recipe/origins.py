@@ -11,7 +11,7 @@ from pydantic_core import to_jsonable_python
 
 from sftplug.plugin.components import Component
 from sftplug.plugin.errors import NOUNS
-from sftplug.recipe.defaults import of_adapter
+from sftplug.recipe.defaults import of_adapter, of_optimizer
 from sftplug.recipe.load import LoadedRecipe
 from sftplug.recipe.model import Recipe, Section
 from sftplug.recipe.problems import origin_of
@@ -148,11 +148,13 @@ class _Explainer:
             yield path, Origin(shown, plain, origin_at(self.loaded, path), self.plugin)
 
     def _of_whom(self, option: str) -> _Explainer:
-        """Return the walker for an option of the trainer: the adapter's plugin answers for what suits the adapter."""
-        adapter = self.loaded.recipe.adapter
-        if self.loaded.tree.origins.get(("train", option)) != of_adapter(adapter.type):
-            return self
-        return self._inside(adapter)
+        """Return the walker for an option of the trainer: whose component it suits, that plugin answers for it."""
+        recipe, origin = self.loaded.recipe, self.loaded.tree.origins.get(("train", option))
+        if origin == of_adapter(recipe.adapter.type):
+            return self._inside(recipe.adapter)
+        if recipe.optimizer is not None and origin == of_optimizer(recipe.optimizer.type):
+            return self._inside(recipe.optimizer)
+        return self
 
     def _inside(self, component: Component) -> _Explainer:
         plugin = self.loaded.registry.plugin_of(component)

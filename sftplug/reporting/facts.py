@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sftplug.recipe.in_words import numbers_in_words, train_in_words
+from sftplug.recipe.in_words import chosen_names, numbers_in_words, train_in_words
 from sftplug.reporting.collect import NOTHING, Report, is_number
 
 STATES = {
@@ -24,7 +24,7 @@ def summary(report: Report) -> Iterator[tuple[str, str]]:
         yield "because", str(state.reason)
     yield "steps", _steps(report)
     held, train = (report.recipe.get(section, {}) for section in ("quantization", "train"))
-    for name, value, path in [*numbers_in_words(held), *train_in_words(train)]:
+    for name, value, path in [*numbers_in_words(held), *train_in_words(train, *chosen_names(report.recipe))]:
         yield name, f"{value} ({report.origins.get(path, NOTHING)})"
     if (loss := state.loss if is_number(state.loss) else None) is not None:
         yield "mean loss", f"{loss:.4f}"

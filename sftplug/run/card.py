@@ -189,7 +189,8 @@ def _training(directory: RunDirectory, recipe: Recipe) -> Iterator[tuple[str, st
     origins = directory.origins()
     for name, value, path in numbers_in_words(recipe.quantization.model_dump(mode="json")):
         yield name, value, origins.get(path, "default")
-    for name, value, path in train_in_words(recipe.train):
+    named = [getattr(part, "type", None) for part in (recipe.optimizer, recipe.schedule)]
+    for name, value, path in train_in_words(recipe.train, *named):
         yield name, value, origins.get(path, OF_TRL)
 
 

@@ -28,8 +28,10 @@ from sftplug.plugin.components import (
     Loss,
     Masking,
     Metric,
+    Optimizer,
     Quantization,
     RowProcessor,
+    Schedule,
 )
 from sftplug.plugin.errors import NOUNS
 from sftplug.plugin.registry import Registry
@@ -59,6 +61,8 @@ KINDS: Mapping[str, Kind] = {
     "quantization": Kind(Quantization, "quantization: {type: $component, keep: [self_attn, lm_head]}"),
     "adapter": Kind(Adapter, "adapter: {type: $component, targets: [k_proj, v_proj]}"),
     "loss": Kind(Loss, "loss: {type: $component, most: 3.0}"),
+    "optimizer": Kind(Optimizer, "optimizer: {type: $component, tables: 0.1}"),
+    "schedule": Kind(Schedule, "schedule: {type: $component, half: 40}"),
     "callback": Kind(Callback, "callbacks: [{type: $component, loss: 0.1}]"),
     "metric": Kind(Metric, "evaluation:\n  metrics: [exact_match, {type: $component, words: 3}]"),
     "exporter": Kind(Exporter, "export: $component"),

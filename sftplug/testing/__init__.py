@@ -21,8 +21,10 @@ from sftplug.testing.length import check_length_policy
 from sftplug.testing.losses import check_loss
 from sftplug.testing.masking import check_masking
 from sftplug.testing.metrics import check_metric
+from sftplug.testing.optimizers import check_optimizer
 from sftplug.testing.quantization import check_quantization
 from sftplug.testing.rows import check_row_processor
+from sftplug.testing.schedules import check_schedule
 from sftplug.testing.sources import check_source
 from sftplug.testing.spans import assistant_spans
 from sftplug.testing.templates import check_template
@@ -40,8 +42,10 @@ __all__ = [
     "check_loss",
     "check_masking",
     "check_metric",
+    "check_optimizer",
     "check_quantization",
     "check_row_processor",
+    "check_schedule",
     "check_source",
     "check_template",
     "token_batch",

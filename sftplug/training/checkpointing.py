@@ -8,10 +8,9 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trl import SFTTrainer
-
 from sftplug.run import checkpoints
 from sftplug.run.failure import explaining
+from sftplug.training.chosen_optimizer import OptimizingTrainer
 from sftplug.training.model_state import REST
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from sftplug.training.model_state import Held
 
 
-class CheckpointingTrainer(SFTTrainer):  # type: ignore[misc]
+class CheckpointingTrainer(OptimizingTrainer):
     """Writes checkpoints that give back what they were told to hold, and seals them."""
 
     keep = checkpoints.Retained()

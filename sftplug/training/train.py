@@ -90,7 +90,8 @@ def train(loaded: LoadedRecipe, prepared: Prepared, session: RunSession | None =
         loaded.call("sftplug_trainer_created", trainer=trainer)
         weights = Sample(trainer.model)
         # The loop: batches of rows, the loss over their trained tokens, an update of the trained parameters.
-        trainer.train(resume_from_checkpoint=session.resume_from)
+        with trainer.blaming_optimizer():
+            trainer.train(resume_from_checkpoint=session.resume_from)
         # What inference needs: weights, tokenizer with the chat template, the tokens that end a turn.
         save_and_read_back(loaded.recipe, trainer, before, prepared)
     result = replace(_result(loaded, trainer, size), moved=weights.moved())
@@ -162,7 +163,6 @@ def make_trainer(
     from transformers import PrinterCallback
 
     from sftplug.training.callbacks import AdaLoraCallback, GradientCheck, allocating
-    from sftplug.training.chosen_loss import refuse_without_base
     from sftplug.training.collator import Collator
     from sftplug.training.trainer import SftplugTrainer
 
@@ -187,9 +187,7 @@ def make_trainer(
         callbacks=[GradientCheck(), *callbacks],
         sources=_source_names(recipe),
     )
-    refuse_without_base(recipe.loss, trainer.model)
-    trainer.chosen = None if is_nll(recipe.loss) else recipe.loss
-    trainer.readers = [partial(loss_metrics, callback) for callback in recipe.callbacks if callback.reads_provenance]
+    _hand_over(recipe, trainer)
     _name_neutrally(trainer, recipe)
     trainer.remove_callback(PrinterCallback)  # prints dictionaries; what is shown is the plugins' business
     trainer.origins, trainer.keep = prepared.origins, _keep(recipe)
@@ -212,6 +210,16 @@ def _hold(trainer: SftplugTrainer, recipe: Recipe, before: Before, callbacks: Se
     trainer.write_adapter = partial(save_adapter, recipe) if own else None
     trainer.held = Held(trainer.model, before.base, beside=own or peft_config(recipe.adapter) is not None)
     trainer.carried = Carried(callbacks)
+
+
+def _hand_over(recipe: Recipe, trainer: SftplugTrainer) -> None:
+    """Give the trainer the components that it calls at every step. Raises ModelError for a loss that lacks its base."""
+    from sftplug.training.chosen_loss import refuse_without_base
+
+    refuse_without_base(recipe.loss, trainer.model)
+    trainer.chosen = None if is_nll(recipe.loss) else recipe.loss
+    trainer.chosen_optimizer, trainer.chosen_schedule = recipe.optimizer, recipe.schedule
+    trainer.readers = [partial(loss_metrics, callback) for callback in recipe.callbacks if callback.reads_provenance]
 
 
 def _keep(recipe: Recipe) -> Retained:
@@ -252,6 +260,7 @@ def watched(recipe: Recipe, trainer: SftplugTrainer, session: RunSession) -> Ite
     from sftplug.training.signals import SignalHandler
 
     def look() -> None:
+        trainer.refuse_others()
         trainer.in_force = StrategyCheck(recipe, trainer).check()
         options, steps = trainer.args, trainer.state.save_steps
         trainer.saves = trainer.keep.told(options.save_strategy.value, steps, options.metric_for_best_model)

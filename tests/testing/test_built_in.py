@@ -7,6 +7,7 @@ their tables say.
 import json
 
 import pytest
+import torch
 from conftest import write_rows
 
 from sftplug import (
@@ -21,8 +22,10 @@ from sftplug import (
     Masking,
     Metric,
     ModelBuilder,
+    Optimizer,
     Quantization,
     RowProcessor,
+    Schedule,
 )
 from sftplug.plugin.manager import load_plugins
 from sftplug.plugin.registry import build_registry
@@ -36,8 +39,10 @@ from sftplug.testing import (
     check_loss,
     check_masking,
     check_metric,
+    check_optimizer,
     check_quantization,
     check_row_processor,
+    check_schedule,
     check_source,
     check_template,
 )
@@ -86,9 +91,15 @@ OPTIONS = {
     "samples": {"prompts": ["One?"], "every": "2 steps", "max_new_tokens": 2},
 }
 """Component -> the options that it cannot do without."""
-LIBRARY_OPTIONS = {"gptq": {"bits": 4}, "torchao": {"quant_type": "Int8WeightOnlyConfig"}, "peft_lora": {"r": 4}}
+LIBRARY_OPTIONS = {
+    "gptq": {"bits": 4},
+    "torchao": {"quant_type": "Int8WeightOnlyConfig"},
+    "peft_lora": {"r": 4},
+    "warmup_stable_decay": {"num_decay_steps": 3},
+}
+has_muon = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch has Muon from 2.9 on")
 OFFERS = [
-    pytest.param(kind, name, offer.component, id=f"{kind.__name__}-{name}")
+    pytest.param(kind, name, offer.component, id=f"{kind.__name__}-{name}", marks=[has_muon] * (name == "muon"))
     for kind, offers in build_registry(load_plugins()).offers.items()
     for name, offer in offers.items()
     if offer.library is None
@@ -130,7 +141,7 @@ READ = [
 
 
 def test_what_is_read_from_a_library_keeps_the_laws_of_every_component():
-    assert {kind for kind, _, _ in READ} == {Adapter, Quantization}
+    assert {kind for kind, _, _ in READ} == {Adapter, Optimizer, Quantization, Schedule}
     assert len(READ) > 60
     for _, name, offer in READ:
         check_component(offer.component, **LIBRARY_OPTIONS.get(name, {}))
@@ -157,5 +168,7 @@ CHECKS = {
     Masking: check_masking,
     Metric: check_metric,
     ModelBuilder: check_component,
+    Optimizer: check_optimizer,
     Quantization: check_quantization,
+    Schedule: check_schedule,
 }

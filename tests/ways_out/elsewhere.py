@@ -72,6 +72,9 @@ CANNOT = {
     "Name a text model instead.": "needs another model",
     "nothing that was tried makes it fit": "needs another device or model",
     "there is no C++ compiler ({}). Install one": "needs a machine without a compiler",
+    "torch has Muon from {} on, and this is torch {}.": "needs an older torch",
+    "would not be used. Take it out of that configuration, or out of the recipe.": "needs a launcher's own DeepSpeed",
+    "DeepSpeed makes one long vector of the parameters, and optimizer": "needs a launcher's own DeepSpeed",
 }
 """Text -> what it needs that no test has."""
 

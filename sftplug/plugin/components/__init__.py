@@ -8,6 +8,7 @@ methods, so that listing plugins stays instant.
 from sftplug.plugin.components.base import Component, Deferred
 from sftplug.plugin.components.exporting import Exporter
 from sftplug.plugin.components.model import Adapter, ModelBuilder, Quantization
+from sftplug.plugin.components.optimization import Optimizer, Schedule
 from sftplug.plugin.components.rows import (
     ChatTemplate,
     DatasetFormat,
@@ -33,7 +34,9 @@ __all__ = [
     "Masking",
     "Metric",
     "ModelBuilder",
+    "Optimizer",
     "Quantization",
     "RowProcessor",
+    "Schedule",
     "StreamProcessor",
 ]

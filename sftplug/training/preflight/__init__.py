@@ -98,10 +98,11 @@ def _problems_of_trainer(recipe: Recipe) -> list[str]:
         arguments = training_arguments(recipe)
     except (ValueError, ImportError) as error:  # TRL's own last word on its options
         return [*_mismatched(recipe.train), f"train: {error}"][:1]
-    problems = [*ignored_options(recipe, arguments), *problems_of_best(recipe, arguments), *_forgetful(arguments)]
+    problems = [*ignored_options(recipe, arguments), *problems_of_best(recipe, arguments)]
+    problems += _forgetful(arguments) if recipe.optimizer is None else []
     if arguments.fp16 and arguments.use_cpu:
         problems.append("train.fp16: CPUs do not train in fp16. Leave it out, or set `train.bf16`.")
-    return [*problems, *failing_trials(arguments)]
+    return [*problems, *failing_trials(recipe, arguments)]
 
 
 _FORGETFUL = ("layerwise", "adalomo")

@@ -8,12 +8,19 @@ import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from sftplug.errors import did_you_mean
+from sftplug.errors import SftplugError, did_you_mean
+from sftplug.model.trained_parameters import trained_parameters
+from sftplug.plugin.calls import make_optimizer, multiplier
+from sftplug.plugin.calls.optimization import blaming
+from sftplug.types.trained_parameters import Horizon
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
     from trl import SFTConfig
+
+    from sftplug.plugin.components import Optimizer, Schedule
+    from sftplug.recipe.model import Recipe
 
 PACKAGES = {
     "apollo_torch": "apollo-torch",
@@ -30,9 +37,12 @@ STEPS = 100
 """A schedule is gone through in so many steps where the recipe does not say how many there are."""
 
 
-def failing_trials(arguments: SFTConfig) -> Iterator[str]:
+def failing_trials(recipe: Recipe, arguments: SFTConfig) -> Iterator[str]:
     """Yield a sentence for the optimizer, the schedule, the trackers and the like that cannot be made here."""
     optimizer: torch.optim.Optimizer | None = None
+    what = (
+        f"train.optim: {arguments.optim.value}" if recipe.optimizer is None else f"optimizer: {recipe.optimizer.type}"
+    )
     given = [pair for pair in (arguments.optim_args or "").replace(" ", "").split(",") if pair]
     wrong = [pair for pair in given if pair.count("=") != 1]
     if wrong:
@@ -41,10 +51,15 @@ def failing_trials(arguments: SFTConfig) -> Iterator[str]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what an optimizer does on other devices
-            optimizer = _stepped(arguments)
+            optimizer = _stepped(arguments) if recipe.optimizer is None else _chosen(recipe.optimizer, arguments)
+    except SftplugError as error:
+        yield f"optimizer: {error}"
     except Exception as error:  # noqa: BLE001 - whatever a library says now, it would say when training starts
-        yield f"train.optim: {arguments.optim.value} cannot be used here: {_first_line(error)}{_install(str(error))}"
-    yield from _schedule(arguments, optimizer)
+        yield f"{what} cannot be used here: {_first_line(error)}{_install(str(error))}"
+    if recipe.schedule is None:
+        yield from _schedule(arguments, optimizer)
+    else:
+        yield from _multipliers(recipe.schedule, arguments)
     yield from _trackers(arguments)
     yield from _loading(arguments)
     yield from _recomputing(arguments)
@@ -80,6 +95,23 @@ def _stepped(arguments: SFTConfig) -> torch.optim.Optimizer:
     if hasattr(optimizer, "train"):
         optimizer.train()
     optimizer.step()
+    return optimizer
+
+
+def _chosen(component: Optimizer, arguments: SFTConfig) -> torch.optim.Optimizer:
+    """Return the optimizer of the recipe after an update of a small model, on the device that is trained on.
+
+    Raises what the component does, with blame.
+    """
+    import torch
+
+    model = small_model().to(arguments.device)
+    optimizer = make_optimizer(component, trained_parameters(model, arguments.weight_decay), arguments.learning_rate)
+    model(torch.zeros(2, 8, dtype=torch.long, device=arguments.device)).sum().backward()
+    with blaming(component, lambda: optimizer):
+        if callable(train := getattr(optimizer, "train", None)):
+            train()
+        optimizer.step()
     return optimizer
 
 
@@ -124,6 +156,19 @@ def _schedule(arguments: SFTConfig, optimizer: torch.optim.Optimizer | None) -> 
             f"train.lr_scheduler_type: {kind.value} cannot be made with `train.lr_scheduler_kwargs: "
             f"{arguments.lr_scheduler_kwargs or {}}`: {_first_line(error)} {takes}."
         )
+
+
+def _multipliers(schedule: Schedule, arguments: SFTConfig) -> Iterator[str]:
+    """Ask for the rate of every update of a run, or of some of a long one."""
+    steps = arguments.max_steps if arguments.max_steps > 0 else STEPS
+    horizon = Horizon(steps, arguments.get_warmup_steps(steps), arguments.learning_rate)
+    try:
+        rates = [multiplier(schedule, step, horizon) for step in {*range(0, steps, max(steps // STEPS, 1)), steps}]
+    except SftplugError as error:
+        yield f"schedule: {error}"
+    else:
+        if not any(rates):
+            yield f"schedule: '{schedule.type}' gives every update the rate 0: nothing would be trained."
 
 
 def _go_through(arguments: SFTConfig, optimizer: torch.optim.Optimizer) -> None:
