@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from sftplug import Dropped, Field, Made, Row, RowContext, RowError, StreamProcessor
+from sftplug import DatasetSource, Dropped, Field, Made, Row, RowContext, RowError, StreamProcessor
 from sftplug_rows.texts import chosen, texts_in, words_of
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ class Decontaminate(StreamProcessor):
     """Words in a row that are enough, such as 13; null compares whole rows."""
     columns: tuple[str, ...] | None = Field(None, min_length=1)
     """Columns that are compared, of training and of held-out rows; all by default."""
+    against: DatasetSource | None = None
+    """More rows to compare with, such as those of a benchmark: ``{path: test.jsonl}``, or any other source."""
     common: int = Field(10, ge=1)
     """An n-gram that stands in more held-out rows than this is what all rows say, such as a system prompt, and tells
     nothing."""
@@ -40,17 +43,20 @@ class Decontaminate(StreamProcessor):
 
     def check(self, recipe: Recipe) -> Iterable[str]:
         """Say so when nothing is held out to compare with."""
+        if self.against is not None:
+            return
         if recipe.data.eval_fraction:
             yield (
                 "compares with rows of `data.eval`, and `data.eval_fraction` draws the held-out rows when all rows are "
                 "processed. Use `dedupe` instead: of equal rows only one is left to draw."
             )
         elif not recipe.data.eval:
-            yield "there are no held-out rows to compare with: name some in `data.eval`."
+            yield "there are no held-out rows to compare with: name some in `data.eval`, or others in `against`."
 
     def stream(self, rows: Iterator[Row], context: RowContext) -> Iterator[Row | Made | Dropped]:
         """Pass on what does not occur in the held-out rows."""
-        known = self._known(context.held_out())
+        more = () if self.against is None else self.against.rows()
+        known = self._known(chain(context.held_out(), more))
         for row in rows:
             try:
                 found = next((known[key] for key in self._keys(row.data) if key in known), None)

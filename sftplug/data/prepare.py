@@ -36,6 +36,7 @@ from sftplug.data.ways_out import Ways
 from sftplug.errors import DataError
 from sftplug.plugin.calls import label
 from sftplug.plugin.components import ChatTemplate
+from sftplug.recipe.sources import sources_of
 from sftplug.storage.disk import making_room
 from sftplug.types.ledger import Ledger
 from sftplug.types.progress import Progress, no_progress
@@ -108,7 +109,7 @@ def prepare(  # noqa: PLR0913 - the edge of the pipeline: what comes in, and who
     policies = Policies(spans.missing_stop, spans.on_divergence, spans.dropped_reasoning, spans.dropped_tools)
     gate = open_gate(recipe.chat_template, tokenizer, end_tokens, policies)
     ledger = Ledger() if ledger is None else ledger
-    still = Still(source.source for source in (*recipe.data.train, *recipe.data.eval))
+    still = Still(source for _, source in sources_of(recipe))
     proofs = store.proofs if store is not None else None
     ways = Ways(gate, tokenizer, templates)
     work = _Work(recipe, gate, tokenizer, ledger, progress, watch, proofs, still, ways)

@@ -19,6 +19,7 @@ from sftplug.errors import DataError
 from sftplug.plugin.calls import fingerprint, processor_fingerprint
 from sftplug.plugin.components import DatasetSource, RowProcessor
 from sftplug.recipe.model import InputPath
+from sftplug.recipe.sources import sources_of
 from sftplug.storage.kept import Kept
 
 if TYPE_CHECKING:
@@ -55,9 +56,8 @@ def key_of(
     recipe: Recipe, tokenizer: PreTrainedTokenizerBase, end_tokens: frozenset[str], code: Sequence[Mapping[str, Any]]
 ) -> str | None:
     """Return a hash over everything that makes the prepared rows; None when a source cannot tell what it holds."""
-    components = [component for _, component in recipe.components()]
-    rows = [fingerprint(part) for part in components if isinstance(part, DatasetSource)]
-    processors = [processor_fingerprint(part) for part in components if isinstance(part, RowProcessor)]
+    rows = [fingerprint(source) for _, source in sources_of(recipe)]
+    processors = [processor_fingerprint(part) for _, part in recipe.components() if isinstance(part, RowProcessor)]
     if None in rows or None in processors:
         return None
     template = str(tokenizer.chat_template)

@@ -116,7 +116,7 @@ class Registry:
 
     def classes(self) -> dict[type[Component], Mapping[str, type[Component]]]:
         """Return what is offered without who offers it: kind -> name -> class."""
-        return {kind: _Classes(offers) for kind, offers in self.offers.items()}
+        return {kind: Classes(offers) for kind, offers in self.offers.items()}
 
     def plugin_of(self, component: Component) -> str | None:
         """Return the name of the plugin that offers `component`'s class; None for a class no plugin offers."""
@@ -153,13 +153,18 @@ class Registry:
 
 
 @dataclass(frozen=True, slots=True)
-class _Classes(Mapping[str, type[Component]]):
+class Classes(Mapping[str, type[Component]]):
     """The classes of one kind by name; one that is deferred is made when it is asked for."""
 
     offers: Mapping[str, Offer]
 
     def __getitem__(self, name: str) -> type[Component]:
         return self.offers[name].component
+
+    def ready(self, name: object) -> type[Component] | None:
+        """Return a class if it is there; none is made for the question."""
+        offer = self.offers.get(name) if isinstance(name, str) else None
+        return offer.component if offer is not None and offer.library is None else None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.offers)

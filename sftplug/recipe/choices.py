@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import inspect
 import types
 import typing
 from typing import Annotated, Any, Union
 
-from pydantic import GetCoreSchemaHandler, GetPydanticSchema, create_model
+from pydantic import GetCoreSchemaHandler, GetPydanticSchema, TypeAdapter, create_model
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
@@ -24,6 +25,21 @@ NOTHING_OFFERED = "no installed plugin offers"
 def recipe_class(registry: Registry) -> type[Recipe]:
     """Return `Recipe` with every kind replaced by the union of the components that `registry` offers."""
     return typing.cast("type[Recipe]", _narrow_section(Recipe, registry))
+
+
+@dataclasses.dataclass(slots=True)
+class Parts:
+    """Makes the components that stand in options of others, of what `registry` offers."""
+
+    registry: Registry
+    _adapters: dict[type[Component], TypeAdapter[Any]] = dataclasses.field(default_factory=dict)
+
+    def __call__(self, kind: type[Component], written: Any, context: Any) -> Component:
+        """Return the component that is written. Raises ValidationError, whose places begin at it."""
+        if kind not in self._adapters:
+            self._adapters[kind] = TypeAdapter(_union_of(kind, self.registry))
+        made: Component = self._adapters[kind].validate_python(written, context=context)
+        return made
 
 
 def _narrow_section(section: type[Section], registry: Registry) -> type[Section]:

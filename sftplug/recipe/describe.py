@@ -31,6 +31,7 @@ from sftplug.plugin.components import (
     RowProcessor,
     Schedule,
 )
+from sftplug.plugin.errors import NOUNS
 from sftplug.recipe.yaml import write_yaml
 
 ILLUSTRATED = 3
@@ -96,6 +97,8 @@ def words_for(annotation: Any) -> str:
     if origin in (list, tuple, set, frozenset):
         items = [item for item in inner if item is not Ellipsis]
         return f"list of {' or '.join(dict.fromkeys(map(words_for, items)))}"
+    if inspect.isclass(annotation) and annotation in NOUNS:
+        return NOUNS[annotation]
     return _WORDS.get(origin) or str(getattr(annotation, "__name__", annotation))
 
 
@@ -179,6 +182,20 @@ _SECTIONS: Mapping[type[Component], Callable[[Any, Any], dict[str, Any]]] = {
 """Kind -> the section of a recipe that uses a component of it, as it is written."""
 
 
+_EXAMPLES: Mapping[Any, Any] = {
+    DatasetSource: {"path": "rows.jsonl"},
+    DatasetFormat: "messages",
+    ChatTemplate: "tokenizer",
+    Masking: "assistant",
+    LengthPolicy: "drop",
+    Adapter: "lora",
+    Loss: "cross_entropy",
+    Quantization: "bf16",
+    RowProcessor: "dedupe",
+}
+"""Kind -> a component that needs nothing further, for an option that holds one."""
+
+
 def _example_value(name: str, field: FieldInfo) -> Any:
     if field.examples:
         return field.examples[0]
@@ -194,6 +211,8 @@ def _value_of(name: str, annotation: Any) -> Any:
         return [_value_of(name, inner[0])] if inner else [name]
     if inner and origin is not dict:
         return _value_of(name, inner[0])
+    if inspect.isclass(annotation) and issubclass(annotation, Component):
+        return _EXAMPLES.get(annotation, name)
     values: Iterable[tuple[Any, Any]] = ((bool, True), (int, 1), (float, 1.0), (dict, {}))
     kind = origin or annotation
     return next((value for of, value in values if inspect.isclass(kind) and issubclass(kind, of)), name)

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from sftplug.errors import Problem, RecipeError
-from sftplug.plugin.components import Component
+from sftplug.plugin.components import Component, parts_of
 from sftplug.recipe.yaml import MOST_LEVELS, MOST_VALUES, LocatedStr, Path_, Tree, dotted
 from sftplug.storage.files import write_json
 
@@ -55,7 +55,7 @@ class _Reader:
             limit = f"more than {MOST_VALUES:,} values, or more than {MOST_LEVELS} in each other"
             raise RecipeError(PYTHON, [Problem(dotted(path[:3]), f"holds {limit}.")])
         if isinstance(value, Component):
-            self.classes.append(type(value))
+            self.classes += [type(value), *(type(part) for _, part in parts_of(value))]
             return self.read(
                 value.model_dump(mode="json", by_alias=True, exclude_unset=True) | {"type": value.type}, path
             )

@@ -13,12 +13,12 @@ from pydantic import ValidationError
 from sftplug.errors import PluginError, Problem, RecipeError, did_you_mean
 from sftplug.libraries.versions import refuse_unsupported
 from sftplug.plugin.calls import component_problems
-from sftplug.plugin.components import Component, DatasetSource
+from sftplug.plugin.components import PARTS, Component, DatasetSource
 from sftplug.plugin.errors import place_of, reason
 from sftplug.plugin.manager import DISABLE_VARIABLE, IN_PROGRAM, Plugins, load_plugins
 from sftplug.plugin.registry import Registry, build_registry, offer_classes
 from sftplug.recipe.check import check_core
-from sftplug.recipe.choices import recipe_class
+from sftplug.recipe.choices import Parts, recipe_class
 from sftplug.recipe.defaults import assume_quantization, settle
 from sftplug.recipe.find import find_recipe, read_extended
 from sftplug.recipe.given import KEPT, PYTHON, Asked, read_mapping, read_tree
@@ -239,7 +239,7 @@ def _train_problems(tree: Tree) -> list[Problem]:
 def _validate(tree: Tree, registry: Registry, problems: list[Problem]) -> Recipe | None:
     narrowed = recipe_class(registry)
     try:
-        return narrowed.model_validate(tree.data)
+        return narrowed.model_validate(tree.data, context={PARTS: Parts(registry)})
     except ValidationError as error:
         problems += problems_from(error, tree, narrowed, registry)
         return None

@@ -38,6 +38,7 @@ from sftplug.plugin.components import (
     Quantization,
     RowProcessor,
     Schedule,
+    parts_of,
 )
 from sftplug.recipe.places import as_it_was
 from sftplug.recipe.yaml import Path_, dotted
@@ -328,15 +329,25 @@ class Recipe(Section):
 
     def components(self) -> Iterator[tuple[str, Component]]:
         """Yield (path in the recipe, component) for every component chosen, in the order of the data."""
-        for path, component in self.located_components():
+        for path, component in self._located():
+            shown = path
             if isinstance(component, DatasetSource):
-                path = (*path[:-1], component.shorthand or "source")
+                shown = (*path[:-1], component.shorthand or "source")
             elif isinstance(component, Masking):
-                path = path[:-2]
-            yield dotted(path), component
+                shown = path[:-2]
+            yield dotted(shown), component
+            # The options of a source stand beside those of its section.
+            beside = path[:-1] if isinstance(component, DatasetSource) else path
+            yield from ((dotted((*beside, *below)), part) for below, part in parts_of(component))
 
     def located_components(self) -> Iterator[tuple[Path_, Component]]:
         """Yield (path, component) of the same; a path leads through the recipe as it is spelled out."""
+        for path, component in self._located():
+            yield path, component
+            yield from (((*path, *below), part) for below, part in parts_of(component))
+
+    def _located(self) -> Iterator[tuple[Path_, Component]]:
+        """Yield (path, component) for what the sections hold."""
         for where in ("train", "eval"):
             for index, source in enumerate(getattr(self.data, where)):
                 path = ("data", where, index)

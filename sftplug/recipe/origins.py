@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
-from sftplug.plugin.components import Component
+from sftplug.plugin.components import Component, parts_of
 from sftplug.plugin.errors import NOUNS
 from sftplug.recipe.defaults import of_adapter, of_optimizer
 from sftplug.recipe.load import LoadedRecipe
@@ -120,7 +120,7 @@ def _is_said(data: Any, path: Path_) -> bool:
 def _default_of(recipe: Recipe, path: Path_) -> str:
     value: Any = recipe
     for index, part in enumerate(path):
-        if isinstance(value, Component):
+        if isinstance(value, Component) and not any(path[index : index + len(at)] == at for at, _ in parts_of(value)):
             noun = next(noun for kind, noun in NOUNS.items() if isinstance(value, kind))
             return "default" if path[index:] == ("type",) else f"default of {noun} {value.type}"
         value = value[part] if isinstance(part, int) else getattr(value, part, None)

@@ -178,7 +178,7 @@ def _keys_at(around: Iterable[str | int], root: type[BaseModel], registry: Regis
     around = list(around)
     model = _model_at(around, root, registry)
     # A source's options stand beside those of its section.
-    section = _model_at(around[: around.index("source")], root, registry) if "source" in around else None
+    section = _model_at(around[:-2], root, registry) if around[-2:-1] == ["source"] else None
     known = {**(section.model_fields if section else {}), **(model.model_fields if model else {})}
     return [field.alias or name for name, field in known.items() if name not in ("type", "source")]
 

@@ -54,6 +54,8 @@ class _Writer:
 
     registry: Registry
     definitions: dict[str, Schema] = field(default_factory=dict)
+    begun: set[str] = field(default_factory=set)
+    """Kinds that stand among the definitions, or will."""
 
     def _define(self, name: str, part: bool, schema: Schema) -> Schema:
         name = f"{name.replace(' ', '_')}{'_in_part' if part else ''}"
@@ -101,6 +103,8 @@ class _Writer:
             return self._component(annotation, part)
         if inspect.isclass(annotation) and issubclass(annotation, Section):
             return self.section(annotation, part)
+        if typing.get_origin(annotation) in (tuple, list) and _holds_parts(annotation):
+            return {"type": "array", "items": self._type(typing.get_args(annotation)[0], False)}
         if _null_in(annotation):
             inner = [self._type(item, part) for item in typing.get_args(annotation) if item is not type(None)]
             return _any_of([*inner, {"type": "null"}])
@@ -110,7 +114,13 @@ class _Writer:
 
     def _component(self, kind: type[Component], part: bool) -> Schema:
         """Return every way to write a component: its name, a mapping with a type, its name with options."""
+        name = f"{NOUNS[kind]}{'_in_part' if part else ''}".replace(" ", "_")
+        if name in self.begun:  # a component whose options hold one of its own kind
+            return {"$ref": f"#/$defs/{name}"}
+        self.begun.add(name)
         written = [self._by_name(kind), *self._mappings(kind, part)]
+        if kind is DatasetSource:  # within a component, `path` says that it is a file, as in a section
+            written += [options for name, options in self._offered(kind) if name in SOURCE_OF.values()]
         return self._define(NOUNS[kind], part, {"anyOf": written, "description": _one_line(inspect.getdoc(kind))})
 
     def _by_name(self, kind: type[Component]) -> Schema:
@@ -141,6 +151,11 @@ class _Writer:
         for name, inner in schema.pop("$defs", {}).items():
             self.definitions[f"{component.__module__}.{component.__name__}.{name}"] = inner
         properties = {name: _untitled(item) for name, item in schema["properties"].items() if name != "type"}
+        for name, option in component.model_fields.items():
+            if _holds_components(option.annotation):
+                said = {key: properties[option.alias or name].get(key) for key in ("description", "default")}
+                held = self._type(option.annotation, False)
+                properties[option.alias or name] = {**held, **{key: item for key, item in said.items() if item}}
         required = [name for name in schema.get("required", ()) if name != "type"]
         return _object(properties, required, inspect.getdoc(component))
 
@@ -233,6 +248,13 @@ def _holds_parts(annotation: Any) -> bool:
     if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
         return True
     return any(_holds_parts(item) for item in typing.get_args(annotation))
+
+
+def _holds_components(annotation: Any) -> bool:
+    """Whether a kind of component stands in `annotation`."""
+    if inspect.isclass(annotation) and issubclass(annotation, Component):
+        return True
+    return any(_holds_components(item) for item in typing.get_args(annotation))
 
 
 def _one_line(text: str | None) -> str:

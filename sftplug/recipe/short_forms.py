@@ -9,6 +9,7 @@ This is the only module that reads them; `schema` describes them to editors. Wha
     callbacks: {type: samples, …}      [{type: samples, …}]                        one for a list
     masking: assistant + turns         [[{type: assistant}, {type: turns}]]        a union
     train: {path: a.jsonl, first: 5}   [{source: {type: file, path: …}, first: 5}] a source's options beside others
+    format: {type: mine, base: text}   {type: mine, base: {type: text}}            an option that is a component
 
 Each value keeps its origin, and `Tree.places` tells where it was written, for messages: what is wrong with
 ``("masking", 0, 0, "weight")`` stands at ``masking.weight``.
@@ -23,7 +24,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from sftplug.plugin.components import Component
+from sftplug.plugin.components import Component, DatasetSource
+from sftplug.plugin.registry import Classes
 from sftplug.recipe.model import SOURCE_OF, Recipe, Section, ShortForm, SourceSection, models_in
 from sftplug.recipe.yaml import Path_, Tree, Way
 
@@ -123,7 +125,7 @@ class _Speller:
             return {"type": self.plain(value, (*at, "type"), said)}
         # An override goes through the options of a component, and names none.
         if not isinstance(value, Mapping) or isinstance(value, Way) or "type" in value or len(value) != 1:
-            return self.plain(value, at, said)
+            return self._options(value, kind, at, said)
         (name, options), *_ = value.items()
         component = self.offers.get(kind, {}).get(name)
         if component is None or not (isinstance(options, Mapping) or component.shorthand):
@@ -131,13 +133,55 @@ class _Speller:
         self._note(at, said)
         self._note((*at, "type"), (*said, name), renamed=True)
         if isinstance(options, Mapping):
-            return {"type": name, **self._renamed(options, at, (*said, name))}
+            return {"type": name, **self._renamed(options, component, at, (*said, name))}
         short = str(component.shorthand)
         return {"type": name, short: self.plain(options, (*at, short), (*said, name), renamed=True)}
 
-    def _renamed(self, options: Mapping[str, Any], at: Path_, said: Path_) -> dict[str, Any]:
+    def _renamed(
+        self, options: Mapping[str, Any], component: type[Component], at: Path_, said: Path_
+    ) -> dict[str, Any]:
         """Return the options of ``{lora: {r: 8}}``: in messages, the place of ``r`` is ``adapter.r``."""
-        return {key: self.plain(item, (*at, key), (*said, key), renamed=True) for key, item in options.items()}
+        return {
+            key: self.plain(item, (*at, key), (*said, key), renamed=True)
+            if (field := _field_of_parts(component, key)) is None
+            else self._within(item, field, (*at, key), (*said, key))
+            for key, item in options.items()
+        }
+
+    def _options(self, value: Any, kind: type[Component], at: Path_, said: Path_) -> Any:
+        """Return a component with a ``type``, in whose options others may stand in a short form."""
+        classes = self.offers.get(kind, {})
+        name = value.get("type") if isinstance(value, Mapping) else None
+        component = classes.ready(name) if isinstance(classes, Classes) else classes.get(str(name))
+        if component is None or not any(_field_of_parts(component, key) for key in value):
+            return self.plain(value, at, said)
+        self._note(at, said)
+        return _like(value, {key: self._option(item, component, key, at, said) for key, item in value.items()})
+
+    def _option(self, item: Any, component: type[Component] | None, key: str, at: Path_, said: Path_) -> Any:
+        """Return one option of a component, written below `said`."""
+        field = _field_of_parts(component, key) if component is not None else None
+        if field is None:
+            return self.plain(item, (*at, key), (*said, key))
+        return self._within(item, field, (*at, key), (*said, key))
+
+    def _within(self, value: Any, field: FieldInfo, at: Path_, said: Path_) -> Any:
+        """Return the value of an option that holds components: one, or a list of them."""
+        (kind, *_) = models_in(field.annotation)
+        if isinstance(value, list):
+            self._note(at, said)
+            return [self._within(item, field, (*at, index), (*said, index)) for index, item in enumerate(value)]
+        option = next((key for key in SOURCE_OF if isinstance(value, Mapping) and key in value), None)
+        if (
+            issubclass(kind, DatasetSource)
+            and option is not None
+            and not isinstance(value, Way)
+            and "type" not in value
+        ):
+            self._note(at, said)
+            self._note((*at, "type"), (*said, option))
+            return {"type": SOURCE_OF[option], **self.plain(value, at, said)}
+        return self._part(value, kind, at, said)
 
     # --- a source, whose options stand beside those of its section ---
 
@@ -162,7 +206,9 @@ class _Speller:
             self._note((*at, "type"), (*said, keys[0]))
         # What is missing among its options is missing beside those of the section.
         self.places[at] = self.layer.places.get(said, said)
-        return {**named, **{key: self.plain(item, (*at, key), (*said, key)) for key, item in options.items()}}
+        classes = self.offers.get(DatasetSource, {})
+        component = classes.get(str(named["type"])) if "type" in named else None
+        return {**named, **{key: self._option(item, component, key, at, said) for key, item in options.items()}}
 
     # --- everything else ---
 
@@ -184,6 +230,14 @@ class _Speller:
         place = self.layer.places.get(said, said)
         if place != at and not renamed:
             self.places[at] = place
+
+
+def _field_of_parts(component: type[Component], key: str) -> FieldInfo | None:
+    """Return the option `key` of a component, if it holds components."""
+    fields = component.model_fields
+    field = fields.get(key) or next((field for field in fields.values() if field.alias == key), None)
+    inner = models_in(field.annotation) if field is not None else ()
+    return field if any(issubclass(model, Component) for model in inner) else None
 
 
 def _like(value: Any, spelled: dict[Any, Any]) -> dict[Any, Any]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from sftplug.data.digest import digest
 from sftplug.errors import RunError
 from sftplug.plugin.calls import fingerprint, label
+from sftplug.recipe.sources import sources_of
 
 if TYPE_CHECKING:
     from sftplug.data.prepare import Prepared
@@ -18,15 +18,9 @@ if TYPE_CHECKING:
 def describe_sources(recipe: Recipe) -> list[dict[str, Any]]:
     """Return where in the recipe each source stands, its name, and its fingerprint (None if it has none)."""
     return [
-        {"at": where, "source": label(source.source), "fingerprint": fingerprint(source.source)}
-        for where, source in _sources(recipe)
+        {"at": where, "source": label(source), "fingerprint": fingerprint(source)}
+        for where, source in sources_of(recipe)
     ]
-
-
-def _sources(recipe: Recipe) -> Iterator[tuple[str, Any]]:
-    for split in ("train", "eval"):
-        for index, source in enumerate(getattr(recipe.data, split)):
-            yield f"data.{split}[{index}]", source
 
 
 def check_sources(directory: RunDirectory, recipe: Recipe) -> None:

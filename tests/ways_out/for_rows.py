@@ -147,8 +147,13 @@ CASES = [
         recipe={PROCESS: "decontaminate", "data.eval_fraction": 0.5},
     ),
     Case(
-        "there are no held-out rows to compare with: name some in `data.eval`.",
-        {"name some in `data.eval`": both(file("held.jsonl", HELD), put("data.eval", EVAL))},
+        "there are no held-out rows to compare with: name some in `data.eval`, or others in `against`.",
+        {
+            "name some in `data.eval`": both(file("held.jsonl", HELD), put("data.eval", EVAL)),
+            "or others in `against`": both(
+                file("held.jsonl", HELD), put(PROCESS, {"decontaminate": {"against": {"path": "held.jsonl"}}})
+            ),
+        },
         recipe={PROCESS: "decontaminate"},
     ),
 ]

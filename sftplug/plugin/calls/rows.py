@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sftplug.errors import MaskError, PluginError, SftplugError
 from sftplug.plugin.calls.check import checked, kind_of
+from sftplug.plugin.components import DatasetSource, parts_of
 from sftplug.plugin.errors import complain, failed, plugin_error, plugin_errors
 from sftplug.types.conversation import Conversation, Message, Row
 from sftplug.types.tokens import ROLE_CODES
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
 
-    from sftplug.plugin.components import ChatTemplate, DatasetFormat, DatasetSource, LengthPolicy, Masking
+    from sftplug.plugin.components import ChatTemplate, DatasetFormat, LengthPolicy, Masking
     from sftplug.types.tokens import LongRow, TokenBatch
 
 
@@ -47,7 +48,8 @@ def is_remote(source: DatasetSource) -> bool:
     """Return whether rows come over the network. Raises PluginError for anything but true or false."""
     with plugin_errors(source, "remote"):
         answer: object = source.remote
-    return bool(checked(source, "remote", answer, bool, "True or False"))
+    own = bool(checked(source, "remote", answer, bool, "True or False"))
+    return own or any(is_remote(part) for _, part in parts_of(source) if isinstance(part, DatasetSource))
 
 
 def rows_of(source: DatasetSource) -> Iterator[Row]:

@@ -5,7 +5,7 @@ that does the work. Field docstrings become the descriptions in the schema. Heav
 methods, so that listing plugins stays instant.
 """
 
-from sftplug.plugin.components.base import Component, Deferred
+from sftplug.plugin.components.base import PARTS, Component, Deferred, parts_of
 from sftplug.plugin.components.exporting import Exporter
 from sftplug.plugin.components.model import Adapter, ModelBuilder, Quantization
 from sftplug.plugin.components.optimization import Optimizer, Schedule
@@ -21,6 +21,7 @@ from sftplug.plugin.components.rows import (
 from sftplug.plugin.components.training import Callback, Loss, Metric
 
 __all__ = [
+    "PARTS",
     "Adapter",
     "Callback",
     "ChatTemplate",
@@ -39,4 +40,5 @@ __all__ = [
     "RowProcessor",
     "Schedule",
     "StreamProcessor",
+    "parts_of",
 ]

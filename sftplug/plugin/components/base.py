@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
 
 from sftplug.util.strict_model import StrictModel
 
@@ -16,7 +18,11 @@ if TYPE_CHECKING:
 
 
 class Component(StrictModel, ABC):
-    """Base of every kind. Subclass a kind, not this."""
+    """Base of every kind. Subclass a kind, not this.
+
+    An option may hold a component of a kind, ``base: DatasetSource``: a recipe names one there as everywhere else, and
+    all that holds for components holds for it.
+    """
 
     # A plugin's default of the wrong type is found before it does harm.
     model_config = ConfigDict(validate_default=True)
@@ -37,6 +43,63 @@ class Component(StrictModel, ABC):
         Called before anything is downloaded or loaded; must be quick and must not import a heavy library.
         """
         return ()
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Where an option is annotated with a kind, take a component of that kind."""
+        if Component not in cls.__bases__:
+            return super().__get_pydantic_core_schema__(source, handler)
+        dump = core_schema.plain_serializer_function_ser_schema(_dumped_part, info_arg=True)
+        return core_schema.with_info_plain_validator_function(partial(_part, cls), serialization=dump)
+
+
+PARTS = "parts"
+"""Key of the validation's context under which a recipe says what makes a component: (kind, what is written, context) ->
+component."""
+
+
+def _part(kind: type[Component], value: Any, info: core_schema.ValidationInfo) -> Component:
+    """Return the component that an option holds."""
+    if isinstance(value, kind):
+        return value
+    written = {"type": value} if isinstance(value, str) else value
+    if info.context is not None and PARTS in info.context:
+        made: Component = info.context[PARTS](kind, written, info.context)
+        return made
+    # Outside of a recipe, the classes of this program are there to be named.
+    name = written.get("type") if isinstance(written, Mapping) else None
+    known = [cls for cls in _subclasses(kind) if cls.model_fields["type"].default == name]
+    if not known:
+        raise ValueError(f"must be a {kind.__name__}, or a mapping with the `type` of one that is imported")
+    return known[-1].model_validate(written)
+
+
+def _subclasses(cls: type[Component]) -> Iterator[type[Component]]:
+    for inner in cls.__subclasses__():
+        yield inner
+        yield from _subclasses(inner)
+
+
+def _dumped_part(part: Component, info: core_schema.SerializationInfo) -> dict[str, Any]:
+    options = part.model_dump(mode=info.mode, by_alias=info.by_alias, exclude_unset=info.exclude_unset)
+    return {"type": part.type, **options}
+
+
+def parts_of(component: Component) -> Iterator[tuple[tuple[str | int, ...], Component]]:
+    """Yield (path, component) for every component that the options of `component` hold, and those in them."""
+    for name, field in type(component).model_fields.items():
+        # Of the dictionary, for to read a deprecated option as an attribute warns.
+        yield from _parts_in((field.alias or name,), vars(component).get(name))
+
+
+def _parts_in(path: tuple[str | int, ...], value: Any) -> Iterator[tuple[tuple[str | int, ...], Component]]:
+    if isinstance(value, Component):
+        yield path, value
+        yield from (((*path, *below), part) for below, part in parts_of(value))
+    elif isinstance(value, tuple | list | Mapping):
+        items = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for key, item in items:
+            yield from _parts_in((*path, key), item)
 
 
 @dataclass(frozen=True, slots=True)
