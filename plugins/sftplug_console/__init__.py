@@ -7,9 +7,18 @@ from typing import TYPE_CHECKING
 import sftplug
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from typing import Any
 
     from sftplug import Ledger, Recipe, RunResult, RunTrainer
+
+
+@sftplug.hookimpl
+def sftplug_commands() -> Mapping[str, Callable[..., Any]]:
+    """Offer ``sftplug curve``."""
+    from sftplug_console.command import curve
+
+    return {"curve": curve}
 
 
 @sftplug.hookimpl

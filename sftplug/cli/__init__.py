@@ -15,6 +15,7 @@ from sftplug.cli.explain import explain
 from sftplug.cli.export import export
 from sftplug.cli.merge import merge
 from sftplug.cli.plan import plan
+from sftplug.cli.plugin_commands import CommandsOfPlugins
 from sftplug.cli.plugins import plugins
 from sftplug.cli.prepare import prepare
 from sftplug.cli.preview import preview
@@ -31,6 +32,7 @@ from sftplug.util.streams import fill_closed, let_go, spell_out
 from sftplug.util.text import visible
 
 app = typer.Typer(
+    cls=CommandsOfPlugins,
     help="Supervised fine-tuning in which every step is a plugin.",
     no_args_is_help=True,
     add_completion=False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -11,6 +11,7 @@ from rich.table import Table
 from sftplug.cli.display import show
 from sftplug.cli.options import NoPlugin, Verbose, be_verbose, warn
 from sftplug.cli.plugins_show import show_plugin
+from sftplug.plugin.additions import Commands, plugin_commands, plugin_recipes
 from sftplug.plugin.manager import load_plugins
 from sftplug.plugin.registry import build_registry
 
@@ -26,12 +27,14 @@ def _list(context: typer.Context, no_plugin: NoPlugin = None, verbose: Verbose =
     be_verbose(verbose)
     context.obj = no_plugin or []  # a command of the group blocks them too
     if context.invoked_subcommand is None:
-        _print_plugins(context.obj)
+        root: Any = context.find_root().command
+        _print_plugins(context.obj, plugin_commands(frozenset(root.commands)))
 
 
-def _print_plugins(blocked: list[str]) -> None:
+def _print_plugins(blocked: list[str], commands: Commands) -> None:
     found = load_plugins(blocked=blocked)
     registry = build_registry(found)
+    recipes = plugin_recipes(broken=commands.broken)
     table = Table("plugin", "distribution", "version", "offers", "source")
     for name, plugin in found.loaded.items():
         offers = [
@@ -39,9 +42,13 @@ def _print_plugins(blocked: list[str]) -> None:
             for kind, listed in registry.offers.items()
             if (mine := [key for key, offer in listed.items() if offer.plugin.name == name])
         ]
+        mine = [command.name for command in commands.found.values() if command.plugin.name == name]
+        offers += [f"commands: {', '.join(mine)}"] if mine else []
+        shipped = [recipe for recipe, (owner, _) in recipes.items() if owner.name == name]
+        offers += [f"recipes: {', '.join(shipped)}"] if shipped else []
         table.add_row(name, plugin.distribution, plugin.version, "\n".join(offers) or "watches", plugin.module.__name__)
     show(table)
-    warn(registry.warnings())
+    warn(dict.fromkeys([*registry.warnings(), *commands.clashes.values(), *commands.broken]))
 
 
 @plugins.command()

@@ -12,8 +12,10 @@ import typer
 from rich.table import Table
 
 from sftplug.cli.display import show as show_table
+from sftplug.cli.options import warn
 from sftplug.cli.schema import SCHEMA_FILE, write_schema
 from sftplug.errors import Problem, RecipeError
+from sftplug.plugin.additions import plugin_recipes
 from sftplug.plugin.manager import load_plugins
 from sftplug.plugin.registry import build_registry
 from sftplug.recipe import find_recipe, shipped_recipes
@@ -28,10 +30,14 @@ recipes = typer.Typer(help="List, show and copy the shipped recipes.", invoke_wi
 def _list(context: typer.Context) -> None:
     if context.invoked_subcommand is not None:
         return
-    table = Table("recipe", "what it is for")
+    table = Table("recipe", "what it is for", "from")
     for name, file in shipped_recipes().items():
-        table.add_row(name, purpose(file))
+        table.add_row(name, purpose(file), "sftplug")
+    broken: list[str] = []
+    for name, (plugin, file) in plugin_recipes(broken=broken).items():
+        table.add_row(name, purpose(file), f"plugin {plugin}")
     show_table(table)
+    warn(broken)
 
 
 def purpose(file: Path) -> str:

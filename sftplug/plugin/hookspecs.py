@@ -15,7 +15,11 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+    from typing import Any
+
+    import typer
 
     from sftplug.plugin.components import (
         Adapter,
@@ -121,6 +125,24 @@ def sftplug_metrics() -> list[type[Metric]]:  # type: ignore[empty-body]
 @hookspec
 def sftplug_exporters() -> list[type[Exporter]]:  # type: ignore[empty-body]
     """Offer exporters: a finished model -> the form in which another program takes it."""
+
+
+@hookspec
+def sftplug_commands() -> Mapping[str, Callable[..., Any] | typer.Typer]:  # type: ignore[empty-body]
+    """Offer commands of the command line, by name: functions as typer takes them, or typer apps.
+
+    ``sftplug NAME`` calls it; what it raises by accident is told as the plugin's. The hook must stand in the module of
+    the entry point, or its name at least: plugins in whose module it does not stand are not imported to be asked.
+    """
+
+
+@hookspec
+def sftplug_recipes() -> Path:  # type: ignore[empty-body]
+    """Offer recipes: a folder of YAML files, each of which is known as ``PLUGIN/NAME``.
+
+    ``extends: acme/base`` is ``base.yaml`` in the folder of the plugin `acme`, whose values a recipe lays its own over;
+    ``sftplug recipes`` lists them. As for `sftplug_commands`, the name must stand in the module of the entry point.
+    """
 
 
 @hookspec

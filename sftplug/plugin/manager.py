@@ -172,19 +172,29 @@ class Plugins:
         self.broken[plugin.name] = BrokenPlugin(plugin.name, plugin.distribution, plugin.version, str(error), error)
 
 
-def load_plugins(blocked: Iterable[str] = (), files: Iterable[str] = ()) -> Plugins:
+def load_plugins(
+    blocked: Iterable[str] = (),
+    files: Iterable[str] = (),
+    *,
+    with_hook: str | None = None,
+    only: Iterable[str] | None = None,
+) -> Plugins:
     """Load every installed plugin, except the `blocked` ones: names, or ``DISTRIBUTION:NAME`` for one of two.
 
     A plugin that fails to load, and a name that two distributions claim, are kept in ``broken``: whether that matters
     depends on the recipe. A blocked name that is neither installed nor one of `files`, the names of plugins that the
-    recipe brings as files, raises PluginError.
+    recipe brings as files, raises PluginError. `with_hook` leaves out those in whose module the name of that hook does
+    not stand, and `only` those of other names: they are not even imported.
     """
     blocked, found = frozenset(blocked), _entry_points_by_name()
     _refuse_unknown_blocks(blocked, [*_block_names(found), *files])
     off = frozenset(name for name, entries in found.items() if _is_off(entries))
     plugins = Plugins(_new_manager(), blocked=blocked, disabled=off)
-    for name in sorted(found.keys() - off):
+    wanted = found.keys() - off if only is None else (found.keys() - off) & set(only)
+    for name in sorted(wanted):
         entries = [entry for entry in found[name] if not {name, _block_name(entry)} & blocked]
+        if with_hook is not None:
+            entries = [entry for entry in entries if _mentions(entry, with_hook)]
         if len(entries) == 1:
             _load_entry_point(plugins, entries[0])
         elif entries:
@@ -202,6 +212,17 @@ def _entry_points_by_name() -> dict[str, list[EntryPoint]]:
         # An editable install beside stale metadata can list the very same entry point twice: that is not a clash.
         found.setdefault(entry.name, {}).setdefault((_distribution(entry)[0], entry.value), entry)
     return {name: [entries[key] for key in sorted(entries)] for name, entries in found.items()}
+
+
+def _mentions(entry: EntryPoint, word: str) -> bool:
+    """Whether a word stands in the module of an entry point, which is not imported; True where it cannot be read."""
+    try:
+        spec = importlib.util.find_spec(entry.module)
+    except (ImportError, ValueError, AttributeError):
+        return True  # loading it says what is wrong
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        return True
+    return word.encode() in Path(spec.origin).read_bytes()
 
 
 def _is_off(entries: Iterable[EntryPoint]) -> bool:

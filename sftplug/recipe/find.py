@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sftplug.errors import Problem, RecipeError, did_you_mean
+from sftplug.plugin.additions import plugin_recipes
 from sftplug.recipe.problems import problem_at
 from sftplug.recipe.yaml import MOST_VALUES, Tree, read_yaml
 
@@ -24,17 +25,25 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def find_recipe(reference: str, base: Path | None = None) -> Path:
-    """Return the file that `reference` names: a path (relative to `base`), else the name of a shipped recipe."""
+    """Return the file that `reference` names: a path (relative to `base`), else the name of a shipped recipe.
+
+    That is one of sftplug, such as ``quickstart``, or of a plugin, such as ``acme/base``.
+    """
     path = (base or Path()) / Path(reference).expanduser()
     if path.is_file():
         return path
     shipped = shipped_recipes()
     if reference in shipped:
         return shipped[reference]
+    broken: list[str] = []
+    offered = plugin_recipes([reference.partition("/")[0]], broken) if "/" in reference else {}
+    if reference in offered:
+        return offered[reference][1]
     what = "is a folder, not a recipe" if path.is_dir() else "there is no such file"
     beside = [str(Path(reference).with_name(file.name)) for file in path.parent.glob("*.yaml")]
-    hint = did_you_mean(reference, [*beside, *shipped])
+    hint = did_you_mean(reference, [*beside, *shipped, *plugin_recipes()])
     text = f"{what}, and no shipped recipe '{reference}'.{hint} `sftplug recipes` lists them."
+    text += "".join(f" Note: {sentence}" for sentence in broken)
     raise RecipeError(reference, [Problem("recipe", text)])
 
 
