@@ -9,6 +9,10 @@ from sftplug import Field, ModelError, Recipe, TrainedParameters
 from sftplug_optimizers.library import Blockwise, LibraryOptimizer
 
 _SHARED_OUT = ("ddp", "fsdp2", "zero2", "zero3")
+_WHOLE = ("ddp",)
+"""Where each process has whole parameters: FSDP2 holds pieces, which these fail on or were not shown to take."""
+_PLAIN = ("ddp", "zero2", "zero3")
+"""bitsandbytes' kernels take plain tensors, and FSDP2 holds tensors of its own sort."""
 _BITS = "bitsandbytes holds the state in 8 or in 32 bits, as the name says (Dettmers et al. 2021, arXiv:2110.02861); "
 _PAGED = "paged, it goes to main memory when that of the GPU is full."
 
@@ -17,7 +21,7 @@ class Lion(Blockwise):
     """The sign of a mean of gradients."""
 
     about: ClassVar[str] = f"Lion (Chen et al. 2023, arXiv:2302.06675); {_BITS}{_PAGED}"
-    strategies: ClassVar[tuple[str, ...]] = _SHARED_OUT
+    strategies: ClassVar[tuple[str, ...]] = _PLAIN
 
     beta1: float = Field(0.9, ge=0.0, lt=1.0)
     """Share of the mean of gradients in an update."""
@@ -43,6 +47,7 @@ class BlockwiseAdam(Adam, Blockwise):
     """The same, with its state in few bits."""
 
     about: ClassVar[str] = f"AdamW; {_BITS}{_PAGED}"
+    strategies: ClassVar[tuple[str, ...]] = _PLAIN
 
 
 class TorchAo(Adam):
@@ -74,7 +79,7 @@ class StableAdamW(Adam):
     """AdamW with updates of bounded size."""
 
     about: ClassVar[str] = "AdamW whose updates are clipped one by one (Wortsman et al. 2023, arXiv:2304.13013)."
-    strategies: ClassVar[tuple[str, ...]] = ("ddp", "fsdp2")
+    strategies: ClassVar[tuple[str, ...]] = _WHOLE
 
     decouple_lr: bool = False
     """Let weight decay not depend on the rate."""
@@ -86,6 +91,7 @@ class AdEMAMix(Adam, Blockwise):
     """Adam with a second, slower mean of gradients."""
 
     about: ClassVar[str] = f"AdEMAMix (Pagliardini et al. 2024, arXiv:2409.03137); {_BITS}{_PAGED}"
+    strategies: ClassVar[tuple[str, ...]] = _PLAIN
 
     beta3: float = Field(0.9999, ge=0.0, lt=1.0)
     """Share of the slow mean of gradients that is left after an update."""
@@ -101,6 +107,7 @@ class GrokAdamW(LibraryOptimizer):
     """AdamW that amplifies slow gradients."""
 
     about: ClassVar[str] = "AdamW that amplifies gradients which change slowly (Lee et al. 2024, arXiv:2405.20233)."
+    strategies: ClassVar[tuple[str, ...]] = _WHOLE
 
     alpha_init: float = Field(0.98, ge=0.0, le=1.0)
     """Share of the slow gradient that is left after an update, at first."""
@@ -120,6 +127,7 @@ class Adafactor(LibraryOptimizer):
     about: ClassVar[str] = (
         "a mean of squares for each row and column of a matrix (Shazeer and Stern 2018, arXiv:1804.04235)."
     )
+    strategies: ClassVar[tuple[str, ...]] = _WHOLE
 
 
 class Sgd(LibraryOptimizer):
@@ -175,7 +183,7 @@ class BlockwiseRmsProp(Blockwise):
     """The same, with its state in few bits."""
 
     about: ClassVar[str] = f"RMSprop; {_BITS.removesuffix('; ')}."
-    strategies: ClassVar[tuple[str, ...]] = _SHARED_OUT
+    strategies: ClassVar[tuple[str, ...]] = _PLAIN
 
 
 class LowRank(LibraryOptimizer):
@@ -210,6 +218,7 @@ class GaLore(LowRank):
     about: ClassVar[str] = (
         "GaLore, the optimizer on low-rank projections of gradients (Zhao et al. 2024, arXiv:2403.03507)."
     )
+    strategies: ClassVar[tuple[str, ...]] = _WHOLE
 
     scale: float = Field(0.25, gt=0.0, allow_inf_nan=False)
     """What the update of a projected matrix is multiplied by."""
@@ -221,6 +230,7 @@ class Apollo(LowRank):
     about: ClassVar[str] = (
         "APOLLO, AdamW with step sizes from a low-rank projection (Zhu et al. 2024, arXiv:2412.05270)."
     )
+    strategies: ClassVar[tuple[str, ...]] = _WHOLE
 
     proj: Literal["random", "svd"] = "random"
     """How the projection is chosen."""
@@ -234,8 +244,8 @@ class ScheduleFreeAdam(Adam):
     """AdamW and RAdam without a schedule."""
 
     about: ClassVar[str] = "without a schedule (Defazio et al. 2024, arXiv:2405.15682); see `schedule_free`."
+    strategies: ClassVar[tuple[str, ...]] = _WHOLE
     constant_rate: ClassVar[bool] = True
-    strategies: ClassVar[tuple[str, ...]] = ("ddp", "fsdp2")
 
     weight_lr_power: float = Field(2.0, ge=0.0, allow_inf_nan=False)
     """Power of the rate by which weights count in the mean."""
@@ -247,6 +257,7 @@ class ScheduleFreeSgd(LibraryOptimizer):
     """Gradient descent without a schedule."""
 
     about: ClassVar[str] = ScheduleFreeAdam.about
+    strategies: ClassVar[tuple[str, ...]] = _WHOLE
     constant_rate: ClassVar[bool] = True
 
     weight_lr_power: float = Field(2.0, ge=0.0, allow_inf_nan=False)

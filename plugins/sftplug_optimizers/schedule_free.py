@@ -21,6 +21,8 @@ class ScheduleFree(Optimizer):
 
     type: Literal["schedule_free"] = "schedule_free"
     constant_rate: ClassVar[bool] = True
+    # Weights that are changed between two steps do not reach those that FSDP2 has gathered for an evaluation.
+    strategies: ClassVar[tuple[str, ...]] = ("ddp",)
     beta1: float = Field(0.9, gt=0.0, lt=1.0)
     """Where gradients are taken: this share from the mean, the rest from the newest weights."""
     beta2: float = Field(0.999, ge=0.0, lt=1.0)

@@ -307,6 +307,21 @@ def test_it_needs_no_schedule_and_says_so(recipe_file):
     load_recipe(str(recipe_file()), ["optimizer=schedule_free", "schedule=constant_with_warmup"])
 
 
+@pytest.mark.parametrize("name", ["schedule_free", "schedule_free_adamw", "schedule_free_radam", "schedule_free_sgd"])
+def test_it_is_refused_where_its_other_weights_do_not_reach_the_model(recipe_file, name):
+    """FSDP2 keeps what it has gathered for an evaluation: the next update would be that of the mean."""
+    for strategy in ("fsdp2", "zero2", "zero3"):
+        with pytest.raises(RecipeError, match=r"as `launch: .*` shares them out. Choose `launch: ddp`"):
+            load_recipe(str(recipe_file(optimizer=name, launch={"strategy": strategy, "processes": 2})))
+    load_recipe(str(recipe_file(optimizer=name, launch={"strategy": "ddp", "processes": 2})))
+
+
+@pytest.mark.parametrize("name", ["adamw_8bit", "lion_32bit", "ademamix", "rmsprop_bnb", "adafactor"])
+def test_what_takes_no_pieces_of_fsdp2_is_refused_there(recipe_file, name):
+    with pytest.raises(RecipeError, match=r"as `launch: fsdp2` shares them out. Choose `launch: ddp`"):
+        load_recipe(str(recipe_file(optimizer=name, launch={"strategy": "fsdp2", "processes": 2})))
+
+
 # --- through the trainer ----------------------------------------------------------------------------------------------
 
 
