@@ -349,3 +349,47 @@ def test_a_plugin_that_fails_over_a_failure_does_not_hide_it(recipe_file, tmp_pa
     result = CliRunner().invoke(app, ["train", str(recipe_file(plugins=["./watcher.py"]))])
     assert "sftplug_trainer_created() failed: ValueError: first of all (" in str(result.exception)
     assert "sftplug_run_failed() failed: RuntimeError: no network (" in result.exception.__notes__[0]
+
+
+# --- in the midst of training -----------------------------------------------------------------------------------------
+
+LOOP = """import sftplug
+from transformers import TrainerCallback
+
+class Made(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == 2 and {component}:
+            return helped({{}})
+
+class Added(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        if not {component}:
+            return helped({{}})
+
+def helped(known):
+    return known["nothing"]
+
+class Mine(sftplug.Callback):
+    type: str = "mine"
+    def trainer_callback(self):
+        return Made()
+
+@sftplug.hookimpl
+def sftplug_callbacks():
+    return [Mine]
+
+@sftplug.hookimpl
+def sftplug_trainer_created(trainer):
+    trainer.add_callback(Added())
+"""
+
+
+@pytest.mark.parametrize(
+    ("component", "whose"),
+    [(True, "callback 'mine' of plugin loop (file)"), (False, "callback Added of plugin loop (file)")],
+)
+def test_a_callback_that_fails_in_the_midst_of_training_is_blamed(recipe_file, command, tmp_path, component, whose):
+    (tmp_path / "loop.py").write_text(LOOP.format(component=component))
+    file = recipe_file(plugins=["./loop.py"], callbacks=["mine"], adapter="lora")
+    said = str(command("train", file).exception)
+    assert said == f"{whose}: on_step_end() failed: KeyError: 'nothing' ({tmp_path}/loop.py:15)"

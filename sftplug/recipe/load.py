@@ -15,7 +15,7 @@ from sftplug.libraries.versions import refuse_unsupported
 from sftplug.plugin.calls import component_problems
 from sftplug.plugin.components import PARTS, Component, DatasetSource
 from sftplug.plugin.errors import place_of, reason
-from sftplug.plugin.manager import DISABLE_VARIABLE, IN_PROGRAM, Plugins, load_plugins
+from sftplug.plugin.manager import DISABLE_VARIABLE, IN_PROGRAM, Plugin, Plugins, load_plugins
 from sftplug.plugin.registry import Registry, build_registry, offer_classes
 from sftplug.recipe.check import check_core
 from sftplug.recipe.choices import Parts, recipe_class
@@ -70,6 +70,10 @@ class LoadedRecipe:
                 function = getattr(plugin.module, hook, plugin.module)
                 text = f"must return nothing, not {type(answer).__name__}: it observes and changes nothing"
                 raise PluginError(f"plugin {plugin}: {hook}() {text} ({place_of(function)})")
+
+    def plugins(self) -> list[Plugin]:
+        """Return the plugins in use."""
+        return [self.registry.plugins.loaded[name] for name in self.active]
 
     def warnings(self) -> list[str]:
         """Return a sentence for what is wrong with what is installed that this recipe does not need, and for every

@@ -203,13 +203,14 @@ def make_trainer(
 
 def _hold(trainer: SftplugTrainer, recipe: Recipe, before: Before, callbacks: Sequence[TrainerCallback]) -> None:
     """Say what of the model is saved, and how; and what else a checkpoint holds."""
+    from sftplug.training.blame import BlamingHandler
     from sftplug.training.callback_state import Carried
     from sftplug.training.model_state import Held
 
-    own = saves_itself(recipe.adapter)
-    trainer.write_adapter = partial(save_adapter, recipe) if own else None
-    trainer.held = Held(trainer.model, before.base, beside=own or peft_config(recipe.adapter) is not None)
+    trainer.write_adapter = partial(save_adapter, recipe) if saves_itself(recipe.adapter) else None
+    trainer.held = Held(trainer.model, before.base, beside=before.structure is not None)
     trainer.carried = Carried(callbacks)
+    trainer.callback_handler = BlamingHandler.around(trainer.callback_handler, callbacks, recipe.callbacks)
 
 
 def _hand_over(recipe: Recipe, trainer: SftplugTrainer) -> None:
@@ -266,6 +267,7 @@ def watched(recipe: Recipe, trainer: SftplugTrainer, session: RunSession) -> Ite
         trainer.saves = trainer.keep.told(options.save_strategy.value, steps, options.metric_for_best_model)
 
     stop = SignalHandler(lambda: [tell() for tell in trainer.when_stopped])
+    trainer.callback_handler.plugins = session.loaded.plugins()
     trainer.add_callback(OnTrainBegin(look))
     if trainer.carried is not None:
         trainer.add_callback(StateKeeper(trainer.carried, session.checkpoint))
