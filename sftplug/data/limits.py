@@ -165,11 +165,8 @@ def _nothing_left(ledger: Ledger, data: DataSection) -> Iterator[str]:
         unmeasured = sum(account.unmeasured for account in accounts)
         why = ", ".join(f"{count} {stage}" for stage, count in dropped.items()) or _why_none(data)
         first = next((lines[0] for account in accounts for lines in account.reasons.values()), "")
-        hint = f" {_lengths(lengths, unmeasured)} {_longer(accounts, data)}"
-        yield (
-            f"no row of the split '{split}' is left: {why}.{f' The first: {first}.' if first else ''}"
-            f"{hint if dropped['too long'] else ''}"
-        )
+        hint = f" {_lengths(lengths, unmeasured)} {_longer(accounts, data)}" if dropped["too long"] else ""
+        yield (f"no row of the split '{split}' is left: {why}.{f' The first: {first}.' if first else ''}{hint}")
 
 
 def _lengths(lengths: Counter[int], unmeasured: int) -> str:
@@ -182,7 +179,9 @@ def _longer(accounts: Sequence[Account], data: DataSection) -> str:
     """Return what would keep rows of which the policy could keep no part."""
     policy, enough = data.too_long, [_sufficient(account, data.max_loss) for account in accounts]
     why = f"`data.too_long: {policy.type}` found no part of them that fits, and plain text has no turns. "
-    longer = f"Set `data.max_length: {max(filter(None, enough))}` if the model takes rows of that length, or "
+    longer = (
+        f"Set `data.max_length: {max(filter(None, enough), default=0)}` if the model takes rows of that length, or "
+    )
     return (
         f"{why if policy.shortens else ''}{longer if all(enough) else 'Set '}"
         f"`data.too_long: truncate` where the first {data.max_length} tokens hold what is to be learned."
