@@ -152,6 +152,8 @@ def _is_signal(error: BaseException) -> bool:
 
 
 def _reason(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "Ctrl-C"
     return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 

@@ -197,6 +197,19 @@ def test_an_unexpected_error_is_short_and_says_how_to_see_more(monkeypatch, caps
     assert said.endswith("\nKeyError: 'nothing'\n")
 
 
+def test_ctrl_c_while_the_command_line_is_imported_is_no_traceback():
+    code = (
+        "import sys\n"
+        "class Stop:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name == 'sftplug.cli': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Stop())\n"
+        "from sftplug.__main__ import main\nmain()"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (130, "interrupted\n")
+
+
 def test_version():
     assert runner.invoke(app, ["--version"]).output.startswith("sftplug 0.1")
 
