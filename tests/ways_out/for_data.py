@@ -146,6 +146,17 @@ CASES = [
         rows=LONG,
     ),
     Case(
+        "may be meant for it: `format: {}` reads it. If not, `ignore: [{}]`.",
+        {
+            "`format: {type: sharegpt, system: system_prompt}` reads it": put(
+                "data.train.format", {"type": "sharegpt", "system": "system_prompt"}
+            ),
+            "If not, `ignore: [system_prompt]`": put("data.train.ignore", ["system_prompt"]),
+        },
+        recipe={"data.train.format": "sharegpt"},
+        rows=[{"conversations": SAID, "system_prompt": "Be brief."}],
+    ),
+    Case(
         "has columns that its format does not read: {}. If that is meant, say so beside its `format` with `ignore: [{}]`",
         {
             "`ignore: [id]`": put("data.train.ignore", ["id"]),
