@@ -93,6 +93,69 @@ def test_lists_shows_and_copies(tmp_path):
     assert "exists already. Choose another folder." in str(again.exception)
 
 
+ROWS = [{"path": "rows.jsonl", "format": "messages"}]
+UNTRAINED = {"type": "tiny", "pretrain_steps": 0}
+ROW = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}]}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_copied_recipe_is_the_same_in_an_empty_folder(name, tmp_path, monkeypatch):
+    mine = _copy(name, tmp_path / "mine", monkeypatch)
+    loaded = load_recipe(mine)
+    assert _told(loaded) == _told(load_recipe(name))
+    assert str(RECIPES["quickstart"].parent) not in str(loaded.recipe), "it reads what is shipped"
+
+
+@pytest.mark.parametrize("name", ["quickstart_tiny", "qwen3/8b_qlora", "tasks/mixed", "tasks/tool_calling"])
+def test_a_copied_recipe_passes_check_in_an_empty_folder(name, tmp_path, monkeypatch):
+    mine = _copy(name, tmp_path / "mine", monkeypatch)
+    checked = CliRunner().invoke(app, ["check", mine, *_without_the_hub(load_recipe(mine).recipe)])
+    assert checked.exit_code == 0, checked.exception or checked.output
+
+
+def _copy(name, folder, monkeypatch):
+    """Copy a recipe to a new folder, go there, and return the name of its file."""
+    copied = CliRunner().invoke(app, ["recipes", "copy", name, str(folder)])
+    assert copied.exit_code == 0, copied.exception
+    files = copied.output.split()
+    assert len(set(files)) == len(files) == len(list(folder.iterdir()))
+    monkeypatch.chdir(folder)
+    return f"{Path(name).name}.yaml"
+
+
+def _told(loaded):
+    """Return what a recipe says, with the names alone of the files it names."""
+    return re.sub(r"/[^\s'\"]*/", "", loaded.recipe.model_dump_json())
+
+
+def _without_the_hub(recipe):
+    """Return overrides that replace what a test cannot have: weights, 4-bit weights, and rows of the Hub."""
+    Path("rows.jsonl").write_text(json.dumps(ROW) + "\n")
+    remote = [
+        where for where in ("train", "eval") if any("hub" in part.source.type for part in getattr(recipe.data, where))
+    ]
+    other = {"model": {"build": UNTRAINED}, "quantization": "fp32", "adapter": "lora", "chat_template": "chatml"}
+    other |= {f"data.{where}": ROWS for where in remote}
+    return [f"{key}={json.dumps(value)}" for key, value in other.items()]
+
+
+def test_launch_scripts_are_listed_shown_and_copied(tmp_path):
+    runner, folder = CliRunner(), RECIPES["quickstart"].parent / "launch"
+    listed = runner.invoke(app, ["recipes"]).output
+    for script in folder.iterdir():
+        name = f"launch/{script.name}"
+        assert name in listed
+        assert runner.invoke(app, ["recipes", "show", name]).output == script.read_text()
+        assert runner.invoke(app, ["recipes", "copy", name, str(tmp_path)]).output.split() == [
+            str(tmp_path / script.name)
+        ]
+        assert (tmp_path / script.name).stat().st_mode == script.stat().st_mode
+    assert runner.invoke(app, ["recipes", "copy", "launch/slurm.sbatch", str(tmp_path / "mine.sbatch")]).exit_code == 0
+    wrong = runner.invoke(app, ["recipes", "copy", "launch/torchrn.sh", str(tmp_path)])
+    assert "Did you mean 'launch/torchrun.sh'?" in str(wrong.exception)
+    assert not list(tmp_path.glob("*.json"))
+
+
 def test_the_identity_rows_ask_in_other_words_than_those_held_out():
     folder = RECIPES["quickstart"].parent / "data"
     asked = {}

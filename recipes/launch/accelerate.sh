@@ -1,5 +1,5 @@
 #!/bin/sh
-# Train a recipe with accelerate: launch/accelerate.sh CONFIG RECIPE [SECTION.KEY=VALUE…]
+# Train a recipe with accelerate: sh accelerate.sh CONFIG RECIPE [SECTION.KEY=VALUE…]
 #
 # CONFIG is a file that `accelerate config` has written, or the accelerate.yaml of an earlier run.
 set -eu

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Train a recipe with torchrun: launch/torchrun.sh RECIPE [PROCESSES] [SECTION.KEY=VALUE…]
+# Train a recipe with torchrun: sh torchrun.sh RECIPE [PROCESSES] [SECTION.KEY=VALUE…]
 #
 # The recipe's `launch.strategy` counts, if it has one; how many processes there are is said here.
 set -eu

@@ -1,4 +1,4 @@
-"""``sftplug recipes``: list, show and copy the shipped recipes."""
+"""``sftplug recipes``: list, show and copy the shipped recipes, and the scripts that start them elsewhere."""
 
 from __future__ import annotations
 
@@ -18,12 +18,16 @@ from sftplug.errors import Problem, RecipeError
 from sftplug.plugin.additions import plugin_recipes
 from sftplug.plugin.manager import load_plugins
 from sftplug.plugin.registry import build_registry
-from sftplug.recipe import find_recipe, shipped_recipes
+from sftplug.recipe import shipped_recipes
+from sftplug.recipe.find import find_shipped, launch_scripts
 from sftplug.recipe.model import resolve_path
 from sftplug.recipe.yaml import LocatedStr, read_yaml
 from sftplug.storage.writable import refuse_unwritable
 
-recipes = typer.Typer(help="List, show and copy the shipped recipes.", invoke_without_command=True)
+recipes = typer.Typer(help="List, show and copy the shipped recipes and launch scripts.", invoke_without_command=True)
+
+
+_YAML = (".yaml", ".yml")
 
 
 @recipes.callback()
@@ -31,7 +35,7 @@ def _list(context: typer.Context) -> None:
     if context.invoked_subcommand is not None:
         return
     table = Table("recipe", "what it is for", "from")
-    for name, file in shipped_recipes().items():
+    for name, file in {**shipped_recipes(), **launch_scripts()}.items():
         table.add_row(name, purpose(file), "sftplug")
     broken: list[str] = []
     for name, (plugin, file) in plugin_recipes(broken=broken).items():
@@ -41,7 +45,7 @@ def _list(context: typer.Context) -> None:
 
 
 def purpose(file: Path) -> str:
-    """Return the first comment line of a recipe: what it is for."""
+    """Return the first comment line of a recipe or script: what it is for."""
     return next(
         (line.lstrip("# ") for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("# ")), ""
     )
@@ -49,34 +53,46 @@ def purpose(file: Path) -> str:
 
 @recipes.command()
 def show(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
-    """Print a recipe as it is written."""
-    typer.echo(find_recipe(name).read_text(encoding="utf-8"), nl=False)
+    """Print a recipe, or a launch script, as it is written."""
+    typer.echo(find_shipped(name).read_text(encoding="utf-8"), nl=False)
 
 
 @recipes.command()
 def copy(
     name: Annotated[str, typer.Argument(metavar="NAME")], destination: Annotated[Path, typer.Argument(metavar="DEST")]
 ) -> None:
-    """Copy a recipe to DEST, a folder or a .yaml file, with the recipes and data files it names.
+    """Copy a recipe to DEST, a folder or a .yaml file, with the recipes and data files it names; or a launch script.
 
-    The schema of what is installed is written beside it, so that an editor knows every component and option.
+    The schema of what is installed is written beside a recipe, so that an editor knows every component and option.
     """
-    source = find_recipe(name)
-    target = destination if destination.suffix in (".yaml", ".yml") else destination / source.name
-    files = {source: target, **_needed(source, target.parent)}
+    source = find_shipped(name)
+    is_recipe = source.suffix in _YAML
+    target = (
+        destination if destination.suffix in (_YAML if is_recipe else (source.suffix,)) else destination / source.name
+    )
+    files = {source: target, **(_needed(source, target.parent) if is_recipe else {})}
     for copied in files.values():
         if copied.exists():
             raise RecipeError(name, [Problem("copy", f"{copied} exists already. Choose another folder.")])
     refuse_unwritable(target.parent, "folder")
     target.parent.mkdir(parents=True, exist_ok=True)
     for original, copied in files.items():
-        if original.suffix in (".yaml", ".yml"):
-            copied.write_text(_with_new_paths(original), encoding="utf-8")
-        else:
-            shutil.copyfile(original, copied)
-    beside = target.parent / SCHEMA_FILE
+        _copy_file(original, copied)
+    written = [*files.values(), *([_write_schema_beside(target)] if is_recipe else [])]
+    typer.echo("\n".join(map(str, written)))
+
+
+def _copy_file(original: Path, copied: Path) -> None:
+    if original.suffix in _YAML:
+        copied.write_text(_with_new_paths(original), encoding="utf-8")
+    else:
+        shutil.copy(original, copied)  # a script stays one that can be run
+
+
+def _write_schema_beside(recipe: Path) -> Path:
+    beside = recipe.parent / SCHEMA_FILE
     write_schema(beside, build_registry(load_plugins()))
-    typer.echo("\n".join(str(file) for file in [*files.values(), beside]))
+    return beside
 
 
 def _named_files(recipe: Path) -> dict[str, Path]:
@@ -90,7 +106,7 @@ def _needed(recipe: Path, folder: Path) -> dict[Path, Path]:
     needed: dict[Path, Path] = {}
     for file in _named_files(recipe).values():
         needed[file] = folder / file.name
-        if file.suffix in (".yaml", ".yml"):
+        if file.suffix in _YAML:
             needed.update(_needed(file, folder))
     return needed
 

@@ -24,6 +24,27 @@ def shipped_recipes() -> dict[str, Path]:
     return {str(file.relative_to(folder).with_suffix("")): file for file in sorted(folder.rglob("*.yaml"))}
 
 
+def launch_scripts() -> dict[str, Path]:
+    """Return name -> file of the shipped scripts that start any recipe with a launcher: ``launch/torchrun.sh``."""
+    folder = recipes_folder()
+    files = (file for file in sorted((folder / "launch").glob("*")) if file.is_file())
+    return {file.relative_to(folder).as_posix(): file for file in files}
+
+
+def find_shipped(name: str) -> Path:
+    """Return the file of a shipped recipe or launch script, or of a recipe of one's own, as `find_recipe` does."""
+    scripts = launch_scripts()
+    if name in scripts:
+        return scripts[name]
+    try:
+        return find_recipe(name)
+    except RecipeError as error:
+        hint = did_you_mean(name, scripts)
+        if not hint or "Did you mean" in str(error):
+            raise
+        raise RecipeError(name, [Problem("recipe", f"no shipped recipe or script '{name}'.{hint}")]) from error
+
+
 def find_recipe(reference: str, base: Path | None = None) -> Path:
     """Return the file that `reference` names: a path (relative to `base`), else the name of a shipped recipe.
 
