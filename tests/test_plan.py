@@ -14,6 +14,7 @@ from sftplug import ModelError
 from sftplug.cli import app
 from sftplug.model.loading import load_model, new_ids
 from sftplug.model.new_tokens import train_new_embeddings
+from sftplug.planning.fit import _smaller
 from sftplug.planning.optimizer import optimizer_bytes
 from sftplug.planning.settings import settings_of
 from sftplug.planning.weights import Trained, count_weights
@@ -293,3 +294,9 @@ def test_adapters_that_are_read_from_a_library_are_exact_or_refused(recipe_file,
             planned(recipe)
     else:
         check_exact(recipe)
+
+
+@pytest.mark.parametrize(("batch", "smaller"), [(1, []), (6, [3, 1]), (7, [1]), (16, [8, 4, 2, 1])])
+def test_smaller_batches_that_are_advised_hold_as_many_rows_to_an_update(batch, smaller):
+    assert list(_smaller(batch)) == smaller
+    assert all(batch % size == 0 for size in smaller)

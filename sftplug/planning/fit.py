@@ -85,9 +85,8 @@ def _changes(loaded: LoadedRecipe, study: Planner) -> Iterator[tuple[list[str], 
     settings = study.settings
     if not settings.checkpointing:
         yield ["train.gradient_checkpointing=true"], "compute activations again: a third slower, the same result"
-    batch, accumulation = settings.batch, settings.accumulation
-    while batch > 1:
-        batch, accumulation = -(-batch // 2), accumulation * 2
+    for batch in _smaller(settings.batch):
+        accumulation = settings.accumulation * settings.batch // batch
         yield (
             [f"train.per_device_train_batch_size={batch}", f"train.gradient_accumulation_steps={accumulation}"],
             "smaller batches, more of them to an update: the same result",
@@ -100,6 +99,15 @@ def _changes(loaded: LoadedRecipe, study: Planner) -> Iterator[tuple[list[str], 
     while length >= SHORTEST:
         yield [f"data.max_length={length}"], "shorter rows: longer ones are dropped or cut as `data.too_long` says"
         length //= 2
+
+
+def _smaller(batch: int) -> Iterator[int]:
+    """Yield ever smaller batches that so many rows can be cut into evenly, each at most half of the one before."""
+    # 6 rows are 2 batches of 3, then 6 of 1: not 4 of 2, which would be 8 rows to an update, and another result.
+    for size in range(batch // 2, 0, -1):
+        if batch % size == 0 and 2 * size <= batch:
+            batch = size
+            yield size
 
 
 def _lighter_weights(loaded: LoadedRecipe, study: Planner) -> Iterator[tuple[list[str], str]]:
