@@ -10,6 +10,7 @@ import json
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from random import Random
 from typing import Any
 
@@ -55,12 +56,16 @@ class Memory:
 
 
 def equal(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether two tensors are the same in type, shape and every bit; so is a number that is none."""
+    """Whether two tensors are the same in type, shape and every number; so are two NaNs, which `torch.equal` denies."""
     if one.dtype != other.dtype or one.shape != other.shape:
         return False
     if one.is_floating_point() or one.is_complex():
-        return bool(torch.equal(torch.nan_to_num(one), torch.nan_to_num(other)))
+        return bool(torch.equal(one.isnan(), other.isnan()) and torch.equal(_without_nan(one), _without_nan(other)))
     return bool(torch.equal(one, other))
+
+
+def _without_nan(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.nan_to_num(tensor, nan=0.0, posinf=inf, neginf=-inf)  # by itself it makes numbers of infinities too
 
 
 def take_down(root: object) -> Memory:

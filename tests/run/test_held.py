@@ -14,7 +14,7 @@ from run.test_survive import outcome
 from safetensors.torch import load_file, save_file
 
 from sftplug import ModelError, RunDirectory, RunError, TrainingError
-from sftplug.training.object_state import give_back, take_down
+from sftplug.training.object_state import equal, give_back, take_down
 
 TRAIN = {
     "max_steps": 6,
@@ -246,6 +246,13 @@ class Thing:
         self.helper = helper
         self.random = Random(3)
         self.generator = np.random.default_rng(3)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.complex64])
+def test_a_number_that_became_nan_or_infinite_has_changed(kind):
+    nan, infinite, most = float("nan"), float("inf"), torch.finfo(kind).max
+    numbers = [torch.tensor([value], dtype=kind) for value in (0.0, nan, infinite, -infinite, most)]
+    assert [[equal(one, other) for other in numbers] for one in numbers] == np.eye(5, dtype=bool).tolist()
 
 
 def test_what_is_taken_down_is_given_back():
