@@ -118,7 +118,7 @@ class MessageWeights(Masking):
         weights = tokens.per_message(_weights)
         for row, conversation in enumerate(tokens.conversations):
             for index, part, weight in _weighted_parts(conversation):
-                weights[(tokens.row == row) & (tokens.message == index) & (tokens.item == part)] *= weight
+                weights[(tokens.row == row) & (tokens.message == index) & (tokens.content_part == part)] *= weight
         return weights
 
 

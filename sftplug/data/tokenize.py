@@ -258,7 +258,7 @@ def _tokens(conversations: Sequence[Conversation], batch: _Batch, placed: _Place
         message=message,
         role=role,
         part=part,
-        item=batch.joined("item")[run],
+        content_part=batch.joined("content_part")[run],
         trainable=span >= 0,
         start=encoded.start,
         end=encoded.end,

@@ -1,11 +1,13 @@
 """Everything of the plugin API that will go: since which version, what to use instead, and when it is removed.
 
 This is the one place. A hook, an argument of a hook and an option take their words from `words`, a name of the package
-is looked up here by `old_name`; a test fails as soon as the version is reached in which something was to be removed.
+is looked up here by `old_name`, a field of one of its classes is kept by `keep_field`; a test fails as soon as the
+version is reached in which something was to be removed.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 import warnings
@@ -31,7 +33,7 @@ class Deprecation:
     instead: str
     """What to do: an imperative sentence, without its full stop."""
     renamed: str | None = None
-    """For a name of the package: the name that stands for the same thing now."""
+    """For a name of the package, or a field of one of its classes: the name that stands for the same thing now."""
 
     def __str__(self) -> str:
         return f"{self.what} is deprecated since sftplug {self.since} and goes in {self.removed_in}. {self.instead}."
@@ -40,6 +42,7 @@ class Deprecation:
 DEPRECATIONS: tuple[Deprecation, ...] = (
     Deprecation("sftplug.Size", "0.2", "0.4", "Use `sftplug.ParameterCounts`", renamed="ParameterCounts"),
     Deprecation("sftplug.measure", "0.2", "0.4", "Use `sftplug.count_parameters`", renamed="count_parameters"),
+    Deprecation("sftplug.TokenBatch.item", "0.2", "0.4", "Use `content_part`", renamed="content_part"),
 )
 """All of them, the oldest first."""
 
@@ -66,6 +69,29 @@ def old_name(module: str, name: str, listed: Iterable[Deprecation] = DEPRECATION
         raise AttributeError(f"module {module!r} has no attribute {name!r}", name=name, obj=owner)
     warnings.warn(str(deprecation), ApiDeprecationWarning, stacklevel=3)
     return getattr(importlib.import_module(module), str(deprecation.renamed))
+
+
+def keep_field(owner: type[Any], what: str, listed: Iterable[Deprecation] = DEPRECATIONS) -> None:
+    """Let a renamed field of the dataclass `owner` be read, and given to it, by its old name too, with a warning.
+
+    Raises KeyError if `what`, as in ``sftplug.TokenBatch.item``, is not listed.
+    """
+    deprecation = {item.what: item for item in listed}[what]
+    old, new, made = what.rpartition(".")[2], str(deprecation.renamed), owner.__init__
+
+    def read(self: Any) -> Any:
+        warnings.warn(str(deprecation), ApiDeprecationWarning, stacklevel=2)
+        return getattr(self, new)
+
+    @functools.wraps(made)
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        if old in kwargs:
+            warnings.warn(str(deprecation), ApiDeprecationWarning, stacklevel=2)
+            kwargs[new] = kwargs.pop(old)
+        made(self, *args, **kwargs)
+
+    setattr(owner, old, property(read))
+    owner.__init__ = init
 
 
 def overdue(version: str, listed: Iterable[Deprecation] = DEPRECATIONS) -> list[str]:

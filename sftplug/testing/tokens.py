@@ -20,7 +20,7 @@ class _Piece(NamedTuple):
     text: str
     part: str
     trainable: bool
-    item: int = -1
+    content_part: int = -1
 
 
 class _Token(NamedTuple):
@@ -29,7 +29,7 @@ class _Token(NamedTuple):
     message: int
     role: int
     part: int
-    item: int
+    content_part: int
     trainable: bool
     start: int
     end: int
@@ -90,7 +90,7 @@ def _tokens(row: int, pieces: Sequence[tuple[int, _Piece]], conversation: Conver
                 message,
                 ROLE_CODES.index(role),
                 PARTS.index(piece.part),
-                piece.item,
+                piece.content_part,
                 piece.trainable,
                 position,
                 end,

@@ -48,7 +48,7 @@ class TokenBatch:
     """(N,) index into `ROLE_CODES`."""
     part: NDArray[np.int8]
     """(N,) index into `PARTS`."""
-    item: NDArray[np.int16]
+    content_part: NDArray[np.int16]
     """(N,) index of the content part that a token is of, where the content is a list of parts; -1 elsewhere."""
     trainable: NDArray[np.bool_]
     """(N,) True where the model itself must produce the token at inference: the trained spans of assistant turns."""
@@ -63,7 +63,7 @@ class TokenBatch:
 
     def where(self, chosen: NDArray[np.bool_]) -> TokenBatch:
         """Return the batch with only the tokens that `chosen`, of shape (N,), is true for."""
-        arrays = ("ids", "row", "message", "role", "part", "item", "trainable", "start", "end")
+        arrays = ("ids", "row", "message", "role", "part", "content_part", "trainable", "start", "end")
         return replace(self, **{name: getattr(self, name)[chosen] for name in arrays})
 
     def provenance(self, source: int) -> NDArray[np.uint16]:

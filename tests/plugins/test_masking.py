@@ -20,7 +20,7 @@ def batch():
         message=np.array([0] * 3 + [1] * 6, dtype=np.int32),
         role=np.array([ROLE_CODES.index("user")] * 3 + [ROLE_CODES.index("assistant")] * 6, dtype=np.int8),
         part=np.array([PARTS.index(part) for part in parts], dtype=np.int8),
-        item=np.full(9, -1, dtype=np.int16),
+        content_part=np.full(9, -1, dtype=np.int16),
         trainable=np.array([False] * 3 + [True] * 6),
         start=np.arange(9, dtype=np.int32),
         end=np.arange(1, 10, dtype=np.int32),

@@ -17,7 +17,7 @@ from sftplug.types.tokens import PARTS
 _CODE = {name: index for index, name in enumerate(PARTS)}
 _THOUGHT = re.compile(r"(<think>.*?(?:</think>|\Z))(\s*)", re.DOTALL)
 _OPENED = re.compile(r"<think>\s*\Z")
-_ITEM = re.compile(r"content\[(\d+)\]")
+_CONTENT_PART = re.compile(r"content\[(\d+)\]")
 _STOP = re.compile(r"(?:<[^\s<>]+>|\S+)\s*\Z")
 
 Labelled = tuple[int, int, str]
@@ -37,7 +37,7 @@ class Runs(NamedTuple):
     """(R,) index into `sftplug.PARTS`."""
     own: NDArray[np.bool_]
     """(R,) whether the message wrote the run itself, rather than the template for it."""
-    item: NDArray[np.int16]
+    content_part: NDArray[np.int16]
     """(R,) index of the content part a run is of, where the content is a list of parts; -1 elsewhere."""
     given: NDArray[np.bool_]
     """(R,) whether the row wrote the run at all: a message, or a tool, an argument's name, an id."""
@@ -70,10 +70,10 @@ def label_parts(layout: Layout, spans: Sequence[tuple[int, int, int]]) -> Runs:
     message = np.array([owner for (_, owner, _), _ in runs], dtype=np.int32)
     part = np.array([_CODE[name] for (_, _, name), _ in runs], dtype=np.int8)
     own = np.array([bool(piece.field) for _, piece in runs], dtype=bool)
-    item = np.array([_item_of(piece.field) for _, piece in runs], dtype=np.int16)
+    content_part = np.array([_content_part_of(piece.field) for _, piece in runs], dtype=np.int16)
     given = np.array([piece.given for _, piece in runs], dtype=bool)
     thoughts = [found for span in bounds for found in _thoughts_in(layout.text, *span)]
-    return _mark(thoughts, _split(thoughts, Runs(starts, message, part, own, item, given), len(layout.text)))
+    return _mark(thoughts, _split(thoughts, Runs(starts, message, part, own, content_part, given), len(layout.text)))
 
 
 def _finder(spans: Sequence[Edges]) -> Finder:
@@ -90,9 +90,9 @@ def _finder(spans: Sequence[Edges]) -> Finder:
     return find
 
 
-def _item_of(field: str) -> int:
+def _content_part_of(field: str) -> int:
     """Return 2 for ``content[2].text``, -1 for what is of no content part."""
-    found = _ITEM.match(field)
+    found = _CONTENT_PART.match(field)
     return int(found.group(1)) if found else -1
 
 
