@@ -17,7 +17,7 @@ from sftplug.data.render.pieces import Layout
 from sftplug.data.render.prompts import Prompts, Walks
 from sftplug.data.render.rendered import Rendered, continue_prompt, cut_after, lost_stop, to_row
 from sftplug.data.render.renderer import Renderer
-from sftplug.data.render.spans import Habit, Place, Start, common_start, find_opening, find_start, find_stop, places
+from sftplug.data.render.spans import Place, Start, TurnEnd, common_start, find_opening, find_start, find_stop, places
 from sftplug.data.render.turns import Turn, divergence, spans_of
 from sftplug.errors import TemplateError
 
@@ -28,7 +28,7 @@ class TurnFinder:
 
     renderer: Renderer
     walks: Walks
-    _habits: dict[str, Habit | None] = field(default_factory=dict)
+    _turn_ends: dict[str, TurnEnd | None] = field(default_factory=dict)
 
     def turn(self, layout: Layout, prompts: Prompts, message: int) -> Turn:
         """Return the turn of `message` in `layout`: where it stands, and what is to say of it."""
@@ -95,8 +95,8 @@ class TurnFinder:
         return prompt[common_start(without, prompt) :]
 
     def _stop(self, layout: Layout, prompts: Prompts, turn: Turn, where: Place) -> int:
-        call, habit = prompts.call, self._habit(prompts.call)
-        stop = find_stop(layout, where, where.first, habit, call.ends)
+        call, turn_end = prompts.call, self._turn_end(prompts.call)
+        stop = find_stop(layout, where, where.first, turn_end, call.ends)
         end = stop.at
         if turn.message + 1 < len(call.messages) and call.messages[turn.message + 1].get("role") == "tool":
             end = self._stop_before_tool(layout, prompts, turn.message, end)
@@ -121,8 +121,8 @@ class TurnFinder:
 
     def _stop_before_tool(self, layout: Layout, prompts: Prompts, message: int, end: int) -> int:
         """Return the end of a turn that calls a tool: some templates show its stop only when it is the last turn."""
-        habit = self._habit(prompts.call)
-        if habit is not None and habit.by == "own" and layout.text.endswith(habit.tail.strip(), 0, end):
+        turn_end = self._turn_end(prompts.call)
+        if turn_end is not None and turn_end.by == "own" and layout.text.endswith(turn_end.tail.strip(), 0, end):
             return end
         try:
             alone = prompts.shown(message + 1, asks=False)
@@ -153,14 +153,14 @@ class TurnFinder:
 
     # --- how the template ends a turn -------------------------------------------------------------------------------
 
-    def _habit(self, call: Call) -> Habit | None:
+    def _turn_end(self, call: Call) -> TurnEnd | None:
         """Return how the template ends a turn, learned from a probe; None when it refuses the probe."""
         key = repr(sorted(call.kwargs.items(), key=lambda item: item[0]))
-        if key not in self._habits:
-            self._habits[key] = self._learn_habit(call)
-        return self._habits[key]
+        if key not in self._turn_ends:
+            self._turn_ends[key] = self._learn_turn_end(call)
+        return self._turn_ends[key]
 
-    def _learn_habit(self, call: Call) -> Habit | None:
+    def _learn_turn_end(self, call: Call) -> TurnEnd | None:
         probe = [("user", "sftplug asks"), ("assistant", "sftplug replies"), ("user", "sftplug asks again")]
         messages = [{"role": role, "content": text} for role, text in probe]
         try:
@@ -173,4 +173,4 @@ class TurnFinder:
         # ChatML prints "<|im_end|>" for the reply itself: ("own", "<|im_end|>"). A template that prints "</s>" ahead of
         # the next question only: ("next", "</s>"). So the second question of the probe is needed.
         stop = find_stop(layout, where[0], where[0].first, None, call.ends)
-        return Habit(stop.by, layout.text[where[0].last : stop.at])
+        return TurnEnd(stop.by, layout.text[where[0].last : stop.at])

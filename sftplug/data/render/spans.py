@@ -44,7 +44,7 @@ class Stop(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Habit:
+class TurnEnd:
     """How a template ends an assistant's turn, learned from a probe."""
 
     by: Literal["own", "next", "none"]
@@ -231,29 +231,29 @@ def whole_before(text: str, at: int) -> int:
     return next((match.start() for match in before if at < match.end()), at)
 
 
-def find_stop(layout: Layout, where: Place, start: int, habit: Habit | None, ends: frozenset[str]) -> Stop:
+def find_stop(layout: Layout, where: Place, start: int, turn_end: TurnEnd | None, ends: frozenset[str]) -> Stop:
     """Return the end of the span that begins at `start`; `ends` are the model's end tokens when they are known."""
     last = max(where.last, start)
     tail = layout.text[last : where.end].rstrip()
-    last += len(_without_document_end(tail, habit))
-    if tail and (habit is None or habit.by != "next"):
+    last += len(_without_document_end(tail, turn_end))
+    if tail and (turn_end is None or turn_end.by != "next"):
         return Stop(last, "own")
-    stop = _printed_next(layout, last, habit)
-    if stop is not None and (habit is None or habit.by == "next") and (not ends or stop.group() in ends):
+    stop = _printed_next(layout, last, turn_end)
+    if stop is not None and (turn_end is None or turn_end.by == "next") and (not ends or stop.group() in ends):
         return Stop(stop.end(), "next")
     return Stop(last, "none")
 
 
-def _without_document_end(tail: str, habit: Habit | None) -> str:
+def _without_document_end(tail: str, turn_end: TurnEnd | None) -> str:
     """Cut what only the last turn has after its stop: the end of the document is not the end of a turn."""
-    if habit is None or habit.by != "own" or not tail.startswith(habit.tail):
+    if turn_end is None or turn_end.by != "own" or not tail.startswith(turn_end.tail):
         return tail
     # Of "<|im_end|>\n<|endoftext|>", where every other turn ends in "<|im_end|>", the last is the document's end.
-    rest = tail[len(habit.tail) :]
-    return habit.tail if rest[:1].isspace() or SPECIAL.match(rest) else tail
+    rest = tail[len(turn_end.tail) :]
+    return turn_end.tail if rest[:1].isspace() or SPECIAL.match(rest) else tail
 
 
-def _printed_next(layout: Layout, position: int, habit: Habit | None) -> re.Match[str] | None:
+def _printed_next(layout: Layout, position: int, turn_end: TurnEnd | None) -> re.Match[str] | None:
     """Return the special token after `position` if the next message prints it.
 
     What is printed at the end of the document is not a stop, unless it is the very stop that next messages print.
@@ -263,7 +263,7 @@ def _printed_next(layout: Layout, position: int, habit: Habit | None) -> re.Matc
     start = len(layout.text) if shown is None else shown.start()
     stop, owner = SPECIAL.match(layout.text, start), layout.at(start)
     if stop is not None and owner is not None and owner.message is None:
-        return stop if habit is not None and stop.group() == habit.stop else None
+        return stop if turn_end is not None and stop.group() == turn_end.stop else None
     return stop if owner is not None and not owner.field else None
 
 
