@@ -17,7 +17,16 @@ from sftplug.data.render.pieces import Layout
 from sftplug.data.render.prompts import Prompts, Walks
 from sftplug.data.render.rendered import Rendered, continue_prompt, cut_after, lost_stop, to_row
 from sftplug.data.render.renderer import Renderer
-from sftplug.data.render.spans import Place, Start, TurnEnd, common_start, find_opening, find_start, find_stop, places
+from sftplug.data.render.spans import (
+    Start,
+    TurnEnd,
+    TurnLocation,
+    common_start,
+    find_opening,
+    find_start,
+    find_stop,
+    turn_locations,
+)
 from sftplug.data.render.turns import Turn, divergence, spans_of
 from sftplug.errors import TemplateError
 
@@ -33,7 +42,7 @@ class TurnFinder:
     def turn(self, layout: Layout, prompts: Prompts, message: int) -> Turn:
         """Return the turn of `message` in `layout`: where it stands, and what is to say of it."""
         call = prompts.call
-        where = places(layout, message)
+        where = turn_locations(layout, message)
         if not where:
             text = f"message {message}: the template prints nothing for it."
             return Turn(message, [], Start(0, "", "", ""), [Finding("not_located", "error", message, text)])
@@ -43,7 +52,7 @@ class TurnFinder:
         turn = Turn(message, [], start, list(divergence(start, message)))
         for number, stretch in enumerate(where):
             begin = start.at if number == 0 else stretch.first
-            stop = self._stop(layout, prompts, turn, Place(message, begin, begin, stretch.last, stretch.end))
+            stop = self._stop(layout, prompts, turn, TurnLocation(message, begin, begin, stretch.last, stretch.end))
             if stop > begin or number == 0:
                 turn.spans.append((begin, stop))
         turn.findings += check_spans(layout, message, turn.spans, start.at)
@@ -52,7 +61,7 @@ class TurnFinder:
         turn.findings += check_interruptions(layout, message, call.answers)
         return turn
 
-    def _start(self, layout: Layout, prompts: Prompts, message: int, where: Place) -> Start | Finding:
+    def _start(self, layout: Layout, prompts: Prompts, message: int, where: TurnLocation) -> Start | Finding:
         try:
             prompt = prompts.shown(message)
         except TemplateError:
@@ -70,7 +79,7 @@ class TurnFinder:
             return False
         return common_start(prompts.added(message).lstrip(), asks.lstrip()) == 0
 
-    def _start_by_header(self, layout: Layout, call: Call, message: int, where: Place) -> Start | Finding:
+    def _start_by_header(self, layout: Layout, call: Call, message: int, where: TurnLocation) -> Start | Finding:
         header = self._generation_prompt(call)
         start = None if header is None else find_opening(layout, where, header)
         if start is not None:
@@ -94,7 +103,7 @@ class TurnFinder:
             return None
         return prompt[common_start(without, prompt) :]
 
-    def _stop(self, layout: Layout, prompts: Prompts, turn: Turn, where: Place) -> int:
+    def _stop(self, layout: Layout, prompts: Prompts, turn: Turn, where: TurnLocation) -> int:
         call, turn_end = prompts.call, self._turn_end(prompts.call)
         stop = find_stop(layout, where, where.first, turn_end, call.ends)
         end = stop.at
@@ -167,7 +176,7 @@ class TurnFinder:
             layout = self.renderer.layout(make_call(messages, None, call.kwargs, frozenset()))
         except TemplateError:
             return None
-        where = places(layout, 1)
+        where = turn_locations(layout, 1)
         if not where:
             return None
         # ChatML prints "<|im_end|>" for the reply itself: ("own", "<|im_end|>"). A template that prints "</s>" ahead of

@@ -58,7 +58,7 @@ class TurnEnd:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class TurnLocation:
     """Where one stretch of an assistant's turn stands in the text."""
 
     message: int
@@ -72,7 +72,7 @@ class Place:
     """End of what the template wrote for it after that."""
 
 
-def places(layout: Layout, message: int) -> list[Place]:
+def turn_locations(layout: Layout, message: int) -> list[TurnLocation]:
     """Return where `message` stands: one stretch, or more where text of the environment stands between.
 
     An empty list when nothing in the text belongs to it.
@@ -80,9 +80,11 @@ def places(layout: Layout, message: int) -> list[Place]:
     groups = _groups(layout, message)
     spoken = [group for group in groups if any(piece.field for piece in group)]
     if spoken:
-        return [_place(message, group) for group in spoken]
+        return [_location(message, group) for group in spoken]
     # An empty reply that the template does not print: only its header and stop are there.
-    return [Place(message, group[0].start, group[0].start, group[0].start, group[-1].end) for group in groups[:1]]
+    return [
+        TurnLocation(message, group[0].start, group[0].start, group[0].start, group[-1].end) for group in groups[:1]
+    ]
 
 
 def _groups(layout: Layout, message: int) -> list[list[Piece]]:
@@ -96,9 +98,9 @@ def _groups(layout: Layout, message: int) -> list[list[Piece]]:
     return groups
 
 
-def _place(message: int, group: list[Piece]) -> Place:
+def _location(message: int, group: list[Piece]) -> TurnLocation:
     content = [piece for piece in group if piece.field]
-    return Place(message, group[0].start, content[0].start, content[-1].end, group[-1].end)
+    return TurnLocation(message, group[0].start, content[0].start, content[-1].end, group[-1].end)
 
 
 def content_before(layout: Layout, position: int, message: int) -> int:
@@ -110,7 +112,7 @@ def _says(piece: Piece, message: int) -> bool:
     return bool(piece.field) and piece.message != message
 
 
-def find_start(layout: Layout, where: Place, wanted: str, own_prompt: str, goes_on: bool) -> Start | None:
+def find_start(layout: Layout, where: TurnLocation, wanted: str, own_prompt: str, goes_on: bool) -> Start | None:
     """Return the start of the span of the turn at `where` when its text is not what inference shows before it.
 
     `wanted` is what inference shows after the last text of a message, and `own_prompt` what the template adds to ask
@@ -148,20 +150,20 @@ def find_start(layout: Layout, where: Place, wanted: str, own_prompt: str, goes_
     return Start(mine + common, "header", header[: max(where.first - mine, common)], wanted)
 
 
-def _first_said(layout: Layout, where: Place) -> int:
+def _first_said(layout: Layout, where: TurnLocation) -> int:
     """Return where the turn's first own character stands; the end of the text for a turn that has none."""
     said = (piece.start for piece in layout.content(where.message) if piece.end > piece.start >= where.first)
     return next(said, len(layout.text))
 
 
-def _writes(layout: Layout, where: Place, word: re.Match[str] | None) -> bool:
+def _writes(layout: Layout, where: TurnLocation, word: re.Match[str] | None) -> bool:
     """Whether the template itself writes `word` after the turn's first own character."""
     later = [piece for piece in layout.of(where.message) if piece.start >= where.first]
     written = "".join("\0" if piece.field else layout.text[piece.start : piece.end] for piece in later)
     return word is not None and word.group() in written
 
 
-def _start_of_own(layout: Layout, where: Place, mine: int) -> Start | None:
+def _start_of_own(layout: Layout, where: TurnLocation, mine: int) -> Start | None:
     """Return the start of a turn that the template never asks for: all that it prints for it is the model's to write.
 
     None when nothing tells it from the turn before.
@@ -177,7 +179,7 @@ def _says_header(shared: str, own_prompt: str) -> bool:
     return first.group() in shared if first is not None else bool(shared.strip())
 
 
-def find_opening(layout: Layout, where: Place, own_prompt: str) -> Start | None:
+def find_opening(layout: Layout, where: TurnLocation, own_prompt: str) -> Start | None:
     """Return the start of a turn that no prompt can be rendered for, by what the template adds to ask for a reply.
 
     Where its header ends in all of `own_prompt`, the span starts there; where it has only its beginning (a prefilled
@@ -231,7 +233,7 @@ def whole_before(text: str, at: int) -> int:
     return next((match.start() for match in before if at < match.end()), at)
 
 
-def find_stop(layout: Layout, where: Place, start: int, turn_end: TurnEnd | None, ends: frozenset[str]) -> Stop:
+def find_stop(layout: Layout, where: TurnLocation, start: int, turn_end: TurnEnd | None, ends: frozenset[str]) -> Stop:
     """Return the end of the span that begins at `start`; `ends` are the model's end tokens when they are known."""
     last = max(where.last, start)
     tail = layout.text[last : where.end].rstrip()
