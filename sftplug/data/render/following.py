@@ -17,7 +17,7 @@ from sftplug.data.render.budget import Budget
 from sftplug.data.render.instrument import PlainEnvironment, TracedEnvironment
 from sftplug.data.render.output import Output
 from sftplug.data.render.provenance import Active
-from sftplug.data.render.questions import OF_TYPE, Opaque
+from sftplug.data.render.questions import OF_TYPE, NotRepeatable
 from sftplug.data.render.record import Noted, Record
 from sftplug.data.render.traces import Step, Trace, same
 from sftplug.data.render.view import ALL, Loop, Path, View, path_of
@@ -81,10 +81,10 @@ class FollowingEnvironment(BoundedEnvironment):
         """Return what a list and Jinja's `loop` have."""
         if isinstance(obj, View):
             if hasattr(list, attribute):
-                raise Opaque
+                raise NotRepeatable
             return self.undefined(obj=obj, name=attribute)
         if isinstance(obj, Loop) and attribute not in _OF_LOOPS:
-            raise Opaque
+            raise NotRepeatable
         return super().getattr(obj, attribute)
 
     def getitem(self, obj: Any, argument: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2.utils import Namespace
 
 from sftplug.data.render.output import Output
-from sftplug.data.render.questions import Opaque
+from sftplug.data.render.questions import NotRepeatable
 from sftplug.data.render.traces import MISSING, Step, is_plain, same
 from sftplug.data.render.watched import COUNT, NONE_ELSE, Cell, Form, Interval, Watched
 
@@ -71,7 +71,7 @@ class Record:
             value = value.form if value.cell == COUNT else value.plain()
         if self.step is not None:
             if not is_plain(value):
-                raise Opaque
+                raise NotRepeatable
             self.step.writes[cell] = value
         return value
 
@@ -83,7 +83,7 @@ class Record:
         """Keep what another render has left in `cell`."""
         number, name = cell
         if number >= len(self.namespaces):
-            raise Opaque
+            raise NotRepeatable
         dict.__setitem__(self.namespaces[number], name, value)
 
 

@@ -16,7 +16,7 @@ from sftplug.data.render.enforce import compiling
 from sftplug.data.render.instrument import PlainEnvironment, TracedEnvironment, official_environment
 from sftplug.data.render.marks import Compiled, Marks, compile_traced
 from sftplug.data.render.pieces import Layout, lay_out
-from sftplug.data.render.questions import Asking, AskingEnvironment, AskingMarks
+from sftplug.data.render.questions import QuestionLog, RecordingEnvironment, RecordingMarks
 from sftplug.errors import TemplateError
 
 FLAT = 50
@@ -65,13 +65,13 @@ class Renderer:
         with self.rendering(call):
             return lay_out(template, environment, call.messages, variables, given)
 
-    def asking(self) -> tuple[Asking, partial[Layout]]:
+    def asking(self) -> tuple[QuestionLog, partial[Layout]]:
         """Return what renders as `layout` does with texts that note what is asked of them, and where they note it."""
         if self._asking is None:
-            environment = AskingEnvironment(official_environment(), self.budget)
-            self._asking = compile_traced(self.source, environment, AskingMarks())
+            environment = RecordingEnvironment(official_environment(), self.budget)
+            self._asking = compile_traced(self.source, environment, RecordingMarks())
         asking = self._asking[0].active
-        assert isinstance(asking, Asking)
+        assert isinstance(asking, QuestionLog)
         return asking, partial(self.layout, compiled=self._asking)
 
     @contextmanager

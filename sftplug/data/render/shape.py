@@ -19,7 +19,7 @@ import numpy as np
 
 from sftplug.data.render.parts import Runs
 from sftplug.data.render.pieces import REASONING, Layout
-from sftplug.data.render.questions import Asking, Field, Opaque, Question
+from sftplug.data.render.questions import Field, NotRepeatable, Question, QuestionLog
 from sftplug.data.render.rendered import Rendered, Span
 
 Messages = Sequence[Mapping[str, Any]]
@@ -93,7 +93,7 @@ class Outline:
 
 
 def outline(layout: Layout, texts: Mapping[Field, str]) -> Outline:
-    """Return what of `layout` is the template's. Raises Opaque when a message's text is there in pieces or changed."""
+    """Return what of `layout` is the template's. Raises NotRepeatable for texts in pieces, or changed."""
     # ChatML of "Hi" and "Yes": literals "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n" and "<|im_end|>\n",
     # slots (0, "content") and (1, "content"). With other texts in the slots it is another row's text.
     literals, slots = [""], []
@@ -103,7 +103,7 @@ def outline(layout: Layout, texts: Mapping[Field, str]) -> Outline:
             continue
         slot = (-1 if piece.message is None else piece.message, piece.field)
         if piece.offset != 0 or piece.end - piece.start != len(texts.get(slot, "")):
-            raise Opaque
+            raise NotRepeatable
         slots.append(slot)
         literals.append("")
     return Outline(tuple(literals), tuple(slots))
@@ -148,7 +148,7 @@ def learn(
     rendered: Rendered,
     render: Callable[[], Layout],
     prompts: Sequence[Callable[[], Layout]],
-    asking: Asking,
+    asking: QuestionLog,
 ) -> Shape | None:
     """Return the shape of a row, or None where its render says nothing about others.
 
@@ -175,7 +175,7 @@ def learn(
         )
         # Filled with its own texts the shape must be the row; what was not understood shows here, not in another row.
         return shape if shape.fits(texts) and shape.fill(texts).text == rendered.text else None
-    except Opaque:
+    except NotRepeatable:
         return None
 
 
@@ -191,7 +191,7 @@ class _Places:
         self._sizes, self._filled = sizes, filled
 
     def point(self, at: int) -> Point:
-        """Return the point at offset `at`. Raises Opaque for one inside of a message's text."""
+        """Return the point at offset `at`. Raises NotRepeatable for one inside of a message's text."""
         # In "<|im_start|>user\nHi<|im_end|>…", offset 17 is Point(17, 0), and 19, behind the text, is Point(17, 1): 17
         # characters of the template and one text before it. 18 is inside of "Hi": no place in another text.
         slot = bisect_right(self._begins, at) - 1
@@ -201,7 +201,7 @@ class _Places:
         if begin == at:
             return Point(at - self._filled[slot], slot)
         if at < begin + size:
-            raise Opaque
+            raise NotRepeatable
         return Point(at - self._filled[slot + 1], slot + 1)
 
 

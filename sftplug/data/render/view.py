@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from sftplug.data.render.questions import Opaque
+from sftplug.data.render.questions import NotRepeatable
 from sftplug.data.render.record import Record
 from sftplug.data.render.watched import Watched, plain
 
@@ -47,7 +47,7 @@ class View:
     def length(self) -> Watched:
         """Return how many it shows."""
         if self._record.count + self._end < self._first:
-            raise Opaque
+            raise NotRepeatable
         return self._record.messages(self._end - self._first)
 
     def __bool__(self) -> bool:
@@ -72,7 +72,7 @@ class View:
             return self._part(plain(key.start), plain(key.stop), plain(key.step))
         key = plain(key)
         if type(key) is not int:
-            raise Opaque
+            raise NotRepeatable
         if key < 0 or self._backwards:
             return self._all()[key]
         if not self._has(self._first + key):
@@ -114,11 +114,11 @@ class View:
     def _neighbour(self, place: int) -> Callable[[int], Any]:
         return lambda by: self._items[place - by if self._backwards else place + by]
 
-    def _opaque(self, *_: Any) -> NoReturn:
-        raise Opaque
+    def _not_repeatable(self, *_: Any) -> NoReturn:
+        raise NotRepeatable
 
-    __contains__ = __eq__ = __ne__ = __hash__ = __str__ = __repr__ = __format__ = _opaque
-    __add__ = __radd__ = __mul__ = __rmul__ = __lt__ = __le__ = __gt__ = __ge__ = _opaque
+    __contains__ = __eq__ = __ne__ = __hash__ = __str__ = __repr__ = __format__ = _not_repeatable
+    __add__ = __radd__ = __mul__ = __rmul__ = __lt__ = __le__ = __gt__ = __ge__ = _not_repeatable
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +196,7 @@ class Loop:
         """Return one of `values` after the other."""
         return values[plain(self.index0) % len(values)]
 
-    def _opaque(self, *_: Any) -> NoReturn:
-        raise Opaque
+    def _not_repeatable(self, *_: Any) -> NoReturn:
+        raise NotRepeatable
 
-    __str__ = __repr__ = __format__ = _opaque
+    __str__ = __repr__ = __format__ = _not_repeatable

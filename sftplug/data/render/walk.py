@@ -7,7 +7,7 @@ it is proven that they would do the same (see `traces`) do not run: what they pr
 
 A turn reads what the template keeps in namespaces, the variables set before the loop, and the messages. Those are
 seen through `View`, which knows how many there are and notes who asks (see `watched`). What a template does with them
-beyond that raises `Opaque`: then nothing is proven, and its prompts are rendered one by one.
+beyond that raises `NotRepeatable`: then nothing is proven, and its prompts are rendered one by one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sftplug.data.render.marks import Marks
 from sftplug.data.render.output import Output
 from sftplug.data.render.paths import can_be_followed, watch
 from sftplug.data.render.pieces import pieces_of, trace_given, trace_message
-from sftplug.data.render.questions import Opaque
+from sftplug.data.render.questions import NotRepeatable
 from sftplug.data.render.record import Record
 from sftplug.data.render.view import View
 from sftplug.errors import TemplateError
@@ -103,7 +103,7 @@ class Conversation:
             if type(error.__cause__) is jinja2.TemplateError:  # of the template's own making
                 raise
             return None
-        except (Opaque, Unproven):
+        except (NotRepeatable, Unproven):
             return None
         finally:
             self.ran += record.ran
