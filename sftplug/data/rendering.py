@@ -18,7 +18,7 @@ from sftplug.data.control_tokens import Controls, controls_of, lacking_tokens
 from sftplug.data.convert import Example
 from sftplug.data.plain import render_plain
 from sftplug.data.render import Finding, Rendered, Template, compile_template
-from sftplug.data.render.shape import ROLES, is_ordinary
+from sftplug.data.render.shape import PLAIN_ROLES, is_ordinary
 from sftplug.data.ways_out import Sample
 from sftplug.errors import (
     DataError,
@@ -240,7 +240,7 @@ def _texts(conversation: Conversation) -> dict[tuple[int, str], str] | None:
     """Return every text of a plain conversation; None if a message has more than texts, or a text is unusual."""
     texts: dict[tuple[int, str], str] = {}
     for index, message in enumerate(conversation.messages):
-        if message.tool_calls or message.name or message.tool_call_id or message.role not in ROLES:
+        if message.tool_calls or message.name or message.tool_call_id or message.role not in PLAIN_ROLES:
             return None
         texts[index, "content"] = message.content  # type: ignore[assignment]
         if message.reasoning_content is not None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sftplug.data.render import compile_template
-from sftplug.data.render.rendered import refuse
+from sftplug.data.render.rendered import raise_on_errors
 from sftplug.errors import MaskError, TemplateError
 
 
@@ -31,7 +31,7 @@ def assistant_spans(
         plain = compiled.text(messages, tools, **template_kwargs)
     except TemplateError as error:
         raise MaskError(str(error)) from error
-    refuse(rendered, compiled.name)
+    raise_on_errors(rendered, compiled.name)
     if plain != rendered.text:
         raise MaskError(f"chat template '{compiled.name}' renders differently when its parts are told apart")
     return rendered.text, [(span.start, span.end) for span in rendered.spans]

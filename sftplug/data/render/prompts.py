@@ -15,7 +15,7 @@ from sftplug.data.render.check import lost_texts, texts_of
 from sftplug.data.render.output import Output, agreement
 from sftplug.data.render.renderer import Renderer
 from sftplug.data.render.spans import LONGEST_TOKEN, WORDS, content_before, whole_before
-from sftplug.data.render.walk import Conversation, Walk
+from sftplug.data.render.walk import FollowedConversation, Walk
 from sftplug.errors import TemplateError
 
 MANY = 8
@@ -35,7 +35,7 @@ class Prompts:
     """The conversation, as it is trained."""
     ran: int = 0
     """How many messages were rendered for them, one prompt after the other."""
-    _wholes: dict[tuple[bool, bool], Conversation | None] = field(default_factory=dict)
+    _wholes: dict[tuple[bool, bool], FollowedConversation | None] = field(default_factory=dict)
 
     def afford(self, turn: int) -> None:
         """Raise TemplateError where to render the prompts up to that of `turn` takes too long."""
@@ -123,7 +123,7 @@ class Prompts:
         whole = self._whole(asks=asks, traced=traced)
         return None if whole is None else whole.until(message)
 
-    def _whole(self, *, asks: bool, traced: bool) -> Conversation | None:
+    def _whole(self, *, asks: bool, traced: bool) -> FollowedConversation | None:
         key = asks, traced
         if key not in self._wholes:
             walk = self.walks.of(traced=traced)

@@ -53,7 +53,7 @@ def to_row(layout: Layout, spans: Sequence[Span], findings: Sequence[Finding] = 
     return Rendered(layout.text, runs, tuple(spans), tuple(findings))
 
 
-def refuse(rendered: Rendered, name: str) -> None:
+def raise_on_errors(rendered: Rendered, name: str) -> None:
     """Raise MaskError when the check found an error."""
     wrong = [finding.text for finding in rendered.findings if finding.severity == "error"]
     if wrong:

@@ -23,7 +23,7 @@ from sftplug.data.render.questions import Field, NotRepeatable, Question, Questi
 from sftplug.data.render.rendered import Rendered, Span
 
 Messages = Sequence[Mapping[str, Any]]
-ROLES = frozenset({"system", "developer", "user", "assistant"})
+PLAIN_ROLES = frozenset({"system", "developer", "user", "assistant"})
 """Roles whose messages have no parts but texts."""
 _THOUGHT = "think>"
 """What both tags of a thought contain; the check looks for them in texts."""
@@ -43,7 +43,7 @@ def texts_of(messages: Messages) -> dict[Field, str] | None:
     for index, message in enumerate(messages):
         content, reasoning = message.get("content"), message.get(REASONING)
         known = 2 + (reasoning is not None)
-        if type(content) is not str or len(message) != known or message.get("role") not in ROLES:
+        if type(content) is not str or len(message) != known or message.get("role") not in PLAIN_ROLES:
             return None
         texts[index, "content"] = content
         if reasoning is not None:

@@ -56,7 +56,7 @@ class Walk:
         tree = watch(Marks().visit(tree) if traced else tree)
         return cls(environment, compiled(environment, tree), rendering)
 
-    def begin(self, call: Call, text: str, *, add_generation_prompt: bool) -> Conversation | None:
+    def begin(self, call: Call, text: str, *, add_generation_prompt: bool) -> FollowedConversation | None:
         """Return the conversation of `call`, whose `text` it is, rendered whole; None where nothing is proven."""
         variables = {"documents": None, "add_generation_prompt": add_generation_prompt, **call.kwargs}
         messages: Sequence[Any] = call.messages
@@ -68,12 +68,12 @@ class Walk:
             messages = [trace_message(message, index, environment) for index, message in enumerate(messages)]
             given = {"tools": call.tools, **{name: call.kwargs[name] for name in call.given}}
             variables |= {name: trace_given(value, environment) for name, value in given.items()}
-        whole = Conversation(self, call, text, messages, variables)
+        whole = FollowedConversation(self, call, text, messages, variables)
         return None if whole.until(len(messages)) is None else whole
 
 
 @dataclass(slots=True)
-class Conversation:
+class FollowedConversation:
     """A conversation of which the prompts are rendered."""
 
     walk: Walk
