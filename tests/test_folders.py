@@ -155,7 +155,8 @@ def sftplug_callbacks():
 
 def test_a_finished_run_says_how_to_train_on_and_that_works(full_run, lora_run, recipe_file, command, tmp_path):
     text = str(command("train", recipe_file(adapter="full", output=str(full_run))).exception)
-    assert "holds a finished run. Choose another --output, or --overwrite to delete it and begin again." in text
+    assert "holds a finished run" in text
+    assert "--overwrite" in text
     assert f"To train on from its weights: `model: {full_run}`, and another --output." in text
     trained_on(command, recipe_file, text, tmp_path / "second")
     assert Path(tmp_path / "second" / "run.json").is_file()

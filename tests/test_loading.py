@@ -40,7 +40,7 @@ BROKEN = {
         GOOD.replace("hookimpl\n", "hookimpl(wrapper=True)\n"),
         "sftplug_maskings() is a wrapper: a hook of sftplug offers or observes, and wraps no other (FILE:9)",
     ),
-    "no hook": ("x = 1\n", "it implements no hook. Mark its functions with @sftplug.hookimpl."),
+    "no hook": ("x = 1\n", "it implements no hook"),
     "a wrong return type": (
         GOOD.replace("return [Mine]", "return Mine"),
         "plugin acme (acme 1.2.3): sftplug_maskings() must return a list of component classes, not ModelMetaclass "

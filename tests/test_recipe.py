@@ -117,7 +117,7 @@ def test_a_stranger_s_weights_are_trained_as_they_say(recipe_file, tmp_path):
     assert "'tail' trains the base weights, which cannot be trained as nf4. Choose `quantization: bf16`" in found
     # Where the component says why, that is enough.
     (found,) = problems(recipe_file(adapter="lora", quantization="higgs"))
-    assert found.endswith("nothing can be trained on higgs weights, not even an adapter.")
+    assert "nothing can be trained on higgs weights" in found
     (tmp_path / "stranger.py").write_text(STRANGER.format(adaptable="'no'"))
     with pytest.raises(PluginError, match=r"'sealed' of plugin stranger .*adaptable\(\) must return True or False"):
         load_recipe(str(recipe_file(adapter="lora", quantization="sealed", plugins=["stranger.py"])))

@@ -61,7 +61,7 @@ def test_prepare_writes_what_the_trainer_gets(recipe_file, prepared, tmp_path):
     assert json.loads((output / "ledger.json").read_text())["splits"]["train"][0]["kept"] == 24
     again = runner.invoke(app, ["prepare", str(file), "--output", str(output)])
     assert isinstance(again.exception, RunError)
-    assert "is not an empty folder. Choose another --output." in str(again.exception)
+    assert "is not an empty folder" in str(again.exception)
     onto = runner.invoke(app, ["prepare", str(file), "--output", str(file / "x")])
     assert str(onto.exception).startswith(f"the output folder {file / 'x'} cannot be written: {file} is a file.")
 
@@ -103,7 +103,7 @@ def test_train_tells_the_story_of_the_run(recipe_file, tmp_path):
         ("adapter={type: lora, targets: [q_porj]}", "adapter: target 'q_porj' matches no module"),
         ("adapter={type: lora, exclude: ['*vision*']}", "adapter: `exclude: *vision*` matches no module of the model."),
         ("adapter={type: freeze, train: ['*.layrs.1.*']}", "no parameter. Did you mean '*.layers.1.*'? One is called"),
-        ("train.fp16=true", "train.fp16: CPUs do not train in fp16. Leave it out, or set `train.bf16`."),
+        ("train.fp16=true", "train.fp16: CPUs do not train in fp16"),
         ("train.load_best_model_at_end=true", "train: --load_best_model_at_end requires the save and eval strategy"),
     ],
 )

@@ -220,7 +220,7 @@ def test_a_run_that_goes_on_stops_where_it_would_have(train, held_out, recipe_fi
 @pytest.mark.parametrize(
     ("options", "overrides", "text"),
     [
-        ({}, ["data.eval=[]"], "needs held-out rows to watch. Name some in `data.eval`, or set `data.eval_fraction`."),
+        ({}, ["data.eval=[]"], "needs held-out rows to watch"),
         ({}, ["train.eval_strategy=no"], "needs evaluations, and `train.eval_strategy` is `no`."),
         ({}, ["train.save_strategy=steps"], "are saved by `train.save_strategy: steps` and evaluated by `epoch`."),
         ({}, ["train.save_strategy=no"], "are saved by `train.save_strategy: no` and evaluated by `epoch`."),

@@ -114,7 +114,7 @@ def test_a_metric_that_cannot_score_costs_the_run_nothing(recipe_file, command, 
 
 def test_replies_without_rows_to_answer_or_without_anything_before_them(recipe_file, command, lora_run, tmp_path):
     error = command("check", recipe_file(evaluation={"metrics": "exact_match"})).exception
-    assert "evaluation.metrics: no rows are held out to answer: set `data.eval_fraction` or `data.eval`." in str(error)
+    assert "evaluation.metrics: no rows are held out" in str(error)
     shutil.copytree(lora_run, run := tmp_path / "run")
     (run / "recipe.yaml").write_text((run / "recipe.yaml").read_text().replace("type: assistant", "type: all"))
     error = command("eval", run, "--metrics", "exact_match").exception

@@ -139,18 +139,16 @@ def test_what_does_not_go_together_is_said_before_weights_are_loaded(lora_run, c
     monkeypatch.delattr(transformers.AutoModelForCausalLM, "from_pretrained")
     result = command("merge", lora_run, "--output", tmp_path / "merged", "--in-place", "--dtype", "bf16")
     assert "the base is fp32, not quantized: leave out --in-place." in str(result.exception)
-    assert "--in-place keeps the quantized weights: leave out --dtype." in str(result.exception)
+    assert "leave out --dtype" in str(result.exception)
     result = command("merge", lora_run, "--output", tmp_path / "merged", "--in-place", "--base", "original")
-    assert "--in-place merges into the quantized weights: leave out --base original, or --in-place." in str(
-        result.exception
-    )
+    assert "leave out --base original" in str(result.exception)
     result = command("merge", lora_run, "--output", tmp_path / "merged", "--base", "original")
     assert "the base is fp32, not quantized: leave out --base original." in str(result.exception)
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").touch()
     result = command("merge", lora_run, "--output", tmp_path / "taken")
     assert isinstance(result.exception, RunError)
-    assert "is not an empty folder. Choose another --output." in str(result.exception)
+    assert "is not an empty folder" in str(result.exception)
     result = command("merge", tmp_path, "--output", tmp_path / "merged")
     assert "is not a folder of a run: it has no run.json." in str(result.exception)
 

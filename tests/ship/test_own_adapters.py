@@ -231,7 +231,7 @@ def test_it_is_no_model_to_train_on_and_nothing_to_push(scale_run, command, reci
     assert f"model: {scale_run} is an adapter (acme_scale) of " in said
     assert f"sftplug merge {scale_run} --output {scale_run}-merged" in said
     error = command("push", scale_run, "me/model").exception
-    assert "belongs to a base model in a folder of this machine" in str(error)
+    assert "a base model in a folder" in str(error)
     said = str(command("train", scale_run.parent / "scale.yaml", "--output", scale_run).exception)
     assert "holds a finished run" in said
     assert f"To train on from it: `sftplug merge {scale_run}" in said
