@@ -106,7 +106,7 @@ def test_a_copied_recipe_is_the_same_in_an_empty_folder(name, tmp_path, monkeypa
     assert str(RECIPES["quickstart"].parent) not in str(loaded.recipe), "it reads what is shipped"
 
 
-@pytest.mark.parametrize("name", ["quickstart_tiny", "qwen3/8b_qlora", "tasks/mixed", "tasks/tool_calling"])
+@pytest.mark.parametrize("name", ["quickstart_tiny", "qwen3/8b_qlora", "tasks/tool_calling"])
 def test_a_copied_recipe_passes_check_in_an_empty_folder(name, tmp_path, monkeypatch):
     mine = _copy(name, tmp_path / "mine", monkeypatch)
     checked = CliRunner().invoke(app, ["check", mine, *_without_the_hub(load_recipe(mine).recipe)])

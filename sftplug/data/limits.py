@@ -195,7 +195,7 @@ def _nothing_left(ledger: Ledger, data: DataSection) -> Iterator[str]:
         why = ", ".join(f"{count} {stage}" for stage, count in dropped.items()) or _why_none(data)
         first = next((lines[0] for account in accounts for lines in account.reasons.values()), "")
         hint = f" {_lengths(lengths, unmeasured)} {_longer(accounts, data)}" if dropped["too long"] else ""
-        yield (f"no row of the split '{split}' is left: {why}.{f' The first: {first}.' if first else ''}{hint}")
+        yield f"no row of the split '{split}' is left: {why}.{f' The first: {first}.' if first else ''}{hint}"
 
 
 def _lengths(lengths: Counter[int], unmeasured: int) -> str:

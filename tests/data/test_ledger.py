@@ -3,6 +3,8 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sftplug.data.limits import _nothing_left
+from sftplug.recipe import load_recipe
 from sftplug.types.ledger import SHOWN, Account, Ledger, length_quantiles
 
 
@@ -44,3 +46,11 @@ def test_a_ledger_keeps_the_order_of_the_sources():
         ("train", "a"),
         ("eval", "c"),
     ]
+
+
+def test_a_split_from_which_no_row_was_drawn_is_refused_in_words():
+    """Nothing is said of lengths where no row was too long."""
+    data = load_recipe("tasks/mixed").recipe.data
+    (said,) = _nothing_left(Ledger({"eval": [Account("rows.jsonl")]}), data)
+    assert said.startswith("no row of the split 'eval' is left: `data.eval_fraction: 0.01`")
+    assert "max_length" not in said
