@@ -18,11 +18,11 @@ class Filter(RowProcessor):
     """Keep the rows of which every condition holds that is named: by the value of a column, or by how long it is."""
 
     type: Literal["filter"] = "filter"
-    column: str | None = None
+    column: str | None = Field(None, examples=["language"])
     """The column that is looked at; without one, all texts of the row, of which the length is taken together."""
     by: Literal["value", "characters", "words"] = "value"
     """What is looked at: the column's value, or how many characters or words (between white space) its texts have."""
-    keep: Scalar | tuple[Scalar, ...] = ()
+    keep: Scalar | tuple[Scalar, ...] = Field((), examples=["en"])
     """Rows with one of these values are kept, others are dropped."""
     drop: Scalar | tuple[Scalar, ...] = ()
     """Rows with one of these values are dropped."""
@@ -102,7 +102,7 @@ class Sample(StreamProcessor):
     """
 
     type: Literal["sample"] = "sample"
-    n: int | None = Field(None, gt=0)
+    n: int | None = Field(None, gt=0, examples=[1000])
     """How many rows; fewer than that to draw from are refused."""
     share: float | None = Field(None, gt=0, le=1)
     """Instead of `n`: the chance of each row."""

@@ -86,7 +86,7 @@ def test_facts_are_numbers_in_json_and_html_may_be_written_beside(recipe_file, t
     result = runner.invoke(app, ["preview", str(recipe_file()), "--json", "--html", str(tmp_path / "page.html")])
     facts = json.loads(result.stdout)["facts"]
     assert facts.pop("tokens") > facts.pop("trained") > 0
-    nothing = {"noted": {}, "dropped": {}, "replaced": {}, "system_given": 0}
+    nothing = {"noted": {}, "dropped": {}, "replaced": {}, "system_given": 0, "processed": []}
     assert facts == {"rows": 24, "added": 0, "stops": {"<|im_end|>": 24}, **nothing}
     assert (tmp_path / "page.html").exists()
 

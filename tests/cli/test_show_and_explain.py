@@ -57,7 +57,9 @@ def test_a_plugin_is_shown_with_all_that_it_offers():
     for name in ("drop", "error", "truncate", "drop_oldest_turns", "split_at_turns"):
         assert f"length policy {name}\n" in text
     assert "no options" in text
-    assert "hooks         sftplug_dataset_prepared, sftplug_recipe_loaded" in said("plugins", "show", "console")
+    assert "hooks         sftplug_commands, sftplug_dataset_prepared, sftplug_recipe_loaded" in said(
+        "plugins", "show", "console"
+    )
 
 
 def test_one_name_of_several_kinds_shows_them_all():

@@ -52,12 +52,12 @@ def problems_before_rows(recipe: Recipe) -> list[str]:
         problems.append("evaluation.metrics: no rows are held out to answer: set `data.eval_fraction` or `data.eval`.")
     problems += _problems_of_trainer(recipe)
     try:
-        unfit = [f"adapter: {text}" for text in (*check_model(recipe), *problems_of_own(recipe))]
-        problems += unfit
-        problems += _unmergeable(recipe)
+        # What no adapter can be made of can neither be merged nor saved, and that is no second problem.
+        unfit = [f"adapter: {text}" for text in check_model(recipe) or problems_of_own(recipe)]
+        problems += unfit or _unmergeable(recipe)
         check_files(recipe)
         check_names(recipe)
-        if not unfit:  # what no adapter can be made of cannot be saved either, and that is no second problem
+        if not unfit:
             problems += unsavable(recipe)
         problems += _auxiliary_loss(recipe)
     except SftplugError as error:
