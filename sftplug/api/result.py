@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from sftplug.api.rows import prepare
-from sftplug.errors import DataError, RunError
+from sftplug.errors import DataError, Problem, RecipeError, RunError
 from sftplug.recipe.load import LoadedRecipe
 from sftplug.run import RunDirectory
+from sftplug.run.left_out import load_finished
 from sftplug.types.result import MovedWeights, ParameterCounts, RunResult
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ class RunActions:
     """Its folder."""
     recipe: LoadedRecipe
     """The recipe that it was trained with."""
+    left_out: tuple[Problem, ...]
+    """What of the recipe could not be read any more, and is not needed for most of what one does with the run."""
     _chats: dict[bool, ChatSession]
     """Conversations with a loaded model, of the base or not: those that are asked for share its weights."""
 
@@ -56,6 +59,9 @@ class RunActions:
         in place of those of the recipe's ``evaluation`` section, the model also answers, and its replies are measured;
         of held-out rows, the result is added to the run's record. Raises DataError where no rows were held out.
         """
+        needed = [problem for problem in self.left_out if problem.path.startswith(("masking", "evaluation"))]
+        if needed:
+            raise RecipeError(str(self.output / "recipe.yaml"), needed)
         given = _evaluation(**metrics)
         recipe, chosen = choose_rows(self._with(given), self.directory, data, format, given)
         return evaluate_run(self.directory, recipe, chosen, batch_size, keep=data is None)
@@ -66,7 +72,7 @@ class RunActions:
             return self.recipe
         if self.recipe.nowhere_written():
             return self.recipe.again(*overrides)
-        return self.directory.load_recipe(*overrides, rows=False)
+        return load_finished(self.directory, *overrides)[0]
 
     def measure_replies(self) -> dict[str, Any]:
         """Measure the replies of the model by the recipe's metrics, and add the result to the run's record."""
@@ -198,6 +204,7 @@ class TrainedRun(RunActions, RunResult):
     """The recipe that it was trained with."""
     replies: Mapping[str, Any] | None = field(default=None, kw_only=True, repr=False)
     """What the recipe's metrics say of the model's replies; None where it names none."""
+    left_out: tuple[Problem, ...] = field(default=(), kw_only=True)
     _chats: dict[bool, ChatSession] = field(default_factory=dict, kw_only=True, repr=False, compare=False)
 
 
@@ -207,6 +214,7 @@ class OpenRun(RunActions):
 
     output: Path
     recipe: LoadedRecipe
+    left_out: tuple[Problem, ...] = ()
     _chats: dict[bool, ChatSession] = field(default_factory=dict, repr=False, compare=False)
 
 
@@ -238,8 +246,10 @@ def open_run(run: str | Path | LoadedRecipe) -> TrainedRun:
 
     recipe = run if isinstance(run, LoadedRecipe) else None
     directory = open_finished(Path(recipe.recipe.output if recipe is not None else str(run)))
-    recipe = recipe or directory.load_recipe(rows=False)
-    return results(read_result(directory), recipe)
+    if recipe is not None:
+        return results(read_result(directory), recipe)
+    recipe, left_out = load_finished(directory)
+    return replace(results(read_result(directory), recipe), left_out=left_out)
 
 
 def read_result(directory: RunDirectory) -> RunResult:

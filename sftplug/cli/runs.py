@@ -24,12 +24,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def open_run(run: Path) -> OpenRun:
     """Return a finished run, whose rows may be gone."""
     from sftplug.api.result import OpenRun
+    from sftplug.run.left_out import load_finished, says
     from sftplug.ship.tuned import open_finished
 
     directory = open_finished(run)
-    loaded = directory.load_recipe(rows=False)
-    warn(loaded.warnings())
-    return OpenRun(directory.path, loaded)
+    loaded, left_out = load_finished(directory)
+    warn([*loaded.warnings(), *map(says, left_out)])
+    return OpenRun(directory.path, loaded, left_out)
 
 
 def read_format(data: str | None, format: str | None) -> object:

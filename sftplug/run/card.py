@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath, PureWindowsPath
@@ -11,6 +12,7 @@ from sftplug.plugin.calls import changes_model, load_kwargs, loading_code, metri
 from sftplug.recipe.defaults import OF_TRL
 from sftplug.recipe.in_words import numbers_in_words, train_in_words
 from sftplug.recipe.yaml import write_yaml
+from sftplug.run.left_out import STANDS_IN
 from sftplug.run.record import recorded
 from sftplug.run.result import OWN
 from sftplug.storage.files import atomic_write
@@ -54,7 +56,7 @@ def card(directory: RunDirectory, recipe: Recipe, merge: Mapping[str, Any] | Non
         "## Data",
         _table(_LEDGER, _ledger(directory.ledger())),
         "## Recipe",
-        f"```yaml\n{write_yaml(_public_recipe(recipe))}```",
+        f"```yaml\n{write_yaml(_public_recipe(recipe, directory.recipe()))}```",
         "## Versions",
         _table(("library", "version"), _versions(directory)),
         _table(("plugin", "distribution", "version", "SHA-256"), _plugins(directory)),
@@ -248,9 +250,13 @@ def _cell(value: Any) -> str:
 # --- what may be told -------------------------------------------------------------------------------------------------
 
 
-def _public_recipe(recipe: Recipe) -> dict[str, Any]:
-    """Return the resolved recipe without what is nobody's business: folders, and what `recorded` leaves out."""
-    known = recorded(recipe)
+def _public_recipe(recipe: Recipe, then: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the resolved recipe without what is nobody's business: folders, and what `recorded` leaves out.
+
+    What only training uses is as the record has it, `then`: it may not be there to be read any more.
+    """
+    plain = json.loads(json.dumps(then or {}))  # what is read knows where it was written
+    known = recorded(recipe) | {name: value for name, value in plain.items() if name in STANDS_IN}
     del known["output"]
     told: dict[str, Any] = public(known)
     return told

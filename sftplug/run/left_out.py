@@ -1,0 +1,40 @@
+"""A finished run whose recipe cannot be read as a whole any more: what is done with it needs a part of it only."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from sftplug.errors import Problem, RecipeError
+
+if TYPE_CHECKING:
+    from sftplug.recipe.load import LoadedRecipe
+    from sftplug.run.directory import RunDirectory
+
+STANDS_IN = {
+    "masking": "masking=assistant",
+    "loss": "loss=cross_entropy",
+    "callbacks": "callbacks=[]",
+    "evaluation": "evaluation.metrics=[]",
+}
+"""Section that a trained model can do without -> the override that stands in for it."""
+
+
+def load_finished(directory: RunDirectory, *overrides: str) -> tuple[LoadedRecipe, tuple[Problem, ...]]:
+    """Return the recipe of a finished run, and what of it could not be read, in whose place something else stands.
+
+    Raises RecipeError where that is more than training alone needs.
+    """
+    try:
+        return directory.load_recipe(*overrides, rows=False), ()
+    except RecipeError as error:
+        sections = {re.split(r"[.\[]", problem.path)[0] for problem in error.problems}
+        if not sections <= STANDS_IN.keys():
+            raise
+        instead = [STANDS_IN[section] for section in sorted(sections)]
+        return directory.load_recipe(*instead, *overrides, rows=False), tuple(error.problems)
+
+
+def says(problem: Problem) -> str:
+    """Return what to tell of a part that could not be read and is not needed."""
+    return f"{problem} The run was trained with it; this command does without."
