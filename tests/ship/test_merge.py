@@ -199,7 +199,7 @@ def test_rows_that_are_gone_can_be_replaced(qlora_run, command, tmp_path):
     run = tmp_path / "moved"
     shutil.copytree(qlora_run, run)
     recipe = run / "recipe.yaml"
-    recipe.write_text(recipe.read_text().replace(str(qlora_run.parent), str(tmp_path / "nowhere")))
+    recipe.write_text(recipe.read_text().replace("rows.jsonl", "gone.jsonl"))
     result = command("merge", run, "--output", tmp_path / "merged")
     expected = (
         "Rows to compare the merged model on can be given with --data FILE --format NAME, from Python with `data`"
