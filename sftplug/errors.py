@@ -66,6 +66,12 @@ class PluginError(SftplugError):
     """A plugin cannot be found, imported or registered, or two plugins clash."""
 
 
+class PluginFault(PluginError):
+    """What a plugin has added to the training loop failed in the midst of it, perhaps in one process of several."""
+
+    exit_code = 1
+
+
 class MissingLibraryError(SftplugError):
     """A component was used whose library is not installed, or one is installed in a version that is not supported."""
 

@@ -91,7 +91,9 @@ def test_pain_04_truncation_never_destroys_supervision_silently(recipe_file, pre
     show_ledger(ready.ledger)
     share = account["lost"] / (account["lost"] + account["trained"])
     assert f"{share:.1%} of its trained tokens are lost to length" in " ".join(capsys.readouterr().out.split())
-    with pytest.raises(DataError, match=r"no row of the split 'train' is left: 1 too long\..*data\.max_length is 256"):
+    with pytest.raises(
+        DataError, match=r"no row of the split 'train' is left: 1 too long\..*Set `data\.max_length: \d+`"
+    ):
         prepared(recipe_file(data=[long]))
 
 

@@ -25,7 +25,7 @@ from sftplug.cli.replay import replay
 from sftplug.cli.report import report
 from sftplug.cli.schema import schema
 from sftplug.cli.train import train
-from sftplug.errors import MaskError, SftplugError
+from sftplug.errors import MaskError, PluginFault, SftplugError
 from sftplug.util.processes import end, is_main, report_failure, world_size
 from sftplug.util.redact import redact, redact_logs
 from sftplug.util.streams import fill_closed, let_go, spell_out
@@ -81,7 +81,7 @@ def _run() -> None:
     try:
         app()
     except SftplugError as error:
-        report_failure(error, error.exit_code, refusal=True)
+        report_failure(error, error.exit_code, refusal=not isinstance(error, PluginFault))
         if is_main():
             _show(error, verbose)
         end(error.exit_code)

@@ -217,7 +217,7 @@ def check_model(recipe: Recipe) -> list[str]:
     """Return a sentence for everything in the recipe that does not fit the model's modules."""
     attention = recipe.model.attn_implementation
     try:
-        model = skeleton(recipe, **_attention(recipe))
+        model = skeleton(recipe, **attention_options(recipe))
     except (ValueError, ImportError) as error:  # transformers' own word on what this model and machine can do
         what = f"model.attn_implementation: {attention}" if attention else "the model cannot be made"
         raise ModelError(f"{what}: {error}") from error
@@ -228,7 +228,7 @@ def _untrained_tokens(recipe: Recipe) -> list[str]:
     """Return a sentence when the recipe adds tokens and the adapter would not train their rows."""
     if not recipe.model.add_tokens:
         return []
-    model, config = skeleton(recipe), peft_config(recipe.adapter)
+    model, config = skeleton(recipe, **attention_options(recipe)), peft_config(recipe.adapter)
     try:
         if config is not None:
             train_new_embeddings(config, model, [0])
@@ -301,10 +301,11 @@ def check_names(recipe: Recipe) -> None:
     place, config = Path(base_model_path(recipe)), model_config(recipe)
     if place.is_dir() and recipe.model.use_safetensors and getattr(config, "quantization_config", None) is None:
         quiet_progress_bars()
-        foresee_weights(skeleton(recipe, **_attention(recipe)), place, weights_named_in(config))
+        foresee_weights(skeleton(recipe, **attention_options(recipe)), place, weights_named_in(config))
 
 
-def _attention(recipe: Recipe) -> dict[str, str]:
+def attention_options(recipe: Recipe) -> dict[str, str]:
+    """Return the argument of `skeleton` that says which attention the recipe asks for, in place of the model's own."""
     named = recipe.model.attn_implementation
     return {"attn_implementation": named} if named else {}
 
@@ -321,7 +322,7 @@ def load_base(
     from transformers import AutoModelForCausalLM
 
     quiet_progress_bars()
-    options = (_options(recipe) if folder is None else code_options(recipe.model, folder)) | _attention(recipe)
+    options = (_options(recipe) if folder is None else code_options(recipe.model, folder)) | attention_options(recipe)
     only = recipe.model.use_safetensors
     numbers = load_kwargs(recipe.quantization)
     if original:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sftplug.errors import ModelError, PluginError
-from sftplug.model.loading import base_model_path, skeleton
+from sftplug.model.loading import attention_options, base_model_path, skeleton
 from sftplug.plugin.calls import load_adapter, load_kwargs, loading_code, peft_config, prepare_model, saves_itself
 from sftplug.plugin.calls import save_adapter as save_by_component
 from sftplug.plugin.errors import describe, plugin_error, reason
@@ -77,7 +77,7 @@ def problems_of_own(recipe: Recipe) -> list[str]:
 
 
 def _problems_of_training(recipe: Recipe) -> Iterator[str]:
-    model = skeleton(recipe)
+    model = skeleton(recipe, **attention_options(recipe))
     base = {name for name, _ in model.named_parameters()}
     try:
         prepare_model(recipe.adapter, model)

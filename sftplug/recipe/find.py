@@ -40,7 +40,7 @@ def find_shipped(name: str) -> Path:
         return find_recipe(name)
     except RecipeError as error:
         hint = did_you_mean(name, scripts)
-        if not hint or "Did you mean" in str(error):
+        if not hint or did_you_mean(name, shipped_recipes()):
             raise
         raise RecipeError(name, [Problem("recipe", f"no shipped recipe or script '{name}'.{hint}")]) from error
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.trainer_callback import CallbackHandler
 
-from sftplug.errors import PluginError, SftplugError
+from sftplug.errors import PluginFault, SftplugError
 from sftplug.plugin.errors import describe, reason
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class BlamingHandler(CallbackHandler):  # type: ignore[misc]
         return made
 
     def call_event(self, event: str, *arguments: Any, **named: Any) -> Any:
-        """Tell every callback of an event. Raises PluginError for what a component's or a plugin's raises by mistake.
+        """Tell every callback of an event. Raises PluginFault for what a component's or a plugin's raises by mistake.
 
         What others raise, such as those of a tracker, is raised as it is; so is a full disk, which is nobody's fault.
         """
@@ -52,7 +52,7 @@ class BlamingHandler(CallbackHandler):  # type: ignore[misc]
             if whose is None:
                 raise
             # What called the callback is nobody's fault, and no place to look at.
-            raise PluginError(f"{whose}: {event}() failed: {reason(error.with_traceback(where))}") from error
+            raise PluginFault(f"{whose}: {event}() failed: {reason(error.with_traceback(where))}") from error
 
     def _failed(self, event: str, error: Exception) -> tuple[TrainerCallback | None, TracebackType | None]:
         """Return the callback that `error` comes from, and its traceback from there on."""

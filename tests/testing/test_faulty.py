@@ -933,7 +933,7 @@ class Counted(Plain):
         return {**row.data, "number": next(COUNT)}
 
 
-class Writing(Plain):
+class WritingRows(Plain):
     """It writes into the row."""
 
     def process(self, row):
@@ -966,7 +966,7 @@ class Remembering(Plain):
         return Dropped("as before") if LAST[0] == LAST[-1] and len(LAST) > 1 else row.data
 
 
-class Whole(StreamProcessor):
+class WholeStream(StreamProcessor):
     """It sees all rows."""
 
     type: Literal["whole"] = "whole"
@@ -975,21 +975,21 @@ class Whole(StreamProcessor):
         yield from rows
 
 
-class Forgetful(Whole):
+class ForgetfulRows(WholeStream):
     """It forgets every second row."""
 
     def stream(self, rows, context):
         yield from itertools.islice(rows, 0, None, 2)
 
 
-class Sorting(Whole):
+class Sorting(WholeStream):
     """It holds all rows without saying so."""
 
     def stream(self, rows, context):
         yield from sorted(rows, key=lambda row: row.origin)
 
 
-class Shuffling(Whole):
+class ShufflingRows(WholeStream):
     """It draws anew each time."""
 
     holds_rows: ClassVar[bool] = True
@@ -1001,13 +1001,22 @@ class Shuffling(Whole):
 def test_row_processors():
     rows = [{"question": f"{number}?"} for number in range(30)]
     check_row_processor(Plain, rows)
-    check_row_processor(Whole, rows)
+    check_row_processor(WholeStream, rows)
     assert broken(check_row_processor, Counted, rows) == ("is_the_same_again", AnyText("| keep what you note of rows"))
-    assert broken(check_row_processor, Shuffling, rows) == ("is_the_same_again", AnyText("draw with `context.seed`."))
+    assert broken(check_row_processor, ShufflingRows, rows) == (
+        "is_the_same_again",
+        AnyText("draw with `context.seed`."),
+    )
     assert broken(check_row_processor, Unwritable, rows) == ("passes_on_rows", AnyText("| make rows of text, numbers"))
-    assert broken(check_row_processor, Forgetful, rows) == ("passes_on_rows", AnyText("read 15 rows and said nothing"))
+    assert broken(check_row_processor, ForgetfulRows, rows) == (
+        "passes_on_rows",
+        AnyText("read 15 rows and said nothing"),
+    )
     assert broken(check_row_processor, Sorting, rows) == ("lets_rows_go", AnyText("does not say `holds_rows = True`"))
-    assert broken(check_row_processor, Writing, [{"question": "a"}]) == ("leaves_rows_alone", AnyText("| return new"))
+    assert broken(check_row_processor, WritingRows, [{"question": "a"}]) == (
+        "leaves_rows_alone",
+        AnyText("| return new"),
+    )
     assert broken(check_row_processor, Trusting, rows) == ("refuses_a_bad_row_by_name", AnyText("| look before you"))
     LAST.clear()
     law = "judges_each_row_alone", AnyText("| make it a sftplug.StreamProcessor")

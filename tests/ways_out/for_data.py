@@ -146,7 +146,7 @@ CASES = [
         rows=LONG,
     ),
     Case(
-        "may be meant for it: `format: {}` reads it. If not, `ignore: [{}]`.",
+        "reads it. If not, `ignore: [{}]`.",
         {
             "`format: {type: sharegpt, system: system_prompt}` reads it": put(
                 "data.train.format", {"type": "sharegpt", "system": "system_prompt"}
