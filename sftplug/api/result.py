@@ -129,7 +129,8 @@ class RunActions:
 
         `exporter` is the name of an installed one, with `options`, or an object. `output` is a file or a folder that is
         not there; without it, ``exports`` in the run's folder. Raises RunError where something is at `output` already,
-        RecipeError for an unknown exporter or option, ModelError for a model that the form cannot hold.
+        RecipeError for an unknown exporter or option, ValueError for options beside an object, ModelError for a model that
+        the form cannot hold.
         """
         return export_run(self.directory, self._exporting(exporter, options), output)
 
@@ -137,7 +138,11 @@ class RunActions:
         """Return the recipe with one exporter."""
         if isinstance(exporter, str):
             return self._with([f"export={json.dumps([{'type': exporter, **options}])}"])
-        recipe = self.recipe.recipe.model_copy(update={"export": (exporter.model_copy(update=dict(options)),)})
+        if options:
+            raise ValueError(
+                f"{', '.join(options)}: options go with a name, and an object has its own. Set them there."
+            )
+        recipe = self.recipe.recipe.model_copy(update={"export": (exporter,)})
         return replace(self.recipe, recipe=recipe)
 
     def push(self, repo: str, *, private: bool = False) -> Pushed:

@@ -14,6 +14,7 @@ from sftplug.cli.plugins_show import show_plugin
 from sftplug.plugin.additions import Commands, plugin_commands, plugin_recipes
 from sftplug.plugin.manager import load_plugins
 from sftplug.plugin.registry import build_registry
+from sftplug.scaffold import KINDS
 
 plugins = typer.Typer(
     help="List the installed plugins: distribution, version, what each offers, where it comes from.",
@@ -56,7 +57,7 @@ def new(
     context: typer.Context,
     kind: Annotated[
         str,
-        typer.Argument(metavar="KIND", help="format, template, masking, quantization, adapter, callback or source."),
+        typer.Argument(metavar="KIND", help=f"One of: {', '.join(KINDS)}."),
     ],
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the package, such as my-format.")],
     folder: Annotated[Path, typer.Option("--dir", metavar="D", help="Where its folder is made.")] = Path(),

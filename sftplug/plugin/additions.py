@@ -7,6 +7,7 @@ them does.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +28,7 @@ class Command:
     """A function whose annotations typer understands, or a `typer.Typer` with commands of its own."""
 
     def __str__(self) -> str:
-        where = f", {place_of(self.run)}" if callable(getattr(self.run, "__code__", None) and self.run) else ""
+        where = f", {place_of(self.run)}" if inspect.isfunction(self.run) else ""
         return f"plugin {self.plugin}{where}"
 
 

@@ -63,6 +63,8 @@ def test_python_exports_by_name_and_by_an_object_of_a_cell(lora_run, tmp_path):
 
     run = sftplug.open_run(lora_run)
     assert run.export("zip", tmp_path / "a.zip", compression="deflated") == tmp_path / "a.zip"
+    with pytest.raises(ValueError, match="compression: options go with a name"):
+        run.export(Sizes(), tmp_path / "b.txt", compression="deflated")
     sizes = run.export(Sizes(), tmp_path / "sizes.txt").read_text()
     assert f"README.md {(lora_run / 'README.md').stat().st_size}" in sizes
 
