@@ -129,8 +129,8 @@ class RunActions:
 
         `exporter` is the name of an installed one, with `options`, or an object. `output` is a file or a folder that is
         not there; without it, ``exports`` in the run's folder. Raises RunError where something is at `output` already,
-        RecipeError for an unknown exporter or option, ValueError for options beside an object, ModelError for a model that
-        the form cannot hold.
+        RecipeError for an unknown exporter or option, ValueError for options beside an object, ModelError for a model
+        that the form cannot hold.
         """
         return export_run(self.directory, self._exporting(exporter, options), output)
 
