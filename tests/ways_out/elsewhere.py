@@ -16,6 +16,7 @@ FOLLOWED = {
     "`sftplug export RUN {} OPTION=VALUE --output PATH` writes another.": "test_one_exporter_listed_twice_is_refused",
     "{} Uninstall one plugin, or ask its author for another name.": "test_a_name_that_two_claim_is_an_error_that_names_both",
     "Run the same command again to resume, or to start over": "test_a_signal_ends_a_run_after_a_checkpoint_and_says_how_to_go_on",
+    "options go with a name, and an object has its own. Set them there.": "test_python_exports_by_name_and_by_an_object_of_a_cell",
     "Cut it into shorter ones.": "test_a_conversation_of_too_many_prompts_is_refused_before_one_is_rendered",
     "`sftplug merge` gives the head its own": "test_an_update_of_the_embeddings_leaves_the_head_as_it_was",
     "has no chat template. Name one: chat_template='chatml'": "test_encode_takes_the_template_that_it_asks_for",
