@@ -95,7 +95,10 @@ def test_lists_shows_and_copies(tmp_path):
 
 ROWS = [{"path": "rows.jsonl", "format": "messages"}]
 UNTRAINED = {"type": "tiny", "pretrain_steps": 0}
-ROW = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}]}
+# So many that `data.eval_fraction: 0.01` of them is some.
+MANY = [
+    {"messages": [{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": "Yes"}]} for n in range(500)
+]
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -130,7 +133,7 @@ def _told(loaded):
 
 def _without_the_hub(recipe):
     """Return overrides that replace what a test cannot have: weights, 4-bit weights, and rows of the Hub."""
-    Path("rows.jsonl").write_text(json.dumps(ROW) + "\n")
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in MANY))
     remote = [
         where for where in ("train", "eval") if any("hub" in part.source.type for part in getattr(recipe.data, where))
     ]
