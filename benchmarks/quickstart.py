@@ -116,7 +116,7 @@ def main() -> None:
     print(", ".join(f"{name} {version(name)}" for name in LIBRARIES), flush=True)
     options.recipes = [name for name in options.recipes if can_run(name)]
     cells = list(run(options))
-    print(f"\n{table(cells)}")
+    print(f"\n{table(cells)}\n\n{summary(cells)}")
     missed = [cell for cell in cells if not is_well(cell)]
     print(f"\n{len(cells) - len(missed)} of {len(cells)} cells as they should be")
     sys.exit(bool(missed))
@@ -332,6 +332,24 @@ def table(cells: Iterable[dict]) -> str:
     settings = groupby(sorted(cells, key=lambda cell: (*place(cell), cell["seed"])), place)
     lines = [head, ("---",) * len(head), *(row(list(group)) for _, group in settings)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def summary(cells: Iterable[dict]) -> str:
+    """Return the table in short: a row for each recipe, over all its seeds, threads and instructions."""
+    head = ("recipe", "runs", "held out: right", "shown: right")
+    by_recipe = groupby(sorted(cells, key=place), lambda cell: cell["recipe"])
+    rows = [(f"`{recipe}`", *_over_all(list(group))) for recipe, group in by_recipe]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ("---",) * len(head), *rows))
+
+
+def _over_all(cells: list[dict]) -> tuple[str, str, str]:
+    """Return the number of cells, and the least that was right in any of them."""
+    counts = []
+    for right, of in (("right", "of"), ("shown_right", "shown_of")):
+        found = [cell[right] for cell in cells]
+        in_each = f"{min(found)}" if min(found) == max(found) else f"{min(found)} or more"
+        counts.append(f"{in_each} of {cells[0][of]}")
+    return str(len(cells)), *counts
 
 
 def place(cell: dict) -> tuple[int, int, int]:

@@ -1,6 +1,7 @@
 """`make quickstart` and `benchmarks/quickstart.py`: which recipe is trained where, and what counts as right."""
 
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -96,3 +97,18 @@ def test_a_cell_trains_asks_and_counts(tmp_path, monkeypatch):
     assert len(cell["wrong"]) == 30
     recipe = RunDirectory.open(tmp_path / "run").recipe()
     assert recipe["train"]["seed"] == recipe["model"]["build"]["seed"] == 3
+
+
+def test_the_table_of_the_readme_is_that_of_all_runs_in_short():
+    """README shows what `benchmarks/quickstart.py` prints of the runs whose every figure docs/first-hour.md has."""
+    page = (ROOT / "docs" / "first-hour.md").read_text()
+    row = r"^\| `(.+)` \| (\d) \| (\w+) \| ([\d ]+) of (\d+) \| ([\d ]+) of (\d+) \|"
+    cells = [
+        {"recipe": recipe, "threads": int(threads), "capability": capability}
+        | {"right": int(right), "of": int(of), "shown_right": int(shown), "shown_of": int(shown_of)}
+        for recipe, threads, capability, *(rights, of, showns, shown_of) in re.findall(row, page, re.MULTILINE)
+        for right, shown in zip(rights.split(), showns.split(), strict=True)
+    ]
+    assert len(cells) == int(re.search(r"(\d+) cells", page)[1])
+    assert all(map(benchmark.is_well, cells))
+    assert benchmark.summary(cells) in (ROOT / "README.md").read_text()
