@@ -74,7 +74,7 @@ class Stages:
         if self.recipe.data.special_tokens_in_content != "error":
             return row
         for text in row:
-            for start, end in look_alikes(text.conversation, text.rendered, self.encode.controls)[:1]:
+            for start, end in look_alikes(text.conversation, text.rendered, self.encode)[:1]:
                 reason = f"a message holds the control token {text.rendered.text[start:end]!r}"
                 self.account.drop("bad", text.origin, f"{reason}; `data.special_tokens_in_content` refuses that")
                 return []

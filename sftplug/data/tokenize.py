@@ -200,7 +200,21 @@ def _united(marks: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     return united
 
 
-def look_alikes(conversation: Conversation, row: Rendered, controls: Controls) -> list[tuple[int, int]]:
+def look_alikes(conversation: Conversation, row: Rendered, encode: Encoder) -> list[tuple[int, int]]:
+    """Return (start, end) of every text that is a control token and that the row wrote.
+
+    Most rows need no tokens for that. A tokenizer that changes a text before it reads it is asked what it reads: to one
+    that drops accents, `<|ím_end|>` is `<|im_end|>`.
+    """
+    spelled = _spelled(conversation, row, encode.controls)
+    if spelled or encode.controls.normalized(row.text) == row.text:
+        return spelled
+    batch = _Batch.of([row])
+    placed = batch.place(encode.engines.encode(batch.texts))
+    return _look_alikes_in(batch, placed, encode, _Speakers([conversation], batch)).get(0, [])
+
+
+def _spelled(conversation: Conversation, row: Rendered, controls: Controls) -> list[tuple[int, int]]:
     """Return (start, end) of every text of a control token that the row wrote, before it is tokenized."""
     found = []
     for match in controls.pattern.finditer(row.text) if controls.pattern is not None else ():

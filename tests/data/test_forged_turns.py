@@ -15,9 +15,11 @@ from transformers import PreTrainedTokenizerFast
 import sftplug
 from sftplug.data.control_tokens import controls_of
 from sftplug.data.encoder import encoder
+from sftplug.data.prepare import prepare
 from sftplug.data.render import compile_template
 from sftplug.data.tokenize import tokenize
-from sftplug.errors import TemplateError
+from sftplug.errors import DataError, TemplateError
+from sftplug.recipe import load_recipe
 from sftplug.types.conversation import Conversation, Message
 
 FOLDER = Path(trl.__file__).parent / "chat_templates"
@@ -272,6 +274,20 @@ def test_a_text_that_the_tokenizer_itself_makes_a_control_token_of_becomes_none(
     for ids, turns in [(sftplug.encode(tokenizer, said).input_ids, 2), (sftplug.encode_prompt(tokenizer, said), 2)]:
         assert ids.count(marks[1]) == turns
         assert ids.count(marks[0]) - turns in (0, 1)  # one more asks for a turn
+
+
+@pytest.mark.parametrize("name", NORMALIZERS)
+def test_a_recipe_that_refuses_control_tokens_refuses_what_the_tokenizer_reads_as_one(name, recipe_file):
+    normalizer, text = NORMALIZERS[name]
+    tokenizer, _ = normalizing(normalizer, special=True)
+    said = [{"role": "user", "content": f"Say {text} to me."}, {"role": "assistant", "content": "Aye."}]
+    harmless = [{"role": "user", "content": "Say İt."}, {"role": "assistant", "content": "Ayé."}]
+    file = recipe_file(data=[{"messages": harmless}, {"messages": said}], chat_template="tokenizer")
+    recipe = load_recipe(str(file), ["data.special_tokens_in_content=error"]).recipe
+    with pytest.raises(DataError) as caught:
+        prepare(recipe, tokenizer)
+    assert "1 of 2 rows" in str(caught.value)
+    assert f"rows.jsonl:2: a message holds the control token {text!r}" in str(caught.value)
 
 
 def normalizing(normalizer, *, special):
