@@ -35,7 +35,7 @@ import torch
 import sftplug
 import sftplug.training.trainer
 from sftplug.model.loading import load_model
-from sftplug.training.train import make_trainer, training_arguments  # noqa: F401
+from sftplug.training.train import make_trainer
 
 _THRESHOLD, _MMAP_THRESHOLD = 65536, -3
 """``mallopt(M_MMAP_THRESHOLD, 65536)``, as MALLOC_MMAP_THRESHOLD_=65536 does: glibc hands freed blocks back at once."""

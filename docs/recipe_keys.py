@@ -13,8 +13,9 @@ from sftplug.plugin.components import Component
 from sftplug.plugin.errors import NOUNS
 from sftplug.plugin.registry import Registry
 from sftplug.recipe.describe import Option, options_of
-from sftplug.recipe.model import Recipe, Section, ShortForm, models_in
+from sftplug.recipe.model import Recipe, models_in
 from sftplug.recipe.schema import recipe_schema
+from sftplug.recipe.section import Section, ShortForm
 
 INTRODUCTION = """# Every key of a recipe
 

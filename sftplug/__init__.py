@@ -69,7 +69,8 @@ if _typing.TYPE_CHECKING:
     from sftplug.plugin.hookspecs import hookimpl
     from sftplug.recipe.in_words import train_in_words
     from sftplug.recipe.load import LoadedRecipe
-    from sftplug.recipe.model import InputPath, Recipe
+    from sftplug.recipe.model import Recipe
+    from sftplug.recipe.section import InputPath
     from sftplug.run.directory import RunDirectory
     from sftplug.types.conversation import ROLES, Conversation, Message, Reply, Row, ToolCall
     from sftplug.types.filling import TextFiller
@@ -119,7 +120,8 @@ else:  # else a type checker would take any name for one of this package
         "sftplug.plugin.hookspecs": "hookimpl",
         "sftplug.recipe.in_words": "train_in_words",
         "sftplug.recipe.load": "LoadedRecipe",
-        "sftplug.recipe.model": "InputPath Recipe",
+        "sftplug.recipe.model": "Recipe",
+        "sftplug.recipe.section": "InputPath",
         "sftplug.run.directory": "RunDirectory",
         "sftplug.types.conversation": "ROLES Conversation Message Reply Row ToolCall",
         "sftplug.types.filling": "TextFiller",

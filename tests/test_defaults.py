@@ -285,7 +285,7 @@ def test_a_callback_s_options_come_before_an_adapter_s(recipe_file, tmp_path):
     )
     write_rows(tmp_path / "rows.jsonl", rows())
     file = recipe_file(adapter="lora", callbacks=["slow"], plugins=["slow.py"], train={"max_steps": 2})
-    from sftplug.training.train import training_arguments
+    from sftplug.training.arguments import training_arguments
 
     recipe = load_recipe(str(file)).recipe
     assert train_of(file)["learning_rate"] == (1e-6, "default of callback slow")

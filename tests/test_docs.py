@@ -15,7 +15,8 @@ import sftplug
 from sftplug.cli import app
 from sftplug.plugin.deprecation import DEPRECATIONS
 from sftplug.recipe import shipped_recipes
-from sftplug.recipe.model import Recipe, Section, models_in
+from sftplug.recipe.model import Recipe, models_in
+from sftplug.recipe.section import Section
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

@@ -465,7 +465,7 @@ def test_usage_pings_are_off_unless_the_user_turns_them_on(monkeypatch):
 
 
 def test_nothing_is_reported_to_a_service_by_default(recipe_file):
-    from sftplug.training.train import training_arguments
+    from sftplug.training.arguments import training_arguments
 
     assert training_arguments(load_recipe(str(recipe_file())).recipe).report_to == []
 

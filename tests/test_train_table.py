@@ -17,7 +17,8 @@ from sftplug.model.loading import load_model, load_tokenizer
 from sftplug.recipe import load_recipe, train_options
 from sftplug.recipe.train_options import is_offered, train_fields
 from sftplug.recipe.train_table import REFUSED, SUPPORTED, is_known
-from sftplug.training.train import make_trainer, training_arguments
+from sftplug.training.arguments import training_arguments
+from sftplug.training.train import make_trainer
 
 pytestmark = pytest.mark.filterwarnings(
     # torch 2.13 warns that its own scheduler API moved; TRL and accelerate still use the old name.

@@ -286,7 +286,7 @@ def test_a_flat_batch_lays_rows_end_to_end_and_trains_no_first_token():
     ],
 )
 def test_the_layout_suits_the_attention_unless_the_recipe_says_otherwise(recipe_file, packing, attention, expected):
-    from sftplug.training.train import layout, training_arguments
+    from sftplug.training.arguments import layout, training_arguments
 
     recipe = load_recipe(
         str(recipe_file()), [f"data.packing={packing}", f"model.attn_implementation={attention or 'null'}"]

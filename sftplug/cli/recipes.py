@@ -20,7 +20,7 @@ from sftplug.plugin.manager import load_plugins
 from sftplug.plugin.registry import build_registry
 from sftplug.recipe import shipped_recipes
 from sftplug.recipe.find import find_shipped, launch_scripts
-from sftplug.recipe.model import resolve_path
+from sftplug.recipe.section import resolve_path
 from sftplug.recipe.yaml import LocatedStr, read_yaml
 from sftplug.storage.writable import refuse_unwritable
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from sftplug.errors import DataError
 from sftplug.plugin.calls import fingerprint, processor_fingerprint
 from sftplug.plugin.components import DatasetSource, RowProcessor
-from sftplug.recipe.model import InputPath
+from sftplug.recipe.section import InputPath
 from sftplug.recipe.sources import sources_of
 from sftplug.storage.kept import Kept
 

@@ -5,12 +5,14 @@ import typing as _typing
 if _typing.TYPE_CHECKING:
     from sftplug.recipe.find import find_recipe, shipped_recipes
     from sftplug.recipe.load import LoadedRecipe, load_recipe
-    from sftplug.recipe.model import InputPath, Recipe
+    from sftplug.recipe.model import Recipe
+    from sftplug.recipe.section import InputPath
 else:
     _LAZY = {
         **dict.fromkeys(("find_recipe", "shipped_recipes"), "sftplug.recipe.find"),
         **dict.fromkeys(("LoadedRecipe", "load_recipe"), "sftplug.recipe.load"),
-        **dict.fromkeys(("InputPath", "Recipe"), "sftplug.recipe.model"),
+        "InputPath": "sftplug.recipe.section",
+        "Recipe": "sftplug.recipe.model",
     }
 
     def __getattr__(name):

@@ -16,7 +16,8 @@ from pydantic_core import CoreSchema, core_schema
 from sftplug.plugin.components import Component
 from sftplug.plugin.errors import place_of
 from sftplug.plugin.registry import Offer, Registry
-from sftplug.recipe.model import Recipe, Section
+from sftplug.recipe.model import Recipe
+from sftplug.recipe.section import Section
 from sftplug.recipe.short_forms import spell_out_field
 
 NOTHING_OFFERED = "no installed plugin offers"

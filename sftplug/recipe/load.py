@@ -23,8 +23,9 @@ from sftplug.recipe.defaults import assume_quantization, settle
 from sftplug.recipe.find import find_recipe, read_extended
 from sftplug.recipe.given import KEPT, PYTHON, Asked, read_mapping, read_tree
 from sftplug.recipe.merge import merge, read_override
-from sftplug.recipe.model import Recipe, resolve_path
+from sftplug.recipe.model import Recipe
 from sftplug.recipe.problems import path_of, problem_at, problems_from
+from sftplug.recipe.section import resolve_path
 from sftplug.recipe.short_forms import Offers, spell_out
 from sftplug.recipe.train_options import problems_in_train, untried_in_train
 from sftplug.recipe.yaml import Tree

@@ -6,10 +6,7 @@ builds the same classes with each kind replaced by the union of what is installe
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
-from enum import Enum
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import (
@@ -40,56 +37,9 @@ from sftplug.plugin.components import (
     Schedule,
     parts_of,
 )
-from sftplug.recipe.places import as_it_was
+from sftplug.recipe.section import Section, Share, ShortForm, as_share, refuse_nul, resolve_local_model
 from sftplug.recipe.yaml import Path_, dotted
 from sftplug.types.conversation import GIVEN_TO_TEMPLATES
-from sftplug.util.strict_model import StrictModel
-
-
-def resolve_path(value: Any) -> Any:
-    """Resolve a path against the folder of the file it was written in; other strings against the working folder."""
-    if not isinstance(value, str) or not value or "://" in value:
-        return value
-    base = getattr(value, "base", None)
-    try:
-        path = Path(str(value)).expanduser()
-        if path.is_absolute() or base is None:
-            return str(path)
-        found = (base / path).resolve()
-        return str(found if found.exists() else as_it_was(base, str(value)) or found)
-    except RuntimeError as error:  # symbolic links that lead in a circle, a home folder that nobody has
-        raise ValueError(f"{value} leads to no file: {error}.") from error
-
-
-def _refuse_nul(value: str) -> str:
-    if "\0" in value:
-        raise ValueError("holds a NUL, which no path can.")
-    return value
-
-
-InputPath = Annotated[str, Field(min_length=1), BeforeValidator(resolve_path)]
-"""A path that a recipe reads; relative paths are relative to the file that names them."""
-
-
-def _resolve_local_model(value: Any) -> Any:
-    """A model is a Hub name unless it is written as a path: ``./model``, ``../model``, ``/models/x``, ``~/model``."""
-    return resolve_path(value) if isinstance(value, str) and value.startswith((".", "/", "~")) else value
-
-
-class ShortForm(Enum):
-    """How a field that holds a list may be written beside that; `short_forms` spells it out."""
-
-    ONE_FOR_A_LIST = "one item alone"
-    UNIONS = "a strategy alone, or a list of strategies; each may be a union, ``a + b``"
-
-
-class Section(StrictModel):
-    """A part of a recipe that the core itself reads."""
-
-    shorthand: ClassVar[str | None] = None
-    """The option that a bare string sets."""
-    alternatives: ClassVar[tuple[str, ...]] = ()
-    """Keys of which a section has one: naming another replaces it when recipes are laid over each other."""
 
 
 class ModelSection(Section):
@@ -98,7 +48,7 @@ class ModelSection(Section):
     shorthand = "name_or_path"
     alternatives = ("name_or_path", "build")
 
-    name_or_path: Annotated[str, BeforeValidator(_resolve_local_model)] | None = None
+    name_or_path: Annotated[str, BeforeValidator(resolve_local_model)] | None = None
     """Name on the Hub, or a folder written as a path (``./model``)."""
     build: ModelBuilder | None = None
     """Build the base model on the spot instead; the result is cached."""
@@ -116,13 +66,6 @@ class ModelSection(Section):
     """New special tokens, such as the control tokens of a chat template that the tokenizer lacks. One that the template
     does not write is a word that rows may use. Their rows in the embeddings and the head start as the mean of the
     others, and are trained."""
-
-
-def as_share(value: Any) -> Any:
-    """Read ``1%`` as 0.01."""
-    if isinstance(value, str) and (number := re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*%\s*", value)):
-        return float(number[1]) / 100
-    return value
 
 
 MaskingList = tuple[tuple[Masking, ...], ...]
@@ -183,10 +126,6 @@ class SourceSection(Section):
 
 SOURCE_OF = {"path": "file", "hub": "hub"}
 """Option -> the source that it stands for."""
-
-
-Share = Annotated[float, BeforeValidator(as_share), Field(ge=0.0, le=1.0)]
-"""A share: a number from 0 to 1, or per cent as in ``1%``."""
 
 
 class MixSection(Section):
@@ -324,7 +263,7 @@ class Recipe(Section):
     """Options of the trainer: the fields of ``trl.SFTConfig``."""
     launch: LaunchSection | None = None
     """Train in several processes; null is one, unless a launcher has started more."""
-    output: Annotated[str, AfterValidator(_refuse_nul)] = "runs/{name}"
+    output: Annotated[str, AfterValidator(refuse_nul)] = "runs/{name}"
     """Folder for the result; ``{name}`` is the recipe's name. Relative to the working folder."""
 
     def components(self) -> Iterator[tuple[str, Component]]:

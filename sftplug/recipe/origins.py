@@ -13,8 +13,9 @@ from sftplug.plugin.components import Component, parts_of
 from sftplug.plugin.errors import NOUNS
 from sftplug.recipe.defaults import of_adapter, of_optimizer
 from sftplug.recipe.load import LoadedRecipe
-from sftplug.recipe.model import Recipe, Section
+from sftplug.recipe.model import Recipe
 from sftplug.recipe.problems import origin_of
+from sftplug.recipe.section import Section
 from sftplug.recipe.yaml import Path_, dotted, leaves
 
 

@@ -21,7 +21,8 @@ from pydantic.json_schema import GenerateJsonSchema
 from sftplug.plugin.components import Component, DatasetSource
 from sftplug.plugin.errors import NOUNS
 from sftplug.plugin.registry import Registry
-from sftplug.recipe.model import SOURCE_OF, Recipe, Section, ShortForm, SourceSection, as_share
+from sftplug.recipe.model import SOURCE_OF, Recipe, SourceSection
+from sftplug.recipe.section import Section, ShortForm, as_share
 from sftplug.recipe.train_options import train_schema
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

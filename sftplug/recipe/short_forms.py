@@ -26,7 +26,8 @@ from pydantic.fields import FieldInfo
 
 from sftplug.plugin.components import Component, DatasetSource
 from sftplug.plugin.registry import Classes
-from sftplug.recipe.model import SOURCE_OF, Recipe, Section, ShortForm, SourceSection, models_in
+from sftplug.recipe.model import SOURCE_OF, Recipe, SourceSection, models_in
+from sftplug.recipe.section import Section, ShortForm
 from sftplug.recipe.yaml import Path_, Tree, Way
 
 Offers = Mapping[type[Component], Mapping[str, type[Component]]]

@@ -11,11 +11,11 @@ from sftplug.libraries.logging import quiet_libraries
 from sftplug.model.loading import check_files, check_model, check_names, model_config
 from sftplug.model.own_adapter import problems_of_own
 from sftplug.plugin.calls import merge_problems, needs_merged, peft_config, saves_itself
+from sftplug.training.arguments import training_arguments
 from sftplug.training.preflight.best import problems_of_best
 from sftplug.training.preflight.ignored_options import ignored_options
 from sftplug.training.preflight.saving import unsavable
 from sftplug.training.preflight.trials import failing_trials
-from sftplug.training.train import training_arguments
 
 if TYPE_CHECKING:
     from trl import SFTConfig
