@@ -43,6 +43,10 @@ def quiet_libraries() -> None:
     logging.getLogger("transformers.generation.configuration_utils").addFilter(
         lambda record: idle not in record.getMessage()
     )
+    # Of `logging_steps: 0.01` a checkpoint holds how many steps that came to. A resume compares the recipes itself.
+    logging.getLogger("transformers.trainer_utils").addFilter(
+        lambda record: "do not match the ones in the `trainer_state.json`" not in record.getMessage()
+    )
     # accelerate imports DeepSpeed in every run where it is installed, and it says that it has found no GPU.
     logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
     # DeepSpeed calls torch by names that are about to change.
