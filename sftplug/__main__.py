@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 
@@ -12,7 +13,19 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         sys.exit(130)
-    run()
+    try:
+        run()
+    finally:
+        _let_ctrl_c_end_it()
+
+
+def _let_ctrl_c_end_it() -> None:
+    """Let Ctrl-C end this process at once while Python tidies up.
+
+    All that matters is done; the exception that Python would make of it would be printed as one that was ignored.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where the shell has it ignored
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 if __name__ == "__main__":

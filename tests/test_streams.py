@@ -1,6 +1,7 @@
 """Whoever reads what is printed may be gone: of a pipe that is told, of a terminal it is not."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -58,3 +59,35 @@ def test_a_terminal_that_was_closed_is_let_go_and_not_told(tmp_path, closed):
 def test_whoever_is_read_is_left_alone(tmp_path):
     done = subprocess.run([sys.executable, "-c", LOOK, str(tmp_path / "said")], capture_output=True, check=True)
     assert ((tmp_path / "said").read_text(), done.stdout, done.stderr) == ("[[], []]", b"to nobody\n", b"to nobody\n")
+
+
+LATE = """
+import atexit, os, signal, sys
+from sftplug.__main__ import main
+
+atexit.register(os.kill, os.getpid(), signal.SIGINT)
+sys.argv = ["sftplug", "--version"]
+main()
+"""
+
+
+def late(handler):
+    """Press Ctrl-C when all is done; `handler` is what the shell has left of it."""
+    return subprocess.run(
+        [sys.executable, "-c", LATE],
+        capture_output=True,
+        check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, handler),
+    )
+
+
+def test_ctrl_c_after_all_is_done_ends_the_process_without_a_word():
+    """Else it would be shown as "Exception ignored in …" below what the command said last."""
+    done = late(signal.SIG_DFL)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, b"")
+    assert done.stdout.startswith(b"sftplug ")
+
+
+def test_ctrl_c_that_is_ignored_stays_so():
+    done = late(signal.SIG_IGN)
+    assert (done.returncode, done.stderr) == (0, b"")
