@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
@@ -72,7 +72,7 @@ class RunActions:
             return self.recipe
         if self.recipe.nowhere_written():
             return self.recipe.again(*overrides)
-        return load_finished(self.directory, *overrides)[0]
+        return load_finished(self.directory, *overrides, without=self.recipe.asked.blocked)[0]
 
     def measure_replies(self) -> dict[str, Any]:
         """Measure the replies of the model by the recipe's metrics, and add the result to the run's record."""
@@ -153,13 +153,13 @@ class RunActions:
         """Prepare the run's rows again from its folder, as `sftplug.replay` does."""
         from sftplug.api.rows import replay
 
-        return replay(self.output, output)
+        return replay(self.output, output, without=self.recipe.asked.blocked)
 
     def report(self, file: str | Path | None = None, *, rows: int = 3) -> str:
         """Return the run as a page of HTML, with its first `rows` training rows; write it to `file` if one is named."""
         from sftplug.api.reporting import report
 
-        return report(self.output, file, rows=rows)
+        return report(self.output, file, rows=rows, without=self.recipe.asked.blocked)
 
 
 class Measuring(TypedDict, total=False):
@@ -242,18 +242,24 @@ def results(result: RunResult, recipe: LoadedRecipe) -> TrainedRun:
     return TrainedRun(**known, recipe=recipe)
 
 
-def open_run(run: str | Path | LoadedRecipe) -> TrainedRun:
+def open_run(run: str | Path | LoadedRecipe, *, without: Iterable[str] = ()) -> TrainedRun:
     """Return a finished run, from its folder or from the recipe that it was trained with.
 
-    Raises RunError when there is none, or when the run was written by a sftplug that did not keep its result.
+    `without` are names of plugins that are not loaded; one that the run needs for what only training does is done
+    without (`left_out` tells what). A recipe that is loaded has its own.
+
+    Raises RunError when there is none, or when the run was written by a sftplug that did not keep its result;
+    RecipeError where one of the plugins is needed; ValueError for `without` beside a recipe that is loaded.
     """
     from sftplug.ship.tuned import open_finished
 
     recipe = run if isinstance(run, LoadedRecipe) else None
     directory = open_finished(Path(recipe.recipe.output if recipe is not None else str(run)))
     if recipe is not None:
+        if without:
+            raise ValueError("the recipe is loaded: give `without` to `load`, or the run's folder.")
         return results(read_result(directory), recipe)
-    recipe, left_out = load_finished(directory)
+    recipe, left_out = load_finished(directory, without=tuple(without))
     return replace(results(read_result(directory), recipe), left_out=left_out)
 
 
@@ -299,7 +305,10 @@ def choose_rows(
     place = str(data) if "://" in str(data) else str(Path(data).resolve())
     source = json.dumps({"path": place, "format": format})
     given = [f"data.train=[{source}]", "data.eval=[]", "data.eval_fraction=0", *overrides]
-    recipe = recipe.again(*given) if recipe.nowhere_written() else directory.load_recipe(*given)
+    if recipe.nowhere_written():
+        recipe = recipe.again(*given)
+    else:
+        recipe = directory.load_recipe(*given, without=recipe.asked.blocked)
     return recipe, rows.given(recipe.recipe)
 
 

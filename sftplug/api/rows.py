@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,11 +55,12 @@ def prepare(
     return _written(prepared, output)
 
 
-def replay(run: str | Path, output: str | Path | None = None) -> Prepared:
+def replay(run: str | Path, output: str | Path | None = None, *, without: Iterable[str] = ()) -> Prepared:
     """Return the rows of a run, finished or not, prepared again from its folder and proven to be the same bytes.
 
-    With `output` they are written there, as `prepare` does. Loads no weights. Raises RunError naming the sources that
-    have changed since, or where the rows are not those that the run was trained on.
+    With `output` they are written there, as `prepare` does; `without` are names of plugins that are not loaded. Loads
+    no weights. Raises RunError naming the sources that have changed since, or where the rows are not those that the
+    run was trained on; RecipeError where one of the plugins is needed.
     """
     from sftplug.api.progress import show_progress
     from sftplug.libraries.logging import quiet_progress_bars
@@ -69,7 +71,7 @@ def replay(run: str | Path, output: str | Path | None = None) -> Prepared:
     directory = RunDirectory.open(run)
     quiet_progress_bars()
     with show_progress() as progress:
-        prepared = prepare_again(directory, progress)
+        prepared = prepare_again(directory, progress, without)
     return _written(prepared, output)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sftplug.cli.options import Verbose, be_verbose
+from sftplug.cli.options import NoPlugin, Verbose, be_verbose
 from sftplug.cli.runs import Json, Run, open_run
 from sftplug.util.text import visible
 
@@ -33,6 +33,7 @@ def chat(  # noqa: PLR0913 - an argument is an option of the command
     top_k: Annotated[int, typer.Option("--top-k", min=1, help="Draw from so many tokens only.")] = 50,
     seed: Annotated[int | None, typer.Option("--seed", help="Draw the same answer each time.")] = None,
     as_json: Json = False,
+    no_plugin: NoPlugin = None,
     verbose: Verbose = False,
 ) -> None:
     """Talk to the model that RUN has trained, with the template that it was trained with.
@@ -42,7 +43,7 @@ def chat(  # noqa: PLR0913 - an argument is an option of the command
     of the model before them).
     """
     be_verbose(verbose)
-    trained = open_run(run)
+    trained = open_run(run, no_plugin)
     drawn: Drawing = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
     drawn |= {"top_k": top_k, "seed": seed}
     tuned = trained.conversation(system=system, **drawn)

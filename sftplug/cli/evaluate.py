@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sftplug.cli.options import Verbose, be_verbose
+from sftplug.cli.options import NoPlugin, Verbose, be_verbose
 from sftplug.cli.runs import Data, Format, Json, Run, open_run, read_format
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def evaluate(  # noqa: PLR0913 - an argument is an option of the command
     ] = None,
     max_new_tokens: Annotated[int | None, typer.Option("--max-new-tokens", min=1, help="Longest reply.")] = None,
     as_json: Json = False,
+    no_plugin: NoPlugin = None,
     verbose: Verbose = False,
 ) -> None:
     """Measure the model of RUN on the rows that it held out: loss, perplexity and accuracy of the trained tokens.
@@ -45,7 +46,7 @@ def evaluate(  # noqa: PLR0913 - an argument is an option of the command
     """
     be_verbose(verbose)
     given, measuring = read_format(data, format), _measuring(metrics, replies, max_new_tokens)
-    result = open_run(run).evaluate(data, given, batch_size=batch_size, **measuring)
+    result = open_run(run, no_plugin).evaluate(data, given, batch_size=batch_size, **measuring)
     typer.echo(json.dumps(result, indent=2)) if as_json else _show(result)
 
 

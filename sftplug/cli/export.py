@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sftplug.cli.options import Verbose, be_verbose
+from sftplug.cli.options import NoPlugin, Verbose, be_verbose
 from sftplug.cli.runs import Json, Run, open_run
 from sftplug.errors import Problem, RecipeError
 from sftplug.recipe.yaml import parse_yaml
@@ -24,6 +24,7 @@ def export(  # noqa: PLR0913 - an argument is an option of the command
         Path | None, typer.Option("--output", metavar="PATH", help="Where to write; by default RUN/exports.")
     ] = None,
     as_json: Json = False,
+    no_plugin: NoPlugin = None,
     verbose: Verbose = False,
 ) -> None:
     """Write the model of RUN in the form in which another program takes it.
@@ -32,7 +33,7 @@ def export(  # noqa: PLR0913 - an argument is an option of the command
     """
     be_verbose(verbose)
     given = dict(_option(option) for option in options or ())
-    written = open_run(run).export(name, output, **given)
+    written = open_run(run, no_plugin).export(name, output, **given)
     typer.echo(json.dumps({"exporter": name, "output": str(written)}) if as_json else f"exported: {written}")
 
 

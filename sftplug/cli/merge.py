@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from sftplug.cli.options import Verbose, be_verbose
+from sftplug.cli.options import NoPlugin, Verbose, be_verbose
 from sftplug.cli.runs import Data, Format, Json, Run, open_run, read_format
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def merge(  # noqa: PLR0913 - an argument is an option of the command
     data: Data = None,
     format: Format = None,
     as_json: Json = False,
+    no_plugin: NoPlugin = None,
     verbose: Verbose = False,
 ) -> None:
     """Make the adapter of RUN part of the weights, and write a model that needs no adapter to DIR.
@@ -56,7 +57,7 @@ def merge(  # noqa: PLR0913 - an argument is an option of the command
     be_verbose(verbose)
     given = read_format(data, format)
     how: Merging = {"in_place": in_place, "base": base, "dtype": dtype, "tolerance": tolerance}
-    record = open_run(run).merge(output, data=data, format=given, **how)
+    record = open_run(run, no_plugin).merge(output, data=data, format=given, **how)
     typer.echo(json.dumps(record, indent=2) if as_json else _told(record, output))
 
 

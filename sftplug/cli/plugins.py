@@ -29,13 +29,13 @@ def _list(context: typer.Context, no_plugin: NoPlugin = None, verbose: Verbose =
     context.obj = no_plugin or []  # a command of the group blocks them too
     if context.invoked_subcommand is None:
         root: Any = context.find_root().command
-        _print_plugins(context.obj, plugin_commands(frozenset(root.commands)))
+        _print_plugins(context.obj, plugin_commands(frozenset(root.commands), context.obj))
 
 
 def _print_plugins(blocked: list[str], commands: Commands) -> None:
     found = load_plugins(blocked=blocked)
     registry = build_registry(found)
-    recipes = plugin_recipes(broken=commands.broken)
+    recipes = plugin_recipes(broken=commands.broken, blocked=blocked)
     table = Table("plugin", "distribution", "version", "offers", "source")
     for name, plugin in found.loaded.items():
         offers = [

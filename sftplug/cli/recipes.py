@@ -12,11 +12,11 @@ import typer
 from rich.table import Table
 
 from sftplug.cli.display import show as show_table
-from sftplug.cli.options import warn
+from sftplug.cli.options import NoPlugin, warn
 from sftplug.cli.schema import SCHEMA_FILE, write_schema
 from sftplug.errors import Problem, RecipeError
 from sftplug.plugin.additions import plugin_recipes
-from sftplug.plugin.manager import load_plugins
+from sftplug.plugin.manager import load_plugins, refuse_unknown_blocks
 from sftplug.plugin.registry import build_registry
 from sftplug.recipe import shipped_recipes
 from sftplug.recipe.find import find_shipped, launch_scripts
@@ -31,14 +31,16 @@ _YAML = (".yaml", ".yml")
 
 
 @recipes.callback()
-def _list(context: typer.Context) -> None:
+def _list(context: typer.Context, no_plugin: NoPlugin = None) -> None:
+    context.obj = no_plugin or []  # a command of the group blocks them too
+    refuse_unknown_blocks(context.obj)
     if context.invoked_subcommand is not None:
         return
     table = Table("recipe", "what it is for", "from")
     for name, file in {**shipped_recipes(), **launch_scripts()}.items():
         table.add_row(name, purpose(file), "sftplug")
     broken: list[str] = []
-    for name, (plugin, file) in plugin_recipes(broken=broken).items():
+    for name, (plugin, file) in plugin_recipes(broken=broken, blocked=context.obj).items():
         table.add_row(name, purpose(file), f"plugin {plugin}")
     show_table(table)
     warn(broken)
@@ -52,20 +54,22 @@ def purpose(file: Path) -> str:
 
 
 @recipes.command()
-def show(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
+def show(context: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
     """Print a recipe, or a launch script, as it is written."""
-    typer.echo(find_shipped(name).read_text(encoding="utf-8"), nl=False)
+    typer.echo(find_shipped(name, context.obj).read_text(encoding="utf-8"), nl=False)
 
 
 @recipes.command()
 def copy(
-    name: Annotated[str, typer.Argument(metavar="NAME")], destination: Annotated[Path, typer.Argument(metavar="DEST")]
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    destination: Annotated[Path, typer.Argument(metavar="DEST")],
 ) -> None:
     """Copy a recipe to DEST, a folder or a .yaml file, with the recipes and data files it names; or a launch script.
 
     The schema of what is installed is written beside a recipe, so that an editor knows every component and option.
     """
-    source = find_shipped(name)
+    source = find_shipped(name, context.obj)
     is_recipe = source.suffix in _YAML
     target = (
         destination if destination.suffix in (_YAML if is_recipe else (source.suffix,)) else destination / source.name
@@ -78,7 +82,7 @@ def copy(
     target.parent.mkdir(parents=True, exist_ok=True)
     for original, copied in files.items():
         _copy_file(original, copied)
-    written = [*files.values(), *([_write_schema_beside(target)] if is_recipe else [])]
+    written = [*files.values(), *([_write_schema_beside(target, context.obj)] if is_recipe else [])]
     typer.echo("\n".join(map(str, written)))
 
 
@@ -89,9 +93,9 @@ def _copy_file(original: Path, copied: Path) -> None:
         shutil.copy(original, copied)  # a script stays one that can be run
 
 
-def _write_schema_beside(recipe: Path) -> Path:
+def _write_schema_beside(recipe: Path, blocked: list[str]) -> Path:
     beside = recipe.parent / SCHEMA_FILE
-    write_schema(beside, build_registry(load_plugins()))
+    write_schema(beside, build_registry(load_plugins(blocked)))
     return beside
 
 

@@ -8,17 +8,18 @@ from typing import Annotated
 import typer
 
 from sftplug import api
-from sftplug.cli.options import Verbose, be_verbose
+from sftplug.cli.options import NoPlugin, Verbose, be_verbose
 
 
 def replay(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
     output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Folder for the dataset.")],
+    no_plugin: NoPlugin = None,
     verbose: Verbose = False,
 ) -> None:
     """Prepare a run's rows again from its folder, prove them identical to the byte, and write them to DIR."""
     be_verbose(verbose)
-    prepared = api.replay(run, output)
+    prepared = api.replay(run, output, without=no_plugin or ())
     from sftplug.run import RunDirectory
 
     known = RunDirectory.open(run).data()

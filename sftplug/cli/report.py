@@ -10,7 +10,7 @@ import typer
 
 from sftplug import api
 from sftplug.cli.display import say, show
-from sftplug.cli.options import Verbose, be_verbose
+from sftplug.cli.options import NoPlugin, Verbose, be_verbose
 from sftplug.storage.writable import refuse_unwritable_file
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def report(
     rows: Annotated[
         int, typer.Option("-n", "--rows", min=0, help="How many training rows the page shows; 0 prepares none.")
     ] = 3,
+    no_plugin: NoPlugin = None,
     verbose: Verbose = False,
 ) -> None:
     """Show what came of runs: curves, memory, rows, recipe, answers; several runs laid over each other.
@@ -37,15 +38,18 @@ def report(
     """
     be_verbose(verbose)
     from sftplug.reporting import collect, find_runs
+    from sftplug.reporting.rows import refuse_unknown_plugins
 
     if html is not None:
         refuse_unwritable_file(html)
     there = find_runs(runs)
     _tell_skipped(there.skipped)
     if html is None:
-        _show(collect(there.runs))
+        found = collect(there.runs)
+        refuse_unknown_plugins(found, no_plugin or ())  # in words, no row is drawn, and no plugin loaded
+        _show(found)
         return
-    api.report(there.runs, html, rows=rows)
+    api.report(there.runs, html, rows=rows, without=no_plugin or ())
     typer.echo(f"wrote {html}")
 
 

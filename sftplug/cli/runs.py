@@ -21,14 +21,14 @@ Format = Annotated[str | None, typer.Option("--format", metavar="NAME", help="Fo
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def open_run(run: Path) -> OpenRun:
-    """Return a finished run, whose rows may be gone."""
+def open_run(run: Path, no_plugin: list[str] | None = None) -> OpenRun:
+    """Return a finished run, whose rows may be gone, without the plugins that are not to be loaded."""
     from sftplug.api.result import OpenRun
     from sftplug.run.left_out import load_finished, says
     from sftplug.ship.tuned import open_finished
 
     directory = open_finished(run)
-    loaded, left_out = load_finished(directory)
+    loaded, left_out = load_finished(directory, without=tuple(no_plugin or ()))
     warn([*loaded.warnings(), *map(says, left_out)])
     return OpenRun(directory.path, loaded, left_out)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from sftplug.errors import PluginError
 from sftplug.plugin.errors import place_of
-from sftplug.plugin.manager import Plugin, Plugins, load_plugins
+from sftplug.plugin.manager import Plugin, Plugins, installed_among, load_plugins
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +52,9 @@ class Commands:
             self.found[command.name] = command
 
 
-def plugin_commands(own: Container[str]) -> Commands:
-    """Return the commands of all installed plugins; `own` are the names of those that sftplug has itself."""
-    plugins, commands = load_plugins(with_hook="sftplug_commands"), Commands()
+def plugin_commands(own: Container[str], blocked: Iterable[str] = ()) -> Commands:
+    """Return the commands of all installed plugins that are not `blocked`; `own` are the names of sftplug's own."""
+    plugins, commands = load_plugins(blocked, with_hook="sftplug_commands"), Commands()
     for plugin, offered in _offered(plugins, "sftplug_commands", commands.broken):
         try:
             for command in _commands(plugin, offered):
@@ -80,13 +80,16 @@ def _is_command(run: object) -> bool:
 
 
 def plugin_recipes(
-    names: Iterable[str] | None = None, broken: list[str] | None = None
+    names: Iterable[str] | None = None, broken: list[str] | None = None, blocked: Iterable[str] = ()
 ) -> dict[str, tuple[Plugin, Path]]:
     """Return name -> plugin and file of every recipe that a plugin ships; ``acme/base`` is ``base.yaml`` of `acme`.
 
-    With `names` only plugins of these names are loaded. `broken` is told what is wrong with others.
+    With `names` only plugins of these names are loaded, and none that is `blocked`. `broken` is told what is wrong
+    with others.
     """
-    plugins, broken = load_plugins(with_hook="sftplug_recipes", only=names), [] if broken is None else broken
+    # Names of a recipe's own plugin files are among them, too: what these are is not known yet.
+    plugins = load_plugins(installed_among(blocked), with_hook="sftplug_recipes", only=names)
+    broken = [] if broken is None else broken
     found = {}
     for plugin, folder in _offered(plugins, "sftplug_recipes", broken):
         if not (isinstance(folder, Path) and folder.is_dir()):

@@ -202,6 +202,16 @@ def load_plugins(
     return plugins
 
 
+def installed_among(blocked: Iterable[str]) -> frozenset[str]:
+    """Return those of some names to be blocked that installed plugins have; no plugin is imported."""
+    return frozenset(blocked) & {*_block_names(_entry_points_by_name())}
+
+
+def refuse_unknown_blocks(blocked: Iterable[str], files: Iterable[str] = ()) -> None:
+    """Raise PluginError for a name to be blocked that is neither installed nor one of `files`; nothing is imported."""
+    _refuse_unknown_blocks(frozenset(blocked), [*_block_names(_entry_points_by_name()), *files])
+
+
 # --- find -------------------------------------------------------------------------------------------------------------
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sftplug.errors import Problem, RecipeError, did_you_mean
@@ -31,13 +31,13 @@ def launch_scripts() -> dict[str, Path]:
     return {file.relative_to(folder).as_posix(): file for file in files}
 
 
-def find_shipped(name: str) -> Path:
+def find_shipped(name: str, blocked: Iterable[str] = ()) -> Path:
     """Return the file of a shipped recipe or launch script, or of a recipe of one's own, as `find_recipe` does."""
     scripts = launch_scripts()
     if name in scripts:
         return scripts[name]
     try:
-        return find_recipe(name)
+        return find_recipe(name, blocked=blocked)
     except RecipeError as error:
         hint = did_you_mean(name, scripts)
         if not hint or did_you_mean(name, shipped_recipes()):
@@ -45,10 +45,10 @@ def find_shipped(name: str) -> Path:
         raise RecipeError(name, [Problem("recipe", f"no shipped recipe or script '{name}'.{hint}")]) from error
 
 
-def find_recipe(reference: str, base: Path | None = None) -> Path:
+def find_recipe(reference: str, base: Path | None = None, blocked: Iterable[str] = ()) -> Path:
     """Return the file that `reference` names: a path (relative to `base`), else the name of a shipped recipe.
 
-    That is one of sftplug, such as ``quickstart``, or of a plugin, such as ``acme/base``.
+    That is one of sftplug, such as ``quickstart``, or of a plugin that is not `blocked`, such as ``acme/base``.
     """
     path = (base or Path()) / Path(reference).expanduser()
     if path.is_file():
@@ -57,14 +57,16 @@ def find_recipe(reference: str, base: Path | None = None) -> Path:
     if reference in shipped:
         return shipped[reference]
     broken: list[str] = []
-    offered = plugin_recipes([reference.partition("/")[0]], broken) if "/" in reference else {}
+    plugin = reference.partition("/")[0]
+    offered = plugin_recipes([plugin], broken, blocked) if "/" in reference else {}
     if reference in offered:
         return offered[reference][1]
     what = "is a folder, not a recipe" if path.is_dir() else "there is no such file"
     beside = [str(Path(reference).with_name(file.name)) for file in path.parent.glob("*.yaml")]
-    hint = did_you_mean(reference, [*beside, *shipped, *plugin_recipes()])
+    hint = did_you_mean(reference, [*beside, *shipped, *plugin_recipes(blocked=blocked)])
     text = f"{what}, and no shipped recipe '{reference}'.{hint} `sftplug recipes` lists them."
     text += "".join(f" Note: {sentence}" for sentence in broken)
+    text += f" Note: blocked with --no-plugin: {plugin}." if plugin in blocked else ""
     raise RecipeError(reference, [Problem("recipe", text)])
 
 
@@ -74,16 +76,17 @@ MOST_EXTENDED = 20
 """Longest chain of recipes, each of which extends the next."""
 
 
-def read_extended(file: Path, tree: Tree | None = None) -> list[Tree]:
+def read_extended(file: Path, tree: Tree | None = None, blocked: Iterable[str] = ()) -> list[Tree]:
     """Return what `file` extends, the lowest first, and `file` itself. Raises RecipeError for a chain without end.
 
-    `tree` is what `file` holds, where it is not a file but a dict of a program.
+    `tree` is what `file` holds, where it is not a file but a dict of a program. Recipes of plugins that are `blocked`
+    are not there.
     """
     files, trees = [file], [read_yaml(file) if tree is None else tree]
     while (parent := trees[-1].data.pop("extends", None)) is not None:
         above, extending = files[-1], trees[-1]
         try:
-            files.append(_extended(parent, files))
+            files.append(_extended(parent, files, blocked))
         except RecipeError as error:
             raise RecipeError(above.name, [problem_at(extending, ("extends",), error.problems[0].text)]) from error
         trees.append(read_yaml(files[-1]))
@@ -93,14 +96,14 @@ def read_extended(file: Path, tree: Tree | None = None) -> list[Tree]:
     return trees[::-1]
 
 
-def _extended(parent: object, files: Sequence[Path]) -> Path:
+def _extended(parent: object, files: Sequence[Path], blocked: Iterable[str]) -> Path:
     """Return the file that the last of `files` extends; each of them extends the next."""
     last = files[-1]
     if not isinstance(parent, str):
         raise RecipeError(last.name, [Problem("extends", "must be a path or the name of a recipe")])
     if len(files) > MOST_EXTENDED:
         raise RecipeError(last.name, [Problem("extends", f"more than {MOST_EXTENDED} recipes extend each other.")])
-    extended = find_recipe(str(parent), last.parent)
+    extended = find_recipe(str(parent), last.parent, blocked)
     if extended.resolve() in [file.resolve() for file in files]:
         circle = " -> ".join(path.name for path in (*files, extended))
         raise RecipeError(last.name, [Problem("extends", f"the recipes extend each other in a circle: {circle}")])

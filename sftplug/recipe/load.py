@@ -151,12 +151,12 @@ def _read(asked: Asked) -> tuple[str, list[Tree], list[type[Component]]]:
     overrides = [read_override(override, asked.origin) for override in asked.overrides]
     if not isinstance(asked.reference, str):
         tree, classes = read_mapping(asked.reference)
-        return PYTHON, [*read_extended(Path(PYTHON), tree), *overrides], classes
-    file = find_recipe(asked.reference)
+        return PYTHON, [*read_extended(Path(PYTHON), tree, asked.blocked), *overrides], classes
+    file = find_recipe(asked.reference, blocked=asked.blocked)
     if file.name == KEPT:
         tree, name = read_tree(file)
         return name, [tree, *overrides], []
-    return file.stem, [*read_extended(file), *overrides], []
+    return file.stem, [*read_extended(file, blocked=asked.blocked), *overrides], []
 
 
 def _laid(layers: Iterable[Tree], offers: Offers) -> Tree:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sftplug.errors import SftplugError
+from sftplug.plugin.manager import installed_among, refuse_unknown_blocks
 from sftplug.run import RunDirectory
 from sftplug.ship.replay import Kept, kept, replay
 from sftplug.util.redact import redact
@@ -22,10 +23,20 @@ if TYPE_CHECKING:
     from sftplug.types.tokens import TokenBatch
 
 
-def with_rows(report: Report, count: int) -> Report:
-    """Return `report` with the first `count` training rows, or with the reason why they cannot be had."""
+def refuse_unknown_plugins(reports: Iterable[Report], without: Iterable[str]) -> None:
+    """Raise PluginError for a name in `without` that no plugin has, neither an installed one nor one of the runs."""
+    refuse_unknown_blocks(without, (plugin["name"] for report in reports for plugin in report.plugins))
+
+
+def with_rows(report: Report, count: int, without: Iterable[str] = ()) -> Report:
+    """Return `report` with the first `count` training rows, or with the reason why they cannot be had.
+
+    `without` are names of plugins that are not loaded; those of plugin files may be of another run.
+    """
+    own = {plugin["name"] for plugin in report.plugins}
+    blocked = {*installed_among(without), *(name for name in without if name in own)}
     try:
-        return replace(report, rows=tuple(_draw(RunDirectory.open(report.path), count)))
+        return replace(report, rows=tuple(_draw(RunDirectory.open(report.path), count, blocked)))
     except SftplugError as error:
         return replace(report, rows_note=redact(f"They cannot be drawn: {error}"))
 
@@ -34,10 +45,10 @@ class _Enough(Exception):
     """All rows that are wanted have been seen."""
 
 
-def _draw(directory: RunDirectory, count: int) -> list[PreviewRow]:
+def _draw(directory: RunDirectory, count: int, without: Iterable[str]) -> list[PreviewRow]:
     from sftplug.previewing import Collector
 
-    found, wanted = kept(directory), range(count)
+    found, wanted = kept(directory, without), range(count)
     recipe = found.recipe
     packed = recipe.data.packing == "rows"
     if not packed and all(source.share is None and source.epochs == 1 for source in recipe.data.train):
@@ -45,7 +56,7 @@ def _draw(directory: RunDirectory, count: int) -> list[PreviewRow]:
         _watch(found, collector, count)
         return collector.rows
     # Which rows share a packed row is known only when all have been prepared.
-    order = replay(directory).order or ()
+    order = replay(directory, without=without).order or ()
     documents = {number for row in order[:count] for number in row}
     collector = Collector(documents)
     _watch(found, collector, max(documents, default=-1) + 1)

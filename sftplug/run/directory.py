@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -83,16 +83,17 @@ class RunDirectory:
         """Return the resolved recipe as plain data, every default filled in."""
         return dict(self._parsed("recipe.yaml", _recipe))
 
-    def load_recipe(self, *overrides: str, rows: bool = True) -> LoadedRecipe:
+    def load_recipe(self, *overrides: str, rows: bool = True, without: Iterable[str] = ()) -> LoadedRecipe:
         """Return the resolved recipe as the run used it, with the plugin files kept in the folder, and `overrides`.
 
-        Without `rows` sources may be gone. Raises RunError for a run of components that lie in no file.
+        Without `rows` sources may be gone; `without` are names of plugins that are not loaded. Raises RunError for a
+        run of components that lie in no file.
         """
         self._refuse_modules()
         from sftplug.recipe.load import load_recipe
         from sftplug.run.settled import as_begun
 
-        return as_begun(load_recipe(str(self.path / "recipe.yaml"), overrides, rows=rows), self)
+        return as_begun(load_recipe(str(self.path / "recipe.yaml"), overrides, without, rows=rows), self)
 
     def _refuse_modules(self) -> None:
         known = self.plugins() if (self.path / "plugins.json").is_file() else []

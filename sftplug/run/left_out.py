@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from sftplug.errors import Problem, RecipeError
@@ -20,19 +21,22 @@ STANDS_IN = {
 """Section that a trained model can do without -> the override that stands in for it."""
 
 
-def load_finished(directory: RunDirectory, *overrides: str) -> tuple[LoadedRecipe, tuple[Problem, ...]]:
+def load_finished(
+    directory: RunDirectory, *overrides: str, without: Iterable[str] = ()
+) -> tuple[LoadedRecipe, tuple[Problem, ...]]:
     """Return the recipe of a finished run, and what of it could not be read, in whose place something else stands.
 
-    Raises RecipeError where that is more than training alone needs.
+    `without` are names of plugins that are not loaded. Raises RecipeError where what could not be read is more than
+    training alone needs.
     """
     try:
-        return directory.load_recipe(*overrides, rows=False), ()
+        return directory.load_recipe(*overrides, rows=False, without=without), ()
     except RecipeError as error:
         sections = {re.split(r"[.\[]", problem.path)[0] for problem in error.problems}
         if not sections <= STANDS_IN.keys():
             raise
         instead = [STANDS_IN[section] for section in sorted(sections)]
-        return directory.load_recipe(*instead, *overrides, rows=False), tuple(error.problems)
+        return directory.load_recipe(*instead, *overrides, rows=False, without=without), tuple(error.problems)
 
 
 def says(problem: Problem) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from sftplug.recipe.model import Recipe
 
 
-def replay(directory: RunDirectory, progress: Progress = no_progress) -> Prepared:
+def replay(directory: RunDirectory, progress: Progress = no_progress, without: Iterable[str] = ()) -> Prepared:
     """Prepare the rows of a run from its recipe, plugin files, tokenizer and chat template; loads no model.
 
-    Raises RunError naming the sources that have changed since, or saying that the rows are not, to the byte, those
-    that the run was trained on.
+    `without` are names of plugins that are not loaded. Raises RunError naming the sources that have changed since, or
+    saying that the rows are not, to the byte, those that the run was trained on.
     """
     from sftplug.data.prepare import prepare
 
-    found = kept(directory)
+    found = kept(directory, without)
     prepared = prepare(found.recipe, found.tokenizer, progress, found.end_tokens)
     check_rows(directory, describe_rows(prepared))
     return prepared
@@ -46,9 +46,9 @@ class Kept:
     end_tokens: frozenset[str]
 
 
-def kept(directory: RunDirectory) -> Kept:
+def kept(directory: RunDirectory, without: Iterable[str] = ()) -> Kept:
     """Return what makes a run's rows, from its folder. Raises RunError naming the sources that have changed since."""
-    loaded = directory.load_recipe(*_kept_here(directory.path))
+    loaded = directory.load_recipe(*_kept_here(directory.path), without=without)
     check_sources(directory, loaded.recipe)
     base = loaded.recipe.model.model_copy(update={"name_or_path": recorded_model(directory)})
     tokenizer = _tokenizer(directory.path, code_options(base, directory.path))

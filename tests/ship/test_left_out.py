@@ -1,10 +1,14 @@
 """What one does with a finished run needs only the components that it uses."""
 
+import json
+
 import pytest
+import typer
 from conftest import train_run
 
 import sftplug
-from sftplug import RecipeError
+from sftplug import PluginError, RecipeError
+from sftplug.cli import app
 
 MASK = """import sftplug
 
@@ -49,3 +53,102 @@ def test_an_evaluation_needs_it_and_says_so(changed, command):
     assert isinstance(error, RecipeError)
     assert "masking" in str(error)
     assert "gain" in str(error)
+
+
+# --- --no-plugin ------------------------------------------------------------------------------------------------------
+
+LOADS_NONE = {"push"}
+"""Commands that load no plugin: what is published are files."""
+
+
+def test_every_command_that_loads_plugins_takes_no_plugin():
+    commands = typer.main.get_command(app).commands
+    words = {
+        name: [option.help for option in command.params if "--no-plugin" in option.opts]
+        for name, command in commands.items()
+    }
+    assert {name for name, found in words.items() if not found} == LOADS_NONE
+    assert {text for found in words.values() for text in found} == {"Do not load this plugin."}
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory):
+    """A run whose masking strategy came from a plugin file that cannot be loaded any more."""
+    folder = tmp_path_factory.mktemp("broken")
+    (folder / "gain.py").write_text(MASK.format(name="gain"))
+    run = train_run(folder, "run", plugins=["./gain.py"], masking="gain", quantization="fp32", adapter="lora")
+    (run / "plugins" / "gain.py").write_text("raise ImportError('gone')")
+    return run
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("merge", "--output", "new"),
+        ("chat", "--prompt", "Hello?", "--max-new-tokens", 4),
+        ("export", "folder", "--output", "exported"),
+        ("report", "--html", "report.html"),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_plugin_that_is_not_needed_is_left_out(arguments, broken, command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name, *rest = arguments
+    if name != "report":  # which tells in the page why there are no rows
+        assert "gone" in str(command(name, broken, *rest).exception)
+    result = command(name, broken, *rest, "--no-plugin", "gain")
+    assert result.exit_code == 0, result.exception
+    if name != "report":
+        assert "warning: masking (recipe.yaml:" in result.output
+        assert "blocked with --no-plugin: gain. The run was trained with it; this command does" in result.output
+    else:
+        page = (tmp_path / "report.html").read_text()
+        assert "They cannot be drawn" in page
+        assert "blocked with --no-plugin: gain" in page
+
+
+@pytest.mark.parametrize("arguments", [("eval",), ("replay", "--output", "rows")], ids=lambda arguments: arguments[0])
+def test_a_command_that_needs_it_names_the_key_and_the_plugin(arguments, broken, command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name, *rest = arguments
+    error = command(name, broken, *rest, "--no-plugin", "gain").exception
+    assert isinstance(error, RecipeError)
+    (problem,) = error.problems
+    assert problem.path == "masking"
+    assert problem.text.startswith("'gain' is not installed.")
+    assert problem.text.endswith("Note: blocked with --no-plugin: gain.")
+
+
+def test_python_leaves_plugins_out_too(broken, tmp_path):
+    run = sftplug.open_run(broken, without=["gain"])
+    assert [problem.path for problem in run.left_out] == ["masking"]
+    assert run.chat("Hello?", max_new_tokens=4) is not None
+    assert json.loads((run.export("folder", tmp_path / "there") / "adapter_config.json").read_text())["peft_type"]
+    for needs in (run.evaluate, run.replay, lambda: sftplug.replay(broken, without=["gain"])):
+        with pytest.raises(RecipeError, match=r"blocked with --no-plugin: gain"):
+            needs()
+    assert "blocked with --no-plugin: gain" in run.report()
+    with pytest.raises(ValueError, match=r"give `without` to `load`"):
+        sftplug.open_run(run.recipe, without=["gain"])
+
+
+@pytest.mark.parametrize("name", ["chat", "eval", "merge", "export", "replay", "report", "recipes"])
+def test_a_name_that_no_plugin_has_is_refused(name, lora_run, command, tmp_path):
+    rest = {"merge": ["--output", tmp_path / "m"], "export": ["zip"], "replay": ["--output", tmp_path / "r"]}
+    run = [] if name == "recipes" else [lora_run]
+    error = command(name, *run, *rest.get(name, []), "--no-plugin", "consol").exception
+    assert isinstance(error, PluginError)
+    assert "--no-plugin consol: no plugin of that name is installed. Did you mean 'console'?" in str(error)
+
+
+def test_recipes_of_a_plugin_that_is_left_out_are_not_there(command, recipe_file):
+    assert "smollm2/base" in command("recipes").output
+    assert "smollm2/base" not in command("recipes", "--no-plugin", "smollm2").output
+    for left_out in (
+        command("recipes", "--no-plugin", "smollm2", "show", "smollm2/base"),
+        command("check", recipe_file(extends="smollm2/base"), "--no-plugin", "smollm2"),
+    ):
+        assert "Note: blocked with --no-plugin: smollm2." in str(left_out.exception)
+    own = recipe_file(plugins=["./mine.py"])
+    (own.parent / "mine.py").write_text("raise ImportError('gone')")
+    assert command("check", own, "--no-plugin", "mine").exit_code == 0  # a file's name is no installed one
