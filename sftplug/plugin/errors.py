@@ -78,24 +78,24 @@ def place_of(thing: Any) -> str:
         return str(getattr(thing, "__module__", type(thing).__module__))
 
 
-def place_of_method(component: Component, method: str) -> str:
+def place_of_method(component: Component | type[Component], method: str) -> str:
     """Return the file and line of a component's method, a property too."""
-    found = getattr(type(component), method)
+    found = getattr(component if isinstance(component, type) else type(component), method)
     return place_of(found.fget if isinstance(found, property) else found)
 
 
-def complain(component: Component, method: str, text: str) -> str:
+def complain(component: Component | type[Component], method: str, text: str) -> str:
     """Return a sentence about what `method` of `component` returned: whose it is, what is wrong, and where."""
     return f"{describe(component)}: {method}() {text} ({place_of_method(component, method)})"
 
 
-def plugin_error(component: Component, method: str, text: str) -> PluginError:
+def plugin_error(component: Component | type[Component], method: str, text: str) -> PluginError:
     """Return the error for something that `method` of `component` must not return."""
     return PluginError(complain(component, method, text))
 
 
 @contextmanager
-def plugin_errors(component: Component, method: str) -> Iterator[None]:
+def plugin_errors(component: Component | type[Component], method: str) -> Iterator[None]:
     """Turn whatever a component's method raises, other than what it says on purpose, into a PluginError with blame."""
     try:
         yield
@@ -105,7 +105,7 @@ def plugin_errors(component: Component, method: str) -> Iterator[None]:
         raise failed(component, method, error) from error
 
 
-def failed(component: Component, method: str, error: Exception) -> PluginError:
+def failed(component: Component | type[Component], method: str, error: Exception) -> PluginError:
     """Return the error for what `method` of `component` raised by accident."""
     return PluginError(f"{describe(component)}: {method}() failed: {reason(error)}")
 

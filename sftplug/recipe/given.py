@@ -33,6 +33,8 @@ class Asked:
     """Plugins as modules of the running program."""
     origin: str = "command line"
     """Where the overrides come from."""
+    versions: Mapping[str, str] | None = None
+    """Of the record of a run: plugin -> its version then. None for a recipe, which knows none."""
 
     @property
     def name(self) -> str:

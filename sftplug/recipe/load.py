@@ -28,6 +28,7 @@ from sftplug.recipe.problems import path_of, problem_at, problems_from
 from sftplug.recipe.section import resolve_path
 from sftplug.recipe.short_forms import Offers, spell_out
 from sftplug.recipe.train_options import problems_in_train, untried_in_train
+from sftplug.recipe.upgrade import upgrade_options
 from sftplug.recipe.yaml import Tree
 from sftplug.util.device import Device
 from sftplug.util.frozen import frozen
@@ -48,6 +49,8 @@ class LoadedRecipe:
     """What it was loaded from."""
     written: Tree
     """The merged data without what suits adapter and device: what another process fills in in the same way."""
+    aged: tuple[str, ...] = ()
+    """A sentence for all that was written for an earlier version of a plugin, and is read as that of today."""
 
     def again(self, *overrides: str, device: Device | None = None) -> LoadedRecipe:
         """Load the recipe once more, with more overrides, or for another device."""
@@ -78,10 +81,11 @@ class LoadedRecipe:
 
     def warnings(self) -> list[str]:
         """Return a sentence for what is wrong with what is installed that this recipe does not need, and for every
-        option that it sets and that will be removed.
+        option that it sets and that has been replaced or will be removed.
         """
         untried = (problem_at(self.tree, ("train", name), text) for name, text in untried_in_train(self.recipe.train))
-        return [*self.registry.warnings(), *map(str, _deprecated(self.recipe, self.tree)), *map(str, untried)]
+        deprecated = map(str, _deprecated(self.recipe, self.tree))
+        return [*self.registry.warnings(), *self.aged, *deprecated, *map(str, untried)]
 
     def provenance(self) -> list[dict[str, str]]:
         """Return name, distribution, version, source and hash of every plugin in use, for the record of the run."""
@@ -131,6 +135,7 @@ def load_asked(asked: Asked, *, rows: bool = True, device: Device | None = None)
     registry, problems = _load_named_plugins(_laid([_plugins_of(layer) for layer in layers], {}), asked)
     offer_classes(registry, classes)
     tree = _laid(layers, registry.classes())
+    aged = upgrade_options(tree, registry, asked.versions)
     written = tree.copy()  # only whole sections are filled in
     assume_quantization(tree, registry)
     problems += _train_problems(tree)
@@ -143,7 +148,7 @@ def load_asked(asked: Asked, *, rows: bool = True, device: Device | None = None)
         raise RecipeError(asked.name, sorted(problems, key=lambda problem: _line(problem.origin)))
     named = recipe.model_copy(update={"output": recipe.output.replace("{name}", name)})
     active = _active(named, registry, asked.modules)
-    return LoadedRecipe(name, named, tree, registry, tuple(sorted(active)), asked, written)
+    return LoadedRecipe(name, named, tree, registry, tuple(sorted(active)), asked, written, tuple(aged))
 
 
 def _read(asked: Asked) -> tuple[str, list[Tree], list[type[Component]]]:

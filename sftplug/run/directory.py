@@ -90,10 +90,12 @@ class RunDirectory:
         run of components that lie in no file.
         """
         self._refuse_modules()
-        from sftplug.recipe.load import load_recipe
+        from sftplug.recipe.given import Asked
+        from sftplug.recipe.load import load_asked
         from sftplug.run.settled import as_begun
 
-        return as_begun(load_recipe(str(self.path / "recipe.yaml"), overrides, without, rows=rows), self)
+        asked = Asked(str(self.path / "recipe.yaml"), overrides, tuple(without), versions=self.versions())
+        return as_begun(load_asked(asked, rows=rows), self)
 
     def _refuse_modules(self) -> None:
         known = self.plugins() if (self.path / "plugins.json").is_file() else []
@@ -111,6 +113,11 @@ class RunDirectory:
     def plugins(self) -> list[dict[str, str]]:
         """Return name, distribution, version, source and sha256 of every plugin in use."""
         return list(self._json("plugins.json"))
+
+    def versions(self) -> dict[str, str]:
+        """Return plugin -> version of its distribution ("" of a plugin file), of every plugin in use."""
+        known = self.plugins() if (self.path / "plugins.json").is_file() else []
+        return {plugin["name"]: plugin["version"] for plugin in known}
 
     def data(self) -> dict[str, Any]:
         """Return fingerprints of the sources, and number and hash of the prepared rows of each split."""

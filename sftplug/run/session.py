@@ -193,8 +193,12 @@ def _refuse_models_only(directory: RunDirectory) -> None:
 
 
 def _refuse_other_recipe(loaded: LoadedRecipe, directory: RunDirectory) -> list[str]:
-    """Raise RunError for a run of another recipe; return what the recipe of this one has gained since, by default."""
-    before = moved(begun_with(directory, loaded.recipe.train), loaded, directory)
+    """Raise RunError for a run of another recipe; return what has come of the recipe of this one since.
+
+    That is what was upgraded in its record, and what its components have gained by default.
+    """
+    recorded_then, upgrades = begun_with(directory, loaded)
+    before = moved(recorded_then, loaded, directory)
     new = gained(before, loaded)
     changed = differences(before, recorded(loaded.recipe))
     if any(line.partition(": ")[0] not in new for line in changed):
@@ -204,7 +208,8 @@ def _refuse_other_recipe(loaded: LoadedRecipe, directory: RunDirectory) -> list[
             "Go back to its recipe to resume it, choose another --output, or --overwrite to delete it."
         )
     later = "the version that began this run did not have it; it goes on with the default"
-    return [f"{path}: {later}, {value!r}" for path, value in new.items()]
+    aged = [f"the record of the run: {sentence}" for sentence in upgrades]
+    return [*aged, *(f"{path}: {later}, {value!r}" for path, value in new.items())]
 
 
 def _notes(loaded: LoadedRecipe, directory: RunDirectory, found: Checkpoint | None) -> Iterator[str]:

@@ -6,18 +6,19 @@ So a run is resumed as it was begun where an adapter, the machine or TRL would c
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sftplug.errors import RunError
 from sftplug.plugin.components import Component, Quantization
-from sftplug.recipe.defaults import OF_TRL, STATED, is_default
+from sftplug.recipe.defaults import OF_TRL, is_default
 from sftplug.recipe.origins import origin_by_path
 from sftplug.recipe.problems import origin_of
 from sftplug.recipe.train_options import own_default
-from sftplug.recipe.yaml import Path_, dotted, leaves
+from sftplug.recipe.upgrade import upgrade_options
+from sftplug.recipe.yaml import Path_, Tree, dotted, leaves
 
 if TYPE_CHECKING:
     from sftplug.recipe.load import LoadedRecipe
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 def as_begun(loaded: LoadedRecipe, directory: RunDirectory) -> LoadedRecipe:
     """Return `loaded` with what it leaves open, and left open when the run in `directory` began, as it was then."""
-    before, then = begun_with(directory, loaded.recipe.train), _origins_then(directory)
+    (before, _), then = begun_with(directory, loaded), _origins_then(directory)
     tree = loaded.tree.copy()
     tree.data["train"] = _train(loaded, before["train"], then, tree.origins)
     tree.data["quantization"] = _quantization(loaded, before["quantization"], then, tree.origins)
@@ -70,15 +71,16 @@ def _was(then: Mapping[str, str], path: str) -> str:
     return then.get(path, "default")
 
 
-def begun_with(directory: RunDirectory, names: Iterable[str] = STATED) -> dict[str, Any]:
-    """Return the recipe that the run in `directory` recorded when it began.
+def begun_with(directory: RunDirectory, loaded: LoadedRecipe) -> tuple[dict[str, Any], list[str]]:
+    """Return the recipe that the run in `directory` recorded when it began, and what of it was upgraded since.
 
-    Of the trainer's options in `names`, those that it does not hold had TRL's own defaults: it was begun before a
-    recipe stated them.
+    Of the trainer's options that `loaded` has, those that it does not hold had TRL's own defaults: it was begun before
+    a recipe stated them.
     """
     recipe = directory.recipe()
-    own = {name: value for name in names if (value := own_default(name)) is not None}
-    return {**recipe, "train": {**own, **recipe["train"]}}
+    upgrades = upgrade_options(Tree(recipe), loaded.registry, directory.versions())
+    own = {name: value for name in loaded.recipe.train if (value := own_default(name)) is not None}
+    return {**recipe, "train": {**own, **recipe["train"]}}, upgrades
 
 
 def settled(loaded: LoadedRecipe) -> dict[str, Any]:

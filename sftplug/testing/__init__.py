@@ -13,7 +13,7 @@ fix it. Nothing in sftplug itself uses this package. The checks need hypothesis:
 
 from sftplug.testing.adapters import check_adapter
 from sftplug.testing.callbacks import check_callback
-from sftplug.testing.component import check_component
+from sftplug.testing.component import check_component, check_upgrade
 from sftplug.testing.exporters import check_exporter
 from sftplug.testing.formats import check_format
 from sftplug.testing.law import LawBroken
@@ -48,5 +48,6 @@ __all__ = [
     "check_schedule",
     "check_source",
     "check_template",
+    "check_upgrade",
     "token_batch",
 ]

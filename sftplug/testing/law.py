@@ -63,7 +63,7 @@ def make(component: type[C], options: dict[str, Any]) -> C:
         ) from error
 
 
-def check(component: Component, laws: Sequence[Law[T]], subject: T) -> None:
+def check(component: Component | type[Component], laws: Sequence[Law[T]], subject: T) -> None:
     """Hold `subject` to each law in turn. Raises LawBroken for the first that it breaks."""
     name = describe(component)
     for law in laws:

@@ -99,7 +99,7 @@ def test_a_plugin_that_is_not_needed_is_left_out(arguments, broken, command, tmp
     result = command(name, broken, *rest, "--no-plugin", "gain")
     assert result.exit_code == 0, result.exception
     if name != "report":
-        assert "warning: masking (recipe.yaml:" in result.output
+        assert "warning: masking[0][0] (recipe.yaml:" in result.output
         assert "blocked with --no-plugin: gain. The run was trained with it; this command does" in result.output
     else:
         page = (tmp_path / "report.html").read_text()
@@ -114,14 +114,14 @@ def test_a_command_that_needs_it_names_the_key_and_the_plugin(arguments, broken,
     error = command(name, broken, *rest, "--no-plugin", "gain").exception
     assert isinstance(error, RecipeError)
     (problem,) = error.problems
-    assert problem.path == "masking"
+    assert problem.path == "masking[0][0]"
     assert problem.text.startswith("'gain' is not installed.")
     assert problem.text.endswith("Note: blocked with --no-plugin: gain.")
 
 
 def test_python_leaves_plugins_out_too(broken, tmp_path):
     run = sftplug.open_run(broken, without=["gain"])
-    assert [problem.path for problem in run.left_out] == ["masking"]
+    assert [problem.path for problem in run.left_out] == ["masking[0][0]"]
     assert run.chat("Hello?", max_new_tokens=4) is not None
     assert json.loads((run.export("folder", tmp_path / "there") / "adapter_config.json").read_text())["peft_type"]
     for needs in (run.evaluate, run.replay, lambda: sftplug.replay(broken, without=["gain"])):
@@ -130,6 +130,9 @@ def test_python_leaves_plugins_out_too(broken, tmp_path):
     assert "blocked with --no-plugin: gain" in run.report()
     with pytest.raises(ValueError, match=r"give `without` to `load`"):
         sftplug.open_run(run.recipe, without=["gain"])
+    quiet = sftplug.load(broken.parent / "run.yaml", f"output={broken}", without=["console"])
+    assert sftplug.open_run(quiet).recipe.asked.blocked == ("console",)
+    assert sftplug.open_run(broken, without=["console", "gain"]).recipe.asked.blocked == ("console", "gain")
 
 
 @pytest.mark.parametrize("name", ["chat", "eval", "merge", "export", "replay", "report", "recipes"])

@@ -48,6 +48,7 @@ from sftplug.testing import (
     check_row_processor,
     check_source,
     check_template,
+    check_upgrade,
 )
 
 ROWS = [{"question": "One?", "answer": "Two."}]
@@ -126,6 +127,49 @@ class Unpicklable(Faultless):
         object.__setattr__(self, "strength", 7.0)
 
 
+class Restless(Faultless):
+    """Options of today are changed too."""
+
+    @classmethod
+    def upgrade(cls, options, from_version):
+        return {"strength": 1.0, **options}
+
+
+class Renamed(Faultless):
+    """`weight` was the name of `strength`; `loud` is gone."""
+
+    @classmethod
+    def upgrade(cls, options, from_version):
+        options.pop("loud", None)
+        if "weight" in options:
+            options["strength"] = options.pop("weight")
+        return options
+
+
+class Forgetful(Faultless):
+    """`loud` is gone, and still there."""
+
+    @classmethod
+    def upgrade(cls, options, from_version):
+        return {"strength" if name == "weight" else name: value for name, value in options.items()}
+
+
+class Again(Faultless):
+    """`strength` was a percentage in 1.0, and nothing tells what it is."""
+
+    @classmethod
+    def upgrade(cls, options, from_version):
+        return {"strength": options["strength"] / 100} if from_version == "1.0" and options else options
+
+
+class Careless(Faultless):
+    """The value of `weight` is lost."""
+
+    @classmethod
+    def upgrade(cls, options, from_version):
+        return {name: value for name, value in options.items() if name == "strength"}
+
+
 def test_a_name_that_the_registry_refuses_breaks_the_law_in_the_same_words(tmp_path):
     from sftplug.plugin.manager import load_plugins
     from sftplug.plugin.registry import build_registry
@@ -163,10 +207,42 @@ def test_a_name_that_the_registry_refuses_breaks_the_law_in_the_same_words(tmp_p
         (Lenient, {}, "refuses_unknown_options", "`no_such_option: 1` was accepted | leave `extra='forbid'`"),
         (Untold, {"secret": 2.0}, "survives_yaml", "was written as 'type: faultless"),
         (Unpicklable, {}, "survives_pickling", "strength=7.0) | keep state in options alone"),
+        (Restless, {}, "upgrades_nothing_of_today", "{} became {'strength': 1.0} | change an option only under a name"),
     ],
 )
 def test_the_laws_of_every_component(component, options, law, text):
     assert broken(check_component, component, **options) == (law, AnyText(text))
+
+
+@pytest.mark.parametrize(
+    ("component", "old", "law", "text"),
+    [
+        (
+            Forgetful,
+            {"weight": 2.0, "loud": True},
+            "upgrades_to_what_it_takes",
+            "became {'strength': 2.0, 'loud': True}, which is refused: Extra inputs are not permitted (loud) | rename",
+        ),
+        (
+            Again,
+            {"strength": 50.0},
+            "upgrades_once",
+            "{'strength': 0.5} became {'strength': 0.005} when it was upgraded again from version '1.0' | change an",
+        ),
+        (Careless, {"weight": 2.0}, "upgrades_to_the_same_meaning", "strength=2.0) is expected | carry the value"),
+    ],
+)
+def test_the_laws_of_an_upgrade(component, old, law, text):
+    assert broken(check_upgrade, component, old, "1.0", expected={"strength": 2.0}) == (law, AnyText(text))
+
+
+def test_an_upgrade_that_keeps_the_laws():
+    check_component(Renamed)
+    check_upgrade(Renamed, {"weight": 2.0, "loud": True}, "1.0", expected={"strength": 2.0})
+    check_upgrade(Renamed, {"loud": False})
+    check_upgrade(Faultless, {"strength": 3.0})  # nothing was ever renamed
+    with pytest.raises(LawBroken, match="upgrade\\(\\) must return a dict"):
+        check_upgrade(type("Empty", (Renamed,), {"upgrade": classmethod(lambda *_: None)}), {})
 
 
 class AnyText:

@@ -29,6 +29,7 @@ FOLLOWED = {
     "and its gradient does not reach them: leave out `detach`": "test_what_a_component_returns_or_raises_by_mistake",
     "is the class {}: give an object of it": "test_a_component_may_be_an_object_of_a_class_that_no_plugin_offers",
     "Without real weights: `model: {build: tiny}`": "test_what_is_missing_is_told_with_the_commands_and_the_other_way",
+    "give `without` to `load`, or the run's folder.": "test_python_leaves_plugins_out_too",
     "Use `sftplug.ParameterCounts`": "test_an_old_name_stands_for_the_one_that_its_warning_names",
     "Use `sftplug.count_parameters`": "test_an_old_name_stands_for_the_one_that_its_warning_names",
 }

@@ -4,6 +4,7 @@ Nothing else in sftplug calls a method of a component, and the laws of `sftplug.
 refuses, a plugin's own tests refuse in the same words. What rows themselves must be is checked by `sftplug.data`.
 """
 
+from sftplug.plugin.calls.aging import upgraded
 from sftplug.plugin.calls.check import component_problems
 from sftplug.plugin.calls.exporting import export, needs_merged
 from sftplug.plugin.calls.loss import is_nll, token_losses
@@ -113,6 +114,7 @@ __all__ = [
     "train_options",
     "trainer_callback",
     "trains",
+    "upgraded",
     "wants_constant_rate",
     "warms_up",
     "weight_bytes",

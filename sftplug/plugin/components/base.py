@@ -45,6 +45,19 @@ class Component(StrictModel, ABC):
         return ()
 
     @classmethod
+    def upgrade(cls, options: dict[str, Any], from_version: str) -> dict[str, Any]:
+        """Return `options` of an earlier version of this class as it takes them today; by default, as they are.
+
+        Asked before options are validated, each time they are read: of a recipe with `from_version` ``""``, for a
+        recipe does not say which version it was written for; of the record of a run with the version of the
+        distribution that offered the class then, which is ``""`` for a plugin file. `options` are those that are set,
+        as YAML holds them and without ``type``, in a copy that may be changed. Options of today must come through as
+        they are, those that an upgrade has made too: what gets another meaning gets another name. That something was
+        upgraded is said to the user. `sftplug.testing.check_upgrade` tries it.
+        """
+        return options
+
+    @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Where an option is annotated with a kind, take a component of that kind."""
         if Component not in cls.__bases__:
