@@ -27,19 +27,20 @@ def _lines(file: Stored) -> Iterator[str]:
     at = 0
     with file.open_decompressed() as stream:
         for number, line in enumerate(stream, start=1):
-            yield _decoded(line, at, f"{file.name}:{number}").removeprefix("" if at else "\ufeff")
+            try:
+                text = line.decode()
+            except UnicodeDecodeError as error:
+                raise _not_utf8(error, at, f"{file.name}:{number}") from error
+            yield text if at else text.removeprefix("\ufeff")
             at += len(line)
 
 
-def _decoded(line: bytes, at: int, origin: str) -> str:
-    """Return the text of a line that begins at byte `at` of the file."""
-    try:
-        return line.decode()
-    except UnicodeDecodeError as error:
-        where = f"{error.reason} at byte {at + error.start:,}"
-        cut = error.end == len(line) and error.reason == "unexpected end of data"
-        help_ = _UNFINISHED if cut else "Convert the file first."
-        raise DataError(f"{origin}: is not UTF-8 text: {where} of the file. {help_}") from error
+def _not_utf8(error: UnicodeDecodeError, at: int, origin: str) -> DataError:
+    """Return what to say of a line that begins at byte `at` of the file."""
+    where = f"{error.reason} at byte {at + error.start:,}"
+    cut = error.end == len(error.object) and error.reason == "unexpected end of data"
+    help_ = _UNFINISHED if cut else "Convert the file first."
+    return DataError(f"{origin}: is not UTF-8 text: {where} of the file. {help_}")
 
 
 def _read_jsonl(file: Stored) -> Iterator[Row]:
