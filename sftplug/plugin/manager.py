@@ -165,11 +165,20 @@ class Plugins:
             raise PluginError(f"the module {module.__name__} has the name of a plugin that is installed: {name}.")
         _register(self, Plugin(name, module, IN_PROGRAM, ""))
 
+    def leave_out(self, name: str) -> None:
+        """Take out a plugin that loaded, in favour of another of its name."""
+        self.manager.unregister(self.loaded.pop(name).module)
+
     def give_up(self, plugin: Plugin, error: PluginError) -> None:
         """Take out a plugin that loaded and turned out to be broken."""
         self.manager.unregister(plugin.module)
         del self.loaded[plugin.name]
         self.broken[plugin.name] = BrokenPlugin(plugin.name, plugin.distribution, plugin.version, str(error), error)
+
+
+def no_plugins() -> Plugins:
+    """Return a place for plugins in which there are none yet."""
+    return Plugins(_new_manager())
 
 
 def load_plugins(
@@ -324,7 +333,10 @@ def _load_file(plugins: Plugins, file: Path) -> None:
         owner = plugins.loaded.get(name) or plugins.broken[name]
         if getattr(owner, "distribution", "") == "file":
             raise PluginError(f"two plugin files are named '{name}', or one is listed twice: {file}. Rename one.")
-        raise PluginError(f"plugin file {file} has the name of an installed plugin, {owner}. Rename the file.")
+        raise PluginError(
+            f"plugin file {file} has the name of an installed plugin, {owner}. Rename the file, or take it out of "
+            "`plugins:`: what is installed is there without."
+        )
     try:
         _register(plugins, Plugin(name, _import_file(file), "file", ""))
     except (Exception, SystemExit) as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +25,7 @@ from sftplug.recipe.given import KEPT, PYTHON, Asked, read_mapping, read_tree
 from sftplug.recipe.merge import merge, read_override
 from sftplug.recipe.model import Recipe
 from sftplug.recipe.problems import path_of, problem_at, problems_from
+from sftplug.recipe.replaced import replace_file, words
 from sftplug.recipe.section import resolve_path
 from sftplug.recipe.short_forms import Offers, spell_out
 from sftplug.recipe.train_options import problems_in_train, untried_in_train
@@ -132,10 +133,12 @@ def load_asked(asked: Asked, *, rows: bool = True, device: Device | None = None)
     refuse_unsupported()
     name, layers, classes = _read(asked)
     # Which plugins a recipe names is known without them; what its other sections mean is not.
-    registry, problems = _load_named_plugins(_laid([_plugins_of(layer) for layer in layers], {}), asked)
+    named_plugins = _laid([_plugins_of(layer) for layer in layers], {})
+    used = frozenset(word for layer in layers for word in words(layer.data))
+    registry, problems, aged = _load_named_plugins(named_plugins, asked, used)
     offer_classes(registry, classes)
     tree = _laid(layers, registry.classes())
-    aged = upgrade_options(tree, registry, asked.versions)
+    aged += upgrade_options(tree, registry, asked.versions)
     written = tree.copy()  # only whole sections are filled in
     assume_quantization(tree, registry)
     problems += _train_problems(tree)
@@ -178,8 +181,11 @@ def _plugins_of(layer: Tree) -> Tree:
     return Tree(type(layer.data)(data), layer.origins, layer.places)
 
 
-def _load_named_plugins(tree: Tree, asked: Asked) -> tuple[Registry, list[Problem]]:
-    """Load what is installed, and the files and modules that are named; say what is named and cannot be had."""
+def _load_named_plugins(tree: Tree, asked: Asked, used: Container[str]) -> tuple[Registry, list[Problem], list[str]]:
+    """Load what is installed, and the files and modules that are named; say what is named and cannot be had.
+
+    Of a record, with the names `used` in it, files that became packages are left out; this is said, too.
+    """
     named = tree.data.get("plugins") or []
     wanted = {index: name for index, name in enumerate(named if isinstance(named, list) else ()) if _is_text(name)}
     files = [plugin_name(name) for name in wanted.values() if is_plugin_file(name)]
@@ -188,12 +194,24 @@ def _load_named_plugins(tree: Tree, asked: Asked) -> tuple[Registry, list[Proble
         plugins.load_module(module)
     # What the command line leaves out is left out, also where the recipe lists it.
     wanted = {index: name for index, name in wanted.items() if plugin_name(name) not in plugins.blocked}
+    aged = _leave_out_replaced(plugins, wanted, used) if asked.versions is not None else []
     texts = {index: _load_file(plugins, name) for index, name in wanted.items() if is_plugin_file(name)}
     registry = build_registry(plugins)
     for index, name in wanted.items():
         texts[index] = texts.get(index) or _lacking(plugins, plugin_name(name))
     found = sorted((index, text) for index, text in texts.items() if text)
-    return registry, [problem_at(tree, ("plugins", index), text) for index, text in found]
+    return registry, [problem_at(tree, ("plugins", index), text) for index, text in found], aged
+
+
+def _leave_out_replaced(plugins: Plugins, wanted: dict[int, str], used: Container[str]) -> list[str]:
+    """Take out of `wanted` each plugin file for which installed plugins stand in; return what is to be said."""
+    aged = []
+    for index, name in [item for item in wanted.items() if is_plugin_file(item[1])]:
+        is_replaced, sentence = replace_file(plugins, Path(resolve_path(name)), used)
+        aged += [sentence] if sentence else []
+        if is_replaced:
+            del wanted[index]
+    return aged
 
 
 def _is_text(value: object) -> bool:

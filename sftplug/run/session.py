@@ -19,6 +19,7 @@ from sftplug.run.files import noting
 from sftplug.run.paths import moved
 from sftplug.run.place import claimed, clear, refuse_place
 from sftplug.run.record import differences, gained, record_recipe, recorded
+from sftplug.run.replaced import drop_replaced
 from sftplug.run.settled import as_begun, begun_with, changes, settled, with_settled
 from sftplug.run.sources import check_rows, check_sources, describe_rows, describe_sources
 from sftplug.storage.disk import no_room
@@ -199,6 +200,7 @@ def _refuse_other_recipe(loaded: LoadedRecipe, directory: RunDirectory) -> list[
     """
     recorded_then, upgrades = begun_with(directory, loaded)
     before = moved(recorded_then, loaded, directory)
+    upgrades += drop_replaced(before, loaded, directory)
     new = gained(before, loaded)
     changed = differences(before, recorded(loaded.recipe))
     if any(line.partition(": ")[0] not in new for line in changed):

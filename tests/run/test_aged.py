@@ -64,13 +64,13 @@ def install(tmp_path, monkeypatch):
     site.mkdir()
     monkeypatch.syspath_prepend(str(site))
 
-    def put(version, body):
+    def put(version, body, point="gains"):
         for old in [*site.glob("*.dist-info"), *site.glob("__pycache__")]:  # two may be written within one second
             shutil.rmtree(old)
         info = site / f"acme_gains-{version}.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: acme-gains\nVersion: {version}\n")
-        (info / "entry_points.txt").write_text("[sftplug]\ngains = gains\n")
+        (info / "entry_points.txt").write_text(f"[sftplug]\n{point} = gains\n")
         (site / "gains.py").write_text(HEAD + body + TAIL)
         sys.modules.pop("gains", None)
         importlib.invalidate_caches()
@@ -182,6 +182,60 @@ def test_a_recipe_is_upgraded_wherever_an_option_stands(install, project):
     assert over.again("masking.factor=6").recipe.masking[0][0].factor == 5.0  # both are said: `upgrade` decides
     today = sftplug.load(project({"gain": {"factor": 3.0}}))
     assert today.aged == ()
+
+
+# --- a plugin file that became a package ------------------------------------------------------------------------------
+
+BY_NOW = "the plugin file gains.py of this run is installed by now: the run is read with {} (acme-gains 2.0)."
+
+
+@pytest.mark.parametrize("name", ["gains", "acme_gains"])
+def test_a_run_of_a_plugin_file_is_read_with_the_package_that_it_became(name, install, project, command, tmp_path):
+    (tmp_path / "gains.py").write_text(HEAD + FIRST + TAIL)
+    output = train_file(project({"type": "gain", "gain": 3.0}, plugins=["./gains.py"])).output
+    whole = outcome(output)
+    killed_after(output, 3)
+    install("2.0", SECOND + UPGRADE, name)
+    file = (
+        project({"gain": {"factor": 3.0}})
+        if name == "gains"
+        else project({"type": "gain", "gain": 3.0}, plugins=[name])
+    )
+    resumed = command("train", file)
+    assert resumed.exit_code == 0, resumed.exception
+    assert RunDirectory.open(output).state().attempts[-1]["from_step"] == 3
+    assert outcome(output) == whole
+    assert RunDirectory.open(output).recipe()["plugins"] == ([] if name == "gains" else [name])
+
+
+@pytest.mark.parametrize("name", ["gains", "acme_gains"])
+def test_a_finished_run_of_a_plugin_file_is_read_with_the_package(name, install, project, command, tmp_path):
+    (tmp_path / "gains.py").write_text(HEAD + FIRST + TAIL)
+    output = train_file(project({"type": "gain", "gain": 3.0}, plugins=["./gains.py"])).output
+    before = command("eval", output, "--json").output
+    install("2.0", SECOND + UPGRADE, name)
+    run = sftplug.open_run(output)
+    assert run.recipe.aged[0] == BY_NOW.format(name)
+    assert run.recipe.recipe.masking[0][0].factor == 3.0
+    told = command("eval", output, "--json")
+    assert before.strip() in told.output
+    assert f"warning: {BY_NOW.format(name)}" in told.output
+    assert command("replay", output, "--output", tmp_path / "rows").exit_code == 0
+
+
+def test_a_package_of_the_same_name_that_offers_other_things_is_no_stand_in(install, project, command, tmp_path):
+    (tmp_path / "gains.py").write_text(HEAD + FIRST + TAIL)
+    output = train_file(project({"type": "gain", "gain": 3.0}, plugins=["./gains.py"])).output
+    install("2.0", SECOND)
+    (tmp_path / "site" / "gains.py").write_text((HEAD + SECOND + TAIL).replace('"gain"', '"other"'))
+    sys.modules.pop("gains", None)
+    run = sftplug.open_run(output)
+    assert run.recipe.aged == (
+        "the run is read with its plugin file gains.py: the installed gains (acme-gains 2.0) offers other things.",
+    )
+    assert run.recipe.recipe.masking[0][0].gain == 3.0
+    with pytest.raises(RecipeError, match=r"Rename the file, or take it out of `plugins:`"):
+        sftplug.load(project("gain", plugins=["./gains.py"]))  # a recipe says what it means
 
 
 @pytest.mark.parametrize(

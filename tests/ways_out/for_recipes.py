@@ -435,8 +435,11 @@ CASES = [
         before=file("readonly.py", READ_ONLY),
     ),
     Case(
-        "plugin file {} has the name of an installed plugin, {}. Rename the file.",
-        {"Rename the file": both(file("mine.py", READ_ONLY), put("plugins", ["./mine.py"]))},
+        "plugin file {} has the name of an installed plugin, {}. Rename the file, or take it out of",
+        {
+            "Rename the file": both(file("mine.py", READ_ONLY), put("plugins", ["./mine.py"])),
+            "take it out of `plugins:`": put("plugins", []),
+        },
         recipe={"plugins": ["./adapters.py"]},
         before=file("adapters.py", READ_ONLY),
     ),
