@@ -110,6 +110,8 @@ class Trace:
     _reads: dict[Cell, Reads] = field(default_factory=dict)
     _writes: dict[Cell, tuple[list[int], list[Any]]] = field(default_factory=dict)
     """Which turns wrote a cell, and what."""
+    _indexed: int = 0
+    """How many of the steps the two above know: those of ChatML, which read and write nothing, leave both empty."""
 
     def reaches(self, place: int, cells: Mapping[Cell, Any], count: int, active: int | None) -> int:
         """Return the place of the first turn, from `place` on, that might not do the same.
@@ -117,7 +119,7 @@ class Trace:
         `cells` are what that render holds at `place`, `count` is how many messages it has, and `active` the message
         that it works on.
         """
-        if not self._reads and not self._writes:
+        if self._indexed < len(self.steps):
             self._index()
         turn = place - self.first
         if self.steps[turn].before != active:
@@ -142,6 +144,7 @@ class Trace:
                 yield cell, values[index]
 
     def _index(self) -> None:
+        self._reads, self._writes, self._indexed = {}, {}, len(self.steps)
         for turn, step in enumerate(self.steps):
             for cell, interval in step.reads.items():
                 self._reads.setdefault(cell, Reads()).add(turn, interval)

@@ -2,12 +2,13 @@
 
 import functools
 import itertools
+import sys
 from typing import ClassVar
 
 import pytest
 from data.render.test_templates import TEMPLATES
 
-from sftplug.data.render import prompts, template
+from sftplug.data.render import compile_template, prompts, template
 from sftplug.data.render.template import Template
 from sftplug.errors import TemplateError
 
@@ -238,3 +239,29 @@ def test_a_conversation_of_too_many_prompts_is_refused_before_one_is_rendered():
         template.analyse(chat(3_000), **KWARGS)
     template._renderer._plain = plain
     assert len(template.analyse(chat(30), **KWARGS).spans) == 30
+
+
+@pytest.mark.parametrize("name", ["qwen2_5", "llama3", "qwen3"])
+def test_four_times_the_turns_cost_four_times_as_much_at_most(name):
+    """A conversation of thousands of turns is rendered in proportion to its turns, which is counted in calls."""
+    compiled = compile_template(TEMPLATES[name])
+    turn = [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Ho."}]
+    calls = [_calls(lambda turns=turns: compiled.analyse(turn * turns, **KWARGS)) for turns in (150, 600)]
+    assert calls[1] < 4.4 * calls[0]
+
+
+def _calls(work):
+    """Return how many functions are called, those of C too, until `work` is done."""
+    count = 0
+
+    def note(_frame, event, _argument):
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        work()
+    finally:
+        sys.setprofile(before)
+    return count
