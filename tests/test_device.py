@@ -9,7 +9,7 @@ import pytest
 from test_defaults import record
 
 from sftplug import Device, PluginError, RunDirectory, this_device
-from sftplug.planning import Rows
+from sftplug.planning import TrainingRows
 from sftplug.planning.settings import settings_of
 from sftplug.planning.work import work_of
 from sftplug.recipe import load_recipe
@@ -192,7 +192,7 @@ def test_a_plan_counts_with_the_speed_of_the_type_that_is_computed_in(recipe_fil
     seconds = {}
     for name in ("fp32", "bf16"):
         settings = settings_of(load_recipe(str(recipe_file(quantization=name))).recipe, on_cpu=True)
-        seconds[name] = work_of(settings, Rows(8, 80), 10, 1e9, SLOW).seconds
+        seconds[name] = work_of(settings, TrainingRows(8, 80), 10, 1e9, SLOW).seconds
     assert seconds["bf16"] == pytest.approx([10 * each for each in seconds["fp32"]])
     assert DEVICES["A100-80GB"].flops_in("bfloat16") == pytest.approx(312e12)
     assert DEVICES["T4"].flops_in("bfloat16") is None

@@ -18,7 +18,7 @@ from sftplug.planning.fit import _smaller
 from sftplug.planning.optimizer import optimizer_bytes
 from sftplug.planning.settings import settings_of
 from sftplug.planning.weights import Trained, count_weights
-from sftplug.planning.work import Rows, work_of
+from sftplug.planning.work import TrainingRows, work_of
 from sftplug.recipe import load_recipe
 from sftplug_tiny.builder import build_tokenizer
 
@@ -270,7 +270,7 @@ def test_the_quickest_device_takes_the_least_time(recipe_file):
     from sftplug.planning import DEVICES
 
     settings = settings_of(load_recipe(str(recipe_file())).recipe, on_cpu=False)
-    seconds = [work_of(settings, Rows(8, 80), 10, 1e9, DEVICES[name]).seconds for name in ("H100", "L4")]
+    seconds = [work_of(settings, TrainingRows(8, 80), 10, 1e9, DEVICES[name]).seconds for name in ("H100", "L4")]
     assert seconds[0][0] < seconds[1][0]
     assert all(least < most for least, most in seconds)
     assert TINY["type"] == "tiny"

@@ -9,7 +9,7 @@ from sftplug.cli import app
 from sftplug.planning.result import Range
 from sftplug.planning.settings import settings_of
 from sftplug.planning.share import share_of
-from sftplug.planning.weights import Held, Weights, count_weights
+from sftplug.planning.weights import HeldParameter, ModelWeights, count_weights
 from sftplug.recipe import load_recipe
 
 
@@ -54,7 +54,7 @@ def test_fsdp2_is_exact_to_the_byte(recipe_file, tmp_path, four_processes):
 
 
 def layer(index, size):
-    return Held((size,), 2 * size, False, in_base=True, trained=True, layer=index)
+    return HeldParameter((size,), 2 * size, False, in_base=True, trained=True, layer=index)
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def on_gpu(recipe_file):
 
 
 COUNT = 40 * 64_000
-WEIGHTS = Weights(tuple(layer(index, 64_000) for index in range(40)), buffers=0, constants=0, quantized=False)
+WEIGHTS = ModelWeights(tuple(layer(index, 64_000) for index in range(40)), buffers=0, constants=0, quantized=False)
 
 
 @pytest.mark.parametrize(

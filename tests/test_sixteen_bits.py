@@ -5,7 +5,7 @@ import torch
 
 from sftplug.model.loading import load_model
 from sftplug.recipe import load_recipe
-from sftplug.training.moved_weights import Sample
+from sftplug.training.moved_weights import WeightSample
 from sftplug.training.preflight.notices import STEP, notices
 
 RATE = {"learning_rate": 1e-5}
@@ -67,7 +67,7 @@ def base(file, *overrides):
 
 
 def test_what_is_trained_in_32_bits_is_not_counted(recipe_file):
-    assert Sample(base(recipe_file())).moved() is None
+    assert WeightSample(base(recipe_file())).moved() is None
 
 
 def test_the_terminal_says_how_many_moved(recipe_file, command):

@@ -14,7 +14,7 @@ from sftplug.recipe.origins import origin_by_path
 from sftplug.util.redact import redact
 
 if TYPE_CHECKING:
-    from sftplug.planning import Fit, Planner, Rows
+    from sftplug.planning import Fit, Planner, TrainingRows
     from sftplug.planning.answer import PlanAnswer
     from sftplug.recipe.load import LoadedRecipe
 
@@ -92,12 +92,12 @@ def parse_bytes(text: str, name: str = "memory") -> int:
     return size
 
 
-def _rows(recipe: LoadedRecipe, count: int | None) -> tuple[Rows | None, str | None]:
+def _rows(recipe: LoadedRecipe, count: int | None) -> tuple[TrainingRows | None, str | None]:
     """Return the rows that a run trains on, or why they are not known."""
-    from sftplug.planning import Rows, rows_of
+    from sftplug.planning import TrainingRows, rows_of
 
     if count is not None:
-        return Rows(count), None
+        return TrainingRows(count), None
     remote = [label(source.source) for source in recipe.recipe.data.train if is_remote(source.source)]
     if remote:
         return None, f"{remote[0]} is not on this machine, and nothing is downloaded for a plan. --rows says how many."

@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from sftplug.errors import RecipeError, SftplugError
-from sftplug.recipe.given import PYTHON, Asked
+from sftplug.recipe.given import PYTHON, LoadRequest
 from sftplug.recipe.load import LoadedRecipe, load_asked
 from sftplug.recipe.origins import origin_by_path
 
@@ -34,7 +34,7 @@ def load(
     Raises RecipeError with every problem at once, in ``.problems``; PluginError for a plugin that does not load.
     """
     reference = str(recipe) if isinstance(recipe, str | Path) else recipe
-    return load_asked(Asked(reference, overrides, tuple(without), tuple(plugins), PYTHON))
+    return load_asked(LoadRequest(reference, overrides, tuple(without), tuple(plugins), PYTHON))
 
 
 def loaded(recipe: Given) -> LoadedRecipe:

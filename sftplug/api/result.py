@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sftplug.plugin.components import Exporter
     from sftplug.ship.chat import ChatSession
     from sftplug.ship.push import Pushed
-    from sftplug.ship.rows import Measured, Selection
+    from sftplug.ship.rows import MeasuredRows, Selection
 
 RESULT = "result.json"
 _ROWS = "can be given with --data FILE --format NAME, from Python with `data` and `format`."
@@ -312,7 +312,9 @@ def choose_rows(
     return recipe, rows.given(recipe.recipe)
 
 
-def prepare_selected(recipe: LoadedRecipe, selection: Selection, remedy: str, *, provenance: bool = False) -> Measured:
+def prepare_selected(
+    recipe: LoadedRecipe, selection: Selection, remedy: str, *, provenance: bool = False
+) -> MeasuredRows:
     """Return the selected rows as tokens; where they cannot be had any more, the error says the `remedy`."""
     try:
         chosen = replace(recipe, recipe=selection.recipe)

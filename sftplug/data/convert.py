@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from sftplug.data.recipe_text import Given
+from sftplug.data.recipe_text import RecipeText
 from sftplug.errors import RowError, did_you_mean
 from sftplug.plugin.calls import conversation_of
 from sftplug.types.conversation import ROLES, Conversation, Message, Row, ToolCall
@@ -45,7 +45,7 @@ def convert(
     `system` is the recipe's own system turn, for sources that have none; `served` are columns that were read before.
     """
     given: dict[str, None] = {}
-    recipe_s = Given(source, account, system)
+    recipe_s = RecipeText(source, account, system)
     read = {*served, *([source.row_weight] if source.row_weight is not None else [])}
     for number, row in enumerate(rows, start=1):
         try:

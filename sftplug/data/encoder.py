@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sftplug.data.control_tokens import Controls, controls_of
-from sftplug.data.engine import Encoded, Encoders, EngineName, TokenizersEngine, together
+from sftplug.data.engine import EncodedTexts, Encoders, EngineName, TokenizersEngine, together
 from sftplug.errors import ModelError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Encoder:
         first = self.engines.slow.backend.encode("a", add_special_tokens=False).tokens[:1]
         return bool(first) and first[0].startswith(("▁", "Ġ"))
 
-    def encode_pieces(self, text: str, edges: Iterable[int], marks: Sequence[tuple[int, int]]) -> Encoded:
+    def encode_pieces(self, text: str, edges: Iterable[int], marks: Sequence[tuple[int, int]]) -> EncodedTexts:
         """Tokenize `text` cut at `edges`, as inference tokenizes the prompt alone, and at `marks`, which are text."""
         marks = sorted(marks)
         starts = [start for start, _ in marks]
@@ -59,7 +59,7 @@ class Encoder:
             pieces.append(_moved(piece, start))
         return _joined(pieces)
 
-    def _as_text(self, text: str) -> Encoded:
+    def _as_text(self, text: str) -> EncodedTexts:
         """Tokenize what must not be a control token; where its letters are one all the same, the first is cut off."""
         whole = self.literal.with_offsets([text])
         if len(text) == 1 or not self.controls.ids[whole.ids].any():
@@ -68,11 +68,11 @@ class Encoder:
         return _joined([first, _moved(rest, 1)])
 
 
-def _moved(piece: Encoded, by: int) -> Encoded:
+def _moved(piece: EncodedTexts, by: int) -> EncodedTexts:
     return piece._replace(start=piece.start + np.int32(by), end=piece.end + np.int32(by))
 
 
-def _joined(pieces: Sequence[Encoded]) -> Encoded:
+def _joined(pieces: Sequence[EncodedTexts]) -> EncodedTexts:
     """Return the tokens of the pieces of one text."""
     whole = together(pieces)
     return whole._replace(counts=whole.counts.sum(keepdims=True))

@@ -11,7 +11,7 @@ from sftplug.data.row_warnings import UNUSED_WEIGHT
 from sftplug.errors import DataError, MaskError
 from sftplug.plugin.components import DatasetFormat
 from sftplug.recipe.model import DataSection, SourceSection
-from sftplug.types.ledger import SHOWN, Account, Ledger, length_quantiles
+from sftplug.types.ledger import MOST_ORIGINS, Account, Ledger, length_quantiles
 from sftplug.types.reasons import RowGroup
 
 _SAYINGS = {
@@ -57,10 +57,10 @@ def _letters(account: Account, fatal: Sequence[str], ways: Callable[[RowGroup], 
             what, remedy = _SAYINGS[stage]
             groups = account.groups[stage].largest()
             lines = [f"{count} of {account.rows} rows of {account.source} {what}:"]
-            for group in groups[:SHOWN]:
+            for group in groups[:MOST_ORIGINS]:
                 out = ", or ".join(ways(group)) if stage == "unsafe" else ""
                 lines += [f"  {group.sentence()}", *[f"    Way out: {out}."] * bool(out)]
-            lines += [f"  … and {len(groups) - SHOWN} more reasons"] if len(groups) > SHOWN else []
+            lines += [f"  … and {len(groups) - MOST_ORIGINS} more reasons"] if len(groups) > MOST_ORIGINS else []
             yield "\n".join([*lines, remedy])
 
 

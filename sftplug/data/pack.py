@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sftplug.data.token_table import TOKENS, Rows, TableWriter, batched, lists
+from sftplug.data.token_table import TOKENS, StoredRows, TableWriter, batched, lists
 from sftplug.types.ledger import Packing
 from sftplug.types.tokens import IGNORED
 
@@ -58,7 +58,7 @@ def pack(
     before. Return, row by row and flat, which document of the file stands where, with a -1 after each row.
     """
     rows = best_fit_decreasing(lengths[order].tolist(), capacity)
-    have, writer = Rows(source), TableWriter(target, PACKED)
+    have, writer = StoredRows(source), TableWriter(target, PACKED)
     for batch in batched(rows, _BATCH):
         documents = [[int(order[index]) for index in row] for row in batch]
         writer.write([*_columns(have, documents, lengths), _seq_lengths(documents, lengths)])
@@ -70,7 +70,9 @@ def pack(
     return placed, Packing(len(order), len(rows), fill)
 
 
-def _columns(have: Rows, documents: Sequence[Sequence[int]], lengths: NDArray[np.int64]) -> Iterator[pa.ListArray]:
+def _columns(
+    have: StoredRows, documents: Sequence[Sequence[int]], lengths: NDArray[np.int64]
+) -> Iterator[pa.ListArray]:
     flat = [document for row in documents for document in row]
     first = np.concatenate([[0], np.cumsum(lengths[flat])[:-1]]).astype(np.int64)
     counts = [int(lengths[list(row)].sum()) for row in documents]

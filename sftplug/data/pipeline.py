@@ -16,7 +16,7 @@ import numpy as np
 
 from sftplug.data.convert import Example, convert
 from sftplug.data.encoder import Encoder
-from sftplug.data.engine import Encoded
+from sftplug.data.engine import EncodedTexts
 from sftplug.data.length import Batch, Fitter
 from sftplug.data.mask import weigh
 from sftplug.data.rendering import ConversationRenderer, TextRow
@@ -80,10 +80,10 @@ class Stages:
                 return []
         return row
 
-    def _encoded(self, texts: Sequence[TextRow]) -> Encoded:
+    def _encoded(self, texts: Sequence[TextRow]) -> EncodedTexts:
         return self.encode.engines.encode([text.rendered.text for text in texts])
 
-    def _tokens(self, texts: Sequence[TextRow], encoded: Encoded | None = None) -> Batch:
+    def _tokens(self, texts: Sequence[TextRow], encoded: EncodedTexts | None = None) -> Batch:
         """Tokenize and weigh a batch of rows; `encoded` are the tokens of their texts, if they are known already."""
         conversations, rendered = [text.conversation for text in texts], [text.rendered for text in texts]
         tokenized = tokenize(conversations, rendered, self.encode, encoded)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Given:
+class RecipeText:
     """Fills in the rows of one source, and tells its account."""
 
     source: SourceSection

@@ -19,7 +19,7 @@ from sftplug.data.convert import Example
 from sftplug.data.plain import render_plain
 from sftplug.data.render import Finding, Rendered, Template, compile_template
 from sftplug.data.render.shape import PLAIN_ROLES, is_ordinary
-from sftplug.data.ways_out import Sample
+from sftplug.data.ways_out import RowSample
 from sftplug.errors import (
     DataError,
     MaskError,
@@ -99,7 +99,7 @@ class ConversationRenderer:
     seen: int = 0
     preamble: str = ""
     """What the template puts before a row that has no system turn, if that is prose: a system prompt of its own."""
-    sample: Sample = field(default_factory=Sample)
+    sample: RowSample = field(default_factory=RowSample)
     """Rows on which other templates are tried, where this one does not do."""
     _arguments: str = ""
 

@@ -20,7 +20,7 @@ from sftplug.plugin.calls import fingerprint, processor_fingerprint
 from sftplug.plugin.components import DatasetSource, RowProcessor
 from sftplug.recipe.section import InputPath
 from sftplug.recipe.sources import sources_of
-from sftplug.storage.kept import Kept
+from sftplug.storage.kept import KeptFolders
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -48,7 +48,7 @@ class Store:
         self, key: str, make: Callable[[Path], None], waiting: Callable[[], object] = lambda: None
     ) -> tuple[Path, bool]:
         """Return the folder of `key`, and whether it was there; see `Kept.get`."""
-        kept = Kept(self.folder, "prepared rows", DataError, KEPT_DAYS)
+        kept = KeptFolders(self.folder, "prepared rows", DataError, KEPT_DAYS)
         return kept.get(key, make, waiting)
 
 

@@ -116,7 +116,7 @@ class TokenWriter:
         return Measures(lengths, trained, self._weighted)
 
 
-class Rows:
+class StoredRows:
     """Any row of a written file, in any order."""
 
     def __init__(self, file: Path) -> None:
@@ -143,7 +143,7 @@ def _flat_chunks(column: pa.ChunkedArray) -> list[tuple[NDArray[Any], NDArray[np
 
 def rearrange(source: Path, target: Path, rows: Sequence[int] | NDArray[np.int64]) -> None:
     """Write the `rows` of one file to another, in that order and as often as they are named."""
-    have, writer = Rows(source), TableWriter(target, TOKENS)
+    have, writer = StoredRows(source), TableWriter(target, TOKENS)
     for batch in batched(rows, _BATCH):
         columns = []
         for name in TOKENS.names:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sftplug.data.control_tokens import Controls
 from sftplug.data.encoder import Encoder
-from sftplug.data.engine import Encoded, IntArray
+from sftplug.data.engine import EncodedTexts, IntArray
 from sftplug.data.render import Rendered
 from sftplug.errors import ModelError
 from sftplug.types.conversation import Conversation
@@ -42,7 +42,7 @@ def tokenize(
     conversations: Sequence[Conversation],
     rendered: Sequence[Rendered],
     encode: Encoder,
-    encoded: Encoded | None = None,
+    encoded: EncodedTexts | None = None,
 ) -> Tokenized:
     """Tokenize a batch of rows. `conversations` and `rendered` run side by side.
 
@@ -73,7 +73,7 @@ def tokenize(
 class _Placed(NamedTuple):
     """Tokens, and where in the whole batch each of them stands."""
 
-    tokens: Encoded
+    tokens: EncodedTexts
     start: NDArray[np.int64]
     end: NDArray[np.int64]
 
@@ -116,12 +116,12 @@ class _Batch(NamedTuple):
         """Return in which row each position lies."""
         return np.searchsorted(self.base, position, side="right") - 1
 
-    def place(self, encoded: Encoded) -> _Placed:
+    def place(self, encoded: EncodedTexts) -> _Placed:
         """Return the tokens with where each of them starts and ends in the whole batch."""
         shift = np.repeat(self.base, encoded.counts)
         return _Placed(encoded, encoded.start + shift, encoded.end + shift)
 
-    def replace(self, placed: _Placed, rows: Mapping[int, Encoded]) -> _Placed:
+    def replace(self, placed: _Placed, rows: Mapping[int, EncodedTexts]) -> _Placed:
         """Return the tokens with those of some rows replaced."""
         return self.place(placed.tokens.with_rows(rows)) if rows else placed
 
@@ -142,11 +142,11 @@ class _Speakers:
         return np.array(said, dtype=bool)
 
 
-Marks = dict[int, list[tuple[int, int]]]
+ControlMarks = dict[int, list[tuple[int, int]]]
 """Row -> (start, end) of every control token in it that the row wrote, not the template."""
 
 
-def _look_alikes_in(batch: _Batch, placed: _Placed, encode: Encoder, speakers: _Speakers) -> Marks:
+def _look_alikes_in(batch: _Batch, placed: _Placed, encode: Encoder, speakers: _Speakers) -> ControlMarks:
     tokens = np.flatnonzero(encode.controls.ids[placed.tokens.ids])
     if not len(tokens):
         return {}
@@ -159,7 +159,7 @@ def _look_alikes_in(batch: _Batch, placed: _Placed, encode: Encoder, speakers: _
     if spoken.any():
         kept = ~(spoken & speakers.at(first, rows))
         tokens, rows = tokens[kept], rows[kept]
-    found: Marks = {}
+    found: ControlMarks = {}
     for token, row in zip(tokens.tolist(), rows.tolist(), strict=True):
         start, end = int(placed.tokens.start[token]), int(placed.tokens.end[token])
         if encode.controls.is_spelled(int(placed.tokens.ids[token]), batch.texts[row][start:end]):
@@ -172,8 +172,8 @@ _ROUNDS = 3
 
 
 def _escape(
-    batch: _Batch, placed: _Placed, encode: Encoder, speakers: _Speakers, found: Marks
-) -> tuple[_Placed, Marks, frozenset[int]]:
+    batch: _Batch, placed: _Placed, encode: Encoder, speakers: _Speakers, found: ControlMarks
+) -> tuple[_Placed, ControlMarks, frozenset[int]]:
     """Tokenize what was found as text; return the marks too, and the rows in which that cannot be done."""
     if encode.puts_space_before_pieces():
         return placed, found, frozenset(found)

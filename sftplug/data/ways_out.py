@@ -33,7 +33,7 @@ OPTIONS: Mapping[str, str] = {
 
 
 @dataclass(slots=True)
-class Sample:
+class RowSample:
     """The first rows that passed, and the first that were refused, by reason."""
 
     passed: list[Example] = field(default_factory=list)
@@ -80,7 +80,7 @@ class Ways:
             compiled = compile_template(template_source(template, self.tokenizer), name=template.type)
             if lacking_tokens(compiled, self.tokenizer, self.gate.special_tokens) is not None:
                 return False
-            trial = replace(self.gate, name=template.type, template=compiled, seen=0, sample=Sample())
+            trial = replace(self.gate, name=template.type, template=compiled, seen=0, sample=RowSample())
             return all([*trial.rows(example, account)] for example in examples) and not account.dropped
         except SftplugError:
             return False

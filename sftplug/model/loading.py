@@ -28,7 +28,7 @@ from sftplug.model.weight_files import (
     weights_named_in,
 )
 from sftplug.plugin.calls import build_model, load_kwargs, model_problems, peft_config, prepare_model
-from sftplug.storage.kept import Kept
+from sftplug.storage.kept import KeptFolders
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -60,7 +60,7 @@ def cache_folder() -> Path:
 
 def _built(builder: ModelBuilder) -> Path:
     one = "the model that is built on the spot"
-    kept = Kept(cache_folder() / "models", "built models", ModelError, one=one, read_once=True)
+    kept = KeptFolders(cache_folder() / "models", "built models", ModelError, one=one, read_once=True)
 
     def make(folder: Path) -> None:
         quiet_libraries()

@@ -127,7 +127,7 @@ def _problems_of_saving(recipe: Recipe) -> Iterator[str]:
 # --- what plain loading does not know ---------------------------------------------------------------------------------
 
 
-class Outline:
+class ModelOutline:
     """What of a model plain loading gives back: its parameters and modules, and what is done around them."""
 
     def __init__(self, model: nn.Module) -> None:

@@ -4,7 +4,7 @@ from sftplug.planning.fit import Fit, shared, ways_to_fit
 from sftplug.planning.make import Planner, make_plan
 from sftplug.planning.notes import model_notes, notes_of_rows
 from sftplug.planning.result import Memory, Plan, Range, Work
-from sftplug.planning.work import Rows, rows_of
+from sftplug.planning.work import TrainingRows, rows_of
 from sftplug.util.device import DEVICES, Device, find_device
 
 __all__ = [
@@ -15,7 +15,7 @@ __all__ = [
     "Plan",
     "Planner",
     "Range",
-    "Rows",
+    "TrainingRows",
     "Work",
     "find_device",
     "make_plan",

@@ -13,7 +13,7 @@ from sftplug.planning.result import Range
 
 if TYPE_CHECKING:
     from sftplug.planning.settings import Settings
-    from sftplug.planning.weights import Weights
+    from sftplug.planning.weights import ModelWeights
 
 SPREAD = 3
 """The most that layers of today keep is so many times what the formula says."""
@@ -39,7 +39,7 @@ def logits(config: Any, settings: Settings, batch: int, scored: int) -> int:
     return int(size * (2 * (settings.autocast or settings.dtype).itemsize + 2 * 4))
 
 
-def flops(weights: Weights, settings: Settings, tokens: int) -> float:
+def flops(weights: ModelWeights, settings: Settings, tokens: int) -> float:
     """Return 2 operations a weight and token forward, 2 backward, 2 for the gradient of a trained weight.
 
     Kaplan et al. 2020 (arXiv:2001.08361), section 2.1; recomputing adds another forward pass.

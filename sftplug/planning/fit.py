@@ -12,7 +12,7 @@ from sftplug.planning.result import Range
 from sftplug.plugin.components import Adapter
 
 if TYPE_CHECKING:
-    from sftplug.planning.work import Rows
+    from sftplug.planning.work import TrainingRows
     from sftplug.recipe.load import LoadedRecipe
 
 SHORTEST = 256
@@ -134,6 +134,6 @@ def _lightest(adapter: type[Adapter], study: Planner) -> str:
     return adapter.default_quantization or ("fp16" if no_bfloat16 else "bf16")
 
 
-def _shortened(rows: Rows | None, overrides: list[str]) -> Rows | None:
+def _shortened(rows: TrainingRows | None, overrides: list[str]) -> TrainingRows | None:
     """Return what is known of the rows when they are cut; how many of them are left is not."""
     return None if any(override.startswith("data.max_length=") for override in overrides) else rows

@@ -13,9 +13,9 @@ from sftplug.planning.notes import notes_of
 from sftplug.planning.optimizer import KNOWN
 from sftplug.planning.result import Memory, Plan, Range
 from sftplug.planning.settings import Settings, settings_of
-from sftplug.planning.share import Share, share_of
-from sftplug.planning.weights import Weights, count_weights
-from sftplug.planning.work import Rows, processes_of, work_of
+from sftplug.planning.share import ProcessShare, share_of
+from sftplug.planning.weights import ModelWeights, count_weights
+from sftplug.planning.work import TrainingRows, processes_of, work_of
 
 if TYPE_CHECKING:
     from sftplug.planning.rehearse import FakeModel, Rehearsal
@@ -35,7 +35,7 @@ _TOP = 64 * 2**20
 """What glibc keeps free at the end of its heap: ``M_TRIM_THRESHOLD``, at most twice ``DEFAULT_MMAP_THRESHOLD_MAX``."""
 
 
-def make_plan(recipe: Recipe, device: Device, rows: Rows | None = None) -> Plan:
+def make_plan(recipe: Recipe, device: Device, rows: TrainingRows | None = None) -> Plan:
     """Return what a run of `recipe` costs on `device`; `rows` are None where they were not read.
 
     Raises ModelError when the model's configuration cannot be had, or the adapter does not fit the model.
@@ -44,7 +44,7 @@ def make_plan(recipe: Recipe, device: Device, rows: Rows | None = None) -> Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class StepMemory:
     """What a batch takes beside weights and optimizer state, gradients left out."""
 
     activations: Range
@@ -55,21 +55,21 @@ class Step:
 class Planner:
     """A recipe's model without weights, on which batches of any size can be tried."""
 
-    def __init__(self, recipe: Recipe, device: Device, rows: Rows | None, like: Planner | None = None) -> None:
+    def __init__(self, recipe: Recipe, device: Device, rows: TrainingRows | None, like: Planner | None = None) -> None:
         """Plan `recipe`. Of a study `like` this one, what their recipes have in common is taken over."""
         self.recipe, self.device, self.rows = recipe, device, rows
         self.settings: Settings = settings_of(recipe, on_cpu=device.on_cpu)
         self.length = _length(recipe, rows)
         self._model: Any = None
         self._stages: dict[Any, Any] = {}
-        self.weights: Weights
+        self.weights: ModelWeights
         if like is not None and _same_model(like, self):
             self.weights, self._stages = like.weights, like._stages
         else:
             self._model, self.weights = count_weights(recipe, self.settings)
         self.processes = processes_of(recipe)
         strategy = recipe.launch.strategy if recipe.launch is not None else "ddp"
-        self.share: Share = share_of(self.weights, self.settings, strategy, self.processes)
+        self.share: ProcessShare = share_of(self.weights, self.settings, strategy, self.processes)
         self._by_formula: str | None = None
         self.step = cache(self._step)
 
@@ -108,7 +108,7 @@ class Planner:
     def _most(self, batch: int) -> int:
         return self._memory(self.step(batch)).total.high
 
-    def _memory(self, step: Step) -> Memory:
+    def _memory(self, step: StepMemory) -> Memory:
         share = self.share
         overhead = _overhead(step, self.settings.checkpointing) if self.device.on_cpu else _GPU_OVERHEAD
         return Memory(
@@ -122,7 +122,7 @@ class Planner:
             share.communication,
         )
 
-    def _step(self, batch: int) -> Step:
+    def _step(self, batch: int) -> StepMemory:
         """Rehearse a batch; by formula where the model's code does not run without numbers."""
         most = self.length - 1
         least = round(most * (self.rows.trained if self.rows and self.rows.trained is not None else 0.0))
@@ -135,20 +135,20 @@ class Planner:
                 self._by_formula = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         config = self._config()
         logits = closed_form.logits(config, self.settings, batch, most)
-        return Step(
+        return StepMemory(
             closed_form.activations(config, self.settings, batch, self.length),
             Range(logits * least // max(most, 1), logits),
             closed_form.flops(self.weights, self.settings, batch * self.length),
         )
 
-    def _rehearse(self, batch: int, least: int, most: int) -> Step:
+    def _rehearse(self, batch: int, least: int, most: int) -> StepMemory:
         try:
             none, some, every = self._rehearsals(self._stage(whole=False), batch, (1, max(least, 1), most))
         except Exception:  # noqa: BLE001 - the same fails again, unless leaving layers out was to blame
             none, some, every = self._rehearsals(self._stage(whole=True), batch, (1, max(least, 1), most))
         low = max(none.peak - self.weights.gradients, 0)
         logits = Range(some.peak - none.peak, every.peak - none.peak)
-        return Step(
+        return StepMemory(
             Range(low, round(low * (1 + MARGIN))),
             Range(logits.low, round(logits.high * (1 + MARGIN))),
             every.flops,
@@ -224,7 +224,7 @@ def _same_model(one: Planner, other: Planner) -> bool:
     return parts[0] == parts[1] and one.settings.on_cpu == other.settings.on_cpu
 
 
-def _length(recipe: Recipe, rows: Rows | None) -> int:
+def _length(recipe: Recipe, rows: TrainingRows | None) -> int:
     """Return the tokens of the longest row."""
     longest, limit = rows.longest if rows is not None else None, recipe.data.max_length
     if longest is None and limit is None:
@@ -236,7 +236,7 @@ def _length(recipe: Recipe, rows: Rows | None) -> int:
     return max(-(-(length or 2) // multiple) * multiple, 2)
 
 
-def _overhead(step: Step, checkpointing: bool) -> Range:
+def _overhead(step: StepMemory, checkpointing: bool) -> Range:
     """Return what libraries take on a CPU, and what its allocator keeps of freed memory.
 
     That is nothing where large blocks are handed back to the system at once.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sftplug.errors import SftplugError
 from sftplug.planning.settings import settings_of
-from sftplug.planning.weights import Weights, count_weights
+from sftplug.planning.weights import ModelWeights, count_weights
 from sftplug.planning.work import processes_of, rows_of, updates_of
 from sftplug.plugin.calls import is_nll
 from sftplug.training.preflight.notices import endless_warmup
@@ -28,7 +28,7 @@ def model_notes(recipe: Recipe) -> list[str]:
     return list(notes_of(recipe, weights))
 
 
-def notes_of(recipe: Recipe, weights: Weights) -> Iterator[str]:
+def notes_of(recipe: Recipe, weights: ModelWeights) -> Iterator[str]:
     """Yield what has no adapter, which ranks are not the usual one, and what stays larger than it seems."""
     size, kind = weights.size, recipe.adapter.type
     if size.modules and not recipe.adapter.trains_base:

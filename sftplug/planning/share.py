@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from sftplug.libraries.optimizer_state import Trained
 from sftplug.planning.optimizer import state_of
 from sftplug.planning.result import Range
-from sftplug.planning.weights import Held, Weights
+from sftplug.planning.weights import HeldParameter, ModelWeights
 
 if TYPE_CHECKING:
     from sftplug.planning.settings import Settings
@@ -33,7 +33,7 @@ _NOTHING = Range(0, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class ProcessShare:
     """What a process holds all the time, in bytes."""
 
     base: int
@@ -46,23 +46,23 @@ class Share:
     """Buffers of what processes send each other, and what is gathered for a moment."""
 
 
-def share_of(weights: Weights, settings: Settings, strategy: str, processes: int) -> Share:
+def share_of(weights: ModelWeights, settings: Settings, strategy: str, processes: int) -> ProcessShare:
     """Return what the first of `processes` holds; `strategy` is one of ``launch.strategy``."""
     rule = _STRATEGIES[strategy] if processes > 1 else _alone
     return rule(weights, settings, processes)
 
 
-def _alone(weights: Weights, settings: Settings, processes: int) -> Share:
+def _alone(weights: ModelWeights, settings: Settings, processes: int) -> ProcessShare:
     size, known = state_of(settings, weights.trained)
-    return Share(weights.base, weights.adapter, weights.gradients, size, known)
+    return ProcessShare(weights.base, weights.adapter, weights.gradients, size, known)
 
 
-def _ddp(weights: Weights, settings: Settings, processes: int) -> Share:
+def _ddp(weights: ModelWeights, settings: Settings, processes: int) -> ProcessShare:
     buckets = Range(weights.gradients, weights.gradients)
     return replace(_alone(weights, settings, processes), communication=buckets)
 
 
-def _fsdp2(weights: Weights, settings: Settings, processes: int) -> Share:
+def _fsdp2(weights: ModelWeights, settings: Settings, processes: int) -> ProcessShare:
     held = [_in_fp32(tensor) if tensor.trained and settings.autocast is not None else tensor for tensor in weights.held]
     cut = replace(weights, held=tuple(_cut(tensor, processes) for tensor in held))
     size = (settings.autocast or settings.dtype).itemsize
@@ -73,11 +73,11 @@ def _fsdp2(weights: Weights, settings: Settings, processes: int) -> Share:
     return replace(_alone(cut, settings, processes), communication=Range(max(layers, default=0), most))
 
 
-def _in_fp32(tensor: Held) -> Held:
+def _in_fp32(tensor: HeldParameter) -> HeldParameter:
     return replace(tensor, bytes=4 * tensor.count)
 
 
-def _cut(tensor: Held, processes: int) -> Held:
+def _cut(tensor: HeldParameter, processes: int) -> HeldParameter:
     """Return the first share of `tensor`: as many whole rows as the others have, or more."""
     if not tensor.shape:
         return tensor
@@ -86,7 +86,7 @@ def _cut(tensor: Held, processes: int) -> Held:
     return replace(tensor, shape=(rows, *tensor.shape[1:]), bytes=tensor.bytes * rows // max(tensor.shape[0], 1))
 
 
-def _gathered(held: Iterable[Held], size: int) -> tuple[list[int], int]:
+def _gathered(held: Iterable[HeldParameter], size: int) -> tuple[list[int], int]:
     """Return the bytes of each layer, and those of what is in no layer, when each number takes `size` of them."""
     layers: dict[int | None, int] = {}
     for tensor in held:
@@ -95,12 +95,12 @@ def _gathered(held: Iterable[Held], size: int) -> tuple[list[int], int]:
     return list(layers.values()), rest
 
 
-def _zero2(weights: Weights, settings: Settings, processes: int) -> Share:
+def _zero2(weights: ModelWeights, settings: Settings, processes: int) -> ProcessShare:
     bucket = _BUCKET * _type_of(weights, settings)
     return replace(_zero(weights, settings, processes), communication=Range(bucket, bucket))
 
 
-def _zero3(weights: Weights, settings: Settings, processes: int) -> Share:
+def _zero3(weights: ModelWeights, settings: Settings, processes: int) -> ProcessShare:
     size = _type_of(weights, settings)
     cut = replace(_zero(weights, settings, processes), base=0, adapter=0)
     whole = _cast(weights, settings)
@@ -115,12 +115,12 @@ def _zero3(weights: Weights, settings: Settings, processes: int) -> Share:
     )
 
 
-def _zero(weights: Weights, settings: Settings, processes: int) -> Share:
+def _zero(weights: ModelWeights, settings: Settings, processes: int) -> ProcessShare:
     """Share gradients and optimizer state; DeepSpeed casts all weights to the type that it computes in."""
     held, share = _cast(weights, settings), -(-weights.trainable // processes)
     flat = Trained((share,), 4 * share, embedding=False)
     state, known = state_of(settings, [flat])
-    return Share(
+    return ProcessShare(
         base=sum(tensor.bytes for tensor in held if tensor.in_base) + weights.buffers,
         adapter=sum(tensor.bytes for tensor in held if not tensor.in_base),
         gradients=share * _type_of(weights, settings),
@@ -129,21 +129,21 @@ def _zero(weights: Weights, settings: Settings, processes: int) -> Share:
     )
 
 
-def _cast(weights: Weights, settings: Settings) -> list[Held]:
+def _cast(weights: ModelWeights, settings: Settings) -> list[HeldParameter]:
     if settings.autocast is None:
         return list(weights.held)
     size = settings.autocast.itemsize
     return [replace(tensor, bytes=min(tensor.bytes, size * tensor.count)) for tensor in weights.held]
 
 
-def _type_of(weights: Weights, settings: Settings) -> int:
+def _type_of(weights: ModelWeights, settings: Settings) -> int:
     """Return the bytes of a number of a gradient: in the type of autocast, else in that of the weights."""
     if settings.autocast is not None:
         return settings.autocast.itemsize
     return max((tensor.bytes // max(tensor.count, 1) for tensor in weights.trained), default=4)
 
 
-_STRATEGIES: dict[str, Callable[[Weights, Settings, int], Share]] = {
+_STRATEGIES: dict[str, Callable[[ModelWeights, Settings, int], ProcessShare]] = {
     "ddp": _ddp,
     "fsdp2": _fsdp2,
     "zero2": _zero2,

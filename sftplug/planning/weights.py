@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Held(Trained):
+class HeldParameter(Trained):
     """A parameter as it is held in memory."""
 
     in_base: bool
@@ -37,10 +37,10 @@ class Held(Trained):
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
+class ModelWeights:
     """The model as it is held in memory."""
 
-    held: tuple[Held, ...]
+    held: tuple[HeldParameter, ...]
     """All parameters; a tied head counts once."""
     buffers: int
     """Bytes of what is not a parameter."""
@@ -71,7 +71,7 @@ class Weights:
         return sum(tensor.count for tensor in self.held)
 
     @property
-    def trained(self) -> tuple[Held, ...]:
+    def trained(self) -> tuple[HeldParameter, ...]:
         """Return the parameters that are trained."""
         return tuple(tensor for tensor in self.held if tensor.trained)
 
@@ -86,7 +86,7 @@ class Weights:
         return sum(tensor.bytes for tensor in self.trained)
 
 
-def count_weights(recipe: Recipe, settings: Settings) -> tuple[nn.Module, Weights]:
+def count_weights(recipe: Recipe, settings: Settings) -> tuple[nn.Module, ModelWeights]:
     """Return the model without weights, the adapter in it, and what it takes; quantized layers are stand-ins.
 
     Raises ModelError when the adapter does not fit the model, or cannot be put into one without weights.
@@ -110,9 +110,9 @@ def count_weights(recipe: Recipe, settings: Settings) -> tuple[nn.Module, Weight
     buffers = {id(buffer): _bytes(buffer) for buffer in model.buffers()}
     tables = {id(weight) for weight in _embeddings(adapted)}
     layers = _layers(model)
-    return adapted, Weights(
+    return adapted, ModelWeights(
         held=tuple(
-            Held(
+            HeldParameter(
                 tuple(parameter.shape),
                 base.get(id(parameter)) or _bytes(parameter),
                 id(parameter) in tables,

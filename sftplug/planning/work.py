@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class TrainingRows:
     """The training rows as the trainer gets them, mixed and packed."""
 
     count: int
@@ -27,7 +27,7 @@ class Rows:
     """Share of the tokens that count in the loss."""
 
 
-def rows_of(prepared: Prepared) -> Rows:
+def rows_of(prepared: Prepared) -> TrainingRows:
     """Return what is known of prepared rows."""
     import pyarrow.compute as compute
 
@@ -35,11 +35,16 @@ def rows_of(prepared: Prepared) -> Rows:
     accounts = [account for split, account in prepared.ledger.accounts() if split == "train"]
     tokens, trained = sum(item.tokens for item in accounts), sum(item.trained_tokens for item in accounts)
     share = trained / tokens if tokens else 1.0
-    return Rows(len(lengths), int(lengths.sum()), int(lengths.max(initial=1)), share)
+    return TrainingRows(len(lengths), int(lengths.sum()), int(lengths.max(initial=1)), share)
 
 
 def work_of(  # noqa: PLR0913 - what there is to know
-    settings: Settings, rows: Rows | None, longest: int, flops_per_token: float, device: Device, processes: int = 1
+    settings: Settings,
+    rows: TrainingRows | None,
+    longest: int,
+    flops_per_token: float,
+    device: Device,
+    processes: int = 1,
 ) -> Work:
     """Return what is computed in a run of so many processes whose longest row has `longest` tokens."""
     per_update = settings.batch * settings.accumulation * processes
@@ -53,7 +58,7 @@ def work_of(  # noqa: PLR0913 - what there is to know
     return Work(rows.count if rows else None, per_update, updates, tokens, flops_per_token, flops, seconds)
 
 
-def updates_of(settings: Settings, rows: Rows | None, processes: int) -> int | None:
+def updates_of(settings: Settings, rows: TrainingRows | None, processes: int) -> int | None:
     """Return how many updates there are, as transformers' trainer counts them."""
     if settings.max_steps > 0:
         return settings.max_steps
@@ -63,7 +68,7 @@ def updates_of(settings: Settings, rows: Rows | None, processes: int) -> int | N
     return math.ceil(settings.epochs * max(math.ceil(batches / settings.accumulation), 1))
 
 
-def _tokens(settings: Settings, rows: Rows | None, updates: int, longest: int) -> Range:
+def _tokens(settings: Settings, rows: TrainingRows | None, updates: int, longest: int) -> Range:
     """Return the tokens of so many updates; at most so many rows of the greatest length where rows are unknown."""
     seen = updates * settings.batch * settings.accumulation
     if settings.max_steps <= 0 and rows is not None:

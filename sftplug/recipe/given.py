@@ -21,7 +21,7 @@ KEPT = ".launch.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class LoadRequest:
     """What a recipe is loaded from; `LoadedRecipe.again` loads it once more."""
 
     reference: str | Mapping[str, Any]

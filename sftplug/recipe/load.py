@@ -21,7 +21,7 @@ from sftplug.recipe.check import check_core
 from sftplug.recipe.choices import Parts, recipe_class
 from sftplug.recipe.defaults import assume_quantization, settle
 from sftplug.recipe.find import find_recipe, read_extended
-from sftplug.recipe.given import KEPT, PYTHON, Asked, read_mapping, read_tree
+from sftplug.recipe.given import KEPT, PYTHON, LoadRequest, read_mapping, read_tree
 from sftplug.recipe.merge import merge, read_override
 from sftplug.recipe.model import Recipe
 from sftplug.recipe.problems import path_of, problem_at, problems_from
@@ -46,7 +46,7 @@ class LoadedRecipe:
     registry: Registry
     active: tuple[str, ...]
     """Names of the plugins that this run uses, sorted."""
-    asked: Asked
+    asked: LoadRequest
     """What it was loaded from."""
     written: Tree
     """The merged data without what suits adapter and device: what another process fills in in the same way."""
@@ -125,10 +125,10 @@ def load_recipe(
     libraries in versions that are not supported. Imports no heavy library, unless the machine must be asked what it
     does fast: then torch.
     """
-    return load_asked(Asked(reference, tuple(overrides), tuple(blocked)), rows=rows, device=device)
+    return load_asked(LoadRequest(reference, tuple(overrides), tuple(blocked)), rows=rows, device=device)
 
 
-def load_asked(asked: Asked, *, rows: bool = True, device: Device | None = None) -> LoadedRecipe:
+def load_asked(asked: LoadRequest, *, rows: bool = True, device: Device | None = None) -> LoadedRecipe:
     """Load a recipe; see `load_recipe`. A dict is one too, and may hold components themselves."""
     refuse_unsupported()
     name, layers, classes = _read(asked)
@@ -154,7 +154,7 @@ def load_asked(asked: Asked, *, rows: bool = True, device: Device | None = None)
     return LoadedRecipe(name, named, tree, registry, tuple(sorted(active)), asked, written, tuple(aged))
 
 
-def _read(asked: Asked) -> tuple[str, list[Tree], list[type[Component]]]:
+def _read(asked: LoadRequest) -> tuple[str, list[Tree], list[type[Component]]]:
     """Return the recipe's name, its layers with the lowest first, and the classes of the components in a dict."""
     overrides = [read_override(override, asked.origin) for override in asked.overrides]
     if not isinstance(asked.reference, str):
@@ -181,7 +181,9 @@ def _plugins_of(layer: Tree) -> Tree:
     return Tree(type(layer.data)(data), layer.origins, layer.places)
 
 
-def _load_named_plugins(tree: Tree, asked: Asked, used: Container[str]) -> tuple[Registry, list[Problem], list[str]]:
+def _load_named_plugins(
+    tree: Tree, asked: LoadRequest, used: Container[str]
+) -> tuple[Registry, list[Problem], list[str]]:
     """Load what is installed, and the files and modules that are named; say what is named and cannot be had.
 
     Of a record, with the names `used` in it, files that became packages are left out; this is said, too.

@@ -12,7 +12,7 @@ WIDTH, HEIGHT = 560, 300
 LEFT, RIGHT, TOP, BOTTOM = 62, 14, 14, 40
 COLOURS = 8
 """How many colours there are; further runs are dashed."""
-SHOWN = 600
+MOST_POINTS = 600
 """How many points of a line are drawn."""
 STYLE = """
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(30rem, 100%), 1fr)); gap: 1rem; }
@@ -111,7 +111,7 @@ def _axes(scale: Scale) -> Iterator[str]:
 
 
 def _curve(curve: Curve, scale: Scale) -> Iterator[str]:
-    points = thinned(curve.points, SHOWN)
+    points = thinned(curve.points, MOST_POINTS)
     path = " ".join(f"{scale.x(step):.1f},{scale.y(value):.1f}" for step, value in points)
     dash = "3 4" if curve.marks else "7 3" if curve.run >= COLOURS else "none"
     yield (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sftplug.errors import SftplugError
 from sftplug.plugin.manager import installed_among, refuse_unknown_blocks
 from sftplug.run import RunDirectory
-from sftplug.ship.replay import Kept, kept, replay
+from sftplug.ship.replay import KeptInputs, kept, replay
 from sftplug.util.redact import redact
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _draw(directory: RunDirectory, count: int, without: Iterable[str]) -> list[P
     return collector.arranged(order, wanted, packed=packed)
 
 
-def _watch(found: Kept, collector: Collector, enough: int) -> None:
+def _watch(found: KeptInputs, collector: Collector, enough: int) -> None:
     """Prepare rows until `collector` has seen `enough` of them."""
     from sftplug.data.prepare import prepare
 

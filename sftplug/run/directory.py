@@ -90,11 +90,11 @@ class RunDirectory:
         run of components that lie in no file.
         """
         self._refuse_modules()
-        from sftplug.recipe.given import Asked
+        from sftplug.recipe.given import LoadRequest
         from sftplug.recipe.load import load_asked
         from sftplug.run.settled import as_begun
 
-        asked = Asked(str(self.path / "recipe.yaml"), overrides, tuple(without), versions=self.versions())
+        asked = LoadRequest(str(self.path / "recipe.yaml"), overrides, tuple(without), versions=self.versions())
         return as_begun(load_asked(asked, rows=rows), self)
 
     def _refuse_modules(self) -> None:

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
     from sftplug.recipe.model import Recipe
     from sftplug.run import RunDirectory
-    from sftplug.ship.rows import Measured
+    from sftplug.ship.rows import MeasuredRows
 
 BATCH = 8
 """transformers' own default."""
 
 
 def measure(
-    directory: RunDirectory, recipe: Recipe, rows: Measured, size: int | None = None, *, loss: bool = True
+    directory: RunDirectory, recipe: Recipe, rows: MeasuredRows, size: int | None = None, *, loss: bool = True
 ) -> dict[str, Any]:
     """Return what is measured on `rows`; `recipe` is the one that prepared them, and names the metrics of replies.
 
@@ -41,7 +41,7 @@ def measure(
     return result
 
 
-def _losses(model: PreTrainedModel, rows: Measured, names: Sequence[str], size: int) -> dict[str, Any]:
+def _losses(model: PreTrainedModel, rows: MeasuredRows, names: Sequence[str], size: int) -> dict[str, Any]:
     from sftplug.ship.evaluate import score
     from sftplug.training.collator import Collator
 
@@ -52,7 +52,7 @@ def _losses(model: PreTrainedModel, rows: Measured, names: Sequence[str], size: 
 
 
 def _replies(
-    directory: RunDirectory, recipe: Recipe, rows: Measured, names: Sequence[str], **how: Any
+    directory: RunDirectory, recipe: Recipe, rows: MeasuredRows, names: Sequence[str], **how: Any
 ) -> dict[str, Any]:
     """Return how many rows were answered, and what each metric says of the replies."""
     from transformers import GenerationConfig

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from sftplug.recipe.model import Recipe
     from sftplug.run import RunDirectory
-    from sftplug.ship.rows import Measured
+    from sftplug.ship.rows import MeasuredRows
 
 RECORD = "merge.json"
 Dtype = Literal["bf16", "fp16", "fp32"]
@@ -94,7 +94,7 @@ def is_quantized(recipe: Recipe) -> bool:
     return recipe.quantization.bits < 16
 
 
-def merge(directory: RunDirectory, recipe: Recipe, rows: Measured, output: Path, how: Merge) -> dict[str, Any]:
+def merge(directory: RunDirectory, recipe: Recipe, rows: MeasuredRows, output: Path, how: Merge) -> dict[str, Any]:
     """Write the merged model to `output`, and return the record that goes with it, ``merge.json``.
 
     Its logits, loaded again from the disk, are compared with those of the adapter on its base at positions of `rows`.

@@ -38,7 +38,7 @@ def replay(directory: RunDirectory, progress: Progress = no_progress, without: I
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class KeptInputs:
     """What a run kept of all that makes its rows."""
 
     recipe: Recipe
@@ -46,13 +46,13 @@ class Kept:
     end_tokens: frozenset[str]
 
 
-def kept(directory: RunDirectory, without: Iterable[str] = ()) -> Kept:
+def kept(directory: RunDirectory, without: Iterable[str] = ()) -> KeptInputs:
     """Return what makes a run's rows, from its folder. Raises RunError naming the sources that have changed since."""
     loaded = directory.load_recipe(*_kept_here(directory.path), without=without)
     check_sources(directory, loaded.recipe)
     base = loaded.recipe.model.model_copy(update={"name_or_path": recorded_model(directory)})
     tokenizer = _tokenizer(directory.path, code_options(base, directory.path))
-    return Kept(loaded.recipe, tokenizer, frozenset(directory.data()["end_tokens"]))
+    return KeptInputs(loaded.recipe, tokenizer, frozenset(directory.data()["end_tokens"]))
 
 
 def _kept_here(folder: Path) -> list[str]:

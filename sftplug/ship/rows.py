@@ -27,18 +27,18 @@ class Selection:
     what: str
     """What the rows are, for the user: ``held-out rows`` or ``training rows``."""
 
-    def of(self, prepared: Prepared) -> Measured:
+    def of(self, prepared: Prepared) -> MeasuredRows:
         """Return the rows from what was prepared."""
         from sftplug.data.origins import Origins
 
         if self.split == "eval" and prepared.eval is not None:
             held_out = Origins(prepared.origins.file.with_name("eval.origins"), None)
-            return Measured(prepared.eval, self.what, prepared, held_out)
-        return Measured(prepared.train, self.what, prepared, prepared.origins)
+            return MeasuredRows(prepared.eval, self.what, prepared, held_out)
+        return MeasuredRows(prepared.train, self.what, prepared, prepared.origins)
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class MeasuredRows:
     """Token rows that a model is measured on."""
 
     rows: Dataset

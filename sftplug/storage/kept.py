@@ -20,7 +20,7 @@ _looked_at: dict[Path, list[tuple[str, int, int]]] = {}
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class KeptFolders:
     """Folders of one sort, each under a key, beside each other in `folder`."""
 
     folder: Path

@@ -21,7 +21,7 @@ from sftplug.plugin.calls import (
 from sftplug.plugin.components import Adapter
 from sftplug.testing.component import check_component
 from sftplug.testing.law import Breach, check, demand, make, shown
-from sftplug.testing.runs import Run, difference, logits
+from sftplug.testing.runs import TrainingRun, difference, logits
 
 EXACT = 1e-5
 """Largest difference of logits that rounding explains."""
@@ -34,11 +34,11 @@ class AdapterTrial:
     """An adapter, and a run of it."""
 
     adapter: Adapter
-    run: Run = field(init=False)
+    run: TrainingRun = field(init=False)
 
     def __post_init__(self) -> None:
         """Make the run; nothing is loaded yet."""
-        self.run = Run(adapter=self.adapter)
+        self.run = TrainingRun(adapter=self.adapter)
 
     @property
     def is_peft(self) -> bool:

@@ -12,7 +12,7 @@ from sftplug.plugin.calls import trainer_callback
 from sftplug.plugin.components import Callback
 from sftplug.testing.component import check_component
 from sftplug.testing.law import check, demand, make, shown
-from sftplug.testing.runs import Run, weights_of
+from sftplug.testing.runs import TrainingRun, weights_of
 
 
 def check_callback(component: type[Callback], /, **options: Any) -> None:
@@ -34,7 +34,7 @@ def makes_a_callback(callback: Callback) -> None:
 
 def leaves_the_training_alone(callback: Callback) -> None:
     """A run of a few steps trains the same weights, bit for bit, whether or not it is watched."""
-    with_it, without = weights_of(Run(callbacks=[callback]).trained), _unwatched()
+    with_it, without = weights_of(TrainingRun(callbacks=[callback]).trained), _unwatched()
     changed = [name for name in without if not np.array_equal(without[name], with_it[name])]
     demand(
         not changed,
@@ -45,7 +45,7 @@ def leaves_the_training_alone(callback: Callback) -> None:
 
 @cache
 def _unwatched() -> dict[str, NDArray[Any]]:
-    return weights_of(Run().trained)
+    return weights_of(TrainingRun().trained)
 
 
 LAWS = (makes_a_callback, leaves_the_training_alone)

@@ -22,7 +22,7 @@ VOCABULARY = 37
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class LossSubject:
     """A loss, and how spread the logits are that it gets: 0 where the model knows nothing, 30 where it is certain."""
 
     loss: Loss
@@ -56,10 +56,10 @@ def check_loss(component: type[Loss], /, **options: Any) -> None:
     check_component(component, **options)
     made = make(component, options)
     for spread in (0.0, 1.0, 30.0):
-        check(made, LAWS, Given(made, spread))
+        check(made, LAWS, LossSubject(made, spread))
 
 
-def is_finite(given: Given) -> None:
+def is_finite(given: LossSubject) -> None:
     """There is a finite number for each token, however likely it is."""
     losses = given.losses()
     said = f"{losses.tolist()} for logits of spread {given.spread:g}"
@@ -68,7 +68,7 @@ def is_finite(given: Given) -> None:
     )
 
 
-def has_a_gradient(given: Given) -> None:
+def has_a_gradient(given: LossSubject) -> None:
     """The gradient of the losses reaches the logits, and is finite."""
     import torch
 
@@ -80,7 +80,7 @@ def has_a_gradient(given: Given) -> None:
     demand(kept, f"{found} for logits of spread {given.spread:g}", "clamp what is raised to a power or divided by.")
 
 
-def judges_each_token_alone(given: Given) -> None:
+def judges_each_token_alone(given: LossSubject) -> None:
     """A token's loss is the same whichever others come with it."""
     import torch
 
@@ -96,7 +96,7 @@ def _pieces(size: int) -> Iterator[slice]:
     return (slice(low, low + size) for low in range(0, 12, size))
 
 
-def is_the_same_again(given: Given) -> None:
+def is_the_same_again(given: LossSubject) -> None:
     """The same tokens have the same losses each time, and are left as they are."""
     import torch
 
@@ -109,7 +109,7 @@ def is_the_same_again(given: Given) -> None:
         demand(left, f"the {name} were changed", "do not write into what is given; take a copy.")
 
 
-def is_what_it_says(given: Given) -> None:
+def is_what_it_says(given: LossSubject) -> None:
     """A loss that says that it is the negative log-likelihood is that."""
     import torch
 

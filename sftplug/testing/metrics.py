@@ -18,7 +18,7 @@ WORDS = ("", " ", "It is 42.", "it is", "The sky\nis blue", '{"a": [1, true]}', 
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class MetricSubject:
     """A metric, and replies to score."""
 
     metric: Metric
@@ -38,7 +38,7 @@ def check_metric(component: type[Metric], references: Sequence[str] = WORDS, /, 
     draw = hypothesis.strategies
     text = draw.sampled_from([*WORDS, *references]) | draw.text(max_size=20)
     pairs = draw.lists(draw.tuples(text, draw.sampled_from(list(references)), text), max_size=4)
-    check_drawn(made, LAWS, pairs.map(lambda drawn: Asked(made, _replies(drawn))))
+    check_drawn(made, LAWS, pairs.map(lambda drawn: MetricSubject(made, _replies(drawn))))
 
 
 def _replies(drawn: Sequence[tuple[str, str, str]]) -> list[Reply]:
@@ -50,7 +50,7 @@ def is_called_something(metric: Metric) -> None:
     metric_label(metric)
 
 
-def scores_every_reply(asked: Asked) -> None:
+def scores_every_reply(asked: MetricSubject) -> None:
     """There is a finite number for each reply, or RowError says what is wrong with the row's own."""
     try:
         asked()
@@ -59,7 +59,7 @@ def scores_every_reply(asked: Asked) -> None:
         demand(named, f"RowError({error.field!r}, {error.reason!r})", "name 'reference' and the reason.")
 
 
-def scores_each_reply_alone(asked: Asked) -> None:
+def scores_each_reply_alone(asked: MetricSubject) -> None:
     """A reply's score is the same whichever others are scored with it, and whenever that is."""
     try:
         together, alone = asked(), [score for reply in asked.replies for score in asked([reply])]

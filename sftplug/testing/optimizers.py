@@ -23,17 +23,17 @@ LONG = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class OptimizerSubject:
     """An optimizer, and what it is tried on."""
 
     component: Optimizer
 
-    def trial(self, weight_decay: float = 0.0) -> Trial:
+    def trial(self, weight_decay: float = 0.0) -> TrialModel:
         """Return a small model with an optimizer of its own, the same at each call."""
-        return Trial(self.component, weight_decay)
+        return TrialModel(self.component, weight_decay)
 
 
-class Trial:
+class TrialModel:
     """A model with a table, matrices, biases, a norm and a frozen layer, and its optimizer."""
 
     def __init__(self, component: Optimizer, weight_decay: float) -> None:
@@ -45,7 +45,7 @@ class Trial:
         self.optimizer = make_optimizer(component, self.trained, RATE)
         self.frozen = [parameter for parameter in self.model.parameters() if not parameter.requires_grad]
 
-    def step(self, times: int = 1, rate: float | None = None) -> Trial:
+    def step(self, times: int = 1, rate: float | None = None) -> TrialModel:
         """Take `times` updates, with the rate that a schedule has set."""
         import torch
 
@@ -94,10 +94,10 @@ def check_optimizer(component: type[Optimizer], /, **options: Any) -> None:
     """Hold an optimizer to its laws, on a small model. Raises LawBroken."""
     check_component(component, **options)
     made = make(component, options)
-    check(made, LAWS, Given(made))
+    check(made, LAWS, OptimizerSubject(made))
 
 
-def obeys_the_rate(given: Given) -> None:
+def obeys_the_rate(given: OptimizerSubject) -> None:
     """It moves every parameter that has a gradient, and none where a schedule has set the rate of its group to 0."""
     before = given.trial().values()
     for rate, moves in ((None, True), (0.0, False)):
@@ -109,7 +109,7 @@ def obeys_the_rate(given: Given) -> None:
             demand(moved is moves, said, 'multiply every update by `group["lr"]`, as it is at that step.')
 
 
-def obeys_weight_decay(given: Given) -> None:
+def obeys_weight_decay(given: OptimizerSubject) -> None:
     """The weight decay of a group changes its parameters, and no others, unless it says that it has none."""
     takes = takes_weight_decay(given.component)
     for parameter in given.trial().trained.parameters:
@@ -126,7 +126,7 @@ def obeys_weight_decay(given: Given) -> None:
         )
 
 
-def changes_nothing_else(given: Given) -> None:
+def changes_nothing_else(given: OptimizerSubject) -> None:
     """Parameters that are not trained stay as they are."""
     trial = given.trial()
     before = [parameter.clone() for parameter in trial.frozen]
@@ -135,7 +135,7 @@ def changes_nothing_else(given: Given) -> None:
     demand(same, "a frozen weight was changed", "update `trained.parameters` and nothing else of the model.")
 
 
-def is_resumed_to_the_bit(given: Given) -> None:
+def is_resumed_to_the_bit(given: OptimizerSubject) -> None:
     """Made anew and given its saved state, it goes on as it would have, unless it says that it is not resumable."""
     if not is_resumable(given.component):
         return
@@ -151,7 +151,7 @@ def is_resumed_to_the_bit(given: Given) -> None:
         demand(found.equal(expected), said, "keep what it remembers in `self.state` and `self.param_groups`.")
 
 
-def plans_its_state(given: Given) -> None:
+def plans_its_state(given: OptimizerSubject) -> None:
     """What `sftplug plan` counts of its state is what it keeps."""
     trial = given.trial().step()
     tensors = [_tensor(parameter) for parameter in trial.trained.parameters]

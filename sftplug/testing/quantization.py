@@ -12,7 +12,7 @@ from sftplug.plugin.calls import adaptable, bytes_per_parameter, for_device, loa
 from sftplug.plugin.components import Quantization
 from sftplug.testing.component import check_component
 from sftplug.testing.law import Breach, check, demand, make, shown
-from sftplug.testing.runs import Run, difference, load_tiny, logits
+from sftplug.testing.runs import TrainingRun, difference, load_tiny, logits
 from sftplug.util.device import Device
 
 EXACT = 1e-5
@@ -26,13 +26,13 @@ class QuantizationTrial:
     """A backend, and the runs on it."""
 
     quantization: Quantization
-    lora: Run = field(init=False)
-    full: Run = field(init=False)
+    lora: TrainingRun = field(init=False)
+    full: TrainingRun = field(init=False)
 
     def __post_init__(self) -> None:
         """Make the runs; nothing is loaded yet."""
-        self.lora = Run(quantization=self.quantization, adapter_name="lora")
-        self.full = Run(quantization=self.quantization)
+        self.lora = TrainingRun(quantization=self.quantization, adapter_name="lora")
+        self.full = TrainingRun(quantization=self.quantization)
 
 
 def check_quantization(component: type[Quantization], /, **options: Any) -> None:
@@ -175,7 +175,7 @@ LAWS = (
 )
 
 
-def _demand_learning(run: Run, fix: str) -> None:
+def _demand_learning(run: TrainingRun, fix: str) -> None:
     try:
         before, after = run.losses
     except Exception as error:

@@ -26,7 +26,7 @@ Fate = tuple[str, object]
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class ProcessorSubject:
     """A processor, and rows to process."""
 
     processor: RowProcessor
@@ -62,7 +62,7 @@ def check_row_processor(
     if not rows:
         raise ValueError("check_row_processor needs at least one row that fits the processor")
     made = make(component, options)
-    given = Given(made, _numbered(rows), _numbered(held_out, "held_out.jsonl"))
+    given = ProcessorSubject(made, _numbered(rows), _numbered(held_out, "held_out.jsonl"))
     check(made, LAWS, given)
     from sftplug.testing.draw import damaged_rows
 
@@ -74,7 +74,7 @@ def _numbered(rows: Sequence[Mapping[str, Any]], file: str = "rows.jsonl") -> li
     return [Row(row, f"{file}:{number}") for number, row in enumerate(rows, start=1)]
 
 
-def passes_on_rows(given: Given) -> None:
+def passes_on_rows(given: ProcessorSubject) -> None:
     """Of rows that fit it makes rows that JSON can hold, or says why it drops them; it says so of every row."""
     for _, fate in given.fates():
         for _, data in fate if isinstance(fate, list) else ():
@@ -84,7 +84,7 @@ def passes_on_rows(given: Given) -> None:
                 raise Breach(f"{shown(data)}: {error}", "make rows of text, numbers, lists and mappings.") from error
 
 
-def is_the_same_again(given: Given) -> None:
+def is_the_same_again(given: ProcessorSubject) -> None:
     """The same rows lead to the same result, whenever they are processed and by whichever copy of it."""
     first = given.fates()
     copied = replace(given, processor=pickle.loads(pickle.dumps(given.processor)))
@@ -97,7 +97,7 @@ def is_the_same_again(given: Given) -> None:
         demand(first == again, found, fix)
 
 
-def judges_each_row_alone(given: Given) -> None:
+def judges_each_row_alone(given: ProcessorSubject) -> None:
     """What becomes of a row does not depend on the others, unless it is a stream that is processed."""
     if isinstance(given.processor, StreamProcessor):
         return
@@ -108,7 +108,7 @@ def judges_each_row_alone(given: Given) -> None:
     demand(together == alone, found, "make it a sftplug.StreamProcessor, which sees all rows.")
 
 
-def leaves_rows_alone(given: Given) -> None:
+def leaves_rows_alone(given: ProcessorSubject) -> None:
     """A row is not changed by being processed."""
     rows = [Row(copy.deepcopy(row.data), row.origin) for row in given.rows]
     with suppress(DataError, PluginError):  # another law is about those
@@ -118,7 +118,7 @@ def leaves_rows_alone(given: Given) -> None:
     demand(changed is None, found, "return new columns, as in {**row.data, 'name': value}, and copy what you change.")
 
 
-def lets_rows_go(given: Given) -> None:
+def lets_rows_go(given: ProcessorSubject) -> None:
     """It holds few rows at once, or its class says that it holds them: there may be more rows than memory."""
     if isinstance(given.processor, StreamProcessor):
         with suppress(DataError):
@@ -130,7 +130,7 @@ def _many(rows: Sequence[Row]) -> Iterator[Row]:
         yield Row(row.data, f"many.jsonl:{number}")
 
 
-def has_a_steady_fingerprint(given: Given) -> None:
+def has_a_steady_fingerprint(given: ProcessorSubject) -> None:
     """Its fingerprint is None, or a text that stays the same; its columns are names."""
     first, second = processor_fingerprint(given.processor), processor_fingerprint(given.processor)
     row_columns(given.processor)
@@ -141,7 +141,7 @@ def has_a_steady_fingerprint(given: Given) -> None:
     )
 
 
-def refuses_a_bad_row_by_name(given: Given) -> None:
+def refuses_a_bad_row_by_name(given: ProcessorSubject) -> None:
     """A row that does not fit raises RowError, or is dropped with one, which names the column; and nothing else."""
     try:
         given.fates()

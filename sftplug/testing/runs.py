@@ -79,7 +79,7 @@ def _prepared_rows(loaded: LoadedRecipe) -> Prepared:
 
 
 @dataclass
-class Run:
+class TrainingRun:
     """One training run; what is asked of it is done when it is asked for."""
 
     quantization: Quantization | None = None

@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
 from sftplug.errors import RunError, TrainingError
-from sftplug.training.object_state import Memory, give_back, take_down, tensor_names
+from sftplug.training.object_state import Snapshot, give_back, take_down, tensor_names
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -46,7 +46,7 @@ class Carried:
 
     def __init__(self, callbacks: Sequence[TrainerCallback]) -> None:
         self._callbacks = [callback for callback in callbacks if not isinstance(callback, ExportableState)]
-        self._first = [Memory() for _ in self._callbacks]
+        self._first = [Snapshot() for _ in self._callbacks]
 
     def begin(self) -> None:
         """Note what they remember when training begins: that they remember in every process."""
@@ -169,13 +169,13 @@ def _anew(callback: TrainerCallback, state: Mapping[str, Any]) -> TrainerCallbac
 # --- the optimizer ----------------------------------------------------------------------------------------------------
 
 
-def remembered(optimizer: Optimizer) -> Memory:
+def remembered(optimizer: Optimizer) -> Snapshot:
     """Return what an optimizer remembers beside its state: asked for before its first step, and after."""
     beside = {name: value for name, value in vars(_bare(optimizer)).items() if name not in _STANDARD and name[0] != "_"}
     return take_down(SimpleNamespace(**beside))
 
 
-def refuse_lossy(optimizer: Optimizer, first: Memory) -> None:
+def refuse_lossy(optimizer: Optimizer, first: Snapshot) -> None:
     """Raise TrainingError where what the optimizer has by now does not come back from a checkpoint.
 
     `first` is what it remembered before its first step; the smallest state of any parameter stands for all.

@@ -15,7 +15,7 @@ from transformers.trainer_utils import IntervalStrategy
 from sftplug.errors import TrainingError
 from sftplug.run.checkpoints import read_progress
 from sftplug.training.callback_state import Carried, is_resumable, refuse_lossy, refuse_unreadable, remembered
-from sftplug.training.object_state import Memory
+from sftplug.training.object_state import Snapshot
 from sftplug.training.signals import SignalHandler, interrupted
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ class StateKeeper(TrainerCallback):  # type: ignore[misc]
     def __init__(self, carried: Carried, checkpoint: Checkpoint | None) -> None:
         self._carried = carried
         self._checkpoint = checkpoint
-        self._optimizer: Memory | None = None
+        self._optimizer: Snapshot | None = None
         self._looked = False
 
     def on_train_begin(

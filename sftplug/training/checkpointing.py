@@ -15,7 +15,7 @@ from sftplug.training.model_state import REST
 
 if TYPE_CHECKING:
     from sftplug.training.callback_state import Carried
-    from sftplug.training.model_state import Held
+    from sftplug.training.model_state import TrainedState
 
 
 class CheckpointingTrainer(OptimizingTrainer):
@@ -25,7 +25,7 @@ class CheckpointingTrainer(OptimizingTrainer):
     """Which checkpoints are kept; the trainer itself would delete an old one before the new one is whole."""
     while_saving: Callable[[], AbstractContextManager[None]] = nullcontext
     """Entered while a checkpoint is written."""
-    held: Held | None = None
+    held: TrainedState | None = None
     """What the model holds that the trainer's own checkpoint may not."""
     carried: Carried | None = None
     """What the recipe's callbacks remember."""

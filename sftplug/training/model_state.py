@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sftplug.errors import ModelError, RunError
-from sftplug.training.object_state import Memory, equal, give_back, take_down
+from sftplug.training.object_state import Snapshot, equal, give_back, take_down
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -58,7 +58,7 @@ class Base:
         return module in self._modules
 
 
-class Held:
+class TrainedState:
     """What a trained model holds: read off it for each checkpoint, and given back from one."""
 
     def __init__(self, model: nn.Module, base: Base, *, beside: bool) -> None:
@@ -90,7 +90,7 @@ class Held:
     def _trained_now(self) -> set[str]:
         return {name for name, parameter in self._model.named_parameters() if parameter.requires_grad}
 
-    def _memories(self) -> Iterator[tuple[str, Memory]]:
+    def _memories(self) -> Iterator[tuple[str, Snapshot]]:
         """Yield module -> what it remembers beside tensors that are registered; only modules that the adapter brought.
 
         Those of torch itself remember nothing that matters.

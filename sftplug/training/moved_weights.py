@@ -14,7 +14,7 @@ _EACH = 4096
 """So many weights of a tensor are looked at, evenly spread over it; all of a smaller one."""
 
 
-class Sample:
+class WeightSample:
     """Some of the trained 16-bit weights of a model, as they are when this is made."""
 
     def __init__(self, model: nn.Module) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-Path = tuple[str, ...]
+AttributePath = tuple[str, ...]
 """How to get to an attribute from the object: names of attributes, and keys of mappings."""
 _KINDS: Mapping[str, Callable[[Any], Any]] = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
 
@@ -31,25 +31,25 @@ class _OpaqueError(Exception):
 
 
 @dataclass(slots=True)
-class Memory:
+class Snapshot:
     """What was taken down of one object."""
 
-    plain: dict[Path, str] = field(default_factory=dict)
+    plain: dict[AttributePath, str] = field(default_factory=dict)
     """Attribute -> JSON, with names in place of tensors."""
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)
     """Name -> a copy on the CPU."""
-    opaque: dict[Path, tuple[object, object]] = field(default_factory=dict)
+    opaque: dict[AttributePath, tuple[object, object]] = field(default_factory=dict)
     """Attribute that cannot be taken down -> the first value in it because of which, and by what it is known again."""
 
-    def since(self, before: Memory) -> Memory:
+    def since(self, before: Snapshot) -> Snapshot:
         """Return what is another than it was `before`, or is new."""
         changed = {path: text for path, text in self.plain.items() if not self._same(before, path, text)}
         names = {name for text in changed.values() for name in tensor_names(text)}
         opaque = {path: known for path, known in self.opaque.items() if before.opaque.get(path, known)[1] != known[1]}
         opaque |= {path: known for path, known in self.opaque.items() if path not in before.opaque}
-        return Memory(changed, {name: self.tensors[name] for name in names}, opaque)
+        return Snapshot(changed, {name: self.tensors[name] for name in names}, opaque)
 
-    def _same(self, before: Memory, path: Path, text: str) -> bool:
+    def _same(self, before: Snapshot, path: AttributePath, text: str) -> bool:
         return before.plain.get(path) == text and all(
             equal(self.tensors[name], before.tensors[name]) for name in tensor_names(text)
         )
@@ -68,9 +68,9 @@ def _without_nan(tensor: torch.Tensor) -> torch.Tensor:
     return torch.nan_to_num(tensor, nan=0.0, posinf=inf, neginf=-inf)  # by itself it makes numbers of infinities too
 
 
-def take_down(root: object) -> Memory:
+def take_down(root: object) -> Snapshot:
     """Return what `root` remembers, and what helper objects do that are of the same package."""
-    memory = Memory()
+    memory = Snapshot()
     for path, value in _attributes(root, (), {id(root)}):
         found: dict[str, torch.Tensor] = {}
         try:
@@ -88,7 +88,7 @@ def tensor_names(text: str) -> Iterator[str]:
     return _names(json.loads(text))
 
 
-def give_back(root: object, path: Path, text: str, tensors: Mapping[str, torch.Tensor]) -> None:
+def give_back(root: object, path: AttributePath, text: str, tensors: Mapping[str, torch.Tensor]) -> None:
     """Set the attribute at `path` to what was taken down. Raises AttributeError or KeyError where there is no such."""
     *way, last = path
     owner: Any = root
@@ -104,7 +104,7 @@ def give_back(root: object, path: Path, text: str, tensors: Mapping[str, torch.T
 # --- the way through an object ----------------------------------------------------------------------------------------
 
 
-def _attributes(owner: object, path: Path, seen: set[int]) -> Iterator[tuple[Path, Any]]:
+def _attributes(owner: object, path: AttributePath, seen: set[int]) -> Iterator[tuple[AttributePath, Any]]:
     """Yield path and value of the attributes of `owner` and of its helpers; modules have theirs told elsewhere."""
     for name, value in vars(owner).items():
         if name in _OF_MODULES and isinstance(owner, torch.nn.Module):
@@ -115,7 +115,7 @@ def _attributes(owner: object, path: Path, seen: set[int]) -> Iterator[tuple[Pat
 _OF_MODULES = frozenset(vars(torch.nn.Module()))
 
 
-def _values(owner: object, path: Path, value: Any, seen: set[int]) -> Iterator[tuple[Path, Any]]:
+def _values(owner: object, path: AttributePath, value: Any, seen: set[int]) -> Iterator[tuple[AttributePath, Any]]:
     if _is_helper(owner, value):
         if id(value) not in seen:
             seen.add(id(value))

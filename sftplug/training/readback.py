@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sftplug.errors import ModelError, SftplugError, TrainingError
 from sftplug.model.loading import load_base
-from sftplug.model.own_adapter import Outline, by_card, untrained, with_own_adapter
+from sftplug.model.own_adapter import ModelOutline, by_card, untrained, with_own_adapter
 from sftplug.model.remote_code import code_options
 from sftplug.plugin.calls import peft_config, prepare_model, saves_itself
 from sftplug.run.failure import whats_left
@@ -89,7 +89,7 @@ class Before:
         beside = peft_config(recipe.adapter) is not None or saves_itself(recipe.adapter)
         self.structure = Structure(model) if beside else None
         """Its modules, where what is trained stands beside them."""
-        self.base, self._outline = Base(model), Outline(model)
+        self.base, self._outline = Base(model), ModelOutline(model)
         self.brought: list[str] = []
         """Parameters and buffers that the adapter has put into the model."""
         self.changed = False

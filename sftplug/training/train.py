@@ -38,7 +38,7 @@ from sftplug.run.checkpoints import Retained
 from sftplug.run.failure import explaining
 from sftplug.run.files import noting
 from sftplug.training.arguments import layout, training_arguments
-from sftplug.training.moved_weights import Sample
+from sftplug.training.moved_weights import WeightSample
 from sftplug.training.readback import Before, is_whole_here, read_back, try_to_save
 from sftplug.training.saving import save
 from sftplug.types.result import ParameterCounts, RunResult
@@ -83,7 +83,7 @@ def train(loaded: LoadedRecipe, prepared: Prepared, session: RunSession | None =
     # From here on a signal ends the run after a checkpoint, and a run begun before resumes from its last one.
     with watched(loaded.recipe, trainer, session):
         loaded.call("sftplug_trainer_created", trainer=trainer)
-        weights = Sample(trainer.model)
+        weights = WeightSample(trainer.model)
         # The loop: batches of rows, the loss over their trained tokens, an update of the trained parameters.
         with trainer.blaming_optimizer():
             trainer.train(resume_from_checkpoint=session.resume_from)
@@ -200,10 +200,10 @@ def _hold(trainer: SftplugTrainer, recipe: Recipe, before: Before, callbacks: Se
     """Say what of the model is saved, and how; and what else a checkpoint holds."""
     from sftplug.training.blame import BlamingHandler
     from sftplug.training.callback_state import Carried
-    from sftplug.training.model_state import Held
+    from sftplug.training.model_state import TrainedState
 
     trainer.write_adapter = partial(save_adapter, recipe) if saves_itself(recipe.adapter) else None
-    trainer.held = Held(trainer.model, before.base, beside=before.structure is not None)
+    trainer.held = TrainedState(trainer.model, before.base, beside=before.structure is not None)
     trainer.carried = Carried(callbacks)
     trainer.callback_handler = BlamingHandler.around(trainer.callback_handler, callbacks, recipe.callbacks)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from sftplug.types.reasons import Reason, RowGroups
 
-SHOWN = 20
+MOST_ORIGINS = 20
 """How many origins are kept for each reason; the count is always complete."""
 
 
@@ -143,7 +143,7 @@ class Account:
 
     def _remember(self, key: str, origin: str, reason: str, reasons: Sequence[Reason] = ()) -> None:
         lines = self.reasons.setdefault(key, [])
-        if len(lines) < SHOWN:
+        if len(lines) < MOST_ORIGINS:
             lines.append(f"{origin}: {reason}")
         self.groups.setdefault(key, RowGroups()).add(origin, reasons or [("", reason)])
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from sftplug.data.limits import _nothing_left
 from sftplug.recipe import load_recipe
-from sftplug.types.ledger import SHOWN, Account, Ledger, length_quantiles
+from sftplug.types.ledger import MOST_ORIGINS, Account, Ledger, length_quantiles
 
 
 def test_an_account_balances_what_was_read_with_what_became_of_it():
@@ -22,10 +22,10 @@ def test_an_account_balances_what_was_read_with_what_became_of_it():
 
 def test_counts_are_complete_and_reasons_are_the_first_ones():
     account = Account("a.jsonl")
-    for line in range(SHOWN + 7):
+    for line in range(MOST_ORIGINS + 7):
         account.drop("bad", f"a.jsonl:{line}", "output: is missing")
-    assert account.dropped["bad"] == SHOWN + 7
-    assert len(account.reasons["bad"]) == SHOWN
+    assert account.dropped["bad"] == MOST_ORIGINS + 7
+    assert len(account.reasons["bad"]) == MOST_ORIGINS
     assert account.reasons["bad"][0] == "a.jsonl:0: output: is missing"
 
 

@@ -8,6 +8,6 @@ for rows that their tokens do not spell are the tokenizer's own offsets asked, w
 
 from sftplug.data.engine.backend import TokenizersEngine
 from sftplug.data.engine.choose import Encoders, EngineName
-from sftplug.data.engine.encoded import Encoded, IntArray, together
+from sftplug.data.engine.encoded import EncodedTexts, IntArray, together
 
-__all__ = ["Encoded", "Encoders", "EngineName", "IntArray", "TokenizersEngine", "together"]
+__all__ = ["EncodedTexts", "Encoders", "EngineName", "IntArray", "TokenizersEngine", "together"]

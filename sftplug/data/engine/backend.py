@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sftplug.data.engine.encoded import Encoded, IntArray, together
+from sftplug.data.engine.encoded import EncodedTexts, IntArray, together
 
 
 class Engine(Protocol):
@@ -37,17 +37,17 @@ class TokenizersEngine:
     def spells(self, texts: Sequence[str]) -> None:
         """Return None: what a tokenizer does to a text before it is cut is its own business."""
 
-    def with_offsets(self, texts: Sequence[str]) -> Encoded:
+    def with_offsets(self, texts: Sequence[str]) -> EncodedTexts:
         """Return ids and the tokenizer's own offsets."""
         return together(
             [_with_offsets(item) for item in self.backend.encode_batch(list(texts), add_special_tokens=False)]
         )
 
 
-def _with_offsets(encoding: Any) -> Encoded:
+def _with_offsets(encoding: Any) -> EncodedTexts:
     offsets = np.array(encoding.offsets, dtype=np.int32).reshape(-1, 2)
     ends = offsets[:, 1]
     # Some tokenizers trim a leading space from a token's offsets; the token covers it all the same.
     covered = np.concatenate([[0], np.maximum.accumulate(ends)[:-1]]) if len(ends) else ends
     starts = np.minimum(offsets[:, 0], covered).astype(np.int32)
-    return Encoded(np.array(encoding.ids, dtype=np.int32), np.array([len(ends)]), starts, ends)
+    return EncodedTexts(np.array(encoding.ids, dtype=np.int32), np.array([len(ends)]), starts, ends)

@@ -16,7 +16,7 @@ import numpy as np
 
 from sftplug.data.engine.backend import Engine, TokenizersEngine
 from sftplug.data.engine.bpe import ADVERSARIAL, TiktokenEngine, agrees, agrees_on_vocabulary, tiktoken_engine
-from sftplug.data.engine.encoded import Encoded, IntArray, together
+from sftplug.data.engine.encoded import EncodedTexts, IntArray, together
 from sftplug.data.engine.token_bytes import Spelling, spelling_of, widest
 from sftplug.errors import ModelError
 
@@ -72,16 +72,16 @@ class Encoders:
                 self._choose(texts)
         return self.engine.ids(texts) if self.spelling is not None else []
 
-    def located(self, ids: Sequence[IntArray], texts: Sequence[str]) -> Encoded:
+    def located(self, ids: Sequence[IntArray], texts: Sequence[str]) -> EncodedTexts:
         """Return the tokens of `texts`, whose ids are known, with the characters that each covers."""
         spelling = self.spelling  # another thread may find that it is of no use
         return self.slow.with_offsets(texts) if spelling is None else self._located(spelling, ids, texts)
 
-    def encode(self, texts: Sequence[str]) -> Encoded:
+    def encode(self, texts: Sequence[str]) -> EncodedTexts:
         """Return the tokens of `texts`."""
         return self.located(self.ids(texts), texts)
 
-    def _located(self, spelling: Spelling, ids: Sequence[IntArray], texts: Sequence[str]) -> Encoded:
+    def _located(self, spelling: Spelling, ids: Sequence[IntArray], texts: Sequence[str]) -> EncodedTexts:
         encoded, spelled = spelling.locate(ids, texts, self.engine.spells(texts))
         if spelled.all():
             return encoded

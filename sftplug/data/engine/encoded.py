@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 IntArray = NDArray[np.int32]
 
 
-class Encoded(NamedTuple):
+class EncodedTexts(NamedTuple):
     """The tokens of T texts, one after another in flat arrays."""
 
     ids: IntArray
@@ -28,7 +28,7 @@ class Encoded(NamedTuple):
         """Return (T + 1,) where the tokens of each text start."""
         return np.concatenate([[0], np.cumsum(self.counts)])
 
-    def with_rows(self, rows: Mapping[int, Encoded]) -> Encoded:
+    def with_rows(self, rows: Mapping[int, EncodedTexts]) -> EncodedTexts:
         """Return the same with the tokens of some texts replaced."""
         if not rows:
             return self
@@ -36,19 +36,19 @@ class Encoded(NamedTuple):
         pieces = [rows.get(index) or self.row(bounds[index], bounds[index + 1]) for index in range(len(self.counts))]
         return together(pieces)
 
-    def rows(self) -> list[Encoded]:
+    def rows(self) -> list[EncodedTexts]:
         """Return the tokens of each text apart."""
         return [self.row(low, high) for low, high in itertools.pairwise(self.bounds())]
 
-    def row(self, low: int, high: int) -> Encoded:
+    def row(self, low: int, high: int) -> EncodedTexts:
         """Return the tokens from `low` to `high`, which are those of one text."""
         here = slice(int(low), int(high))
-        return Encoded(self.ids[here], np.array([high - low]), self.start[here], self.end[here])
+        return EncodedTexts(self.ids[here], np.array([high - low]), self.start[here], self.end[here])
 
 
-def together(pieces: Sequence[Encoded]) -> Encoded:
+def together(pieces: Sequence[EncodedTexts]) -> EncodedTexts:
     """Return the tokens of all texts of `pieces`."""
     if not pieces:
         nothing = np.zeros(0, np.int32)
-        return Encoded(nothing, np.zeros(0, np.int64), nothing, nothing)
-    return Encoded(*(np.concatenate(arrays) for arrays in zip(*pieces, strict=True)))
+        return EncodedTexts(nothing, np.zeros(0, np.int64), nothing, nothing)
+    return EncodedTexts(*(np.concatenate(arrays) for arrays in zip(*pieces, strict=True)))

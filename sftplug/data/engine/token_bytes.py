@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sftplug.data.engine.encoded import Encoded, IntArray
+from sftplug.data.engine.encoded import EncodedTexts, IntArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Spelling:
 
     def locate(
         self, ids: Sequence[IntArray], texts: Sequence[str], known: NDArray[np.bool_] | None
-    ) -> tuple[Encoded, NDArray[np.bool_]]:
+    ) -> tuple[EncodedTexts, NDArray[np.bool_]]:
         """Return where each token stands, and (T,) whether a text is spelled by its tokens to the byte.
 
         Where any is not, no place is told. `known` is what the engine itself knows of that, if it does.
@@ -46,9 +46,9 @@ class Spelling:
             start, end = _characters(ends - lengths, ends, buffer, sum(map(len, texts)))
             shift = np.concatenate([[0], np.cumsum([len(text) for text in texts])])[:-1]
             shift = np.repeat(shift, counts)
-            return Encoded(flat, counts, (start - shift).astype(np.int32), (end - shift).astype(np.int32)), spelled
+            return EncodedTexts(flat, counts, (start - shift).astype(np.int32), (end - shift).astype(np.int32)), spelled
         nowhere = np.zeros(len(flat), np.int32)
-        return Encoded(flat, counts, nowhere, nowhere), spelled
+        return EncodedTexts(flat, counts, nowhere, nowhere), spelled
 
     def _same_bytes(
         self,

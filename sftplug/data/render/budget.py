@@ -42,7 +42,7 @@ class Unproven(Exception):
     """The template is about to do something of which nobody here knows how long it takes."""
 
 
-class Measured(NamedTuple):
+class Extent(NamedTuple):
     """How much a value holds; what stands in it twice counts twice, as it does for whoever writes it out."""
 
     size: int
@@ -175,7 +175,7 @@ def length_of(value: Any) -> int:
     return len(value) if isinstance(value, _COUNTED) else 0
 
 
-def measured(value: Any, most: int) -> Measured:
+def measured(value: Any, most: int) -> Extent:
     """Return how much `value` holds. Raises TooMuch for more than `most`, and for what is nested too deep."""
     waiting, size, items, depth = [(value, 0)], 0, 0, 0
     while waiting:
@@ -196,7 +196,7 @@ def measured(value: Any, most: int) -> Measured:
         waiting += [(part, level + 1) for part in inside]
     if size + 8 * items > most:
         raise TooMuch(f"it writes out, compares or sorts a list of more than {most:,} characters")
-    return Measured(size, items, depth)
+    return Extent(size, items, depth)
 
 
 def _inside(value: Any) -> Collection[Any] | None:

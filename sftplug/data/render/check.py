@@ -15,7 +15,7 @@ from typing import Any, Literal
 from sftplug.data.render.pieces import REASONING, Layout, Piece
 from sftplug.data.render.spans import uncovered
 
-SHOWN = 60
+QUOTED = 60
 _THOUGHT_END = "</think>"
 
 
@@ -36,7 +36,7 @@ class Finding:
 
 def quote(text: str) -> str:
     """Return `text` quoted on one line, shortened in the middle."""
-    return repr(text if len(text) <= SHOWN else text[: SHOWN // 2] + " … " + text[-SHOWN // 2 :])
+    return repr(text if len(text) <= QUOTED else text[: QUOTED // 2] + " … " + text[-QUOTED // 2 :])
 
 
 def check_spans(layout: Layout, message: int, spans: Sequence[tuple[int, int]], prefill: int) -> Iterator[Finding]:

@@ -15,12 +15,12 @@ from jinja2.utils import _PassArg
 from sftplug.data.render.bounds import BoundedEnvironment
 from sftplug.data.render.budget import Budget
 from sftplug.data.render.instrument import PlainEnvironment, TracedEnvironment
-from sftplug.data.render.output import Output
+from sftplug.data.render.output import PromptText
 from sftplug.data.render.provenance import Active
 from sftplug.data.render.questions import OF_TYPE, NotRepeatable
 from sftplug.data.render.record import Noted, Record
 from sftplug.data.render.traces import Step, Trace, same
-from sftplug.data.render.view import ALL, Loop, Path, View, path_of
+from sftplug.data.render.view import ALL, Loop, LoopPath, View, path_of
 from sftplug.data.render.watched import COUNT, Watched, plain
 
 MERGED = 16
@@ -44,7 +44,7 @@ class Known:
     """Place -> the turns that ran last there."""
 
 
-Memory = dict[int, list[Known]]
+LoopMemory = dict[int, list[Known]]
 """Loop -> what is known of it."""
 
 
@@ -55,8 +55,8 @@ class FollowingEnvironment(BoundedEnvironment):
 
     def follow(self) -> None:
         """Let functions, filters and tests note what they are asked; called when all of them are there."""
-        self._record = Record(0, Output(""))
-        self._memory: Memory = {}
+        self._record = Record(0, PromptText(""))
+        self._memory: LoopMemory = {}
         self._range: Any = self.globals["range"]
         self._own = self._namespace, self._numbers
         for name, function in zip(("namespace", "range"), self._own, strict=True):
@@ -68,7 +68,7 @@ class FollowingEnvironment(BoundedEnvironment):
         self.filters.update({"sftplug_loop": self._loop, "sftplug_buffer": self._buffer})
 
     @contextmanager
-    def following(self, record: Record, memory: Memory) -> Iterator[None]:
+    def following(self, record: Record, memory: LoopMemory) -> Iterator[None]:
         """Note in `record` what a render asks, and what its loops do in `memory`."""
         self._record, self._memory = record, memory
         self.active.message = None
@@ -137,7 +137,7 @@ class FollowingEnvironment(BoundedEnvironment):
                 everything.append(known)
         return known
 
-    def _remembered(self, path: Path, known: Known) -> Iterator[tuple[Any, Loop]]:
+    def _remembered(self, path: LoopPath, known: Known) -> Iterator[tuple[Any, Loop]]:
         record, place, trace = self._record, path.places.start, None
         while place < path.places.stop:
             reached, alike = self._reached(known, place, path.places.stop)

@@ -27,8 +27,8 @@ from sftplug.data.render.provenance import (
     GIVEN,
     MENTIONED,
     Active,
-    Run,
     Safe,
+    TextRun,
     Traced,
     concat,
     derived,
@@ -82,7 +82,7 @@ class TracedEnvironment(BoundedEnvironment):
         """Return the record of what a render is working on."""
         return Active()
 
-    def trace(self, text: str, runs: list[Run]) -> Traced:
+    def trace(self, text: str, runs: list[TextRun]) -> Traced:
         """Return the `text` of a message as one that remembers where it came from."""
         return Traced(text, runs, self.active)
 
@@ -259,7 +259,7 @@ def _operations(environment: TracedEnvironment) -> dict[str, Callable[..., Any]]
     }
 
 
-def _is_mentioned(run: Run) -> bool:
+def _is_mentioned(run: TextRun) -> bool:
     return run.field.startswith(MENTIONED)
 
 
@@ -280,7 +280,7 @@ def _tojson(value: Any, options: Mapping[str, Any], environment: TracedEnvironme
         # All of it is of one message, or of no message but of the row: braces, keys and numbers too.
         text = json.dumps(value, **settings)
         field = GIVEN if owner is None else _field_of(value)
-        return Traced(text, [Run(len(text), owner, field, -1)], environment.active)
+        return Traced(text, [TextRun(len(text), owner, field, -1)], environment.active)
     if settings["sort_keys"]:
         return derived(json.dumps(value, **settings), traced_in(value), environment.active)
 
@@ -301,7 +301,7 @@ def _owners_in(value: Any, environment: TracedEnvironment) -> set[int | None]:
     return {run.message for run in _said_in(value)}
 
 
-def _said_in(value: Any) -> Iterator[Run]:
+def _said_in(value: Any) -> Iterator[TextRun]:
     return (run for text in traced_in(value) for run in text._runs if is_said(run))
 
 

@@ -16,14 +16,14 @@ class Part(NamedTuple):
     """A stretch of an output that came from one place."""
 
     at: int
-    source: Output
+    source: PromptText
     """The output itself, or another."""
     start: int
     end: int
     """Where it stands there."""
 
 
-class Output:
+class PromptText:
     """A text that begins as a conversation's does, for as long as nothing else was printed."""
 
     def __init__(self, conversation: str) -> None:
@@ -53,7 +53,7 @@ class Output:
         if text or said:
             self._append(Part(self.length, self, self.length, self.length + len(text)), text)
 
-    def copy(self, source: Output, start: int, end: int) -> None:
+    def copy(self, source: PromptText, start: int, end: int) -> None:
         """Print what `source` ran to print from `start` to `end`."""
         if self.shared == self.length:
             if start == self.length and start <= source.shared:
@@ -64,7 +64,7 @@ class Output:
         self._copied = True
         self._append(Part(self.length, source, start, end), "")
 
-    def repeat(self, source: Output, start: int, end: int) -> None:
+    def repeat(self, source: PromptText, start: int, end: int) -> None:
         """Print the same as a text of its own, which others can copy."""
         by = self.length - start
         first, last = bisect_left(source._said_ends, start), bisect_right(source._said_ends, end)

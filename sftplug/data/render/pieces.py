@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jinja2
 
 from sftplug.data.render.instrument import TracedEnvironment
-from sftplug.data.render.provenance import GIVEN, MENTIONED, Active, Run, runs_of
+from sftplug.data.render.provenance import GIVEN, MENTIONED, Active, TextRun, runs_of
 
 REASONING = "reasoning_content"
 _ALIASES = {"thinking": REASONING, "reasoning": REASONING}
@@ -133,7 +133,7 @@ def pieces_of(text: str, position: int, active: Active) -> Iterator[Piece]:
         position += run.length
 
 
-def _piece(run: Run, position: int, active: Active) -> Piece:
+def _piece(run: TextRun, position: int, active: Active) -> Piece:
     end, within = position + run.length, active.message if run.within is None else run.within
     if run.field.startswith(MENTIONED):
         # A tool's turn may name the function that was called: there it is text of the tool's turn.
@@ -163,7 +163,7 @@ def _trace(value: Any, key: str, index: int, environment: TracedEnvironment) -> 
             return str.__str__(value)  # compared at every turn, and one of a few words
         if key.rpartition(".")[2] in _NAMING_KEYS:
             return _given(value, environment)
-        return environment.trace(value, [Run(len(value), index, _ALIASES.get(key, key), 0)])
+        return environment.trace(value, [TextRun(len(value), index, _ALIASES.get(key, key), 0)])
     copied: Any = value
     if isinstance(value, Mapping):
         copied = {
@@ -191,4 +191,4 @@ def trace_given(value: Any, environment: TracedEnvironment) -> Any:
 
 
 def _given(value: Any, environment: TracedEnvironment) -> Any:
-    return environment.trace(value, [Run(len(value), None, GIVEN, -1)]) if isinstance(value, str) else value
+    return environment.trace(value, [TextRun(len(value), None, GIVEN, -1)]) if isinstance(value, str) else value

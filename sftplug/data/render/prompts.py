@@ -12,7 +12,7 @@ from functools import cached_property
 
 from sftplug.data.render.call import Call
 from sftplug.data.render.check import lost_texts, texts_of
-from sftplug.data.render.output import Output, agreement
+from sftplug.data.render.output import PromptText, agreement
 from sftplug.data.render.renderer import Renderer
 from sftplug.data.render.spans import LONGEST_TOKEN, WORDS, content_before, whole_before
 from sftplug.data.render.walk import FollowedConversation, Walk
@@ -51,21 +51,21 @@ class Prompts:
                 f"one conversation. Cut it into shorter ones."
             )
 
-    def shown(self, message: int, *, asks: bool = True) -> Output:
+    def shown(self, message: int, *, asks: bool = True) -> PromptText:
         """Return the text of the messages before `message`, with what `asks` for a reply or without.
 
         Raises TemplateError where the template refuses them.
         """
         output = self._follow(message, asks=asks, traced=False)
         if output is None:
-            output = Output(self.text)
+            output = PromptText(self.text)
             self.ran += message
             output.add(self.renderer.text(self.call.until(message), add_generation_prompt=asks))
         return output
 
-    def followed(self, message: int) -> Output:
+    def followed(self, message: int) -> PromptText:
         """Return the text of the messages up to and with `message` and of a question after them."""
-        output = Output(self.text)
+        output = PromptText(self.text)
         self.ran += message
         output.add(self.renderer.text(self.call.followed(message)))
         return output
@@ -103,7 +103,7 @@ class Prompts:
             common += agreement(asking.text(common), before.text(common))
         return asking.text(min(self._whole_before(asking, common), self._whole_before(before, common)))
 
-    def _whole_before(self, output: Output, at: int) -> int:
+    def _whole_before(self, output: PromptText, at: int) -> int:
         """Return `at`, or the start of the special token or word of `output` that it would split.
 
         A word that ends so long before `output` becomes another text ends there in both: it is enough to look from
@@ -117,7 +117,7 @@ class Prompts:
     def _word_ends(self) -> list[int]:
         return [match.end() for match in WORDS.finditer(self.text)]
 
-    def _follow(self, message: int, *, asks: bool, traced: bool) -> Output | None:
+    def _follow(self, message: int, *, asks: bool, traced: bool) -> PromptText | None:
         if len(self.call.assistants) < MANY:
             return None
         whole = self._whole(asks=asks, traced=traced)

@@ -25,7 +25,7 @@ MENTIONED = ("tool_calls", "name")
 """Keys whose values templates also print in the turns of other messages."""
 
 
-class Run(NamedTuple):
+class TextRun(NamedTuple):
     """Some characters in a row that came from one place."""
 
     length: int
@@ -63,10 +63,10 @@ class Traced(str):
     """A string with the runs that its characters came in."""
 
     __slots__ = ("_active", "_runs")
-    _runs: tuple[Run, ...]
+    _runs: tuple[TextRun, ...]
     _active: Active
 
-    def __new__(cls, text: str, runs: Iterable[Run], active: Active) -> Traced:
+    def __new__(cls, text: str, runs: Iterable[TextRun], active: Active) -> Traced:
         """Return `text` with `runs`, whose lengths add up to its length; an empty string keeps one empty run."""
         traced = super().__new__(cls, text)
         traced._runs = tuple(runs)
@@ -207,8 +207,8 @@ class Traced(str):
         filler = new if isinstance(new, Traced) else Traced(new, [self._home(len(new))] * bool(new), self._active)
         return filler.join(pieces) if len(pieces) > 1 else self
 
-    def _home(self, length: int) -> Run:
-        first = self._runs[0] if self._runs else Run(0, None, LITERAL, -1)
+    def _home(self, length: int) -> TextRun:
+        first = self._runs[0] if self._runs else TextRun(0, None, LITERAL, -1)
         return first._replace(length=length, offset=-1)
 
     def _changed(self, text: str) -> Traced:
@@ -257,14 +257,14 @@ class Safe(Markup):
         return follow(whole, [other], other._active) if isinstance(other, Traced) else whole
 
 
-def is_said(run: Run) -> bool:
+def is_said(run: TextRun) -> bool:
     """Whether a run is what a message says."""
     return run.field not in (LITERAL, GIVEN)
 
 
-def runs_of(text: str, active: Active) -> tuple[Run, ...]:
+def runs_of(text: str, active: Active) -> tuple[TextRun, ...]:
     """Return the runs of `text`; a plain string is the template's own, written for the message now active."""
-    return text._runs if isinstance(text, Traced) else (Run(len(text), active.message, LITERAL, -1),)
+    return text._runs if isinstance(text, Traced) else (TextRun(len(text), active.message, LITERAL, -1),)
 
 
 def concat(parts: Iterable[str], active: Active) -> Traced:
@@ -285,7 +285,7 @@ def shown(value: Any, active: Active) -> str:
     return derived(text, list(active.repeated), active) if active.repeated else text
 
 
-def _without_empty(runs: list[Run]) -> list[Run]:
+def _without_empty(runs: list[TextRun]) -> list[TextRun]:
     """Drop empty runs of no message; an empty run of a message says where its empty text would stand."""
     return [run for run in runs if run.length or is_said(run)]
 
@@ -367,9 +367,9 @@ def find_parts(whole: str, parts: Sequence[Traced], active: Active) -> Traced:
         at = text.find(part, position)
         if at < 0 or text.count(part) != 1:
             return derived(whole, parts, active)
-        runs += [Run(at - position, active.message, LITERAL, -1), *part._runs]
+        runs += [TextRun(at - position, active.message, LITERAL, -1), *part._runs]
         position = at + len(part)
-    runs.append(Run(len(text) - position, active.message, LITERAL, -1))
+    runs.append(TextRun(len(text) - position, active.message, LITERAL, -1))
     return Traced(whole, _without_empty(runs), active)
 
 
@@ -392,4 +392,4 @@ def derived(text: str, parts: Iterable[Traced], active: Active) -> Traced:
     owners = {run.message for run in runs if is_said(run)}
     owner = next(iter(owners)) if len(owners) == 1 else None
     field = DERIVED if owners else GIVEN if any(run.field for run in runs) else LITERAL
-    return Traced(text, [Run(len(text), owner, field, -1)], active)
+    return Traced(text, [TextRun(len(text), owner, field, -1)], active)

@@ -19,7 +19,7 @@ from jinja2.utils import Cycler, Joiner
 from sftplug.data.render.budget import Budget
 from sftplug.data.render.instrument import TracedEnvironment
 from sftplug.data.render.marks import Marks
-from sftplug.data.render.provenance import GIVEN, Active, Run, Traced
+from sftplug.data.render.provenance import GIVEN, Active, TextRun, Traced
 
 LONG = 1000
 """A longer text, or a larger number, is not a part of a question: to ask it of many rows would take too long."""
@@ -234,7 +234,7 @@ class RecordingEnvironment(TracedEnvironment):
         """Return the record of a render that notes questions."""
         return QuestionLog()
 
-    def trace(self, text: str, runs: list[Run]) -> Traced:
+    def trace(self, text: str, runs: list[TextRun]) -> Traced:
         """Return `text` as one that notes what is asked of it, if it is what a message says."""
         if runs[0].field in ("content", "reasoning_content"):
             return RecordingStr(text, runs, self.active)

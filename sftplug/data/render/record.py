@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2.utils import Namespace
 
-from sftplug.data.render.output import Output
+from sftplug.data.render.output import PromptText
 from sftplug.data.render.questions import NotRepeatable
 from sftplug.data.render.traces import MISSING, Step, is_plain, same
 from sftplug.data.render.watched import COUNT, NONE_ELSE, Cell, Form, Interval, Watched
@@ -20,7 +20,7 @@ class Record:
     """One render of the first `count` messages."""
 
     count: int
-    output: Output
+    output: PromptText
     step: Step | None = None
     """The turn of a loop that runs, if it is one that is remembered."""
     known: float = 0

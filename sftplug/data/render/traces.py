@@ -20,7 +20,7 @@ from sftplug.data.render.provenance import Traced
 from sftplug.data.render.watched import COUNT, Cell, Form, Interval, Watched
 
 if TYPE_CHECKING:
-    from sftplug.data.render.output import Output
+    from sftplug.data.render.output import PromptText
 
 MISSING = object()
 """What a cell holds that is not there."""
@@ -104,7 +104,7 @@ class Trace:
     """The place of the first in the order of the loop."""
     entry: Mapping[Cell, Any]
     """What every cell held before it."""
-    output: Output
+    output: PromptText
     """Where they printed."""
     steps: list[Step] = field(default_factory=list)
     _reads: dict[Cell, Reads] = field(default_factory=dict)

@@ -93,11 +93,11 @@ class View:
             return [*self._items[first : max(self._first + stop, first)]]
         return self._all()[start:stop]
 
-    def path(self) -> Path:
+    def path(self) -> LoopPath:
         """Return how a loop goes through it."""
         # Backwards, three messages are the places -2, -1, 0, and two are -1, 0: place -1 is messages[1] in both.
         places = range(1 - self._stop, 1 - self._first) if self._backwards else range(self._first, self._stop)
-        return Path(places, self._at, self._needed, self._loop)
+        return LoopPath(places, self._at, self._needed, self._loop)
 
     def _at(self, place: int) -> Any:
         return self._items[abs(place)]
@@ -122,7 +122,7 @@ class View:
 
 
 @dataclass(frozen=True, slots=True)
-class Path:
+class LoopPath:
     """How a loop goes through something."""
 
     places: range
@@ -133,7 +133,7 @@ class Path:
     loop: Callable[[int], Loop]
 
 
-def path_of(items: Any) -> Path:
+def path_of(items: Any) -> LoopPath:
     """Return how a loop goes through what a template gives it."""
     if isinstance(items, View):
         return items.path()
@@ -142,7 +142,7 @@ def path_of(items: Any) -> Path:
     def loop(place: int) -> Loop:
         return Loop(place, len(items), lambda by: items[place + by])
 
-    return Path(range(len(items)), items.__getitem__, lambda _: 0, loop)
+    return LoopPath(range(len(items)), items.__getitem__, lambda _: 0, loop)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,10 +22,10 @@ import jinja2
 from sftplug.data.render.bounds import compiled, parsed
 from sftplug.data.render.budget import Budget, Unproven
 from sftplug.data.render.call import Call
-from sftplug.data.render.following import Memory, PlainFollowing, TracedFollowing
+from sftplug.data.render.following import LoopMemory, PlainFollowing, TracedFollowing
 from sftplug.data.render.instrument import official_environment
 from sftplug.data.render.marks import Marks
-from sftplug.data.render.output import Output
+from sftplug.data.render.output import PromptText
 from sftplug.data.render.paths import can_be_followed, watch
 from sftplug.data.render.pieces import pieces_of, trace_given, trace_message
 from sftplug.data.render.questions import NotRepeatable
@@ -81,16 +81,16 @@ class FollowedConversation:
     text: str
     messages: Sequence[Any]
     variables: Mapping[str, Any]
-    memory: Memory = field(default_factory=dict)
+    memory: LoopMemory = field(default_factory=dict)
     ran: int = 0
     """How many turns of loops ran that are in no other loop."""
 
-    def until(self, message: int) -> Output | None:
+    def until(self, message: int) -> PromptText | None:
         """Return what the template prints of the messages before `message`; None where that is not proven.
 
         Raises TemplateError where the template refuses them.
         """
-        environment, output = self.walk.environment, Output(self.text)
+        environment, output = self.walk.environment, PromptText(self.text)
         traced = isinstance(environment, TracedFollowing)
         record = Record(message, output)
         try:
