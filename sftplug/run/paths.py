@@ -83,12 +83,16 @@ def moved(before: dict[str, Any], loaded: LoadedRecipe, directory: RunDirectory)
 
 
 def _candidates(was: str, before: Mapping[str, Any], run: Path) -> Iterator[str]:
-    """Yield where a recorded path leads today: an absolute one as it lay from the folder of the run."""
+    """Yield where a recorded path leads today: an absolute one as it lay from the folder of the run.
+
+    Of an `output` that was relative, it is not known to which folder: to one of those around the path.
+    """
     output = str(before.get("output", ""))
     if not Path(was).is_absolute():
         yield _resolved(was, run)
-    elif Path(output).is_absolute():
-        yield _resolved(os.path.relpath(was, output), run)
+        return
+    for around in [Path(output)] if Path(output).is_absolute() else [above / output for above in Path(was).parents]:
+        yield _resolved(os.path.relpath(was, around), run)
 
 
 def _resolved(text: str, run: Path) -> str:

@@ -148,10 +148,14 @@ class TrainedState:
     def read(self, folder: Path, *, only_rest: bool = False) -> None:
         """Give the model back what was written to `folder`; `only_rest` where the trainer has read its own files.
 
-        Raises RunError when something is missing, or of another shape.
+        Of a checkpoint without this file, which 0.1.0 wrote, all is read from the trainer's own. Raises RunError when
+        something is missing, or of another shape.
         """
         with _Saved(folder) as saved, torch.no_grad():
-            self._refuse_other_base(saved, folder)
+            if saved.has_rest:
+                self._refuse_other_base(saved, folder)
+            else:
+                self._refuse_unknown_attributes(folder)
             for name, tensor in self.tensors().items():
                 known = saved.rest(name) if only_rest else saved.find(name)
                 if known is None and only_rest:
@@ -185,6 +189,14 @@ class TrainedState:
                 f"{folder} was written with other weights beneath what is trained: {len(other)} of {len(self._frozen)} "
                 f"differ, such as {other[0]}. The model, its quantization, or how the adapter begins has changed "
                 "since: go back to it, or begin a new run."
+            )
+
+    def _refuse_unknown_attributes(self, folder: Path) -> None:
+        """Refuse an adapter that shares out its ranks by what it has seen, of which the checkpoint says nothing."""
+        if callable(getattr(getattr(self._model, "base_model", None), "update_and_allocate", None)):
+            raise RunError(
+                f"{folder} was written by sftplug 0.1.0, which did not keep what this adapter has seen of the "
+                "gradients: a run resumed from it would be another one. Begin it again with --overwrite."
             )
 
     def _give_back_attributes(self, saved: _Saved, folder: Path) -> None:
@@ -252,6 +264,11 @@ class _Saved:
                 self._where |= dict.fromkeys(opened.keys(), opened)
         self._rest_names = set(self._rest.keys()) if self._rest is not None else set()
         return self
+
+    @property
+    def has_rest(self) -> bool:
+        """Whether the checkpoint has a file beside those of the trainer; that it is whole was seen before."""
+        return self._rest is not None
 
     def __exit__(self, *raised: object) -> None:
         self._stack.close()

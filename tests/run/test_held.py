@@ -125,6 +125,18 @@ def test_a_checkpoint_without_the_rest_and_one_of_another_base_are_refused(recip
         run(file, overwrite=False)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # PEFT's own advice: nothing is left of some ranks
+def test_what_0_1_0_did_not_keep_of_an_adapter_is_not_made_up(recipe_file, run):
+    from sftplug.run.checkpoints import mark_complete
+
+    output = run(recipe_file(adapter={"type": "adalora", **ADAPTERS["adalora"]}, train=TRAIN)).output
+    killed_after(output, 3)
+    (output / "checkpoint-3" / "rest.safetensors").unlink()
+    mark_complete(output / "checkpoint-3")
+    with pytest.raises(RunError, match=r"sftplug 0\.1\.0, which did not keep what this adapter has seen"):
+        run(output.parent / "recipe.yaml", overwrite=False)
+
+
 def test_what_is_left_out_of_training_on_the_way_stays_out(recipe_file, prepared, tmp_path):
     """As AdaMSS leaves out some of its subspaces; the optimizer is made of all that is trained at first."""
     from sftplug.model.loading import load_model
