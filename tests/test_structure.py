@@ -154,7 +154,7 @@ def test_a_parameter_without_gradient_is_told_as_what_it_is():
         deepspeed_plugin = None
 
     model = make_model("gemma3")
-    with pytest.raises(TrainingError, match="train the others, by patterns of their names, with the adapter `freeze`"):
+    with pytest.raises(TrainingError, match="adapter `freeze`"):
         GradientCheck().on_pre_optimizer_step(Arguments(), None, None, model=model)
     model.peft_config = {}
     with pytest.raises(TrainingError, match="leave such modules out of the adapter"):

@@ -159,10 +159,9 @@ def test_a_control_token_that_cannot_be_tokenized_as_text_is_refused(recipe_file
 
     with pytest.raises(DataError) as caught:
         go()
-    assert str(caught.value) == (
-        "rows.jsonl:2: a message holds the control token '<|im_end|>', and this tokenizer cannot tokenize it as text. "
-        "Fix the row, or set `data.special_tokens_in_content: allow` to let it control."
-    )
+    said = str(caught.value)
+    assert said.startswith("rows.jsonl:2: a message holds the control token '<|im_end|>', and this tokenizer cannot")
+    assert "`data.special_tokens_in_content: allow`" in said
     allowed = go("data.special_tokens_in_content=allow")
     assert allowed.train[1]["input_ids"].count(tokenizer.eos_token_id) == 4
 

@@ -221,7 +221,7 @@ def test_a_run_that_goes_on_stops_where_it_would_have(train, held_out, recipe_fi
     ("options", "overrides", "text"),
     [
         ({}, ["data.eval=[]"], "needs held-out rows to watch"),
-        ({}, ["train.eval_strategy=no"], "needs evaluations, and `train.eval_strategy` is `no`."),
+        ({}, ["train.eval_strategy=no"], "`train.eval_strategy` is `no`"),
         ({}, ["train.save_strategy=steps"], "are saved by `train.save_strategy: steps` and evaluated by `epoch`."),
         ({}, ["train.save_strategy=no"], "are saved by `train.save_strategy: no` and evaluated by `epoch`."),
         ({}, [*STEPS, "train.save_steps=3"], "but `train.save_steps: 3` is not a multiple of 2, the steps between"),

@@ -443,7 +443,7 @@ def test_a_fault_in_a_step_is_blamed_on_the_component(recipe_file):
         ({"schedule": "cosine_with_min_lr"}, "needs one of `min_lr` and `min_lr_rate`, such as `min_lr_rate: 0.1`"),
         ({"schedule": "warmup_stable_decay"}, "num_decay_steps.*is required"),
         ({"schedule": {"type": "polynomial", "power": "high"}}, "must be a number, not 'high'"),
-        ({"schedule": "greedy"}, "Leave `schedule` out, and set `train.lr_scheduler_type: greedy`"),
+        ({"schedule": "greedy"}, "`train.lr_scheduler_type: greedy`"),
         ({"optimizer": "muon", "launch": {"strategy": "zero2", "processes": 2}}, "as `launch: zero2` shares them out"),
         ({"optimizer": "sgd", "train": {"deepspeed": "ds.json"}}, "may bring an optimizer of its own"),
         ({"schedule": "linear", "train": {"deepspeed": "ds.json"}}, "may bring a schedule of its own"),

@@ -120,4 +120,4 @@ def test_push_refuses_what_nobody_else_could_load(lora_run, command, tmp_path):
     assert "belongs to a base model in a folder of this machine" in str(error)
     error = command("push", tmp_path, "me/model").exception
     assert isinstance(error, RunError)
-    assert str(error).endswith("holds no model: give the folder of a finished run, or of `sftplug merge`.")
+    assert f"{tmp_path} holds no model" in str(error)

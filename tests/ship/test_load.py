@@ -244,7 +244,7 @@ def test_new_tokens_that_nothing_would_train_are_refused(recipe_file, command):
 @pytest.mark.parametrize(
     ("state", "advice"),
     [
-        ("failed", "it is failed: ValueError: why. Once that is fixed, `sftplug train` resumes it."),
+        ("failed", "it is failed: ValueError: why. Once that is fixed"),
         ("interrupted", "it is interrupted: ValueError: why. `sftplug train` resumes it."),
     ],
 )

@@ -83,7 +83,7 @@ def test_a_qlora_merges_onto_the_original_base_when_asked_and_says_how_far_that_
 
     arguments = ("merge", qlora_run, "--base", "original", "--output", tmp_path / "merged")
     text = str(command(*arguments, "--tolerance", "0.02").exception)
-    assert text.startswith("the merged model does not say what the adapter says: its logits differ by ")
+    assert "its logits differ by " in text
     assert "Nothing was kept. Leave out --base original: the adapter was trained on the quantized weights" in text
     assert list(tmp_path.iterdir()) == []
     result = command(*arguments, "--tolerance", "0.5", "--json")
