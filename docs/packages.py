@@ -22,6 +22,7 @@ PACKAGES = {
     "callback": "low-loss",
     "metric": "brevity",
     "exporter": "checksums",
+    "policy": "epoch-limit",
 }
 """Kind -> name, in the order of the chapters."""
 

@@ -84,6 +84,7 @@ SHOWN = {
     "callback": "sftplug train recipe.yaml",
     "metric": "sftplug train recipe.yaml",
     "exporter": "sftplug train recipe.yaml",
+    "policy": "sftplug check recipe.yaml train.num_train_epochs=5 || echo refused",
 }
 """Kind -> what its chapter runs in the folder of its package."""
 

@@ -16,9 +16,10 @@ if _typing.TYPE_CHECKING:
     from sftplug.api.explaining import Explanation, explain
     from sftplug.api.planning import plan
     from sftplug.api.previewing import Preview, preview
+    from sftplug.api.pushing import push
     from sftplug.api.recipes import check, load
     from sftplug.api.reporting import report
-    from sftplug.api.result import TrainedRun, open_run, push
+    from sftplug.api.result import TrainedRun, open_run
     from sftplug.api.rows import prepare, replay
     from sftplug.api.runs import train
     from sftplug.data.prepare import Prepared
@@ -61,6 +62,7 @@ if _typing.TYPE_CHECKING:
         Metric,
         ModelBuilder,
         Optimizer,
+        Policy,
         Quantization,
         RowProcessor,
         Schedule,
@@ -97,7 +99,8 @@ else:  # else a type checker would take any name for one of this package
         "sftplug.api.previewing": "Preview preview",
         "sftplug.api.recipes": "check load",
         "sftplug.api.reporting": "report",
-        "sftplug.api.result": "TrainedRun open_run push",
+        "sftplug.api.pushing": "push",
+        "sftplug.api.result": "TrainedRun open_run",
         "sftplug.api.rows": "prepare replay",
         "sftplug.api.runs": "train",
         "sftplug.data.prepare": "Prepared",
@@ -115,7 +118,7 @@ else:  # else a type checker would take any name for one of this package
         "sftplug.planning.answer": "PlanAnswer",
         "sftplug.plugin.components": (
             "Adapter Callback ChatTemplate DatasetFormat DatasetSource Deferred Exporter LengthPolicy Loss Masking "
-            "Metric ModelBuilder Optimizer Quantization RowProcessor Schedule StreamProcessor"
+            "Metric ModelBuilder Optimizer Policy Quantization RowProcessor Schedule StreamProcessor"
         ),
         "sftplug.plugin.hookspecs": "hookimpl",
         "sftplug.recipe.in_words": "train_in_words",
@@ -207,6 +210,7 @@ __all__ = [
     "Pattern",
     "PlanAnswer",
     "PluginError",
+    "Policy",
     "Prepared",
     "Preview",
     "Problem",

@@ -62,6 +62,7 @@ def test_there_is_a_package_of_every_kind_that_recipes_choose(packages):
         "callback",
         "metric",
         "exporter",
+        "policy",
         "source",
     ]
     for kind, folder in packages.items():

@@ -67,6 +67,11 @@ def prove(python, folder):
     # The exporter has listed what may leave.
     assert "adapter_model.safetensors" in (folder / "run" / "exports" / "listing.txt").read_text().splitlines()
     assert {module.stem for module in MODULES} - {"acme_scale"} <= set(used)
+    # The policy lets nobody train at a rate that it does not like.
+    fast = [python, "-m", "sftplug", "check", "recipe.yaml", "train.learning_rate=0.5"]
+    refused = subprocess.run(fast, cwd=folder, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert "policy 'cautious': ACME is cautious: 0.02 is the largest rate" in refused.stderr
     return used
 
 
@@ -76,7 +81,7 @@ LONGER = {"acme_scale.py": 40}
 
 
 def test_each_module_is_at_most_15_lines():
-    assert len(MODULES) == 11
+    assert len(MODULES) == 12
     for module in MODULES:
         assert sum(map(bool, module.read_text().splitlines())) <= LONGER.get(module.name, 15), module.name
 

@@ -7,9 +7,10 @@ from sftplug.api.encoding import Encoded, encode
 from sftplug.api.explaining import Explanation, explain
 from sftplug.api.planning import plan
 from sftplug.api.previewing import Preview, preview
+from sftplug.api.pushing import push
 from sftplug.api.recipes import check, load
 from sftplug.api.reporting import report
-from sftplug.api.result import TrainedRun, open_run, push
+from sftplug.api.result import TrainedRun, open_run
 from sftplug.api.rows import prepare, replay
 from sftplug.api.runs import train
 

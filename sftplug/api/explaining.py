@@ -65,7 +65,7 @@ def explain(recipe: Given, *keys: str) -> Explanation:
     A key is spelled as a message, a record or an override has it: ``masking[0].type``, ``masking[0][0].type``,
     ``masking.type``; ``adapter.targets[0]`` is one name of a list. Raises RecipeError for a key that there is not.
     """
-    found = loaded(recipe)
+    found = loaded(recipe, "explain")
     values = origins(found)
     chosen = _chosen(found, values, keys) if keys else values
     asked = len(chosen) < len(values) and any(is_in(value.path, "adapter") for value in chosen)

@@ -38,7 +38,8 @@ def plan(
     from sftplug.util.device import find_device
 
     chosen = find_device(device)
-    found = loaded(recipe) if device is None else loaded(recipe).again(device=chosen)
+    known = loaded(recipe, "plan")
+    found = known if device is None else known.again(device=chosen)
     limit = parse_bytes(memory) if isinstance(memory, str) else memory
     counted, why = _rows(found, rows)
     study = Planner(found.recipe, chosen, counted)

@@ -83,7 +83,7 @@ def preview(recipe: Given, rows: int | range = 5, *, dropped: bool = False) -> P
     from sftplug.previewing import Collector
     from sftplug.types.ledger import Ledger
 
-    found, wanted = loaded(recipe), rows if isinstance(rows, range) else range(rows)
+    found, wanted = loaded(recipe, "preview"), rows if isinstance(rows, range) else range(rows)
     order = _order(found)
     kept = wanted if order is None else {number for index in wanted if index < len(order) for number in order[index]}
     tokenizer, ledger = load_tokenizer(found.recipe), Ledger()

@@ -37,9 +37,12 @@ def load(
     return load_asked(LoadRequest(reference, overrides, tuple(without), tuple(plugins), PYTHON))
 
 
-def loaded(recipe: Given) -> LoadedRecipe:
-    """Return `recipe` itself if it is loaded, else load it."""
-    return recipe if isinstance(recipe, LoadedRecipe) else load(recipe)
+def loaded(recipe: Given, command: str) -> LoadedRecipe:
+    """Return `recipe` for what `command` does, about which its policies are asked; load it if it is not loaded."""
+    if isinstance(recipe, LoadedRecipe):
+        return recipe.for_command(command)
+    reference = str(recipe) if isinstance(recipe, str | Path) else recipe
+    return load_asked(LoadRequest(reference, origin=PYTHON, command=command))
 
 
 def check(recipe: Given) -> list[str]:
@@ -49,7 +52,7 @@ def check(recipe: Given) -> list[str]:
     list means that nothing was found.
     """
     try:
-        found = loaded(recipe)
+        found = loaded(recipe, "check")
     except RecipeError as error:
         return list(map(str, error.problems))
     except SftplugError as error:

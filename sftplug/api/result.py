@@ -14,6 +14,7 @@ from sftplug.errors import DataError, Problem, RecipeError, RunError
 from sftplug.recipe.load import LoadedRecipe
 from sftplug.run import RunDirectory
 from sftplug.run.left_out import load_finished
+from sftplug.types.moment import MomentContext
 from sftplug.types.result import MovedWeights, ParameterCounts, RunResult
 
 if TYPE_CHECKING:
@@ -63,8 +64,14 @@ class RunActions:
         if needed:
             raise RecipeError(str(self.output / "recipe.yaml"), needed)
         given = _evaluation(**metrics)
-        recipe, chosen = choose_rows(self._with(given), self.directory, data, format, given)
+        asked = self._for("eval", self._with(given))
+        recipe, chosen = choose_rows(asked, self.directory, data, format, given)
         return evaluate_run(self.directory, recipe, chosen, batch_size, keep=data is None)
+
+    def _for(self, command: str, recipe: LoadedRecipe | None = None) -> LoadedRecipe:
+        """Return the recipe, or what was made of it, for what `command` does, about which its policies are asked."""
+        found = (recipe or self.recipe).for_command(command)
+        return replace(found, context=MomentContext(command, self.directory.state().id or None, folder=self.output))
 
     def _with(self, overrides: Sequence[str]) -> LoadedRecipe:
         """Return the recipe with `overrides`; its rows may be gone."""
@@ -102,11 +109,11 @@ class RunActions:
         """
         from sftplug.ship.chat import Sampling, base_of, open_chat
 
-        how = Sampling(**sampling)
+        how, recipe = Sampling(**sampling), self._for("chat").recipe
         if False not in self._chats:
-            self._chats[False] = open_chat(self.directory, self.recipe.recipe)
+            self._chats[False] = open_chat(self.directory, recipe)
         if base and True not in self._chats:
-            self._chats[True] = base_of(self._chats[False], self.directory, self.recipe.recipe)
+            self._chats[True] = base_of(self._chats[False], self.directory, recipe)
         return replace(self._chats[base], sampling=how, system=system)
 
     def merge(
@@ -122,7 +129,7 @@ class RunActions:
         It is loaded again and compared with the adapter, on held-out rows or on `data`; where it says something else,
         ModelError is raised and nothing is kept. `how` is what `Merging` has.
         """
-        return merge_run(self.directory, self.recipe, Path(output), how, (data, format))
+        return merge_run(self.directory, self._for("merge"), Path(output), how, (data, format))
 
     def export(self, exporter: str | Exporter, output: str | Path | None = None, **options: Any) -> Path:
         """Write the model in the form in which another program takes it, and return where it is.
@@ -132,7 +139,7 @@ class RunActions:
         RecipeError for an unknown exporter or option, ValueError for options beside an object, ModelError for a model
         that the form cannot hold.
         """
-        return export_run(self.directory, self._exporting(exporter, options), output)
+        return export_run(self.directory, self._for("export", self._exporting(exporter, options)), output)
 
     def _exporting(self, exporter: str | Exporter, options: Mapping[str, Any]) -> LoadedRecipe:
         """Return the recipe with one exporter."""
@@ -147,7 +154,9 @@ class RunActions:
 
     def push(self, repo: str, *, private: bool = False) -> Pushed:
         """Publish model, tokenizer and card on the Hub, as `sftplug.push` does."""
-        return push(self.output, repo, private=private)
+        from sftplug.api.pushing import push_run
+
+        return push_run(self.output, repo, self._for("push"), private=private)
 
     def replay(self, output: str | Path | None = None) -> Prepared:
         """Prepare the run's rows again from its folder, as `sftplug.replay` does."""
@@ -223,19 +232,6 @@ class OpenRun(RunActions):
     _chats: dict[bool, ChatSession] = field(default_factory=dict, repr=False, compare=False)
 
 
-def push(folder: str | Path, repo: str, *, private: bool = False) -> Pushed:
-    """Publish the model, tokenizer and card of a finished run, or a merged model, in the repository `repo` of the Hub.
-
-    `repo` is ``NAME`` or ``OWNER/NAME``; a new one is `private` on request. The token is that of ``hf auth login``.
-    Returns the ``.url`` and the ``.files``: checkpoints and the record of the run, which names paths and quotes rows,
-    stay here. Raises RunError when there is no token, no model, or when the Hub refuses; ModelError for an adapter
-    whose base nobody else has.
-    """
-    from sftplug.ship.push import push as publish
-
-    return publish(Path(folder), repo, private=private)
-
-
 def results(result: RunResult, recipe: LoadedRecipe) -> TrainedRun:
     """Return the result of a run of `recipe`, with what one does with it."""
     known = {item.name: getattr(result, item.name) for item in fields(RunResult)}
@@ -306,10 +302,10 @@ def choose_rows(
     source = json.dumps({"path": place, "format": format})
     given = [f"data.train=[{source}]", "data.eval=[]", "data.eval_fraction=0", *overrides]
     if recipe.nowhere_written():
-        recipe = recipe.again(*given)
+        found = recipe.again(*given)
     else:
-        recipe = directory.load_recipe(*given, without=recipe.asked.blocked)
-    return recipe, rows.given(recipe.recipe)
+        found = directory.load_recipe(*given, without=recipe.asked.blocked)
+    return replace(found, context=recipe.context), rows.given(found.recipe)
 
 
 def prepare_selected(

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from sftplug.api.recipes import Given, loaded
 from sftplug.plugin.components import ChatTemplate
+from sftplug.recipe.load import LoadedRecipe
 
 if TYPE_CHECKING:
     from sftplug.data.prepare import Prepared
     from sftplug.data.store import Store
-    from sftplug.recipe.load import LoadedRecipe
 
 
 def prepare(
@@ -38,7 +38,8 @@ def prepare(
 
     quiet_progress_bars()
     _refuse_taken(output)
-    found = loaded(recipe)
+    known = isinstance(recipe, LoadedRecipe) and recipe.context.command  # a step of another command
+    found = recipe if isinstance(recipe, LoadedRecipe) and known else loaded(recipe, "prepare")
     tokenizer = load_tokenizer(found.recipe)
     with show_progress() as progress:
         prepared = prepare_rows(

@@ -38,7 +38,7 @@ def train(recipe: Given, *, resume: bool = False, overwrite: bool = False, show:
     """
     if resume and overwrite:
         raise ValueError("resume continues a run, overwrite deletes it: choose one.")
-    found = loaded(recipe)
+    found = loaded(recipe, "train")
     run = run_recipe(found, resume=resume, overwrite=overwrite, show=show)
     if run is None:
         raise RunError(f"the run is over, and its folder {found.recipe.output} is on the main node.")
@@ -64,6 +64,7 @@ def _shown(recipe: LoadedRecipe) -> LoadedRecipe:
     """Return the recipe with the console plugin in use; of several processes, the main one says what is wrong."""
     if is_main():
         say(f"warning: {sentence}" for sentence in recipe.warnings())
+        say(f"note: {sentence}" for sentence in recipe.house.told())
     return recipe.using("console")
 
 
@@ -129,13 +130,13 @@ def _written(recipe: LoadedRecipe, *, here: bool) -> Iterator[Path]:
     """
     if not here:
         with tempfile.TemporaryDirectory(prefix="sftplug-") as folder:
-            write_tree(recipe.written, recipe.name, Path(folder) / KEPT)
+            write_tree(recipe.written, recipe.name, Path(folder) / KEPT, recipe.house.file)
             yield Path(folder) / KEPT
         return
     folder_of_run = Path(recipe.recipe.output).absolute()
     with claimed(folder_of_run):
         file = folder_of_run / KEPT
-        write_tree(recipe.written, recipe.name, file)
+        write_tree(recipe.written, recipe.name, file, recipe.house.file)
         try:
             yield file
         finally:

@@ -21,7 +21,7 @@ def check(
     the adapter's targets.
     """
     be_verbose(verbose)
-    loaded = open_recipe(recipe, overrides, no_plugin, output)
+    loaded = open_recipe(recipe, overrides, no_plugin, output, command="check")
     found = examine(loaded)
     from sftplug.errors import ModelError
 

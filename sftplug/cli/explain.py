@@ -30,7 +30,7 @@ def explain(
     """
     be_verbose(verbose)
     overrides = [argument for argument in arguments or [] if "=" in argument]
-    loaded = open_recipe(recipe, overrides, no_plugin)
+    loaded = open_recipe(recipe, overrides, no_plugin, command="explain")
     explained = api.explain(loaded, *(argument for argument in arguments or [] if "=" not in argument))
     if as_json:
         typer.echo(json.dumps(explained.to_dict(), indent=2, ensure_ascii=False))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sftplug.recipe import LoadedRecipe, load_recipe
+from sftplug.recipe import LoadedRecipe
+from sftplug.recipe.given import LoadRequest
 from sftplug.util.processes import is_main
 from sftplug.util.text import visible
 
@@ -25,36 +26,43 @@ Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Show tracebacks 
 Output = Annotated[Path | None, typer.Option("--output", metavar="DIR", help="Folder for the result.")]
 
 
-def open_recipe(
+def open_recipe(  # noqa: PLR0913 - one for each thing that a command line says
     recipe: str,
     overrides: list[str] | None,
     no_plugin: list[str] | None,
     output: Path | None = None,
     device: Device | None = None,
+    *,
+    command: str,
 ) -> LoadedRecipe:
     """Load the recipe with what the command line adds; the console plugin shows what happens, unless it is blocked.
 
-    `device` is what is trained on, if that is not this machine.
+    `device` is what is trained on, if that is not this machine; `command` is what policies are asked about.
     """
-    return shown(read_recipe(recipe, overrides, no_plugin, output, device))
+    return shown(read_recipe(recipe, overrides, no_plugin, output, device, command=command))
 
 
-def read_recipe(
+def read_recipe(  # noqa: PLR0913 - one for each thing that a command line says
     recipe: str,
     overrides: list[str] | None,
     no_plugin: list[str] | None,
     output: Path | None = None,
     device: Device | None = None,
+    *,
+    command: str,
 ) -> LoadedRecipe:
     """Load the recipe with what the command line adds, and show nothing."""
+    from sftplug.recipe.load import load_asked
+
     given = [*(overrides or []), *([f"output={output}"] if output is not None else [])]
-    return load_recipe(recipe, given, no_plugin or [], device=device)
+    return load_asked(LoadRequest(recipe, tuple(given), tuple(no_plugin or ()), command=command), device=device)
 
 
 def shown(loaded: LoadedRecipe) -> LoadedRecipe:
     """Return the recipe with the console plugin in use; of several processes, the main one shows what is wrong."""
     if is_main():
         warn(loaded.warnings())
+        tell(loaded.house.told())
     return loaded.using("console")
 
 

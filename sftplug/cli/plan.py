@@ -36,7 +36,7 @@ def plan(  # noqa: PLR0913 - the parameters are the command's options
     be_verbose(verbose)
     named = find_device(device) if device is not None else None
     limit = parse_bytes(memory, "--memory") if memory is not None else None
-    loaded = open_recipe(recipe, overrides, no_plugin, device=named)
+    loaded = open_recipe(recipe, overrides, no_plugin, device=named, command="plan")
     answer = api.plan(loaded, limit, device=device, rows=row_count)
     typer.echo(json.dumps(answer.to_dict(), indent=2)) if as_json else answer.show(rich.get_console())
     if not answer.fits:

@@ -9,11 +9,16 @@ import typer
 from rich.table import Table
 
 from sftplug.cli.display import show
-from sftplug.cli.options import NoPlugin, Verbose, be_verbose, warn
+from sftplug.cli.options import NoPlugin, Verbose, be_verbose, tell, warn
 from sftplug.cli.plugins_show import show_plugin
 from sftplug.plugin.additions import Commands, plugin_commands, plugin_recipes
 from sftplug.plugin.manager import load_plugins
 from sftplug.plugin.registry import build_registry
+from sftplug.recipe.given import LoadRequest
+from sftplug.recipe.house import house_above
+from sftplug.recipe.named_plugins import load_named_plugins
+from sftplug.recipe.rules import why_active
+from sftplug.recipe.yaml import Tree
 from sftplug.scaffold import KINDS
 
 plugins = typer.Typer(
@@ -33,8 +38,9 @@ def _list(context: typer.Context, no_plugin: NoPlugin = None, verbose: Verbose =
 
 
 def _print_plugins(blocked: list[str], commands: Commands) -> None:
-    found = load_plugins(blocked=blocked)
-    registry = build_registry(found)
+    house = house_above(Path())
+    registry, wrong, _ = load_named_plugins(Tree({}), house, LoadRequest("", blocked=tuple(blocked)))
+    found, why = registry.plugins, why_active(house, registry)
     recipes = plugin_recipes(broken=commands.broken, blocked=blocked)
     table = Table("plugin", "distribution", "version", "offers", "source")
     for name, plugin in found.loaded.items():
@@ -47,9 +53,11 @@ def _print_plugins(blocked: list[str], commands: Commands) -> None:
         offers += [f"commands: {', '.join(mine)}"] if mine else []
         shipped = [recipe for recipe, (owner, _) in recipes.items() if owner.name == name]
         offers += [f"recipes: {', '.join(shipped)}"] if shipped else []
+        offers += [f"in use for every recipe: {why[name]}"] if name in why else []
         table.add_row(name, plugin.distribution, plugin.version, "\n".join(offers) or "watches", plugin.module.__name__)
     show(table)
-    warn(dict.fromkeys([*registry.warnings(), *commands.clashes.values(), *commands.broken]))
+    tell(house.told())
+    warn(dict.fromkeys([*registry.warnings(), *map(str, wrong), *commands.clashes.values(), *commands.broken]))
 
 
 @plugins.command()

@@ -20,6 +20,6 @@ def prepare(
 ) -> None:
     """Write the dataset exactly as the trainer gets it to DIR/train and DIR/eval; loads no weights."""
     be_verbose(verbose)
-    loaded = open_recipe(recipe, overrides, no_plugin)
+    loaded = open_recipe(recipe, overrides, no_plugin, command="prepare")
     prepared = api.prepare(loaded, output)
     typer.echo(f"prepared {len(prepared.train)} rows in {output}")

@@ -38,11 +38,13 @@ def preview(  # noqa: PLR0913 - the parameters are the command's options
     be_verbose(verbose)
     _refuse_clashes(diff, html, in_terminal=not (html or as_json or dropped))
     wanted = range(row, row + 1) if row is not None else range(count)
-    shown = api.preview(open_recipe(recipe, overrides, no_plugin), wanted, dropped=dropped)
+    shown = api.preview(open_recipe(recipe, overrides, no_plugin, command="preview"), wanted, dropped=dropped)
     if row is not None and not dropped:
         _refuse_missing(row, shown)
     if diff is not None:
-        _show_differences(shown.rows, api.preview(open_recipe(diff, overrides, no_plugin), wanted).rows)
+        _show_differences(
+            shown.rows, api.preview(open_recipe(diff, overrides, no_plugin, command="preview"), wanted).rows
+        )
     if html is not None:
         write_file(html, shown.to_html())
         typer.echo(f"wrote {html}", err=as_json)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sftplug.cli.options import warn
+from sftplug.cli.options import tell, warn
 
 if TYPE_CHECKING:
     from sftplug.api.result import OpenRun
@@ -30,6 +30,7 @@ def open_run(run: Path, no_plugin: list[str] | None = None) -> OpenRun:
     directory = open_finished(run)
     loaded, left_out = load_finished(directory, without=tuple(no_plugin or ()))
     warn([*loaded.warnings(), *map(says, left_out)])
+    tell(loaded.house.told())
     return OpenRun(directory.path, loaded, left_out)
 
 

@@ -34,7 +34,7 @@ def train(  # noqa: PLR0913 - an argument is an option of the command
     be_verbose(verbose)
     if resume and overwrite:
         raise typer.BadParameter("--resume continues a run, --overwrite deletes it: choose one.")
-    loaded = read_recipe(recipe, [*(overrides or []), *launch_overrides(launch)], no_plugin, output)
+    loaded = read_recipe(recipe, [*(overrides or []), *launch_overrides(launch)], no_plugin, output, command="train")
     run = run_recipe(loaded, resume=resume, overwrite=overwrite, show=True)
     if run is not None and run.replies is not None:
         show_replies(run.replies)

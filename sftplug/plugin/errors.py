@@ -27,6 +27,7 @@ from sftplug.plugin.components import (
     Metric,
     ModelBuilder,
     Optimizer,
+    Policy,
     Quantization,
     RowProcessor,
     Schedule,
@@ -49,6 +50,7 @@ NOUNS: dict[type[Component], str] = {
     Callback: "callback",
     Metric: "metric",
     Exporter: "exporter",
+    Policy: "policy",
 }
 """What each kind is called in a sentence."""
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         Metric,
         ModelBuilder,
         Optimizer,
+        Policy,
         Quantization,
         RowProcessor,
         Schedule,
@@ -125,6 +126,11 @@ def sftplug_metrics() -> list[type[Metric]]:  # type: ignore[empty-body]
 @hookspec
 def sftplug_exporters() -> list[type[Exporter]]:  # type: ignore[empty-body]
     """Offer exporters: a finished model -> the form in which another program takes it."""
+
+
+@hookspec
+def sftplug_policies() -> list[type[Policy]]:  # type: ignore[empty-body]
+    """Offer policies: recipe and command -> what is against the rules."""
 
 
 @hookspec

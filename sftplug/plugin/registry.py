@@ -28,6 +28,7 @@ from sftplug.plugin.components import (
     Metric,
     ModelBuilder,
     Optimizer,
+    Policy,
     Quantization,
     RowProcessor,
     Schedule,
@@ -52,6 +53,7 @@ HOOKS: Mapping[str, type[Component]] = {
     "sftplug_callbacks": Callback,
     "sftplug_metrics": Metric,
     "sftplug_exporters": Exporter,
+    "sftplug_policies": Policy,
 }
 """Offer hooks and the kind that each of them offers."""
 

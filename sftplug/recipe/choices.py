@@ -28,6 +28,13 @@ def recipe_class(registry: Registry) -> type[Recipe]:
     return typing.cast("type[Recipe]", _narrow_section(Recipe, registry))
 
 
+def policies_class(registry: Registry) -> type[Section]:
+    """Return the section of a house file that names policies, of those that `registry` offers."""
+    field = Recipe.model_fields["policies"]
+    section: Any = create_model("Policies", __base__=Section, policies=(_narrow(field.annotation, registry), field))
+    return typing.cast("type[Section]", section)
+
+
 @dataclasses.dataclass(slots=True)
 class Parts:
     """Makes the components that stand in options of others, of what `registry` offers."""

@@ -27,6 +27,7 @@ from sftplug.plugin.components import (
     Metric,
     ModelBuilder,
     Optimizer,
+    Policy,
     Quantization,
     RowProcessor,
     Schedule,
@@ -178,6 +179,7 @@ _SECTIONS: Mapping[type[Component], Callable[[Any, Any], dict[str, Any]]] = {
     Exporter: lambda _, written: {"export": [written]},
     Metric: lambda _, written: {"evaluation": {"metrics": [written]}},
     ChatTemplate: lambda _, written: {"chat_template": written},
+    Policy: lambda _, written: {"policies": [written]},
 }
 """Kind -> the section of a recipe that uses a component of it, as it is written."""
 

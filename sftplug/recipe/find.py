@@ -70,6 +70,12 @@ def find_recipe(reference: str, base: Path | None = None, blocked: Iterable[str]
     raise RecipeError(reference, [Problem("recipe", text)])
 
 
+def is_own(reference: str) -> bool:
+    """Whether `reference` is the path of a recipe that did not come with sftplug or a plugin."""
+    file = Path(reference).expanduser()
+    return file.is_file() and recipes_folder() not in file.absolute().parents
+
+
 # --- extend -----------------------------------------------------------------------------------------------------------
 
 MOST_EXTENDED = 20

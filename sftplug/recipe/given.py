@@ -35,6 +35,8 @@ class LoadRequest:
     """Where the overrides come from."""
     versions: Mapping[str, str] | None = None
     """Of the record of a run: plugin -> its version then. None for a recipe, which knows none."""
+    command: str = ""
+    """What it is loaded for: policies are asked about that. Empty where that is not known yet; they are asked then."""
 
     @property
     def name(self) -> str:
@@ -98,13 +100,16 @@ def read_mapping(data: Mapping[str, Any]) -> tuple[Tree, list[type[Component]]]:
 # --- for other processes ----------------------------------------------------------------------------------------------
 
 
-def write_tree(tree: Tree, name: str, file: Path) -> None:
+def write_tree(tree: Tree, name: str, file: Path, house: Path | None = None) -> None:
     """Write a tree with its origins, and the folders that its relative paths are of, so that `read_tree` reads it.
+
+    `house` is the house file whose defaults are in it already.
 
     Its owner alone can read the file.
     """
     known = {
         "name": name,
+        "house": str(house.absolute()) if house is not None else None,
         "data": tree.data,
         "origins": [[list(path), origin] for path, origin in tree.origins.items()],
         "places": [[list(path), list(place)] for path, place in tree.places.items()],
@@ -113,14 +118,17 @@ def write_tree(tree: Tree, name: str, file: Path) -> None:
     write_json(file, known, private=True)
 
 
-def read_tree(file: Path) -> tuple[Tree, str]:
-    """Return the tree that `write_tree` wrote, and the recipe's name. Raises RecipeError when it cannot be read."""
+def read_tree(file: Path) -> tuple[Tree, str, str | None]:
+    """Return the tree that `write_tree` wrote, the recipe's name, and the house file.
+
+    Raises RecipeError when it cannot be read.
+    """
     try:
         known = json.loads(file.read_text(encoding="utf-8"))
         bases = {tuple(path): Path(base) for path, base in known["bases"]}
         origins = {tuple(path): origin for path, origin in known["origins"]}
         places = {tuple(path): tuple(place) for path, place in known["places"]}
-        return Tree(_located(known["data"], bases, ()), origins, places), str(known["name"])
+        return Tree(_located(known["data"], bases, ()), origins, places), str(known["name"]), known["house"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RecipeError(str(file), [Problem("recipe", f"cannot be read: {error}")]) from error
 

@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from pydantic import ValidationError
 
-from sftplug.errors import PluginError, Problem, RecipeError, did_you_mean
+from sftplug.errors import PluginError, Problem, RecipeError
 from sftplug.libraries.versions import refuse_unsupported
 from sftplug.plugin.calls import component_problems
 from sftplug.plugin.components import PARTS, Component, DatasetSource
 from sftplug.plugin.errors import place_of, reason
-from sftplug.plugin.manager import DISABLE_VARIABLE, IN_PROGRAM, Plugin, Plugins, load_plugins
-from sftplug.plugin.registry import Registry, build_registry, offer_classes
+from sftplug.plugin.manager import IN_PROGRAM, Plugin
+from sftplug.plugin.registry import Registry, offer_classes
 from sftplug.recipe.check import check_core
 from sftplug.recipe.choices import Parts, recipe_class
 from sftplug.recipe.defaults import assume_quantization, settle
-from sftplug.recipe.find import find_recipe, read_extended
+from sftplug.recipe.find import find_recipe, is_own, read_extended
 from sftplug.recipe.given import KEPT, PYTHON, LoadRequest, read_mapping, read_tree
+from sftplug.recipe.house import House, house_above, house_of_record, read_house
 from sftplug.recipe.merge import merge, read_override
 from sftplug.recipe.model import Recipe
+from sftplug.recipe.named_plugins import load_named_plugins, plugin_name, with_files
+from sftplug.recipe.places import is_record
 from sftplug.recipe.problems import path_of, problem_at, problems_from
-from sftplug.recipe.replaced import replace_file, words
-from sftplug.recipe.section import resolve_path
+from sftplug.recipe.replaced import words
+from sftplug.recipe.rules import Rule, against, house_rules, misfits, rules_of
 from sftplug.recipe.short_forms import Offers, spell_out
 from sftplug.recipe.train_options import problems_in_train, untried_in_train
 from sftplug.recipe.upgrade import upgrade_options
 from sftplug.recipe.yaml import Tree
+from sftplug.types.moment import MomentContext
 from sftplug.util.device import Device
 from sftplug.util.frozen import frozen
 
@@ -52,6 +55,20 @@ class LoadedRecipe:
     """The merged data without what suits adapter and device: what another process fills in in the same way."""
     aged: tuple[str, ...] = ()
     """A sentence for all that was written for an earlier version of a plugin, and is read as that of today."""
+    house: House = field(default_factory=House)
+    """The house file that holds for it."""
+    rules: tuple[Rule, ...] = ()
+    """The policies that it is held to: its own, and those of the house file."""
+    context: MomentContext = field(default_factory=MomentContext)
+    """What it is used for, as plugins are told."""
+
+    def for_command(self, command: str) -> LoadedRecipe:
+        """Return the recipe for what `command` does. Raises RecipeError with what its policies say against that."""
+        if command == self.context.command:
+            return self
+        if problems := against(self.rules, self.recipe, command):
+            raise RecipeError(self.asked.name, problems)
+        return replace(self, context=replace(self.context, command=command))
 
     def again(self, *overrides: str, device: Device | None = None) -> LoadedRecipe:
         """Load the recipe once more, with more overrides, or for another device."""
@@ -68,7 +85,9 @@ class LoadedRecipe:
 
     def call(self, hook: str, **arguments: Any) -> None:
         """Tell the plugins in use about a moment of the run."""
-        answers = self.registry.plugins.call(hook, self.active, recipe=frozen(self.recipe), **arguments)
+        answers = self.registry.plugins.call(
+            hook, self.active, recipe=frozen(self.recipe), **arguments, context=self.context
+        )
         for name, answer in answers.items():
             if answer is not None:
                 plugin = self.registry.plugins.loaded[name]
@@ -131,40 +150,68 @@ def load_recipe(
 def load_asked(asked: LoadRequest, *, rows: bool = True, device: Device | None = None) -> LoadedRecipe:
     """Load a recipe; see `load_recipe`. A dict is one too, and may hold components themselves."""
     refuse_unsupported()
-    name, layers, classes = _read(asked)
+    name, house, layers, classes = _read(asked)
     # Which plugins a recipe names is known without them; what its other sections mean is not.
-    named_plugins = _laid([_plugins_of(layer) for layer in layers], {})
+    named = _laid([_plugins_of(layer) for layer in layers], {})
     used = frozenset(word for layer in layers for word in words(layer.data))
-    registry, problems, aged = _load_named_plugins(named_plugins, asked, used)
+    registry, problems, aged = load_named_plugins(named, house, asked, used)
     offer_classes(registry, classes)
     tree = _laid(layers, registry.classes())
     aged += upgrade_options(tree, registry, asked.versions)
     written = tree.copy()  # only whole sections are filled in
     assume_quantization(tree, registry)
-    problems += _train_problems(tree)
+    rules, wrong = house_rules(house, registry)
+    problems += [*wrong, *_train_problems(tree)]
     recipe = _validate(tree, registry, problems)
     if recipe is not None and not problems:
-        recipe = settle(recipe, tree, registry, device)
+        recipe = with_files(settle(recipe, tree, registry, device), tree, registry, house)
+        recipe = recipe.model_copy(update={"output": recipe.output.replace("{name}", name)})
+        in_force = [*rules_of(recipe, tree), *rules]
+        problems += [*misfits(rules, recipe), *(against(in_force, recipe, asked.command) if asked.command else ())]
     if recipe is not None:
         problems += _check_components(recipe, tree, rows=rows)
     if problems or recipe is None:
         raise RecipeError(asked.name, sorted(problems, key=lambda problem: _line(problem.origin)))
-    named = recipe.model_copy(update={"output": recipe.output.replace("{name}", name)})
-    active = _active(named, registry, asked.modules)
-    return LoadedRecipe(name, named, tree, registry, tuple(sorted(active)), asked, written, tuple(aged))
+    active = _active(recipe, registry, house, in_force, asked)
+    return LoadedRecipe(
+        name,
+        recipe,
+        tree,
+        registry,
+        tuple(sorted(active)),
+        asked,
+        written,
+        tuple(aged),
+        house=house,
+        rules=tuple(in_force),
+        context=MomentContext(asked.command),
+    )
 
 
-def _read(asked: LoadRequest) -> tuple[str, list[Tree], list[type[Component]]]:
-    """Return the recipe's name, its layers with the lowest first, and the classes of the components in a dict."""
+def _read(asked: LoadRequest) -> tuple[str, House, list[Tree], list[type[Component]]]:
+    """Return the recipe's name, the house file, its layers with the lowest first, and the classes of those in a dict.
+
+    What the house file gives recipes lies beneath all; what another process, or a run, has recorded has it in it.
+    """
     overrides = [read_override(override, asked.origin) for override in asked.overrides]
     if not isinstance(asked.reference, str):
         tree, classes = read_mapping(asked.reference)
-        return PYTHON, [*read_extended(Path(PYTHON), tree, asked.blocked), *overrides], classes
+        house = house_above(Path())
+        return PYTHON, house, [*_beneath(house), *read_extended(Path(PYTHON), tree, asked.blocked), *overrides], classes
     file = find_recipe(asked.reference, blocked=asked.blocked)
     if file.name == KEPT:
-        tree, name = read_tree(file)
-        return name, [tree, *overrides], []
-    return file.stem, [*read_extended(file, blocked=asked.blocked), *overrides], []
+        tree, name, kept = read_tree(file)
+        return name, read_house(kept), [tree, *overrides], []
+    if is_record(file):
+        return file.stem, house_of_record(file), [*read_extended(file, blocked=asked.blocked), *overrides], []
+    house = house_above(file.parent, file) if is_own(asked.reference) else house_above(Path())
+    return file.stem, house, [*_beneath(house), *read_extended(file, blocked=asked.blocked), *overrides], []
+
+
+def _beneath(house: House) -> list[Tree]:
+    """Return the layer of the house file, if there is one."""
+    defaults = house.defaults()
+    return [defaults] if defaults.data else []
 
 
 def _laid(layers: Iterable[Tree], offers: Offers) -> Tree:
@@ -181,79 +228,16 @@ def _plugins_of(layer: Tree) -> Tree:
     return Tree(type(layer.data)(data), layer.origins, layer.places)
 
 
-def _load_named_plugins(
-    tree: Tree, asked: LoadRequest, used: Container[str]
-) -> tuple[Registry, list[Problem], list[str]]:
-    """Load what is installed, and the files and modules that are named; say what is named and cannot be had.
+def _active(recipe: Recipe, registry: Registry, house: House, rules: Iterable[Rule], asked: LoadRequest) -> set[str]:
+    """Return the plugins in use.
 
-    Of a record, with the names `used` in it, files that became packages are left out; this is said, too.
+    Those whose components the recipe names, or the house file its policies, those that either lists, and those that are
+    modules of the program.
     """
-    named = tree.data.get("plugins") or []
-    wanted = {index: name for index, name in enumerate(named if isinstance(named, list) else ()) if _is_text(name)}
-    files = [plugin_name(name) for name in wanted.values() if is_plugin_file(name)]
-    plugins = load_plugins(asked.blocked, files)
-    for module in asked.modules:
-        plugins.load_module(module)
-    # What the command line leaves out is left out, also where the recipe lists it.
-    wanted = {index: name for index, name in wanted.items() if plugin_name(name) not in plugins.blocked}
-    aged = _leave_out_replaced(plugins, wanted, used) if asked.versions is not None else []
-    texts = {index: _load_file(plugins, name) for index, name in wanted.items() if is_plugin_file(name)}
-    registry = build_registry(plugins)
-    for index, name in wanted.items():
-        texts[index] = texts.get(index) or _lacking(plugins, plugin_name(name))
-    found = sorted((index, text) for index, text in texts.items() if text)
-    return registry, [problem_at(tree, ("plugins", index), text) for index, text in found], aged
-
-
-def _leave_out_replaced(plugins: Plugins, wanted: dict[int, str], used: Container[str]) -> list[str]:
-    """Take out of `wanted` each plugin file for which installed plugins stand in; return what is to be said."""
-    aged = []
-    for index, name in [item for item in wanted.items() if is_plugin_file(item[1])]:
-        is_replaced, sentence = replace_file(plugins, Path(resolve_path(name)), used)
-        aged += [sentence] if sentence else []
-        if is_replaced:
-            del wanted[index]
-    return aged
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
-
-
-def _load_file(plugins: Plugins, name: str) -> str | None:
-    try:
-        plugins.load_file(Path(resolve_path(name)))
-    except PluginError as error:
-        return str(error)
-    return None
-
-
-def _lacking(plugins: Plugins, name: str) -> str | None:
-    if name in plugins.broken:
-        return str(plugins.broken[name])
-    if name in plugins.loaded:
-        return None
-    if name in plugins.disabled:
-        return f"plugin '{name}' is installed, but {DISABLE_VARIABLE} is set: only sftplug's own are loaded."
-    known = ", ".join(sorted(plugins.loaded))
-    return f"no plugin '{name}' is installed.{did_you_mean(name, plugins.loaded)} Installed: {known}."
-
-
-def plugin_name(entry: str) -> str:
-    """Return the name of the plugin that an entry of ``plugins:`` asks for: a file's is its own, without ``.py``."""
-    return Path(entry).stem if is_plugin_file(entry) else entry
-
-
-def is_plugin_file(name: str) -> bool:
-    """Whether an entry of ``plugins:`` names a file rather than an installed plugin."""
-    return name.endswith(".py")
-
-
-def _active(recipe: Recipe, registry: Registry, modules: Sequence[ModuleType]) -> set[str]:
-    """Return the plugins whose components the recipe names, those it lists, and those that are `modules`."""
-    given = {plugin.name for plugin in registry.plugins.loaded.values() if plugin.module in modules}
-    named = given | {plugin_name(entry) for entry in recipe.plugins} & registry.plugins.loaded.keys()
-    return named | {owner for _, part in recipe.components() if (owner := registry.plugin_of(part))}
+    given = {plugin.name for plugin in registry.plugins.loaded.values() if plugin.module in asked.modules}
+    named = given | {plugin_name(entry) for entry in (*recipe.plugins, *house.plugins)} & registry.plugins.loaded.keys()
+    parts = [*(part for _, part in recipe.components()), *(rule.policy for rule in rules)]
+    return named | {owner for part in parts if (owner := registry.plugin_of(part))}
 
 
 # --- validate and check -----------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ from sftplug.plugin.components import (
     Metric,
     ModelBuilder,
     Optimizer,
+    Policy,
     Quantization,
     RowProcessor,
     Schedule,
@@ -259,6 +260,8 @@ class Recipe(Section):
     evaluation: EvaluationSection = EvaluationSection()
     export: Annotated[tuple[Exporter, ...], ShortForm.ONE_FOR_A_LIST] = ()
     """The forms in which the model is also written when training is over; `sftplug export` does so any time later."""
+    policies: Annotated[tuple[Policy, ...], ShortForm.ONE_FOR_A_LIST] = ()
+    """Rules that this recipe is held to, beside those of the house file; they forbid, and change nothing."""
     train: dict[str, Any] = Field(default_factory=dict)
     """Options of the trainer: the fields of ``trl.SFTConfig``."""
     launch: LaunchSection | None = None
@@ -311,6 +314,7 @@ class Recipe(Section):
         metrics = enumerate(self.evaluation.metrics)
         yield from ((("evaluation", "metrics", index), metric) for index, metric in metrics)
         yield from ((("export", index), exporter) for index, exporter in enumerate(self.export))
+        yield from ((("policies", index), policy) for index, policy in enumerate(self.policies))
 
 
 def _located_maskings(path: Path_, masking: MaskingList) -> Iterator[tuple[Path_, Masking]]:

@@ -28,7 +28,8 @@ class Origin:
     value: Any
     """The value as JSON holds it."""
     origin: str
-    """``recipe.yaml:12``, ``base.yaml:3 (extended)``, ``command line``, ``default of adapter lora`` or ``default``."""
+    """``recipe.yaml:12``, ``base.yaml:3 (extended)``, ``sftplug.toml:7 (house file)``, ``command line``, ``default of
+    adapter lora`` or ``default``."""
     plugin: str | None
     """The plugin that offers the component whose option this is; None for the core's own sections."""
 
@@ -102,6 +103,8 @@ def origin_at(loaded: LoadedRecipe, path: Path_) -> str:
     if not _is_said(loaded.tree.data, path):
         return _default_of(loaded.recipe, path)
     origin = origin_of(loaded.tree, path)
+    if loaded.house.is_origin(origin):
+        return f"{origin} (house file)"
     file, _, line = origin.rpartition(":")
     return f"{origin} (extended)" if line.isdigit() and Path(file).stem != loaded.name else origin
 

@@ -31,3 +31,8 @@ def as_it_was(record: Path, text: str) -> Path | None:
         return None  # no record, or one from before
     was = known.get(text) if isinstance(known, Mapping) else None
     return Path(was) if isinstance(was, str) and Path(was).exists() else None
+
+
+def is_record(file: Path) -> bool:
+    """Whether a recipe is the one that a run has recorded: everything that it leaves open is filled in."""
+    return file.name == "recipe.yaml" and (file.parent / "run.json").is_file()

@@ -44,6 +44,11 @@ class RunState:
     """Tokens that went through the model in training, padding left out."""
     loss: float | None = None
     """Mean training loss over all steps, once the run is finished."""
+    id: str = ""
+    """What tells the run from every other, from its beginning to its end; empty of one that an older sftplug began."""
+    house: dict[str, Any] | None = None
+    """The house file that held when the run was begun, or last resumed: ``file``, ``sha256``, ``plugins``,
+    ``policies``, ``defaults`` (which values it gives); null where there was none."""
     attempts: list[dict[str, Any]] = field(default_factory=list)
     """``started``, ``ended`` (UTC), ``state``, ``reason``, ``from_step``, ``environment`` of each start and resume."""
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sftplug.recipe.defaults import is_default
-from sftplug.recipe.load import is_plugin_file
 from sftplug.recipe.model import Recipe
+from sftplug.recipe.named_plugins import is_plugin_file
 from sftplug.recipe.origins import origin_at
 from sftplug.recipe.yaml import dotted, leaves, write_yaml
 from sftplug.run.files import COPIES, noting
@@ -71,12 +72,17 @@ _PLACES = (
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Return a line for each value that differs between two recorded recipes; what says where it runs may differ."""
     old, new = ({dotted(path): value for path, value in leaves(recipe)} for recipe in (before, now))
-    paths = [path for path in dict.fromkeys([*old, *new]) if path not in _PLACES]
+    paths = [path for path in dict.fromkeys([*old, *new]) if path not in _PLACES and not _is_rule(path)]
     return [
         f"{path}: {_shown(old, path)} -> {_shown(new, path)}"
         for path in paths
         if old.get(path, _Absent) != new.get(path, _Absent)
     ]
+
+
+def _is_rule(path: str) -> bool:
+    """Whether a value is of a policy, which forbids and changes nothing."""
+    return re.match(r"policies\b", path) is not None
 
 
 def gained(before: Mapping[str, Any], loaded: LoadedRecipe) -> dict[str, Any]:
@@ -89,7 +95,7 @@ def gained(before: Mapping[str, Any], loaded: LoadedRecipe) -> dict[str, Any]:
     return {
         dotted(path): value
         for path, value in leaves(recorded(loaded.recipe))
-        if dotted(path) not in known and is_default(origin_at(loaded, path))
+        if dotted(path) not in known and not _is_rule(dotted(path)) and is_default(origin_at(loaded, path))
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sftplug.recipe.load import is_plugin_file, plugin_name
+from sftplug.recipe.named_plugins import is_plugin_file, plugin_name
 from sftplug.recipe.replaced import said, stand_ins, words
 
 if TYPE_CHECKING:

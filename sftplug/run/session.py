@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from sftplug.errors import Interrupted, PluginError, RunError
+from sftplug.recipe.problems import origin_of, path_of
 from sftplug.run import checkpoints
 from sftplug.run.checkpoints import Checkpoint
 from sftplug.run.directory import RunDirectory, RunState, State
@@ -25,6 +27,7 @@ from sftplug.run.sources import check_rows, check_sources, describe_rows, descri
 from sftplug.storage.disk import no_room
 from sftplug.storage.files import count_lines
 from sftplug.storage.lock import locked
+from sftplug.types.moment import MomentContext
 from sftplug.util.processes import is_main, share
 
 if TYPE_CHECKING:
@@ -111,14 +114,15 @@ def open_session(loaded: LoadedRecipe, *, resume: bool = False, overwrite: bool 
     """
     directory = RunDirectory(Path(loaded.recipe.output))
     if not is_main():
-        checkpoint, options = share(None)
-        yield RunSession(with_settled(loaded, options), directory, RunState("running"), checkpoint, writes=False)
+        checkpoint, options, context = share(None)
+        begun = replace(with_settled(loaded, options), context=context)
+        yield RunSession(begun, directory, RunState("running"), checkpoint, writes=False)
         return
     refuse_place(loaded, directory, resume=resume, overwrite=overwrite)
     with claimed(directory.path), locked(directory.path) as note:
         session = _open(loaded, directory, resume=resume, overwrite=overwrite)
         session.notes = (*([note] if note else []), *session.notes)
-        share((session.checkpoint, settled(session.loaded)))
+        share((session.checkpoint, settled(session.loaded), session.loaded.context))
         try:
             yield session
         except BaseException as raised:
@@ -204,7 +208,7 @@ def _refuse_other_recipe(loaded: LoadedRecipe, directory: RunDirectory) -> list[
     new = gained(before, loaded)
     changed = differences(before, recorded(loaded.recipe))
     if any(line.partition(": ")[0] not in new for line in changed):
-        lines = "\n".join(f"  {line}" for line in changed)
+        lines = "\n".join(f"  {line}{_of_house(line, loaded)}" for line in changed)
         raise RunError(
             f"{directory.path} holds an unfinished run of another recipe:\n{lines}\n"
             "Go back to its recipe to resume it, choose another --output, or --overwrite to delete it."
@@ -212,6 +216,12 @@ def _refuse_other_recipe(loaded: LoadedRecipe, directory: RunDirectory) -> list[
     later = "the version that began this run did not have it; it goes on with the default"
     aged = [f"the record of the run: {sentence}" for sentence in upgrades]
     return [*aged, *(f"{path}: {later}, {value!r}" for path, value in new.items())]
+
+
+def _of_house(line: str, loaded: LoadedRecipe) -> str:
+    """Return where a value that is another one now comes from, if that is the house file: the recipe is as it was."""
+    origin = origin_of(loaded.tree, path_of(line.partition(": ")[0]))
+    return f" ({origin}, of the house file)" if loaded.house.is_origin(origin) else ""
 
 
 def _notes(loaded: LoadedRecipe, directory: RunDirectory, found: Checkpoint | None) -> Iterator[str]:
@@ -223,8 +233,19 @@ def _notes(loaded: LoadedRecipe, directory: RunDirectory, found: Checkpoint | No
         return
     yield from _vanished(directory, found)
     with suppress(RunError):
+        before = directory.state().house or {}
+        if before.get("sha256", "") != loaded.house.sha256:
+            yield _other_house(before, loaded)
         yield from _changes("plugin", _hashes(directory.plugins()), _hashes(loaded.provenance()))
         yield from _changes("", directory.environment()["libraries"], environment()["libraries"])
+
+
+def _other_house(before: Mapping[str, Any], loaded: LoadedRecipe) -> str:
+    was, now = before.get("file", "none"), loaded.house.file or "none"
+    return f"the house file is another one than before: {was} -> {now}" if str(was) != str(now) else _EDITED.format(now)
+
+
+_EDITED = "the house file {} has changed since; the recipe is the same with it"
 
 
 def _vanished(directory: RunDirectory, found: Checkpoint) -> Iterator[str]:
@@ -272,10 +293,12 @@ def _record(
         state.seconds, state.tokens = found.progress["seconds"], found.progress["tokens"]
     known: dict[str, Any] = environment()
     state.attempts.append({"started": _now(), "from_step": step, "environment": known})
+    state.id, state.house = state.id or uuid4().hex, loaded.house.record()
     record_recipe(directory, loaded)
     directory.write("environment.json", known)
     directory.write_state(state)
-    return RunSession(loaded, directory, state, found, notes)
+    context = MomentContext("train", state.id, resumed=found is not None, folder=directory.path)
+    return RunSession(replace(loaded, context=context), directory, state, found, notes)
 
 
 def _now() -> str:

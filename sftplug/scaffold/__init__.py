@@ -29,6 +29,7 @@ from sftplug.plugin.components import (
     Masking,
     Metric,
     Optimizer,
+    Policy,
     Quantization,
     RowProcessor,
     Schedule,
@@ -66,6 +67,7 @@ KINDS: Mapping[str, Kind] = {
     "callback": Kind(Callback, "callbacks: [{type: $component, loss: 0.1}]"),
     "metric": Kind(Metric, "evaluation:\n  metrics: [exact_match, {type: $component, words: 3}]"),
     "exporter": Kind(Exporter, "export: $component"),
+    "policy": Kind(Policy, "policies: {type: $component, most: 3}"),
     "source": Kind(
         DatasetSource,
         "data:\n  train: {source: $component, folder: notes, format: text}",

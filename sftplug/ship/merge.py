@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from sftplug.ship.rows import MeasuredRows
 
 RECORD = "merge.json"
+_RUN = ".run"
+"""In a merged model: the folder of the run that it comes from; it is never published."""
 Dtype = Literal["bf16", "fp16", "fp32"]
 TOLERANCE, TOLERANCE_IN_BF16 = 0.02, 0.05
 """How far logits may be apart if nothing else is said. Eight bits of a bfloat16 are rounded at every layer, on both
@@ -58,6 +60,12 @@ class Merge:
         if self.tolerance is not None:
             return self.tolerance
         return TOLERANCE_IN_BF16 if "bfloat16" in dtypes else TOLERANCE
+
+
+def run_of(folder: Path) -> Path | None:
+    """Return the run that the merged model in `folder` comes from; None where that is not known."""
+    file = folder / _RUN
+    return Path(file.read_text(encoding="utf-8").strip()) if file.is_file() else None
 
 
 def check_merge(directory: RunDirectory, recipe: Recipe, how: Merge) -> None:
@@ -132,6 +140,7 @@ def merge(directory: RunDirectory, recipe: Recipe, rows: MeasuredRows, output: P
         _refuse_difference(apart, how, allowed)
         (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         write_card(directory, recipe, folder, record)
+        (folder / _RUN).write_text(f"{directory.path.resolve()}\n", encoding="utf-8")
     return record
 
 

@@ -23,6 +23,7 @@ from sftplug import (
     Metric,
     ModelBuilder,
     Optimizer,
+    Policy,
     Quantization,
     RowProcessor,
     Schedule,
@@ -40,6 +41,7 @@ from sftplug.testing import (
     check_masking,
     check_metric,
     check_optimizer,
+    check_policy,
     check_quantization,
     check_row_processor,
     check_schedule,
@@ -84,6 +86,7 @@ PROCESSED = {
 }
 """Row processor -> options with which it makes something of `ASKED`."""
 OPTIONS = {
+    "forbid": {"commands": ["push"], "because": "Ask the office."},
     "columns": {"user": "Translate: {english}", "assistant": "german"},
     "roles": {"roles": ["user", "tool", "assistant"]},
     "regex": {"pattern": "[0-9]+"},
@@ -169,6 +172,7 @@ CHECKS = {
     Metric: check_metric,
     ModelBuilder: check_component,
     Optimizer: check_optimizer,
+    Policy: check_policy,
     Quantization: check_quantization,
     Schedule: check_schedule,
 }

@@ -1,6 +1,8 @@
 """Advice that is followed in another test, that cannot be followed here, and texts that only look like advice."""
 
 FOLLOWED = {
+    "{} belongs to another user than the recipe": "test_a_file_of_somebody_else_is_refused_until_it_is_named",
+    "the policies of {} are asked about a recipe, {} has none": "test_a_model_of_which_no_recipe_is_known_is_not_pushed_past_a_policy",
     "`sftplug train` resumes it.": "test_a_signal_ends_a_run_after_a_checkpoint_and_says_how_to_go_on",
     "must return numbers, and for {} returned {}: make it": "test_what_a_component_returns_or_raises_by_mistake",
     "`sftplug eval {}` measures the replies, in one process.": "test_a_metric_that_cannot_score_costs_the_run_nothing",

@@ -44,6 +44,7 @@ from sftplug.plugin.calls.optimization import (
     wants_constant_rate,
     warms_up,
 )
+from sftplug.plugin.calls.policies import policy_problems
 from sftplug.plugin.calls.process import MOST_HELD, Outcome, outcomes, processor_fingerprint, row_columns
 from sftplug.plugin.calls.rows import (
     conversation_of,
@@ -96,6 +97,7 @@ __all__ = [
     "optimizer_state",
     "outcomes",
     "peft_config",
+    "policy_problems",
     "prepare_model",
     "processor_fingerprint",
     "quantization_for",
