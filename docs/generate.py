@@ -37,6 +37,7 @@ def hooks_page() -> str:
 
 
 HANDED_OVER = (
+    "MomentContext",
     "RunTrainer",
     "Ledger",
     "Account",

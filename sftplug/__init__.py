@@ -78,6 +78,7 @@ if _typing.TYPE_CHECKING:
     from sftplug.types.filling import TextFiller
     from sftplug.types.finished_model import FinishedModel
     from sftplug.types.ledger import Account, Ledger, Mixed, Packing, Processed
+    from sftplug.types.moment import MomentContext
     from sftplug.types.processing import Dropped, Made, RowContext
     from sftplug.types.reasons import RowGroup, RowGroups
     from sftplug.types.result import MovedWeights, ParameterCounts, RunResult
@@ -130,6 +131,7 @@ else:  # else a type checker would take any name for one of this package
         "sftplug.types.filling": "TextFiller",
         "sftplug.types.finished_model": "FinishedModel",
         "sftplug.types.ledger": "Account Ledger Mixed Packing Processed",
+        "sftplug.types.moment": "MomentContext",
         "sftplug.types.processing": "Dropped Made RowContext",
         "sftplug.types.reasons": "RowGroup RowGroups",
         "sftplug.types.result": "MovedWeights ParameterCounts RunResult",
@@ -202,6 +204,7 @@ __all__ = [
     "ModelBuilder",
     "ModelError",
     "ModelStructure",
+    "MomentContext",
     "MovedWeights",
     "NotebookBar",
     "Optimizer",

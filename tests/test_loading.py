@@ -29,8 +29,8 @@ BROKEN = {
     ),
     "a wrong signature of a moment hook": (
         GOOD + "\n@sftplug.hookimpl\ndef sftplug_recipe_loaded(recipes):\n    pass\n",
-        "sftplug_recipe_loaded() takes 'recipes', but it is called as sftplug_recipe_loaded(recipe, origins). "
-        "Did you mean 'recipe'? (FILE:13)",
+        "sftplug_recipe_loaded() takes 'recipes', but it is called as sftplug_recipe_loaded(recipe, origins, "
+        "context). Did you mean 'recipe'? (FILE:13)",
     ),
     "a hook without its mark": (
         GOOD + "\ndef sftplug_recipe_loaded(recipe):\n    pass\n",

@@ -71,6 +71,7 @@ def test_every_hook_is_documented_and_used_by_a_built_in(plugins):
 
 def test_hook_names_say_which_sort_they_are():
     moments = {"recipe_loaded", "dataset_prepared", "trainer_created", "run_finished", "run_failed"}
+    moments |= {"evaluation_finished", "checkpoint_saved", "model_merged", "model_exported", "model_pushed"}
     names = {name.removeprefix("sftplug_") for name in vars(hookspecs) if name.startswith("sftplug_")}
     beside = {"commands", "recipes"}
     assert names - moments - beside == {hook.removeprefix("sftplug_") for hook in HOOKS}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from sftplug.run import RunDirectory
 from sftplug.run.left_out import load_finished
 from sftplug.ship.merge import run_of
 from sftplug.ship.tuned import open_finished
+from sftplug.types.moment import MomentContext
 
 if TYPE_CHECKING:
     from sftplug.recipe.load import LoadedRecipe
@@ -28,20 +30,25 @@ def push(folder: str | Path, repo: str, *, private: bool = False, without: Itera
     against it.
     """
     recipe = _recipe_of(Path(folder), tuple(without))
-    return push_run(Path(folder), repo, recipe.for_command("push") if recipe is not None else None, private=private)
+    return push_run(Path(folder), repo, recipe, private=private)
 
 
 def push_run(folder: Path, repo: str, recipe: LoadedRecipe | None, *, private: bool) -> Pushed:
     """Publish what is in `folder`; `recipe`, whose policies have been asked, is what it was trained with."""
     from sftplug.ship.push import push as publish
 
-    return publish(folder, repo, private=private)
+    pushed = publish(folder, repo, private=private)
+    if recipe is not None:
+        done = f"The model is published all the same: {pushed.url}."
+        recipe.call_after("sftplug_model_pushed", done, url=pushed.url, files=pushed.files)
+    return pushed
 
 
 def _recipe_of(folder: Path, without: tuple[str, ...]) -> LoadedRecipe | None:
-    """Return the recipe of a run, or of the one that a merged model comes from; None where it takes no part in this.
+    """Return the recipe of a run, or of the one that a merged model comes from, whose policies have been asked.
 
-    Raises RunError where policies are in force and there is no recipe to ask them about.
+    None where it takes no part in this. Raises RunError where policies are in force and there is no recipe to ask them
+    about.
     """
     run = folder if RunDirectory(folder).exists() else run_of(folder)
     if run is None or not RunDirectory(run).exists():
@@ -50,12 +57,14 @@ def _recipe_of(folder: Path, without: tuple[str, ...]) -> LoadedRecipe | None:
         return None
     directory = open_finished(run)
     try:
-        return load_finished(directory, without=without)[0]
+        found = load_finished(directory, without=without)[0]
     except SftplugError:
         # To publish takes none of its components: one that cannot be had matters only where policies are asked.
         if house_of_record(run / "recipe.yaml").has_policies or directory.recipe().get("policies"):
             raise
         return None
+    context = MomentContext("push", directory.state().id or None, folder=run)
+    return replace(found.for_command("push"), context=context)
 
 
 def _nothing_to_ask(house: House, folder: Path, run: Path | None) -> str:

@@ -66,7 +66,10 @@ class RunActions:
         given = _evaluation(**metrics)
         asked = self._for("eval", self._with(given))
         recipe, chosen = choose_rows(asked, self.directory, data, format, given)
-        return evaluate_run(self.directory, recipe, chosen, batch_size, keep=data is None)
+        result = evaluate_run(self.directory, recipe, chosen, batch_size, keep=data is None)
+        step = self.directory.state().steps
+        asked.call_after("sftplug_evaluation_finished", _MEASURED, metrics=_as_logged(result), step=step)
+        return result
 
     def _for(self, command: str, recipe: LoadedRecipe | None = None) -> LoadedRecipe:
         """Return the recipe, or what was made of it, for what `command` does, about which its policies are asked."""
@@ -91,8 +94,10 @@ class RunActions:
         assert selection is not None  # else the recipe was refused
         rows = prepare_selected(self.recipe, selection, MEASURE_ON, provenance=True)
         result = measure(self.directory, selection.recipe, rows, loss=False)
-        self.directory.add_metrics({"step": self.directory.state().steps, **logged(result["metrics"])})
+        step, metrics = self.directory.state().steps, logged(result["metrics"])
+        self.directory.add_metrics({"step": step, **metrics})
         write_card(self.directory, self.recipe.recipe, self.output)
+        self.recipe.call_after("sftplug_evaluation_finished", _MEASURED, metrics=metrics, step=step)
         return result
 
     def chat(self, text: str, *, system: str | None = None, **sampling: Unpack[Drawing]) -> str:
@@ -129,7 +134,11 @@ class RunActions:
         It is loaded again and compared with the adapter, on held-out rows or on `data`; where it says something else,
         ModelError is raised and nothing is kept. `how` is what `Merging` has.
         """
-        return merge_run(self.directory, self._for("merge"), Path(output), how, (data, format))
+        asked = self._for("merge")
+        record = merge_run(self.directory, asked, Path(output), how, (data, format))
+        done = f"The model is merged all the same: it is in {output}."
+        asked.call_after("sftplug_model_merged", done, folder=Path(output), record=record)
+        return record
 
     def export(self, exporter: str | Exporter, output: str | Path | None = None, **options: Any) -> Path:
         """Write the model in the form in which another program takes it, and return where it is.
@@ -139,7 +148,11 @@ class RunActions:
         RecipeError for an unknown exporter or option, ValueError for options beside an object, ModelError for a model
         that the form cannot hold.
         """
-        return export_run(self.directory, self._for("export", self._exporting(exporter, options)), output)
+        asked = self._for("export", self._exporting(exporter, options))
+        target = export_run(self.directory, asked, output)
+        name, done = asked.recipe.export[0].type, f"The model is exported all the same: {target}."
+        asked.call_after("sftplug_model_exported", done, exporter=name, target=target)
+        return target
 
     def _exporting(self, exporter: str | Exporter, options: Mapping[str, Any]) -> LoadedRecipe:
         """Return the recipe with one exporter."""
@@ -276,6 +289,17 @@ def read_result(directory: RunDirectory) -> RunResult:
 
 
 # --- steps ------------------------------------------------------------------------------------------------------------
+
+
+_MEASURED = "What was measured is in the record of the run all the same."
+
+
+def _as_logged(result: Mapping[str, Any]) -> dict[str, float]:
+    """Return what was measured under the names by which a training logs it."""
+    from sftplug.ship.measure import logged
+
+    plain = {f"eval_{name}": result[name] for name in ("loss", "perplexity", "accuracy") if name in result}
+    return {**plain, **(logged(result["metrics"]) if "metrics" in result else {})}
 
 
 def _evaluation(*, metrics: Any = None, replies: int | None = None, max_new_tokens: int | None = None) -> list[str]:

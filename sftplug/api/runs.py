@@ -19,6 +19,7 @@ from sftplug.recipe.load import LoadedRecipe
 from sftplug.recipe.origins import origin_by_path
 from sftplug.run import RunDirectory
 from sftplug.run.place import claimed, refuse_place
+from sftplug.types.moment import MomentContext
 from sftplug.types.result import RunResult
 from sftplug.util.processes import is_launched, is_main, wait_for_all
 from sftplug.util.text import visible
@@ -52,7 +53,8 @@ def run_recipe(recipe: LoadedRecipe, *, resume: bool, overwrite: bool, show: boo
         _launch(recipe, resume=resume, overwrite=overwrite)
         run = open_run(recipe) if RunDirectory(Path(recipe.recipe.output)).exists() else None
     else:
-        run = results(_train(_shown(recipe) if show else recipe, resume=resume, overwrite=overwrite), recipe)
+        result, context = _train(_shown(recipe) if show else recipe, resume=resume, overwrite=overwrite)
+        run = results(result, replace(recipe, context=context))
     if run is not None and recipe.recipe.evaluation.metrics:
         run = replace(run, replies=_measure(run))
     if run is not None and recipe.recipe.export:
@@ -74,8 +76,8 @@ def say(sentences: Iterable[str]) -> None:
         sys.stderr.write(f"{visible(sentence)}\n")
 
 
-def _train(recipe: LoadedRecipe, *, resume: bool, overwrite: bool) -> RunResult:
-    """Train in this process, which may be one of several."""
+def _train(recipe: LoadedRecipe, *, resume: bool, overwrite: bool) -> tuple[RunResult, MomentContext]:
+    """Train in this process, which may be one of several; return what came of it, and what was going on."""
     from sftplug.planning import notes_of_rows
     from sftplug.run import open_session
     from sftplug.training.preflight import problems_before_rows
@@ -100,7 +102,7 @@ def _train(recipe: LoadedRecipe, *, resume: bool, overwrite: bool) -> RunResult:
             say(f"note: {notice}" for notice in notes_of_rows(recipe, prepared))
         result = run(recipe, prepared, session)
     wait_for_all()  # what the main process saves is there; they stay together, for a program may train again
-    return result
+    return result, recipe.context
 
 
 def _launch(recipe: LoadedRecipe, *, resume: bool, overwrite: bool) -> None:

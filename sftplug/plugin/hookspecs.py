@@ -6,6 +6,8 @@ must transform what another plugin made is not a hook but a component, listed in
 
 Of several processes that train together, the main one tells the plugins of these moments; of `sftplug_trainer_created`,
 which is where callbacks are added, each of them does.
+
+Each moment has a `context`, a `MomentContext`: the command, the run, whether it was resumed, and its folder.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     )
     from sftplug.recipe.model import Recipe
     from sftplug.types.ledger import Ledger
+    from sftplug.types.moment import MomentContext
     from sftplug.types.result import RunResult
     from sftplug.types.trainer import RunTrainer
 
@@ -152,33 +155,64 @@ def sftplug_recipes() -> Path:  # type: ignore[empty-body]
 
 
 @hookspec
-def sftplug_recipe_loaded(recipe: Recipe, origins: Mapping[str, str]) -> None:
+def sftplug_recipe_loaded(recipe: Recipe, origins: Mapping[str, str], context: MomentContext) -> None:
     """The recipe is valid; nothing has been downloaded or loaded yet.
 
     `origins` is dotted path -> where the value comes from: ``origins["train.learning_rate"]`` is ``mine.yaml:12``,
-    ``command line``, ``default of adapter lora`` or the like.
+    ``sftplug.toml:3 (house file)``, ``command line``, ``default of adapter lora`` or the like.
     """
 
 
 @hookspec
-def sftplug_dataset_prepared(recipe: Recipe, ledger: Ledger) -> None:
+def sftplug_dataset_prepared(recipe: Recipe, ledger: Ledger, context: MomentContext) -> None:
     """The rows are tokens with labels; `ledger` accounts for every row read. It must not be changed."""
 
 
 @hookspec
-def sftplug_trainer_created(recipe: Recipe, trainer: RunTrainer) -> None:
+def sftplug_trainer_created(recipe: Recipe, trainer: RunTrainer, context: MomentContext) -> None:
     """Model, adapter and data are in the trainer; the first step comes next."""
 
 
 @hookspec
-def sftplug_run_finished(recipe: Recipe, result: RunResult) -> None:
+def sftplug_evaluation_finished(
+    recipe: Recipe, metrics: Mapping[str, float], step: int, context: MomentContext
+) -> None:
+    """Held-out rows were measured: in the training after `step` updates, at its end, or by ``sftplug eval``.
+
+    `metrics` has the names under which they are logged: ``eval_loss``, ``eval_exact_match`` … Of rows that somebody
+    gives to ``sftplug eval`` it is told too.
+    """
+
+
+@hookspec
+def sftplug_checkpoint_saved(recipe: Recipe, checkpoint: Path, step: int, context: MomentContext) -> None:
+    """A checkpoint is whole, in the folder `checkpoint`, after `step` updates. It may be deleted when others follow."""
+
+
+@hookspec
+def sftplug_run_finished(recipe: Recipe, result: RunResult, context: MomentContext) -> None:
     """Training is over and everything is saved."""
 
 
 @hookspec
-def sftplug_run_failed(recipe: Recipe, error: BaseException) -> None:
+def sftplug_run_failed(recipe: Recipe, error: BaseException, context: MomentContext) -> None:
     """The run stopped with `error`, which is raised again after this hook.
 
     A run begins when its output folder is claimed, so this is told of rows that are refused, of a signal (`error` is
     `sftplug.Interrupted`) and of all that goes wrong later; not of a recipe or a folder that is refused before.
     """
+
+
+@hookspec
+def sftplug_model_merged(recipe: Recipe, folder: Path, record: Mapping[str, Any], context: MomentContext) -> None:
+    """The adapter of a run was made part of the weights, in `folder`; `record` is what ``merge.json`` there holds."""
+
+
+@hookspec
+def sftplug_model_exported(recipe: Recipe, exporter: str, target: Path, context: MomentContext) -> None:
+    """The exporter of that name has written the model of a run to `target`, a file or a folder."""
+
+
+@hookspec
+def sftplug_model_pushed(recipe: Recipe, url: str, files: Sequence[str], context: MomentContext) -> None:
+    """The model of a run, or what was merged of it, is published at `url`; `files` are what was uploaded."""

@@ -95,6 +95,14 @@ class LoadedRecipe:
                 text = f"must return nothing, not {type(answer).__name__}: it observes and changes nothing"
                 raise PluginError(f"plugin {plugin}: {hook}() {text} ({place_of(function)})")
 
+    def call_after(self, hook: str, done: str, **arguments: Any) -> None:
+        """Tell the plugins in use of what was done; where one of them fails, the error says that it is `done`."""
+        try:
+            self.call(hook, **arguments)
+        except PluginError as error:
+            error.add_note(done)
+            raise
+
     def plugins(self) -> list[Plugin]:
         """Return the plugins in use."""
         return [self.registry.plugins.loaded[name] for name in self.active]

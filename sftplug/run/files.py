@@ -33,6 +33,7 @@ RECORD = frozenset(
         "accelerate.yaml",
         "metrics.jsonl",
         "samples.jsonl",
+        "journal.jsonl",
         WRITTEN,
     }
 )

@@ -6,13 +6,14 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from math import ceil, log
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 
-from sftplug.errors import TrainingError
+from sftplug.errors import PluginError, PluginFault, TrainingError
 from sftplug.run.checkpoints import read_progress
 from sftplug.training.callback_state import Carried, is_resumable, refuse_lossy, refuse_unreadable, remembered
 from sftplug.training.object_state import Snapshot
@@ -133,6 +134,40 @@ def peak_bytes() -> int | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak if sys.platform == "darwin" else peak * 1024)
+
+
+class Moments(TrainerCallback):  # type: ignore[misc]
+    """Tells the plugins in use of evaluations and checkpoints, in the main process."""
+
+    def __init__(self, tell: Callable[..., None]) -> None:
+        """`tell` takes the name of a hook, and its arguments."""
+        self._tell = tell
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Tell what was measured."""
+        numbers = {name: value for name, value in (metrics or {}).items() if isinstance(value, int | float)}
+        self._say(state, "sftplug_evaluation_finished", metrics=numbers)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Tell where the checkpoint is, now that it is whole."""
+        folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        self._say(state, "sftplug_checkpoint_saved", checkpoint=folder)
+
+    def _say(self, state: TrainerState, hook: str, **arguments: Any) -> None:
+        """Tell in the midst of training, where what a plugin does wrong is a failure of the run."""
+        if not state.is_world_process_zero:
+            return
+        try:
+            self._tell(hook, step=state.global_step, **arguments)
+        except PluginError as error:
+            raise PluginFault(str(error)) from error
 
 
 class OnTrainBegin(TrainerCallback):  # type: ignore[misc]

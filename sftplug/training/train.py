@@ -248,6 +248,7 @@ def watched(recipe: Recipe, trainer: SftplugTrainer, session: RunSession) -> Ite
     from sftplug.training.callbacks import (
         CheckpointSchedule,
         MetricsWriter,
+        Moments,
         OnTrainBegin,
         RestoreCounters,
         StateKeeper,
@@ -271,6 +272,7 @@ def watched(recipe: Recipe, trainer: SftplugTrainer, session: RunSession) -> Ite
         trainer.goes_on_from = session.checkpoint.path
         trainer.add_callback(RestoreCounters(trainer.go_on, session.checkpoint))
     trainer.add_callback(MetricsWriter(session, trainer.clock, lambda: trainer.tokens))
+    trainer.add_callback(Moments(session.loaded.call))
     trainer.add_callback(CheckpointSchedule(stop))
     with stop.listening():
         yield
