@@ -53,6 +53,10 @@ REFUSED = {
         "fsdp2 cannot split int8 weights, whose scales lie beside them. Use ddp or zero2.",
     ),
     "fsdp2, resume": ({"launch": {"strategy": "fsdp2", "processes": 2}}, "Set `train.save_only_model: true`, or"),
+    "fsdp2, adafactor": (
+        {"launch": {"strategy": "fsdp2", "processes": 2}, "train": {"optim": "adafactor", "save_strategy": "no"}},
+        "launch.strategy: fsdp2 holds what is trained in pieces, on which `train.optim: adafactor` fails at once",
+    ),
     "zero3, nf4": ({"launch": {"strategy": "zero3", "processes": 2}, **NF4}, "zero3 splits weights between processes"),
 }
 
@@ -61,6 +65,25 @@ REFUSED = {
 def test_what_cannot_work_is_refused_before_a_process_is_started(sections, said, recipe_file):
     problems = launch_problems(load_recipe(str(recipe_file(**sections))).recipe)
     assert [problem for problem in problems if said in problem], problems
+
+
+def test_an_optimizer_that_fails_on_pieces_is_refused_where_there_are_some(recipe_file, monkeypatch):
+    """Tried with each of them in two processes: on CPUs an adapter is whole in each, all else is in pieces."""
+
+    def problems(name, adapter):
+        sections = {"launch": {"strategy": "fsdp2", "processes": 2}, "adapter": adapter}
+        file = recipe_file(train={"optim": name, "save_strategy": "no", "max_steps": 1}, **sections)
+        return [text for text in launch_problems(load_recipe(str(file)).recipe) if f"`train.optim: {name}`" in text]
+
+    fail = ["adafactor", "adamw_8bit", "adamw_bnb_8bit", "paged_adamw_32bit", "lion_8bit", "paged_lion_32bit"]
+    for name in [*fail, "ademamix"]:
+        assert problems(name, "full")
+        assert problems(name, "lora") == []
+    for name in ("adamw_torch", "adamw_torch_fused", "sgd", "rmsprop", "adagrad", "adamw_torch_8bit"):
+        assert problems(name, "full") == []
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: True)
+    monkeypatch.setattr("torch.accelerator.device_count", lambda: 2)
+    assert problems("adamw_8bit", "lora")
 
 
 TRAINABLE = {

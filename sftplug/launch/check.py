@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -79,6 +80,21 @@ def _fsdp(recipe: Recipe, launch: LaunchSection) -> Iterator[str]:
         yield from _fsdp_on_cpu(recipe)
 
 
+_TAKES_NO_PIECES = re.compile(r"adafactor|adamw_8bit|.*_bnb(_.*)?|(paged_.*|lion|ademamix)(_(8|32)bit)?")
+"""Names of the trainer's optimizers whose arithmetic mixes tensors of FSDP with plain ones, or has none for them."""
+
+
+def _optimizer_of_pieces(recipe: Recipe, launch: LaunchSection) -> Iterator[str]:
+    """What an optimizer of the recipe's own takes, it says itself; on CPUs, adapters are whole in every process."""
+    name = str(recipe.train.get("optim", ""))
+    whole = on_cpu(recipe) and not recipe.adapter.trains_base
+    if launch.strategy == "fsdp2" and recipe.optimizer is None and not whole and _TAKES_NO_PIECES.fullmatch(name):
+        yield (
+            f"strategy: fsdp2 holds what is trained in pieces, on which `train.optim: {name}` fails at once. "
+            "Use ddp, or set `train.optim: adamw_torch`."
+        )
+
+
 def _fsdp_of_4_bits(quantization: Quantization) -> Iterator[str]:
     """FSDP gathers weights in the type that is computed in; packed ones must be held in it, or are left whole."""
     storage, compute = (getattr(quantization, name, None) for name in ("storage_dtype", "compute_dtype"))
@@ -122,4 +138,4 @@ def _deepspeed(recipe: Recipe, launch: LaunchSection) -> Iterator[str]:
         )
 
 
-_CHECKS = (_count, _nodes, _owned, _fsdp, _deepspeed)
+_CHECKS = (_count, _nodes, _owned, _fsdp, _optimizer_of_pieces, _deepspeed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -91,6 +91,13 @@ class Carried:
         for number, (callback, known) in enumerate(zip(self._callbacks, told, strict=True)):
             own = {name.partition(":")[2]: item for name, item in tensors.items() if name.startswith(f"{number}:")}
             _give_back(callback, known["plain"], own)
+
+
+def beyond_checkpoints(callback: TrainerCallback) -> Iterator[tuple[str, object]]:
+    """Yield attribute and value of each object of its own that a callback holds by now and `Carried` cannot keep."""
+    if not isinstance(callback, ExportableState):
+        found = take_down(callback).opaque
+        yield from ((".".join(path), value) for path, (value, _) in found.items() if not _is_given(value))
 
 
 def _give_back(callback: TrainerCallback, plain: Sequence[Any], tensors: Mapping[str, torch.Tensor]) -> None:

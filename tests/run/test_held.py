@@ -251,6 +251,50 @@ def test_what_a_callback_remembers_and_no_checkpoint_can_hold_is_refused_at_once
     run(recipe_file(plugins=["./quiet.py"], adapter="lora", callbacks=quiet, train={**without, "save_strategy": "no"}))
 
 
+HOLDING = """
+import sqlite3
+import sftplug
+
+class Track(sftplug.Callback):
+    'Write to a database.'
+    type: str = "track"
+    fails: bool = False
+
+    def trainer_callback(self):
+        from transformers import TrainerCallback
+
+        class Tracker(TrainerCallback):
+            def __init__(self):
+                self.database = sqlite3.connect(":memory:")
+
+        return None if self.fails else Tracker()
+
+@sftplug.hookimpl
+def sftplug_callbacks():
+    return [Track]
+"""
+
+
+@pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")
+def test_what_a_callback_holds_and_no_checkpoint_can_is_told_before_the_first_step(recipe_file, command, tmp_path):
+    (tmp_path / "track.py").write_text(HOLDING)
+
+    def check(**sections):
+        file = recipe_file(plugins=["./track.py"], adapter="lora", **sections)
+        return command("check", file)
+
+    said = "holds `database`, with a Connection in it, which a checkpoint cannot hold: a run that resumes begins with"
+    told = check(callbacks=["loss_by", {"type": "samples", "prompts": ["Hello?"]}, "track"])
+    assert told.exit_code == 0, told.exception
+    assert f"callback 'track' of plugin track (file) {said}" in told.output
+    assert "note: callbacks[2] (recipe.yaml:" in told.output
+    assert said not in check(callbacks=["track"], train={"max_steps": 2, "save_strategy": "no"}).output
+    failed = check(callbacks=[{"type": "track", "fails": True}])
+    assert "callbacks[0]: callback 'track' of plugin track (file): trainer_callback() must return" in (
+        failed.output + str(failed.exception)
+    )
+
+
 class Thing:
     """An object with attributes, and a helper of the same package."""
 

@@ -342,6 +342,20 @@ CASES = [
         },
     ),
     Case(
+        "strategy: fsdp2 holds what is trained in pieces, on which `train.optim: {}` fails at once.",
+        {
+            "Use ddp": put("launch.strategy", "ddp"),
+            "set `train.optim: adamw_torch`": put("train.optim", "adamw_torch"),
+        },
+        recipe={
+            "launch": {"strategy": "fsdp2", "processes": 2},
+            "train.use_cpu": True,
+            "train.save_strategy": "no",
+            "train.optim": "adafactor",
+            "adapter": "full",
+        },
+    ),
+    Case(
         "strategy: fsdp2 splits {} weights only if quantization.storage_dtype ({}) equals quantization.compute_dtype ({}). "
         "Set both to {}, or use ddp or zero2.",
         {

@@ -16,6 +16,7 @@ from sftplug.training.preflight.best import problems_of_best
 from sftplug.training.preflight.ignored_options import ignored_options
 from sftplug.training.preflight.saving import unsavable
 from sftplug.training.preflight.trials import failing_trials
+from sftplug.training.preflight.watching import failing_callbacks
 
 if TYPE_CHECKING:
     from trl import SFTConfig
@@ -51,6 +52,7 @@ def problems_before_rows(recipe: Recipe) -> list[str]:
     if recipe.evaluation.metrics and not (recipe.data.eval or recipe.data.eval_fraction):
         problems.append("evaluation.metrics: no rows are held out to answer: set `data.eval_fraction` or `data.eval`.")
     problems += _problems_of_trainer(recipe)
+    problems += failing_callbacks(recipe)
     try:
         # What no adapter can be made of can neither be merged nor saved, and that is no second problem.
         unfit = [f"adapter: {text}" for text in check_model(recipe) or problems_of_own(recipe)]

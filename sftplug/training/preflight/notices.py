@@ -15,6 +15,7 @@ from sftplug.recipe.defaults import suits
 from sftplug.recipe.load import LoadedRecipe
 from sftplug.recipe.model import Recipe
 from sftplug.recipe.problems import origin_of
+from sftplug.training.preflight.watching import forgotten
 from sftplug.util.device import Device, this_device
 
 FAR = 10.0
@@ -39,6 +40,7 @@ def notices(loaded: LoadedRecipe, device: Device | None = None, updates: int | N
         *_lost_updates(loaded, device),
         *_idle_generation(loaded.recipe),
         *_unlike_its_card(loaded),
+        *forgotten(loaded),
     ]
 
 
