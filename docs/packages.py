@@ -16,6 +16,7 @@ PACKAGES = {
     "source": "markdown-notes",
     "adapter": "rescale",
     "quantization": "mlp-int8",
+    "patch": "soft-cap",
     "loss": "soft-limit",
     "optimizer": "slow-tables",
     "schedule": "inverse-root",

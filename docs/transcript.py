@@ -78,6 +78,7 @@ SHOWN = {
     "source": "sftplug preview recipe.yaml -n 1",
     "adapter": "sftplug train recipe.yaml",
     "quantization": "sftplug train recipe.yaml",
+    "patch": "sftplug train recipe.yaml",
     "loss": "sftplug train recipe.yaml",
     "optimizer": "sftplug train recipe.yaml",
     "schedule": "sftplug train recipe.yaml",

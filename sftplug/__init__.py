@@ -43,6 +43,7 @@ if _typing.TYPE_CHECKING:
     )
     from sftplug.libraries.optimizer_state import known_state_bytes
     from sftplug.libraries.options import LibrarySource, set_options
+    from sftplug.libraries.restoring import restoring
     from sftplug.libraries.versions import require
     from sftplug.model.parameters import count_parameters
     from sftplug.model.prompt import encode_prompt, render_prompt
@@ -61,6 +62,7 @@ if _typing.TYPE_CHECKING:
         Masking,
         Metric,
         ModelBuilder,
+        ModelPatch,
         Optimizer,
         Policy,
         Quantization,
@@ -112,6 +114,7 @@ else:  # else a type checker would take any name for one of this package
         ),
         "sftplug.libraries.optimizer_state": "known_state_bytes",
         "sftplug.libraries.options": "LibrarySource set_options",
+        "sftplug.libraries.restoring": "restoring",
         "sftplug.libraries.versions": "require",
         "sftplug.model.parameters": "count_parameters",
         "sftplug.model.prompt": "encode_prompt render_prompt",
@@ -119,7 +122,7 @@ else:  # else a type checker would take any name for one of this package
         "sftplug.planning.answer": "PlanAnswer",
         "sftplug.plugin.components": (
             "Adapter Callback ChatTemplate DatasetFormat DatasetSource Deferred Exporter LengthPolicy Loss Masking "
-            "Metric ModelBuilder Optimizer Policy Quantization RowProcessor Schedule StreamProcessor"
+            "Metric ModelBuilder ModelPatch Optimizer Policy Quantization RowProcessor Schedule StreamProcessor"
         ),
         "sftplug.plugin.hookspecs": "hookimpl",
         "sftplug.recipe.in_words": "train_in_words",
@@ -203,6 +206,7 @@ __all__ = [
     "Mixed",
     "ModelBuilder",
     "ModelError",
+    "ModelPatch",
     "ModelStructure",
     "MomentContext",
     "MovedWeights",
@@ -264,6 +268,7 @@ __all__ = [
     "replay",
     "report",
     "require",
+    "restoring",
     "set_options",
     "structure_of",
     "this_device",

@@ -55,6 +55,7 @@ def test_there_is_a_package_of_every_kind_that_recipes_choose(packages):
         "template",
         "masking",
         "quantization",
+        "patch",
         "adapter",
         "loss",
         "optimizer",

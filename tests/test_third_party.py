@@ -38,6 +38,12 @@ def sftplug(python, folder, *arguments):
     return result.stdout
 
 
+def evaluated(python, folder):
+    """Return what the gate of the trained model is, where sftplug loads it."""
+    code = "import sftplug; print(sftplug.open_run('run').conversation().model.get_base_model().model.layers[0].mlp)"
+    return subprocess.run([python, "-c", code], cwd=folder, capture_output=True, text=True, check=True).stdout
+
+
 def prove(python, folder):
     """Prepare and train the stranger's recipe, and prove from what comes out that each plugin took effect."""
     sftplug(python, folder, "prepare", "recipe.yaml", "--output", "prepared")
@@ -60,6 +66,12 @@ def prove(python, folder):
     assert (adapter["peft_type"], set(adapter["target_modules"])) == ("IA3", {"q_proj", "v_proj"})
     assert (folder / "run" / "adapter_model.safetensors").stat().st_size > 500
     assert "acme_ia3 on int8_attention" in said
+    # The patch changed what the model computes, and the code of the card makes the same of a plain one.
+    (patch,) = json.loads((folder / "run" / "run.json").read_text())["patches"]
+    assert (patch["type"], patch["changes_logits"]) == ("relu_gate", True)
+    assert patch["difference"] < 0.05
+    assert "m.act_fn = torch.nn.ReLU()" in (folder / "run" / "README.md").read_text()
+    assert "ReLU" in evaluated(python, folder)
     # The metric found both replies brief.
     *_, measured = map(json.loads, (folder / "run" / "metrics.jsonl").read_text().splitlines())
     assert (measured["eval_brief"], measured["eval_brief_rows"]) == (1.0, 2)
@@ -81,7 +93,7 @@ LONGER = {"acme_scale.py": 40}
 
 
 def test_each_module_is_at_most_15_lines():
-    assert len(MODULES) == 12
+    assert len(MODULES) == 13
     for module in MODULES:
         assert sum(map(bool, module.read_text().splitlines())) <= LONGER.get(module.name, 15), module.name
 

@@ -36,6 +36,7 @@ def show_recipe(recipe: Recipe, origins: Mapping[str, str]) -> None:
     chosen += [("quantization", recipe.quantization.type, "quantization.type")]
     if dtype := getattr(recipe.quantization, "compute_dtype", None):
         chosen.append(("computes in", dtype, "quantization.compute_dtype"))
+    chosen += [("patched by", patch.type, f"patches[{index}].type") for index, patch in enumerate(recipe.patches)]
     named = [getattr(part, "type", None) for part in (recipe.optimizer, recipe.schedule)]
     for name, value, path in [*chosen, *train_in_words(recipe.train, *named)]:
         table.add_row(name, escape(value), f"[dim]{escape(origins.get(path, ''))}")

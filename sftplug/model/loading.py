@@ -27,7 +27,7 @@ from sftplug.model.weight_files import (
     unlike_experts,
     weights_named_in,
 )
-from sftplug.plugin.calls import build_model, load_kwargs, model_problems, peft_config, prepare_model
+from sftplug.plugin.calls import after_loading, build_model, load_kwargs, model_problems, peft_config, prepare_model
 from sftplug.storage.kept import KeptFolders
 
 if TYPE_CHECKING:
@@ -315,8 +315,9 @@ def load_base(
 ) -> PreTrainedModel:
     """Return the model in the numbers that the recipe's quantization says: the base, or what a run saved in `folder`.
 
-    `original` leaves the base unquantized, in the dtype that the quantization computes in. Raises ModelError when the
-    weights cannot be had.
+    `original` leaves the base unquantized, in the dtype that the quantization computes in. The recipe's patches are
+    applied; what they change before a model is loaded is in force in `patches_in_force` only. Raises ModelError when
+    the weights cannot be had.
     """
     quiet_libraries()
     from transformers import AutoModelForCausalLM
@@ -345,6 +346,8 @@ def load_base(
         resize_embeddings(model, new_ids(recipe))
     if not original:
         prepare_model(recipe.quantization, model)
+    for patch in recipe.patches:
+        model = after_loading(patch, model)
     return model
 
 

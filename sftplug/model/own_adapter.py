@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
-    from sftplug.plugin.components import Adapter, Quantization
+    from sftplug.plugin.components import Adapter, ModelPatch, Quantization
     from sftplug.recipe.model import Recipe
 
 
@@ -50,7 +50,7 @@ def with_own_adapter(recipe: Recipe, base: PreTrainedModel, folder: Path) -> Pre
     return base
 
 
-def by_card(part: Quantization | Adapter, model: PreTrainedModel, **given: Path) -> PreTrainedModel:
+def by_card(part: Quantization | ModelPatch | Adapter, model: PreTrainedModel, **given: Path) -> PreTrainedModel:
     """Return the base `model` as the code of the model card makes it what was trained, by what `part` says of itself.
 
     `given` are more names that the code knows: of an adapter, `files`, the folder with what was saved. Raises

@@ -67,6 +67,11 @@ def uncounted(recipe: Recipe, *, on_cpu: bool) -> Iterator[str]:
             f"loss '{loss.type}' takes more memory than is planned here: it holds the logits of all trained tokens "
             f"of a batch{more}, and the plan counts `cross_entropy`"
         )
+    if recipe.patches:
+        named = ", ".join(patch.type for patch in recipe.patches)
+        yield f"what `patches` ({named}) change of memory and speed is not counted: planned is the model without them"
+    if any(patch.changes_logits for patch in recipe.patches) and not (on_cpu or loss.reads_base):
+        yield "a patch changes the logits, so those of all trained tokens of a batch are held, and the plan counts less"
 
 
 def notes_of_rows(loaded: LoadedRecipe, prepared: Prepared) -> Iterator[str]:

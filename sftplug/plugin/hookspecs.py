@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         Masking,
         Metric,
         ModelBuilder,
+        ModelPatch,
         Optimizer,
         Policy,
         Quantization,
@@ -94,6 +95,11 @@ def sftplug_quantizations() -> Sequence[type[Quantization] | Deferred]:  # type:
 
     What a library has very many of is offered as `Deferred`: the name now, the class when a recipe names it.
     """
+
+
+@hookspec
+def sftplug_model_patches() -> list[type[ModelPatch]]:  # type: ignore[empty-body]
+    """Offer model patches: how the loaded model computes."""
 
 
 @hookspec

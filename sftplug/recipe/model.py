@@ -31,6 +31,7 @@ from sftplug.plugin.components import (
     Masking,
     Metric,
     ModelBuilder,
+    ModelPatch,
     Optimizer,
     Policy,
     Quantization,
@@ -247,6 +248,8 @@ class Recipe(Section):
     spans: SpansSection = SpansSection()
     quantization: Quantization
     """The dtype or quantization of the base weights. Left out, the adapter says what suits it."""
+    patches: Annotated[tuple[ModelPatch, ...], ShortForm.ONE_FOR_A_LIST] = ()
+    """What changes how the model computes, such as its kernels, in this order; before the adapter comes."""
     adapter: Adapter = Field("full", validate_default=True)
     """Which parameters are trained."""
     loss: Loss = Field("cross_entropy", validate_default=True)
@@ -304,6 +307,7 @@ class Recipe(Section):
         if self.model.build is not None:
             yield ("model", "build"), self.model.build
         yield ("quantization",), self.quantization
+        yield from ((("patches", index), patch) for index, patch in enumerate(self.patches))
         yield ("adapter",), self.adapter
         yield ("loss",), self.loss
         if self.optimizer is not None:

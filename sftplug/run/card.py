@@ -12,7 +12,7 @@ from sftplug.plugin.calls import changes_model, load_kwargs, loading_code, metri
 from sftplug.recipe.defaults import OF_TRL
 from sftplug.recipe.in_words import numbers_in_words, train_in_words
 from sftplug.recipe.yaml import write_yaml
-from sftplug.run.left_out import STANDS_IN
+from sftplug.run.left_out import PATCHES, STANDS_IN
 from sftplug.run.record import recorded
 from sftplug.run.result import OWN
 from sftplug.storage.files import atomic_write
@@ -49,6 +49,7 @@ def card(directory: RunDirectory, recipe: Recipe, merge: Mapping[str, Any] | Non
         "## How to load it",
         f"```python\n{snippet(recipe, merge, sort=sort, chat=_has_template(directory))}```",
         *(_merge(merge) if merge is not None else _other_weights(recipe)),
+        *_patches(directory.state().patches),
         "## Training",
         _table(("", "", "from"), _training(directory, recipe)),
         "## Metrics",
@@ -131,6 +132,7 @@ def snippet(recipe: Recipe, merge: Mapping[str, Any] | None = None, *, sort: Sor
         f"model = {kind}.from_pretrained({_OF_BASE if own else 'folder'}{options})",
         "model.generation_config = GenerationConfig.from_pretrained(folder)  # where an answer ends",
         *(loading_code(recipe.quantization).splitlines() if quantized else ()),
+        *(line for patch in recipe.patches for line in loading_code(patch).splitlines()),
         *(loading_code(recipe.adapter).splitlines() if own else ()),
         *(_CHAT if chat else _TEXT),
         "answer = model.generate(**inputs, max_new_tokens=64)[0, inputs.input_ids.shape[1] :]",
@@ -227,6 +229,20 @@ def _other_weights(recipe: Recipe) -> Iterator[str]:
         )
 
 
+def _patches(patches: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield what was done to the model in training, and whether whoever loads it needs that."""
+    if not patches:
+        return
+    names = ", ".join(f"`{patch['type']}`" for patch in patches)
+    changing = ", ".join(f"`{patch['type']}`" for patch in patches if patch["changes_logits"])
+    apart = patches[0]["difference"]
+    measured = f", but for {apart:.1e} of the standard deviation of its logits" if apart else ""
+    rest = f"A plain model computes the same{measured}."
+    if changing:
+        rest = f"What it computes is changed by {changing}: the code above does the same to a plain model{measured}."
+    yield f"In training, how the model computes was changed by {names}. {rest}"
+
+
 def _versions(directory: RunDirectory) -> Iterator[tuple[str, str]]:
     known = directory.environment()
     yield "Python", known["python"]
@@ -256,7 +272,7 @@ def _public_recipe(recipe: Recipe, then: Mapping[str, Any] | None = None) -> dic
     What only training uses is as the record has it, `then`: it may not be there to be read any more.
     """
     plain = json.loads(json.dumps(then or {}))  # what is read knows where it was written
-    known = recorded(recipe) | {name: value for name, value in plain.items() if name in STANDS_IN}
+    known = recorded(recipe) | {name: value for name, value in plain.items() if name in {**STANDS_IN, **PATCHES}}
     del known["output"]
     told: dict[str, Any] = public(known)
     return told

@@ -49,6 +49,9 @@ class RunState:
     house: dict[str, Any] | None = None
     """The house file that held when the run was begun, or last resumed: ``file``, ``sha256``, ``plugins``,
     ``policies``, ``defaults`` (which values it gives); null where there was none."""
+    patches: list[dict[str, Any]] = field(default_factory=list)
+    """``type``, ``changes_logits`` of each patch of the model, in their order, and the ``difference`` of all of them
+    together: the mean difference of its logits from those of a plain model, as a share of their deviation."""
     attempts: list[dict[str, Any]] = field(default_factory=list)
     """``started``, ``ended`` (UTC), ``state``, ``reason``, ``from_step``, ``environment`` of each start and resume."""
 

@@ -19,6 +19,8 @@ STANDS_IN = {
     "evaluation": "evaluation.metrics=[]",
 }
 """Section that a trained model can do without -> the override that stands in for it."""
+PATCHES = {"patches": "patches=[]"}
+"""The same of patches, where each of those of the run leaves what the model computes as it is."""
 
 
 def load_finished(
@@ -33,9 +35,12 @@ def load_finished(
         return directory.load_recipe(*overrides, rows=False, without=without), ()
     except RecipeError as error:
         sections = {re.split(r"[.\[]", problem.path)[0] for problem in error.problems}
-        if not sections <= STANDS_IN.keys():
+        known = directory.state().patches
+        idle = bool(known) and not any(patch["changes_logits"] for patch in known)
+        stands_in = {**STANDS_IN, **(PATCHES if idle else {})}
+        if not sections <= stands_in.keys():
             raise
-        instead = [STANDS_IN[section] for section in sorted(sections)]
+        instead = [stands_in[section] for section in sorted(sections)]
         return directory.load_recipe(*instead, *overrides, rows=False, without=without), tuple(error.problems)
 
 

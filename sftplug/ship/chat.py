@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from sftplug.model.loading import load_base
+from sftplug.model.patching import for_inference, patches_in_force
 from sftplug.model.prompt import encode_prompt
 from sftplug.ship.tuned import load_tuned, load_tuned_tokenizer, placed
 
@@ -56,6 +57,8 @@ class ChatSession:
     """Added tokens that what is said may hold; see `encode_prompt`."""
     escape: bool = True
     """Whether what is said cannot be a control token."""
+    recipe: Recipe | None = None
+    """The recipe, with the patches that the model computes with."""
     messages: list[dict[str, str]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -73,7 +76,8 @@ class ChatSession:
         ids = torch.tensor([self._prompt(text)], device=self.model.device)
         if self.sampling.seed is not None:
             torch.manual_seed(self.sampling.seed)
-        with _without_adapter(self.model) if self.base else nullcontext(), torch.inference_mode():
+        patched = patches_in_force(self.recipe) if self.recipe is not None else nullcontext()
+        with patched, _without_adapter(self.model) if self.base else nullcontext(), torch.inference_mode():
             out = self.model.generate(
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
@@ -118,13 +122,19 @@ def open_chat(directory: RunDirectory, recipe: Recipe) -> ChatSession:
     """Return a conversation with the trained model."""
     from transformers import GenerationConfig
 
-    model, tokenizer = load_tuned(directory, recipe), load_tuned_tokenizer(directory, recipe)
+    recipe = for_inference(recipe)
+    with patches_in_force(recipe):
+        model, tokenizer = load_tuned(directory, recipe), load_tuned_tokenizer(directory, recipe)
     generation = GenerationConfig.from_pretrained(str(directory.path))
     said = recipe.model.add_tokens, recipe.data.special_tokens_in_content != "allow"
-    return ChatSession(model, tokenizer, generation, Sampling(), None, False, *said)
+    return ChatSession(model, tokenizer, generation, Sampling(), None, False, *said, recipe=recipe)
 
 
 def base_of(tuned: ChatSession, directory: RunDirectory, recipe: Recipe) -> ChatSession:
     """Return a conversation with the model that `tuned` was trained from; beneath PEFT's adapters, it is there."""
-    model = tuned.model if hasattr(tuned.model, "disable_adapter") else placed(load_base(recipe))
+    if hasattr(tuned.model, "disable_adapter"):
+        return replace(tuned, base=True)
+    recipe = for_inference(recipe)
+    with patches_in_force(recipe):
+        model = placed(load_base(recipe))
     return replace(tuned, model=model, base=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sftplug.errors import DataError
+from sftplug.model.patching import for_inference, patches_in_force
 from sftplug.plugin.calls import label
 from sftplug.ship.tuned import load_tuned
 
@@ -27,9 +28,16 @@ def measure(
 
     In batches of `size`, by default of the run's own evaluation. Without `loss` replies alone are measured.
     """
-    model = load_tuned(directory, recipe)
+    with patches_in_force(for_inference(recipe)):
+        return _measured(directory, recipe, rows, size, loss=loss)
+
+
+def _measured(
+    directory: RunDirectory, recipe: Recipe, rows: MeasuredRows, size: int | None, *, loss: bool
+) -> dict[str, Any]:
     from sftplug.training.loss_sums import short_names
 
+    model = load_tuned(directory, for_inference(recipe))
     names = short_names([label(source.source) for source in recipe.data.train])
     train = recipe.train
     size = size or int(train.get("per_device_eval_batch_size", train.get("per_device_train_batch_size", BATCH)))

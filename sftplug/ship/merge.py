@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from sftplug.errors import ModelError
 from sftplug.libraries.logging import quiet_libraries
 from sftplug.model.loading import load_base, model_config
+from sftplug.model.patching import by_card_of_patches, for_inference, patches_in_force, plain
 from sftplug.model.remote_code import code_options
 from sftplug.model.tied_embeddings import part, parted
 from sftplug.plugin import calls
@@ -24,6 +25,9 @@ from sftplug.ship.tuned import load_tuned, load_tuned_tokenizer, placed, with_ad
 from sftplug.storage.folder import atomic_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
     from transformers import PreTrainedModel
 
     from sftplug.recipe.model import Recipe
@@ -111,18 +115,14 @@ def merge(directory: RunDirectory, recipe: Recipe, rows: MeasuredRows, output: P
     wanted = probes(rows.rows)
     if not wanted:
         raise ModelError("there are no rows with trained tokens to compare the merged model on.")
-    tuned = load_tuned(directory, recipe)
-    computed_in = _dtype(tuned)
-    before = logits_at(tuned, wanted)
-    del tuned
-    gc.collect()
+    before, computed_in = _before(directory, for_inference(recipe), wanted)
     with atomic_folder(output) as folder:
         model = merged(directory, recipe, how)
         dtype, tied = _dtype(model), model.config.get_text_config().tie_word_embeddings
         _save(directory, recipe, model, folder)
         del model
         gc.collect()
-        apart = difference(before, logits_at(_reloaded(recipe, folder, how), wanted))
+        apart = difference(before, logits_at(_reloaded(for_inference(recipe), folder, how), wanted))
         allowed = how.allows(computed_in, dtype)
         record = {
             "base": public(recipe.model.name_or_path) or f"built: {recipe.model.build.type}",  # type: ignore[union-attr]
@@ -144,6 +144,18 @@ def merge(directory: RunDirectory, recipe: Recipe, rows: MeasuredRows, output: P
     return record
 
 
+def _before(
+    directory: RunDirectory, recipe: Recipe, wanted: Sequence[tuple[list[int], list[int]]]
+) -> tuple[list[Tensor], str]:
+    """Return the logits of the adapter on its base, and the type that it computes in."""
+    with patches_in_force(recipe):
+        tuned = load_tuned(directory, recipe)
+        found = logits_at(tuned, wanted), _dtype(tuned)
+    del tuned
+    gc.collect()
+    return found
+
+
 def _onto(recipe: Recipe, how: Merge) -> str:
     """Return which weights the update was added to."""
     if not is_quantized(recipe):
@@ -159,9 +171,14 @@ def _dtype(model: PreTrainedModel) -> str:
 
 
 def merged(directory: RunDirectory, recipe: Recipe, how: Merge) -> PreTrainedModel:
-    """Return the base with the update in its weights. Raises ModelError when backend or adapter cannot do that."""
+    """Return the base with the update in its weights. Raises ModelError when backend or adapter cannot do that.
+
+    Without the recipe's patches: they change what is computed with the weights, and the card of the merged model says
+    what is needed of them.
+    """
     import torch
 
+    recipe = plain(recipe)
     base = load_base(recipe, original=how.original)
     if not (how.in_place or how.original):
         base = _dequantized(recipe, base)
@@ -214,7 +231,7 @@ def _reloaded(recipe: Recipe, folder: Path, how: Merge) -> PreTrainedModel:
     model = AutoModelForCausalLM.from_pretrained(str(folder), dtype="auto", **options)
     if how.in_place:
         calls.prepare_model(recipe.quantization, model)
-    return placed(model)
+    return placed(by_card_of_patches(recipe, model))
 
 
 def _refuse_difference(apart: Difference, how: Merge, allowed: float) -> None:

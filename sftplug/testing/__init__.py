@@ -22,6 +22,7 @@ from sftplug.testing.losses import check_loss
 from sftplug.testing.masking import check_masking
 from sftplug.testing.metrics import check_metric
 from sftplug.testing.optimizers import check_optimizer
+from sftplug.testing.patches import check_model_patch
 from sftplug.testing.policies import check_policy
 from sftplug.testing.quantization import check_quantization
 from sftplug.testing.rows import check_row_processor
@@ -43,6 +44,7 @@ __all__ = [
     "check_loss",
     "check_masking",
     "check_metric",
+    "check_model_patch",
     "check_optimizer",
     "check_policy",
     "check_quantization",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from sftplug.data.prepare import Prepared
-    from sftplug.plugin.components import Adapter, Callback, Quantization
+    from sftplug.plugin.components import Adapter, Callback, ModelPatch, Quantization
     from sftplug.recipe.model import Recipe
 
 TINY = {"type": "tiny", "pretrain_steps": 0, "layers": 2, "hidden_size": 64}
@@ -85,6 +85,7 @@ class TrainingRun:
     quantization: Quantization | None = None
     adapter: Adapter | None = None
     callbacks: Sequence[Callback] = ()
+    patches: Sequence[ModelPatch] = ()
     adapter_name: str = "full"
     """The adapter by its name, where none is judged."""
 
@@ -95,7 +96,7 @@ class TrainingRun:
         update: dict[str, Any] = {name: part for name, part in given.items() if part is not None}
         folder = tempfile.mkdtemp(prefix="sftplug-")
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        update |= {"callbacks": tuple(self.callbacks), "output": folder}
+        update |= {"callbacks": tuple(self.callbacks), "patches": tuple(self.patches), "output": folder}
         return _tiny(self.adapter_name).recipe.model_copy(update=update)
 
     @cached_property
@@ -151,8 +152,8 @@ class TrainingRun:
         assert self.losses
         return self.trainer.model
 
-    def loss(self, model: Any) -> float:
-        """Return the loss of `model` over a batch of rows."""
+    def loss(self, model: Any, *, gradients: bool = False) -> float:
+        """Return the loss of `model` over a batch of rows; its `gradients` go to its parameters."""
         import torch
 
         from sftplug.training.collator import Collator
@@ -162,10 +163,12 @@ class TrainingRun:
         kept = {name: batch[name] for name in ("input_ids", "labels", "attention_mask")}
         was_training = model.training
         model.eval()
-        with torch.no_grad():
-            loss = float(model(**kept).loss)
+        with torch.set_grad_enabled(gradients):
+            loss = model(**kept).loss
+        if gradients:
+            torch.autograd.backward(loss)
         model.train(was_training)
-        return loss
+        return float(loss.detach())
 
 
 @cache

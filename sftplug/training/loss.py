@@ -33,6 +33,9 @@ class LossTrainer(BatchTrainer):
     _total_train_tokens: int
     chosen: Loss | None = None
     """What a token costs; None for its negative log-likelihood."""
+    own_head = False
+    """Whether the loss is taken of the model's own logits: TRL's head makes them of the last hidden states, past
+    whatever a patch does to the model's forward pass or to its head."""
     readers: Sequence[Reader] = ()
     """What splits the loss: each makes of the sums what is logged beside it, in training and in evaluation."""
 
@@ -117,8 +120,8 @@ class LossTrainer(BatchTrainer):
             return model(**{name: value for name, value in inputs.items() if name != "labels"})
 
     def _fused(self) -> bool:
-        """Whether TRL's fused head is the fast way: it is where there is an accelerator."""
-        return bool(self.args.device.type != "cpu")
+        """Whether TRL's fused head is the fast way, and a way: it is where there is an accelerator."""
+        return bool(self.args.device.type != "cpu") and not self.own_head
 
     def _nll(self, model: nn.Module, inputs: dict[str, Any], labels: Tensor) -> tuple[Tensor, Any]:
         """Return (B, L-1) the negative log-likelihood of each token but the first, and the model's outputs.

@@ -9,17 +9,19 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sftplug.errors import ModelError, SftplugError, TrainingError
 from sftplug.model.loading import load_base
 from sftplug.model.own_adapter import ModelOutline, by_card, untrained, with_own_adapter
+from sftplug.model.patching import by_card_of_patches, load_plain, plain_twin, without_patches
 from sftplug.model.remote_code import code_options
 from sftplug.plugin.calls import peft_config, prepare_model, saves_itself
 from sftplug.run.failure import whats_left
 from sftplug.storage.disk import no_room
+from sftplug.training.patched import compare_with_plain
+from sftplug.training.probe import DiffersError, Probe
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -27,18 +29,8 @@ if TYPE_CHECKING:
     from sftplug.recipe.model import Recipe
     from sftplug.training.checkpointing import CheckpointingTrainer
 
-PROBED = 32
-"""So many tokens of one row are compared."""
 CHEAP = 1 << 30
 """A model of more bytes is not written whole before it is trained; its files without weights are."""
-ALLOWED = {"float32": 1e-3, "float16": 1e-2, "bfloat16": 1e-2}
-"""Numbers of the base -> by how much logits may differ, as a share of the largest.
-
-Both sides compute the same in the same numbers, with the adapter in fp32, so nearly all differ by nothing; of 49 types
-on four bases none that is read back right by more than 1e-6. bf16 rounds to 3.9e-3: two roundings the other way are
-allowed. What is not read back differs by more than that: by 2.6e-2 where `adalora` is rounded, by 2 where PiSSA draws
-another start.
-"""
 
 
 class Structure:
@@ -92,6 +84,8 @@ class Before:
         self.base, self._outline = Base(model), ModelOutline(model)
         self.brought: list[str] = []
         """Parameters and buffers that the adapter has put into the model."""
+        self.apart: float | None = None
+        """How far the logits of the patched model are from those of a plain one; None where nothing is patched."""
         self.changed = False
         """Whether the adapter has changed the modules, or what they compute."""
         self._parameters = {name for name, _ in model.named_parameters()}
@@ -106,6 +100,12 @@ class Before:
         # Some adapters begin by changing the base: then only the base as it is stored will do.
         known = self.structure.model() if self.structure is not None and self.base.is_untouched() else None
         return known if known is not None else _placed(load_base(self._recipe), where)
+
+    def plain(self, where: Any) -> Any:
+        """Return the base without the recipe's patches, on the device `where`; it shares weights where it can."""
+        known = self.structure.model() if self.structure is not None and self.base.is_untouched() else None
+        twin = plain_twin(self._recipe, known) if known is not None else None
+        return twin if twin is not None else _placed(load_plain(self._recipe), where)
 
     def refuse_idle(self, model: nn.Module) -> None:
         """Raise ModelError when nothing is trained, or what the adapter does not say."""
@@ -130,6 +130,7 @@ def try_to_save(recipe: Recipe, trainer: CheckpointingTrainer, before: Before, s
         try:
             if before.structure is None:
                 _refuse_brought(recipe, before, trainer.model)
+                _compare_patched(recipe, Probe(trainer), before, None)
             if before.structure is None and _bytes(trainer.model) > CHEAP:
                 trainer.model.save_pretrained(name, state_dict={})
                 return
@@ -138,12 +139,15 @@ def try_to_save(recipe: Recipe, trainer: CheckpointingTrainer, before: Before, s
                 _compare(recipe, trainer, before, Path(name))
             if trainer.held is not None:
                 trainer.held.write(Path(name))
-        except (_DiffersError, SftplugError, *_FAILS) as error:
+        except (DiffersError, SftplugError, *_FAILS) as error:
             if no_room(error, Path(name)) is not None:
                 raise
+            remedy = (
+                f"Choose another adapter than '{recipe.adapter.type}', other options of it, or another `quantization`."
+            )
             raise ModelError(
-                f"what this run would save could not be used: {_reason(error)}. Nothing has been trained. Choose "
-                f"another adapter than '{recipe.adapter.type}', other options of it, or another `quantization`."
+                f"what this run would save could not be used: {_reason(error)}. Nothing has been trained. "
+                f"{getattr(error, 'remedy', None) or remedy}"
             ) from error
 
 
@@ -153,15 +157,11 @@ def read_back(recipe: Recipe, trainer: CheckpointingTrainer, before: Before) -> 
     with _undisturbed(trainer.model):
         try:
             _compare(recipe, trainer, before, output)
-        except (_DiffersError, SftplugError, *_FAILS) as error:
+        except (DiffersError, SftplugError, *_FAILS) as error:
             raise TrainingError(
                 f"the result in {output} is not what was trained: {_reason(error)}. It is left there to be looked at. "
                 f"{whats_left(output)}"
             ) from error
-
-
-class _DiffersError(Exception):
-    """What is read back is not what was saved."""
 
 
 _FAILS = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError, NotImplementedError)
@@ -169,14 +169,14 @@ _FAILS = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, _DiffersError | SftplugError):
+    if isinstance(error, DiffersError | SftplugError):
         return str(error).removesuffix(".")
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {' '.join(lines[:2])}".removesuffix(".")
 
 
 def _compare(recipe: Recipe, trainer: CheckpointingTrainer, before: Before, folder: Path) -> None:
-    """Raise _DiffersError when the model or adapter in `folder` is not the one in memory."""
+    """Raise DiffersError when the model or adapter in `folder` is not the one in memory."""
     _compare_tokenizer(recipe, trainer, folder)
     probe = Probe(trainer)
     if saves_itself(recipe.adapter):
@@ -187,6 +187,7 @@ def _compare(recipe: Recipe, trainer: CheckpointingTrainer, before: Before, fold
         _compare_weights(recipe, trainer.model, folder)
         if before.changed:
             probe.compare(_placed(load_base(recipe, folder), probe.live.device), "by transformers")
+    _compare_patched(recipe, probe, before, folder)
 
 
 def _compare_tokenizer(recipe: Recipe, trainer: CheckpointingTrainer, folder: Path) -> None:
@@ -195,52 +196,17 @@ def _compare_tokenizer(recipe: Recipe, trainer: CheckpointingTrainer, folder: Pa
     ours = trainer.processing_class
     saved = AutoTokenizer.from_pretrained(str(folder), **code_options(recipe.model, folder))
     if saved.get_vocab() != ours.get_vocab() or saved.chat_template != ours.chat_template:
-        raise _DiffersError("the tokenizer that was saved has other tokens, or another chat template")
+        raise DiffersError("the tokenizer that was saved has other tokens, or another chat template")
     GenerationConfig.from_pretrained(str(folder))
 
 
 # --- an adapter: its logits -------------------------------------------------------------------------------------------
 
 
-class Probe:
-    """A row of the run, and what the trained model says of it."""
-
-    def __init__(self, trainer: CheckpointingTrainer) -> None:
-        """Remember the model and the row; nothing is computed yet."""
-        self.live: Any = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-        self._ids = list(trainer.train_dataset[0]["input_ids"])[:PROBED]
-
-    @cached_property
-    def expected(self) -> Tensor:
-        """(L, V) the logits of the model in memory."""
-        return _logits(self.live, self._ids)
-
-    def compare(self, model: Any, how: str) -> None:
-        """Raise _DiffersError when `model`, which was loaded again `how`, says something else."""
-        expected, got = self.expected, _logits(model, self._ids)
-        if got.shape != expected.shape:
-            raise _DiffersError(
-                f"the logits of what is loaded again are {tuple(got.shape)}, not {tuple(expected.shape)}"
-            )
-        apart = float((got - expected).abs().max()) / max(1.0, float(expected.abs().max()))
-        allowed = ALLOWED.get(str(self.live.dtype).removeprefix("torch."), 1e-3)
-        if not apart <= allowed:
-            raise _DiffersError(
-                f"loaded again {how} it says something else: logits differ by {apart:.1e} of the largest, and "
-                f"{allowed:.0e} is rounding"
-            )
-
-
 def _compare_logits(probe: Probe, before: Before, folder: Path) -> None:
     """Load the adapter with PEFT on the base it was trained on, as the model card says, and compare logits."""
-    from peft import PeftModel
-
     assert len(probe.expected)  # computed before anything is put around the weights that both share
-    base = before.again(probe.live.device)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what they warn of shows in the logits, or does not matter
-        model = PeftModel.from_pretrained(base, str(folder))
-    probe.compare(model, "by PEFT")
+    probe.compare(_with_peft(before.again(probe.live.device), folder), "by PEFT")
 
 
 def _compare_own(recipe: Recipe, probe: Probe, before: Before, folder: Path) -> None:
@@ -253,6 +219,38 @@ def _compare_own(recipe: Recipe, probe: Probe, before: Before, folder: Path) -> 
     del base
     base = copy.deepcopy(before.again(probe.live.device))
     probe.compare(by_card(recipe.adapter, base, files=folder), "by its own `loading_code`, as its model card says,")
+
+
+def _compare_patched(recipe: Recipe, probe: Probe, before: Before, folder: Path | None) -> None:
+    """Compare a model with patches with a plain one that is loaded as its card says.
+
+    Without a `folder`, where a whole model is not written for a trial, its weights are those in memory.
+    """
+    if not recipe.patches:
+        return
+    assert len(probe.expected)  # computed before anything is put around the weights that both share
+    with without_patches():
+        before.apart = compare_with_plain(recipe, probe, _by_card(recipe, probe.live, before, folder))
+
+
+def _by_card(recipe: Recipe, model: Any, before: Before, folder: Path | None) -> Any:
+    """Return what is in `folder`, or the whole `model` in memory, as the code of the card loads it."""
+    where = model.device
+    if before.structure is None:
+        twin = None if before.changed else plain_twin(recipe, model)
+        return by_card_of_patches(recipe, twin if twin is not None else _placed(load_plain(recipe, folder), where))
+    if saves_itself(recipe.adapter):
+        assert folder is not None
+        return by_card(recipe.adapter, by_card_of_patches(recipe, copy.deepcopy(before.plain(where))), files=folder)
+    return by_card_of_patches(recipe, _with_peft(before.plain(where), folder))
+
+
+def _with_peft(base: Any, folder: Path | None) -> Any:
+    from peft import PeftModel
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what they warn of shows in the logits, or does not matter
+        return PeftModel.from_pretrained(base, str(folder))
 
 
 @contextmanager
@@ -278,10 +276,10 @@ def _moved(recipe: Recipe, model: nn.Module) -> Iterator[None]:
 
 
 def _refuse_brought(recipe: Recipe, before: Before, model: nn.Module) -> None:
-    """Raise _DiffersError when something is trained that a whole model, loaded again, does not have."""
+    """Raise DiffersError when something is trained that a whole model, loaded again, does not have."""
     trained = {name for name, value in model.named_parameters() if value.requires_grad}
     if brought := [name for name in before.brought if name in trained]:
-        raise _DiffersError(
+        raise DiffersError(
             f"'{recipe.adapter.type}' has brought {len(brought)} parameters, such as {brought[0]}, and who loads the "
             "whole model does not get them. Without `trains_base`, and with a `loading_code`, it is saved beside its "
             "base"
@@ -290,16 +288,6 @@ def _refuse_brought(recipe: Recipe, before: Before, model: nn.Module) -> None:
 
 def _placed(model: Any, where: Any) -> Any:
     return model if getattr(model, "is_quantized", False) else model.to(where)
-
-
-def _logits(model: Any, ids: list[int]) -> Tensor:
-    """Return (L, V) the logits of one row."""
-    import torch
-
-    model.eval()
-    with torch.no_grad():
-        logits: Tensor = model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits
-    return logits[0].float().cpu()
 
 
 # --- a whole model: its weights ---------------------------------------------------------------------------------------
@@ -327,9 +315,9 @@ def _refuse_other(name: str, trained: Tensor, saved: Tensor | None) -> None:
     import torch
 
     if saved is None:
-        raise _DiffersError(f"{name} was not saved")
+        raise DiffersError(f"{name} was not saved")
     if saved.shape != trained.shape or not torch.equal(saved.to(trained.dtype), trained.detach().cpu()):
-        raise _DiffersError(f"{name} was saved with other numbers")
+        raise DiffersError(f"{name} was saved with other numbers")
 
 
 def _bytes(model: nn.Module) -> int:

@@ -24,6 +24,7 @@ from sftplug.model.new_tokens import refuse_untrained, train_new_embeddings
 from sftplug.model.own_adapter import save_adapter
 from sftplug.model.packing_check import check_isolation
 from sftplug.model.parameters import count_parameters
+from sftplug.model.patching import patches_in_force
 from sftplug.plugin.calls import (
     is_nll,
     label,
@@ -39,6 +40,7 @@ from sftplug.run.failure import explaining
 from sftplug.run.files import noting
 from sftplug.training.arguments import layout, training_arguments
 from sftplug.training.moved_weights import WeightSample
+from sftplug.training.patched import told
 from sftplug.training.readback import Before, is_whole_here, read_back, try_to_save
 from sftplug.training.saving import save
 from sftplug.types.result import ParameterCounts, RunResult
@@ -70,12 +72,19 @@ def train(loaded: LoadedRecipe, prepared: Prepared, session: RunSession | None =
     check_positions(loaded.recipe, prepared.longest)
     if loaded.recipe.launch is not None and session.writes:
         write_config(loaded.recipe, loaded.recipe.launch, session.directory.path)
+    with patches_in_force(loaded.recipe):
+        return _train(loaded, prepared, session)
+
+
+def _train(loaded: LoadedRecipe, prepared: Prepared, session: RunSession) -> RunResult:
+    """Train, with the patches of the recipe in force."""
     # The base model, its weights in the numbers that the quantization says; the adapter says what is trained.
     model = load_fitting_base(loaded.recipe, **sharding(loaded.recipe))
     before = Before(loaded.recipe, model)
     before.prepare(model)
     trainer = make_trainer(loaded.recipe, model, prepared, before)
     try_what_comes_later(loaded.recipe, trainer, before, prepared)
+    session.state.patches = told(loaded.recipe, before.apart)
     size = count_parameters(trainer.model)  # while it is whole: several processes may split it
     if layout(loaded.recipe) in ("rows", "flat"):
         check_isolation(trainer.model)
@@ -214,6 +223,7 @@ def _hand_over(recipe: Recipe, trainer: SftplugTrainer) -> None:
 
     refuse_without_base(recipe.loss, trainer.model)
     trainer.chosen = None if is_nll(recipe.loss) else recipe.loss
+    trainer.own_head = any(patch.changes_logits for patch in recipe.patches)
     trainer.chosen_optimizer, trainer.chosen_schedule = recipe.optimizer, recipe.schedule
     trainer.readers = [partial(loss_metrics, callback) for callback in recipe.callbacks if callback.reads_provenance]
 

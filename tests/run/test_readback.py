@@ -8,7 +8,7 @@ from run.mixture import experts
 from safetensors.torch import load_file, save_file
 
 from sftplug import RunDirectory
-from sftplug.training import readback
+from sftplug.training import probe, readback
 
 TRAIN = {"max_steps": 4, "per_device_train_batch_size": 4, "learning_rate": 1e-2, "logging_steps": 1}
 SAVES = {**TRAIN, "save_strategy": "steps", "save_steps": 2}
@@ -103,9 +103,9 @@ def test_the_run_is_the_same_whether_or_not_it_is_tried_before(recipe_file, run,
 @pytest.mark.parametrize("quantization", ["fp32", "bf16", "nf4", "int8"])
 def test_no_second_base_is_loaded_to_compare_an_adapter(recipe_file, run, monkeypatch, quantization):
     compared = []
-    logits = readback._logits
+    logits = probe.logits_of
     monkeypatch.setattr(readback, "load_base", None)  # whoever loads it again, fails
-    monkeypatch.setattr(readback, "_logits", lambda *arguments: compared.append(logits(*arguments)) or compared[-1])
+    monkeypatch.setattr(probe, "logits_of", lambda *arguments: compared.append(logits(*arguments)) or compared[-1])
     run(recipe_file(adapter="lora", quantization=quantization, train=TRAIN))
     before, after = compared[:2], compared[2:]
     assert all((one == other).all() for one, other in (before, after))  # not a bit of difference
@@ -124,7 +124,7 @@ def test_experts_are_compared_though_their_names_on_disk_are_others(recipe_file,
         compare(recipe, model, folder)
         tensors = load_file(folder / "model.safetensors")
         save_file({**tensors, name: tensors[name] + 1}, folder / "model.safetensors", metadata={"format": "pt"})
-        with pytest.raises(readback._DiffersError, match=r"experts\.down_proj was saved with other numbers"):
+        with pytest.raises(probe.DiffersError, match=r"experts\.down_proj was saved with other numbers"):
             compare(recipe, model, folder)
         seen.append(folder)
 

@@ -32,12 +32,14 @@ FOLLOWED = {
     "is the class {}: give an object of it": "test_a_component_may_be_an_object_of_a_class_that_no_plugin_offers",
     "Without real weights: `model: {build: tiny}`": "test_what_is_missing_is_told_with_the_commands_and_the_other_way",
     "give `without` to `load`, or the run's folder.": "test_python_leaves_plugins_out_too",
+    "would get another model than was trained. Let that return the Python": "test_check_says_what_no_card_could_load_and_what_does_not_fit",
     "Use `sftplug.ParameterCounts`": "test_an_old_name_stands_for_the_one_that_its_warning_names",
     "Use `sftplug.count_parameters`": "test_an_old_name_stands_for_the_one_that_its_warning_names",
 }
 """Text -> the test that follows it, in the other test files."""
 
 FOLLOWED_FILES = {
+    "sftplug/training/patched.py": "test_a_patch_that_is_not_what_it_says_is_refused_before_it_is_trained",
     "sftplug/plugin/deprecation.py": "test_an_old_name_stands_for_the_one_that_its_warning_names",
     "sftplug/training/callback_state.py": "test_what_a_callback_remembers_and_no_checkpoint_can_hold_is_refused_at_once",
     "sftplug/training/model_state.py": "test_a_checkpoint_without_the_rest_and_one_of_another_base_are_refused",

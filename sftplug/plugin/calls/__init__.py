@@ -44,6 +44,7 @@ from sftplug.plugin.calls.optimization import (
     wants_constant_rate,
     warms_up,
 )
+from sftplug.plugin.calls.patching import after_loading, before_loading, changes_loading, patch_problems
 from sftplug.plugin.calls.policies import policy_problems
 from sftplug.plugin.calls.process import MOST_HELD, Outcome, outcomes, processor_fingerprint, row_columns
 from sftplug.plugin.calls.rows import (
@@ -65,8 +66,11 @@ __all__ = [
     "OWNED_LOAD_KWARGS",
     "Outcome",
     "adaptable",
+    "after_loading",
+    "before_loading",
     "build_model",
     "bytes_per_parameter",
+    "changes_loading",
     "changes_model",
     "component_problems",
     "conversation_of",
@@ -96,6 +100,7 @@ __all__ = [
     "optimizer_defaults",
     "optimizer_state",
     "outcomes",
+    "patch_problems",
     "peft_config",
     "policy_problems",
     "prepare_model",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
-    from sftplug.plugin.components import Adapter, ModelBuilder
+    from sftplug.plugin.components import Adapter, ModelBuilder, ModelPatch
     from sftplug.recipe.model import Recipe
     from sftplug.util.device import Device
 
@@ -46,7 +46,7 @@ def load_kwargs(quantization: Quantization) -> dict[str, Any]:
     return arguments
 
 
-def loading_code(part: Quantization | Adapter) -> str:
+def loading_code(part: Quantization | ModelPatch | Adapter) -> str:
     """Return the Python of a component for the model card. Raises PluginError for anything but Python of its own."""
     with plugin_errors(part, "loading_code"):
         answer: object = part.loading_code()

@@ -9,6 +9,7 @@ from sftplug.plugin.components.base import PARTS, Component, Deferred, parts_of
 from sftplug.plugin.components.exporting import Exporter
 from sftplug.plugin.components.model import Adapter, ModelBuilder, Quantization
 from sftplug.plugin.components.optimization import Optimizer, Schedule
+from sftplug.plugin.components.patching import ModelPatch
 from sftplug.plugin.components.policies import Policy
 from sftplug.plugin.components.rows import (
     ChatTemplate,
@@ -36,6 +37,7 @@ __all__ = [
     "Masking",
     "Metric",
     "ModelBuilder",
+    "ModelPatch",
     "Optimizer",
     "Policy",
     "Quantization",

@@ -10,6 +10,7 @@ from sftplug.launch import launch_problems
 from sftplug.libraries.logging import quiet_libraries
 from sftplug.model.loading import check_files, check_model, check_names, model_config
 from sftplug.model.own_adapter import problems_of_own
+from sftplug.model.patching import problems_of_patches
 from sftplug.plugin.calls import merge_problems, needs_merged, peft_config, saves_itself
 from sftplug.training.arguments import training_arguments
 from sftplug.training.preflight.best import problems_of_best
@@ -57,6 +58,7 @@ def problems_before_rows(recipe: Recipe) -> list[str]:
         # What no adapter can be made of can neither be merged nor saved, and that is no second problem.
         unfit = [f"adapter: {text}" for text in check_model(recipe) or problems_of_own(recipe)]
         problems += unfit or _unmergeable(recipe)
+        problems += problems_of_patches(recipe)
         check_files(recipe)
         check_names(recipe)
         if not unfit:
