@@ -74,7 +74,7 @@ if _typing.TYPE_CHECKING:
     from sftplug.recipe.in_words import train_in_words
     from sftplug.recipe.load import LoadedRecipe
     from sftplug.recipe.model import Recipe
-    from sftplug.recipe.section import InputPath
+    from sftplug.recipe.section import InputPath, ModelName
     from sftplug.run.directory import RunDirectory
     from sftplug.types.conversation import ROLES, Conversation, Message, Reply, Row, ToolCall
     from sftplug.types.filling import TextFiller
@@ -128,7 +128,7 @@ else:  # else a type checker would take any name for one of this package
         "sftplug.recipe.in_words": "train_in_words",
         "sftplug.recipe.load": "LoadedRecipe",
         "sftplug.recipe.model": "Recipe",
-        "sftplug.recipe.section": "InputPath",
+        "sftplug.recipe.section": "InputPath ModelName",
         "sftplug.run.directory": "RunDirectory",
         "sftplug.types.conversation": "ROLES Conversation Message Reply Row ToolCall",
         "sftplug.types.filling": "TextFiller",
@@ -206,6 +206,7 @@ __all__ = [
     "Mixed",
     "ModelBuilder",
     "ModelError",
+    "ModelName",
     "ModelPatch",
     "ModelStructure",
     "MomentContext",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sftplug.plugin.calls import adaptable, component_problems, metric_label, train_options
+from sftplug.plugin.calls import adaptable, component_problems, metric_label, teacher_of, train_options
 from sftplug.plugin.errors import describe
 from sftplug.recipe.check_optimization import check_optimizer, check_schedule
 from sftplug.recipe.model import DataSection, MaskingList, ModelSection, Recipe
@@ -96,7 +96,16 @@ def _check_weights(recipe: Recipe) -> Iterator[tuple[str, str]]:
 
 def _check_loss(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """The base must be there beside what is trained, where a loss reads its logits."""
-    loss, adapter = recipe.loss, recipe.adapter
+    loss, adapter, launch = recipe.loss, recipe.adapter, recipe.launch
+    teacher = teacher_of(loss)
+    if teacher is not None and Path(teacher).is_absolute() and not Path(teacher).exists():
+        yield "loss", f"the folder of the teacher, {teacher}, does not exist."
+    if teacher is not None and launch is not None and launch.strategy != "ddp":
+        yield (
+            "loss",
+            f"'{loss.type}' has a teacher, which each process holds whole, and that has not been shown to work where "
+            f"`{launch.strategy}` splits the model. Choose `launch: ddp`.",
+        )
     if not loss.reads_base:
         return
     if adapter.trains_base:
@@ -105,11 +114,11 @@ def _check_loss(recipe: Recipe) -> Iterator[tuple[str, str]]:
             f"'{loss.type}' compares with the base model, and '{adapter.type}' trains the weights of the base "
             "themselves. Choose an adapter beside them, such as `adapter: lora`.",
         )
-    if recipe.launch is not None and recipe.launch.strategy != "ddp":
+    if launch is not None and launch.strategy != "ddp":
         yield (
             "loss",
             f"'{loss.type}' switches the adapter off for a second forward pass, which has not been shown to work where "
-            f"`{recipe.launch.strategy}` splits the model. Choose `launch: ddp`.",
+            f"`{launch.strategy}` splits the model. Choose `launch: ddp`.",
         )
 
 

@@ -39,7 +39,7 @@ from sftplug.plugin.components import (
     Schedule,
     parts_of,
 )
-from sftplug.recipe.section import Section, Share, ShortForm, as_share, refuse_nul, resolve_local_model
+from sftplug.recipe.section import ModelName, Section, Share, ShortForm, as_share, refuse_nul
 from sftplug.recipe.yaml import Path_, dotted
 from sftplug.types.conversation import GIVEN_TO_TEMPLATES
 
@@ -50,7 +50,7 @@ class ModelSection(Section):
     shorthand = "name_or_path"
     alternatives = ("name_or_path", "build")
 
-    name_or_path: Annotated[str, BeforeValidator(resolve_local_model)] | None = None
+    name_or_path: ModelName | None = None
     """Name on the Hub, or a folder written as a path (``./model``)."""
     build: ModelBuilder | None = None
     """Build the base model on the spot instead; the result is cached."""

@@ -44,6 +44,10 @@ def resolve_local_model(value: Any) -> Any:
     return resolve_path(value) if isinstance(value, str) and value.startswith((".", "/", "~")) else value
 
 
+ModelName = Annotated[str, BeforeValidator(resolve_local_model)]
+"""A model's name on the Hub, or its folder, written as a path (``./model``) that starts from the recipe."""
+
+
 class ShortForm(Enum):
     """How a field that holds a list may be written beside that; `short_forms` spells it out."""
 

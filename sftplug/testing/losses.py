@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sftplug.plugin.calls import token_losses
+from sftplug.plugin.calls import teacher_of, token_losses
 from sftplug.plugin.components import Loss
 from sftplug.testing.component import check_component
 from sftplug.testing.law import check, demand, make
@@ -34,6 +34,8 @@ class LossSubject:
 
         draw = torch.Generator().manual_seed(0)
         logits, base = (self.spread * torch.randn(12, VOCABULARY, generator=draw) for _ in range(2))
+        # As tables of embeddings have it: more entries than tokens, and another number of them.
+        teacher = self.spread * torch.randn(12, VOCABULARY + 3, generator=draw)
         labels = torch.randint(VOCABULARY, (12,), generator=draw)
         labels[::2] = logits[::2].argmax(-1)  # what the model expects, and what it does not
         codes = torch.randint(len(ROLE_CODES), (12,), generator=draw) << 3
@@ -44,6 +46,7 @@ class LossSubject:
             torch.rand(12, generator=draw) + 0.5,
             base if self.loss.reads_base else None,
             codes if self.loss.reads_provenance else None,
+            teacher if teacher_of(self.loss) is not None else None,
         )
 
     def losses(self, tokens: TrainedTokens | None = None) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,8 @@ class Scored:
     """(B, P, V) of the base without its adapter."""
     provenance: Tensor | None = None
     """(B, P)."""
+    teacher_logits: Tensor | None = None
+    """(B, P, T) of another model."""
 
     def losses(self, loss: Loss) -> Tensor:
         """Return (N,) what `loss` says of the trained tokens, row by row."""
@@ -47,13 +50,14 @@ class Scored:
             return None if values is None else values[trained]
 
         logits, labels, weights = self.logits[trained], self.labels[trained], self.weights[trained]
-        base, codes = at(self.base_logits), at(self.provenance if loss.reads_provenance else None)
+        base, teacher = at(self.base_logits), at(self.teacher_logits)
+        codes = at(self.provenance if loss.reads_provenance else None)
 
         def piece(logits: Tensor, low: int) -> Tensor:
             some = slice(low, low + PIECE)
-            there = None if base is None else base[some].float()
+            there, taught = (None if values is None else values[some].float() for values in (base, teacher))
             known = None if codes is None else codes[some].long()
-            tokens = TrainedTokens(logits.float(), labels[some], weights[some], there, known)
+            tokens = TrainedTokens(logits.float(), labels[some], weights[some], there, known, taught)
             return token_losses(loss, tokens)
 
         lows = range(0, len(labels), PIECE)
@@ -70,6 +74,38 @@ def _run(piece: Callable[[Tensor, int], Tensor], logits: Tensor, low: int) -> Te
     with set_checkpoint_early_stop(False):
         losses: Tensor = checkpoint(piece, logits, low, use_reentrant=False, preserve_rng_state=False)
     return losses
+
+
+# --- logits -----------------------------------------------------------------------------------------------------------
+
+
+def logits_at(model: Any, own: nn.Module, inputs: Mapping[str, Any], positions: Tensor) -> tuple[Tensor, Any]:
+    """Return (B, P, V) the logits at `positions`, the others not computed where the model can do so; its outputs.
+
+    `own` is the `model` within whatever several processes wrap around it; `positions`: (P,) negative, counted from the
+    end.
+    """
+    unwrap = getattr(own, "get_base_model", None)
+    base = unwrap() if callable(unwrap) else own
+    if "logits_to_keep" in inspect.signature(type(base).forward).parameters:
+        outputs = model(**inputs, use_cache=False, logits_to_keep=positions)
+        return outputs.logits, outputs
+    outputs = model(**inputs, use_cache=False)
+    return outputs.logits[:, positions], outputs
+
+
+def base_logits(model: Any, own: nn.Module, inputs: Mapping[str, Any], positions: Tensor) -> Tensor:
+    """Return (B, P, V) those of the base without its adapter."""
+    with as_base(own):
+        return logits_at(model, own, inputs, positions)[0]
+
+
+def teacher_logits(teacher: nn.Module, inputs: Mapping[str, Any], positions: Tensor) -> Tensor:
+    """Return (B, P, T) those of another model for the same rows."""
+    # Of a mixture of experts that is trained, the outputs of its routers are wanted; of a teacher they are not.
+    given = {name: value for name, value in inputs.items() if name != "output_router_logits"}
+    with torch.no_grad():
+        return logits_at(teacher, teacher, given, positions)[0]
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from torch.nn import functional
 
 from sftplug.errors import TrainingError
 from sftplug.training.batches import BatchTrainer
-from sftplug.training.chosen_loss import Scored, as_base
+from sftplug.training.chosen_loss import Scored, base_logits, logits_at, teacher_logits
 from sftplug.training.loss_sums import LossAccumulator, Reader, by_code
 from sftplug.types.tokens import IGNORED
 
@@ -36,6 +35,8 @@ class LossTrainer(BatchTrainer):
     own_head = False
     """Whether the loss is taken of the model's own logits: TRL's head makes them of the last hidden states, past
     whatever a patch does to the model's forward pass or to its head."""
+    teacher: nn.Module | None = None
+    """The other model whose logits `chosen` asks for."""
     readers: Sequence[Reader] = ()
     """What splits the loss: each makes of the sums what is logged beside it, in training and in evaluation."""
 
@@ -136,7 +137,8 @@ class LossTrainer(BatchTrainer):
         given = {key: value for key, value in inputs.items() if key != "labels"}
         # With L = 5 and token 3 alone trained, `needed` is [2], and the logits are those at 2 - 5 = -3.
         # Counted from the end: prompt tuning puts tokens of its own before the row.
-        logits, outputs = self._logits_at(model, given, needed - labels.shape[1])
+        own = self.accelerator.unwrap_model(model)
+        logits, outputs = logits_at(model, own, given, needed - labels.shape[1])
         losses = functional.cross_entropy(
             logits.float().flatten(0, 1), targets[:, needed].flatten(), ignore_index=IGNORED, reduction="none"
         )
@@ -154,28 +156,13 @@ class LossTrainer(BatchTrainer):
         trained = targets != IGNORED
         needed = trained.any(dim=0).nonzero().flatten()
         given = {key: value for key, value in inputs.items() if key != "labels"}
-        positions, base = needed - targets.shape[1] - 1, None
-        if loss.reads_base:
-            with as_base(self.accelerator.unwrap_model(model)):
-                base, _ = self._logits_at(model, given, positions)
-        logits, outputs = self._logits_at(model, given, positions)
+        positions, own = needed - targets.shape[1] - 1, self.accelerator.unwrap_model(model)
+        base = base_logits(model, own, given, positions) if loss.reads_base else None
+        teacher = None if self.teacher is None else teacher_logits(self.teacher, given, positions)
+        logits, outputs = logits_at(model, own, given, positions)
         known = None if codes is None else codes[:, 1:][:, needed]
-        losses = Scored(logits, targets[:, needed], weights[:, needed], base, known).losses(loss)
+        losses = Scored(logits, targets[:, needed], weights[:, needed], base, known, teacher).losses(loss)
         return torch.zeros_like(weights, dtype=torch.float32).masked_scatter(trained, losses), outputs
-
-    def _logits_at(self, model: nn.Module, inputs: dict[str, Any], positions: Tensor) -> tuple[Tensor, Any]:
-        """Return (B, P, V) the logits at `positions`, the others not computed where the model can do so; its outputs.
-
-        `positions`: (P,) negative, counted from the end.
-        """
-        own = self.accelerator.unwrap_model(model)
-        unwrap = getattr(own, "get_base_model", None)
-        base = unwrap() if callable(unwrap) else own
-        if "logits_to_keep" in inspect.signature(type(base).forward).parameters:
-            outputs = model(**inputs, use_cache=False, logits_to_keep=positions)
-            return outputs.logits, outputs
-        outputs = model(**inputs, use_cache=False)
-        return outputs.logits[:, positions], outputs
 
     def _refuse_infinite(self, loss: Tensor) -> None:
         if not torch.isfinite(loss):

@@ -31,6 +31,10 @@ class TrainedTokens:
     provenance: Tensor | None = None
     """(N,) integers: the index of the source << 6 | that of the role in `ROLE_CODES` << 3 | that of the part in
     `PARTS`; None unless the loss's `reads_provenance` says that it wants them."""
+    teacher_logits: Tensor | None = None
+    """(N, T) float32 without gradient: those of the loss's `teacher_model`; None without one. T may differ from V,
+    because tables of embeddings are padded to round sizes: the entries that both have are of the same tokens, and those
+    that one lacks are not tokens."""
 
     def log_probs(self) -> Tensor:
         """Return (N, V) the logarithms of the model's probabilities."""
@@ -48,6 +52,6 @@ class TrainedTokens:
 
     def __getitem__(self, some: slice) -> TrainedTokens:
         """Return the tokens of a slice."""
-        base = None if self.base_logits is None else self.base_logits[some]
-        codes = None if self.provenance is None else self.provenance[some]
-        return TrainedTokens(self.logits[some], self.labels[some], self.weights[some], base, codes)
+        given = (self.base_logits, self.provenance, self.teacher_logits)
+        more = (None if values is None else values[some] for values in given)
+        return TrainedTokens(self.logits[some], self.labels[some], self.weights[some], *more)

@@ -1,17 +1,22 @@
 """The built-in losses: by hand, token by token; through the trainer, whatever the batches; and over a resume."""
 
+import re
+
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import sftplug
 from sftplug import Loss, ModelError, RecipeError, TrainedTokens
-from sftplug.model.loading import load_model
+from sftplug.model.loading import base_model_path, load_model
+from sftplug.model.teacher import with_teacher_as_model
 from sftplug.recipe import load_recipe
 from sftplug.training import chosen_loss
 from sftplug.training.train import make_trainer
 from sftplug_losses.base import KlToBase
 from sftplug_losses.likelihood import CrossEntropy, Dft, Focal
-from tests.conftest import rows
+from sftplug_losses.teacher import Distill
+from tests.conftest import TINY, rows, write_rows
 from tests.run.test_held import killed_after
 
 P = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8], [0.9, 0.05, 0.05]], dtype=torch.float64)
@@ -25,7 +30,12 @@ SHIFT = 2.0
 
 def tokens():
     logits, base = (values.log().float() for values in (P, Q))
-    return TrainedTokens(logits + SHIFT, LABELS, torch.ones(3), base_logits=base)
+    padded = torch.cat([base, torch.full((3, 2), 9.0)], 1)  # the teacher's table has two rows more, which nobody wrote
+    return TrainedTokens(logits + SHIFT, LABELS, torch.ones(3), base_logits=base, teacher_logits=padded)
+
+
+HOT_P, HOT_Q = (values.sqrt() / values.sqrt().sum(-1, keepdim=True) for values in (P, Q))
+"""The same distributions at temperature 2."""
 
 
 @pytest.mark.parametrize(
@@ -38,6 +48,8 @@ def tokens():
         (Focal(gamma=2.0), -((1 - OWN) ** 2) * OWN.log()),
         (Focal(gamma=0.0), -OWN.log()),
         (KlToBase(weight=0.5), -OWN.log() + 0.5 * (Q * (Q / P).log()).sum(-1)),
+        (Distill(teacher="x", weight=0.25), -0.75 * OWN.log() + 0.25 * (Q * (Q / P).log()).sum(-1)),
+        (Distill(teacher="x", weight=1.0, temperature=2.0), 4 * (HOT_Q * (HOT_Q / HOT_P).log()).sum(-1)),
         (KlToBase(weight=0.5, direction="reverse"), -OWN.log() + 0.5 * (P * (P / Q).log()).sum(-1)),
     ],
     ids=str,
@@ -178,6 +190,88 @@ def test_a_run_goes_on_to_the_same_bytes(recipe_file, run, loss):
     killed_after(output, 2)
     with pytest.raises(sftplug.RunError, match="loss"):
         run(file, "loss=dft", overwrite=False)
+
+
+# --- a teacher --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def teachers(tmp_path_factory):
+    """Folders of models: one of the small model's tokens, with a padded table; a short one; one of other tokens."""
+    folder = tmp_path_factory.mktemp("teachers")
+    write_rows(folder / "rows.jsonl", rows(2))
+    data = {"train": {"path": str(folder / "rows.jsonl")}}
+    source = base_model_path(sftplug.load({"model": {"build": TINY}, "data": data}).recipe)
+    tokenizer, config = AutoTokenizer.from_pretrained(source), AutoConfig.from_pretrained(source)
+    config.hidden_size, config.vocab_size = 32, config.vocab_size + 5
+    torch.manual_seed(3)
+    for name, positions in (("same", config.max_position_embeddings), ("short", 16), ("other", 512)):
+        config.max_position_embeddings = positions
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder / name)
+        if name == "other":
+            tokenizer.add_tokens(["<table>"])
+        tokenizer.save_pretrained(folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("packing", ["none", "rows"])
+def test_the_teacher_s_logits_are_those_of_each_row_by_itself(weighed, teachers, prepared, run, packing):
+    once = ["train.max_steps=1", "train.learning_rate=0", "train.per_device_train_batch_size=8"]
+    chosen = f"loss={{type: distill, teacher: {teachers / 'same'}, weight: 0.25, temperature: 2.0}}"
+    model = trainer_of(weighed, prepared).model.double().eval()
+    teacher = AutoModelForCausalLM.from_pretrained(teachers / "same", dtype=torch.float64)
+    total = weights = 0.0
+    with torch.no_grad():
+        for row in prepared(weighed).train:
+            own, other = (each(torch.tensor([row["input_ids"]])).logits[0] for each in (model, teacher))
+            size = own.shape[1]
+            assert other.shape[1] == size + 5
+            p, q = ((values[:, :size] / 2).softmax(-1) for values in (own, other))
+            for at in range(1, len(row["input_ids"])):
+                if row["labels"][at] != -100:
+                    nll = -own[at - 1].log_softmax(-1)[row["labels"][at]]
+                    distance = (q[at - 1] * (q[at - 1] / p[at - 1]).log()).sum()
+                    total += row["weights"][at] * float(0.75 * nll + 0.25 * 4 * distance)
+                    weights += row["weights"][at]
+    result = run(weighed, *once, chosen, f"data.packing={packing}")
+    log = {name: value for entry in result.log for name, value in entry.items()}
+    assert log["loss"] == pytest.approx(total / weights, abs=1e-5)
+    assert log["eval_loss"] == pytest.approx(total / weights, abs=1e-5)
+
+
+def test_a_teacher_is_a_model_of_the_same_tokens_or_is_refused_by_check(recipe_file, teachers):
+    def said(teacher, *overrides):
+        problems = sftplug.check(sftplug.load(recipe_file(), f"loss={{distill: {teacher}}}", *overrides))
+        return "\n".join(map(str, problems))
+
+    assert said(teachers / "same") == ""
+    other = said(teachers / "other")
+    assert f"{teachers / 'other'}, reads other tokens than the model: '<table>' is none in the model and is " in other
+    with pytest.raises(RecipeError, match=r"loss .*: the folder of the teacher, .*/nowhere, does not exist\."):
+        load_recipe(str(recipe_file()), ["loss={distill: ./nowhere}"])
+    with pytest.raises(RecipeError, match=r"each process holds whole.*Choose `launch: ddp`"):
+        load_recipe(str(recipe_file()), [f"loss={{distill: {teachers / 'same'}}}", "launch=zero2"])
+
+
+def test_rows_longer_than_a_teacher_reads_are_refused(recipe_file, teachers, run):
+    with pytest.raises(ModelError, match=r"the teacher of the loss 'distill'.*made for 16"):
+        run(recipe_file(), f"loss={{distill: {teachers / 'short'}}}")
+
+
+def test_a_teacher_on_the_hub_may_be_pinned(recipe_file):
+    def other(teacher):
+        model = with_teacher_as_model(load_recipe(str(recipe_file()), [f"loss={{distill: {teacher}}}"]).recipe).model
+        return model.name_or_path, model.revision
+
+    assert other("org/large") == ("org/large", None)
+    assert other("org/large@abc123") == ("org/large", "abc123")
+    assert with_teacher_as_model(load_recipe(str(recipe_file())).recipe) is None
+
+
+def test_plan_names_a_teacher_that_it_does_not_count(recipe_file, teachers):
+    loaded = sftplug.load(recipe_file(adapter="lora"), f"loss={{distill: {teachers / 'same'}}}")
+    (said,) = [note for note in sftplug.plan(loaded).notes if "the teacher of the loss" in note]
+    assert re.search(r"planned here: [\d,]+ parameters, [\d.]+ [kM]B in each process", said)
 
 
 # --- what does not go together ----------------------------------------------------------------------------------------

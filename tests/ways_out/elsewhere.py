@@ -75,6 +75,8 @@ CANNOT = {
     "the code of {} lies in several repositories": "needs the Hub",
     "Choose an --output on a file system that has locks.": "needs a file system without locks",
     "has no other weights: leave out --base original.": "needs a base that is stored quantized",
+    "run finished": "a line of the journal",
+    "run failed": "a line of the journal",
     "Fix the row, or set `data.special_tokens_in_content: allow`": "needs a tokenizer that no model has",
     "It holds weights that were rounded for llama.cpp": "needs another model",
     "Name a text model instead.": "needs another model",

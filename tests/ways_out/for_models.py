@@ -35,6 +35,17 @@ def twin(name: str, folder: str = "model") -> Edit:
     return change
 
 
+def teachers(situation, sentence):
+    """Lay two models beside the model: one as it is, and one whose tokenizer has a token more."""
+    from transformers import AutoTokenizer
+
+    for name in ("large", "stranger"):
+        shutil.copytree("model", name)
+    tokenizer = AutoTokenizer.from_pretrained("stranger")
+    tokenizer.add_tokens(["<table>"])
+    tokenizer.save_pretrained("stranger")
+
+
 def lora(**options):
     return {"adapter": {"type": "lora", **options}}
 
@@ -65,6 +76,15 @@ CASES = [
         recipe=lora(),
         command=("train", "recipe.yaml", "--output", "out"),
         before=run_first("train", "recipe.yaml", "--output", "out"),
+    ),
+    Case(
+        "Choose a teacher with the tokenizer of the model, such as a larger model of its family, or another loss.",
+        {
+            "such as a larger model of its family": put("loss", {"distill": "./large"}),
+            "or another loss": put("loss", "focal"),
+        },
+        recipe={"loss": {"distill": "./stranger"}},
+        before=both(twin("llama"), teachers),
     ),
     Case(
         "does not know. It would take them as they stand. Name the model that it was made from",

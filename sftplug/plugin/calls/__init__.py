@@ -7,7 +7,7 @@ refuses, a plugin's own tests refuse in the same words. What rows themselves mus
 from sftplug.plugin.calls.aging import upgraded
 from sftplug.plugin.calls.check import component_problems
 from sftplug.plugin.calls.exporting import export, needs_merged
-from sftplug.plugin.calls.loss import is_nll, token_losses
+from sftplug.plugin.calls.loss import is_nll, teacher_of, token_losses
 from sftplug.plugin.calls.model import (
     OWNED_LOAD_KWARGS,
     adaptable,
@@ -115,6 +115,7 @@ __all__ = [
     "stamp",
     "strategies",
     "takes_weight_decay",
+    "teacher_of",
     "template_source",
     "token_losses",
     "train_defaults",

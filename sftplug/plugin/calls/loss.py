@@ -21,6 +21,16 @@ def is_nll(loss: Loss) -> bool:
     return bool(checked(loss, "is_nll", answer, bool, "True or False"))
 
 
+def teacher_of(loss: Loss) -> str | None:
+    """Return the folder or name of the model whose logits a loss asks for. Raises PluginError for anything else."""
+    with plugin_errors(loss, "teacher_model"):
+        answer: object = loss.teacher_model
+    named: str | None = checked(
+        loss, "teacher_model", answer, (str, type(None)), "the folder or name of a model, or None"
+    )
+    return named
+
+
 def token_losses(loss: Loss, tokens: TrainedTokens) -> Tensor:
     """Return (N,) float32 the loss of each token. Raises PluginError for anything else."""
     import torch

@@ -32,6 +32,16 @@ class Loss(Component):
     """Whether it asks of which source, role and part each token is, `TrainedTokens.provenance`."""
 
     @property
+    def teacher_model(self) -> str | None:
+        """The other model whose logits it asks for, `TrainedTokens.teacher_logits`; None for none.
+
+        A folder, or a name on the Hub, with ``@`` and a commit, tag or branch behind it where one is meant. It must
+        read the same tokens as the model that is trained, and is refused before training if it does not. It lies in
+        memory beside that, whole in each process, in the dtype that is computed in.
+        """
+        return None
+
+    @property
     def is_nll(self) -> bool:
         """Whether it is the negative log-likelihood: a head that computes that without logits may stand in for it."""
         return False

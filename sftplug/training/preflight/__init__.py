@@ -11,6 +11,7 @@ from sftplug.libraries.logging import quiet_libraries
 from sftplug.model.loading import check_files, check_model, check_names, model_config
 from sftplug.model.own_adapter import problems_of_own
 from sftplug.model.patching import problems_of_patches
+from sftplug.model.teacher import check_teacher
 from sftplug.plugin.calls import merge_problems, needs_merged, peft_config, saves_itself
 from sftplug.training.arguments import training_arguments
 from sftplug.training.preflight.best import problems_of_best
@@ -64,6 +65,7 @@ def problems_before_rows(recipe: Recipe) -> list[str]:
         if not unfit:
             problems += unsavable(recipe)
         problems += _auxiliary_loss(recipe)
+        check_teacher(recipe)
     except SftplugError as error:
         problems.append(str(error))
     return problems

@@ -1,0 +1,89 @@
+"""A second model beside the one that is trained: the teacher whose logits a loss asks for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sftplug.errors import ModelError
+from sftplug.model.loading import check_files, check_names, check_positions, load_base, load_tokenizer
+from sftplug.model.packing_check import check_isolation
+from sftplug.plugin.calls import teacher_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from transformers import PreTrainedModel
+
+    from sftplug.recipe.model import Recipe
+
+
+def with_teacher_as_model(recipe: Recipe) -> Recipe | None:
+    """Return `recipe` with the teacher in the place of its model, so that it is loaded as any model is; None for none.
+
+    It gets the attention that the recipe asks for, because it sees the same packed rows, and no patches: they are of
+    the model that is trained.
+    """
+    from sftplug.recipe.model import ModelSection
+
+    teacher = teacher_of(recipe.loss)
+    if teacher is None:
+        return None
+    name, revision = (teacher, "") if Path(teacher).exists() else teacher.rpartition("@")[::2]
+    if not name:  # without an @
+        name, revision = revision, ""
+    attention = recipe.model.attn_implementation
+    model = ModelSection(name_or_path=name, revision=revision or None, attn_implementation=attention)
+    return recipe.model_copy(update={"model": model, "patches": ()})
+
+
+def check_teacher(recipe: Recipe) -> None:
+    """Raise ModelError for a teacher whose files are wrong, or which reads other tokens than the model."""
+    other = with_teacher_as_model(recipe)
+    if other is None:
+        return
+    try:
+        check_files(other)
+        check_names(other)
+        theirs = load_tokenizer(other).get_vocab()
+    except ModelError as error:
+        raise ModelError(f"the teacher of the loss '{recipe.loss.type}': {error}") from error
+    difference = _first_difference(load_tokenizer(recipe).get_vocab(), theirs)
+    if difference is not None:
+        raise ModelError(
+            f"the teacher of the loss '{recipe.loss.type}', {other.model.name_or_path}, reads other tokens than the "
+            f"model: {difference}. Choose a teacher with the tokenizer of the model, such as a larger model of its "
+            "family, or another loss."
+        )
+
+
+def _first_difference(ours: Mapping[str, int], theirs: Mapping[str, int]) -> str | None:
+    """Return in what two vocabularies differ, at the lowest id; None where they are the same."""
+    differ = {*ours.items()} ^ {*theirs.items()}
+    if not differ:
+        return None
+    _, token = min((index, token) for token, index in differ)
+    here, there = (f"is {known[token]}" if token in known else "is none" for known in (ours, theirs))
+    return f"{token!r} {here} in the model and {there} in the teacher"
+
+
+def load_teacher(recipe: Recipe, device: object, longest: int, *, packed: bool) -> PreTrainedModel | None:
+    """Return the teacher of the recipe's loss on `device`, in the dtype that is computed in; None without one.
+
+    `longest` is how many tokens a row has at most, and `packed` says that rows hold several documents: then it is
+    proven that it keeps them apart. Raises ModelError when it does not, or cannot be had, or has too few positions.
+    """
+    other = with_teacher_as_model(recipe)
+    if other is None:
+        return None
+    try:
+        check_positions(other, longest)
+        model = load_base(other, original=True)
+        if packed:
+            check_isolation(model)
+    except ModelError as error:
+        raise ModelError(f"the teacher of the loss '{recipe.loss.type}': {error}") from error
+    model.requires_grad_(False)
+    model.eval()
+    placed: PreTrainedModel = model.to(device)
+    return placed
