@@ -269,5 +269,10 @@ def test_verbose_shows_every_hook_call_with_plugin_and_result(site, recipe_file)
     listed = site.sftplug("plugins", "-v")
     assert "sftplug.hooks: sftplug_maskings() of acme (acme 1.2.3) -> [<class 'acme_plugin.Mine'>]" in listed.stderr
     result = site.sftplug("check", recipe_file(masking="mine"), "-v")
-    assert "sftplug.hooks: sftplug_recipe_loaded(recipe, origins) of acme (acme 1.2.3) -> None" in result.stderr
-    assert "sftplug.hooks: sftplug_recipe_loaded(recipe, origins) of console (sftplug 0.1.0) -> None" in result.stderr
+    assert (
+        "sftplug.hooks: sftplug_recipe_loaded(recipe, origins, context) of acme (acme 1.2.3) -> None" in result.stderr
+    )
+    assert (
+        "sftplug.hooks: sftplug_recipe_loaded(recipe, origins, context) of console (sftplug 0.1.0) -> None"
+        in result.stderr
+    )
