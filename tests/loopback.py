@@ -9,7 +9,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @contextmanager
 def serving(files=None):
-    """Yield the address of a server of `files` (path -> bytes), and what came: ``requests`` and uploaded ``files``."""
+    """Yield the address of a server of `files`, and what came: ``requests`` and uploaded ``files``.
+
+    `files` are path -> bytes, or path -> (type, bytes) where the type is not JSON.
+    """
     seen = {"requests": [], "files": {}}
 
     class Handler(BaseHTTPRequestHandler):
@@ -29,8 +32,9 @@ def serving(files=None):
             return (files or {}).get(self.path.partition("?")[0])
 
         def _send(self, data, body=True):
+            kind, data = data if isinstance(data, tuple) else ("application/json", data)
             self.send_response(404 if data is None else 200)
-            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(data or b"")))
             self.end_headers()
             if body:

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from sftplug.cli.display import show
 from sftplug.cli.options import NoPlugin, Verbose, be_verbose, tell, warn
+from sftplug.cli.plugins_index import add_plugin, search_plugins
 from sftplug.cli.plugins_show import show_plugin
 from sftplug.plugin.additions import Commands, plugin_commands, plugin_recipes
 from sftplug.plugin.manager import load_plugins
@@ -26,6 +27,8 @@ plugins = typer.Typer(
     invoke_without_command=True,
 )
 plugins.command("show")(show_plugin)
+plugins.command("search")(search_plugins)
+plugins.command("add")(add_plugin)
 
 
 @plugins.callback()

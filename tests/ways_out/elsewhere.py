@@ -33,6 +33,9 @@ FOLLOWED = {
     "Without real weights: `model: {build: tiny}`": "test_what_is_missing_is_told_with_the_commands_and_the_other_way",
     "give `without` to `load`, or the run's folder.": "test_python_leaves_plugins_out_too",
     "would get another model than was trained. Let that return the Python": "test_check_says_what_no_card_could_load_and_what_does_not_fit",
+    "`sftplug plugins add PACKAGE` installs one": "test_a_plugin_is_found_and_added_and_shows_what_it_offers",
+    "names no package: {}.": "test_a_plugin_is_found_and_added_and_shows_what_it_offers",
+    "{} Write its name, as `sftplug plugins search` has it.": "test_a_plugin_is_found_and_added_and_shows_what_it_offers",
     "Use `sftplug.ParameterCounts`": "test_an_old_name_stands_for_the_one_that_its_warning_names",
     "Use `sftplug.count_parameters`": "test_an_old_name_stands_for_the_one_that_its_warning_names",
 }
@@ -68,6 +71,7 @@ CANNOT = {
     "one process sees {} GPUs and would share each batch": "needs two GPUs",
     "context and sequence parallelism cut rows into pieces": "needs GPUs that share a row",
     "strategy: on CPUs, fsdp2 is done by transformers, from {} on": "needs an older transformers",
+    "there is no pip in this environment. Install '{}' with what made it": "needs an environment of another tool",
     "Run: pip install '{}'": "needs the package index",
     "which is not installed. Run: {}": "needs the package index",
     "it is damaged, or of another version. Run: pip install": "needs the package index",
