@@ -31,7 +31,7 @@ from sftplug.recipe.replaced import words
 from sftplug.recipe.rules import Rule, against, house_rules, misfits, rules_of
 from sftplug.recipe.short_forms import Offers, spell_out
 from sftplug.recipe.train_options import problems_in_train, untried_in_train
-from sftplug.recipe.upgrade import upgrade_options
+from sftplug.recipe.upgrade import upgrade_options, with_versions
 from sftplug.recipe.yaml import Tree
 from sftplug.types.moment import MomentContext
 from sftplug.util.device import Device
@@ -178,6 +178,8 @@ def load_asked(asked: LoadRequest, *, rows: bool = True, device: Device | None =
         problems += [*misfits(rules, recipe), *(against(in_force, recipe, asked.command) if asked.command else ())]
     if recipe is not None:
         problems += _check_components(recipe, tree, rows=rows)
+    if asked.versions is not None:
+        problems = list(with_versions(problems, tree, registry, asked.versions))
     if problems or recipe is None:
         raise RecipeError(asked.name, sorted(problems, key=lambda problem: _line(problem.origin)))
     active = _active(recipe, registry, house, in_force, asked)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel
 
+from sftplug.errors import Problem
 from sftplug.plugin.calls import upgraded
 from sftplug.plugin.components import Component
 from sftplug.plugin.errors import describe
+from sftplug.plugin.manager import Plugin
 from sftplug.plugin.registry import Classes, Registry
-from sftplug.recipe.model import Recipe, models_in
-from sftplug.recipe.problems import problem_at
+from sftplug.recipe.model import Recipe, class_at, models_in
+from sftplug.recipe.problems import path_of, problem_at
 from sftplug.recipe.yaml import Path_, Tree
 from sftplug.util.redact import without_secrets
 
@@ -83,6 +85,37 @@ class _Upgrade:
         for name in before.keys() - after.keys():
             del value[name]
         value.update(after)
+
+
+def with_versions(
+    problems: Iterable[Problem], tree: Tree, registry: Registry, versions: Mapping[str, str]
+) -> Iterator[Problem]:
+    """Yield what is wrong with the record of a run; of a component of another version than today's, with both."""
+    for problem in problems:
+        plugin = _plugin_at(problem.path, tree, registry)
+        then = versions.get(plugin.name) if plugin is not None else None
+        if plugin is None or then is None or then == plugin.version:
+            yield problem
+        else:
+            was, now = (f"{plugin.distribution} {then}" if then else "a plugin file"), plugin.version or "a plugin file"
+            yield replace(problem, text=f"{problem.text} The run is of {was}, and {now} is installed.")
+
+
+def _plugin_at(place: str, tree: Tree, registry: Registry) -> Plugin | None:
+    """Return the plugin of the component in whose options the place of a record is."""
+    value, found, path = tree.data, None, path_of(place)
+    for length, part in enumerate(path, start=1):
+        value, kind = _inside(value, part), class_at(path[:length])
+        if isinstance(value, Mapping) and kind in registry.offers:
+            offer = registry.offers[kind].get(value.get("type", ""))
+            found = offer.plugin if offer is not None else found
+    return found
+
+
+def _inside(value: Any, part: str | int) -> Any:
+    if isinstance(value, list):
+        return value[part] if isinstance(part, int) and part < len(value) else None
+    return value.get(part) if isinstance(value, Mapping) else None
 
 
 _ABSENT = object()

@@ -123,6 +123,8 @@ def test_a_run_of_the_first_version_goes_on_with_the_second(install, project, co
     install("2.0", SECOND)
     with pytest.raises(RecipeError, match=r"masking\.gain \(mine\.yaml:\d+\): unknown key"):
         train_file(file, overwrite=False)
+    with pytest.raises(RecipeError, match=r"unknown key.*The run is of acme-gains 1\.0, and 2\.0 is installed\."):
+        RunDirectory.open(output).load_recipe()
     install("2.0", SECOND + UPGRADE)
     resumed = command("train", file)
     assert resumed.exit_code == 0, resumed.exception
@@ -266,3 +268,106 @@ def test_the_version_of_the_record_is_told(install, project, monkeypatch):
     gains.Gain.seen.clear()
     sftplug.load(project("gain"))
     assert set(gains.Gain.seen) == {""}
+
+
+# --- every place of a recipe ------------------------------------------------------------------------------------------
+
+EVERYWHERE = '''from typing import Literal
+
+import sftplug
+
+
+class Aged:
+    @classmethod
+    def upgrade(cls, options, from_version):
+        if "old" in options:
+            options["new"] = options.pop("old")
+        return options
+
+
+class Rows(Aged, sftplug.DatasetSource):
+    """Two rows."""
+
+    type: Literal["rows"] = "rows"
+    new: int = 0
+
+    def label(self):
+        return "rows"
+
+    def rows(self):
+        yield from ()
+
+
+class Lines(Aged, sftplug.DatasetFormat):
+    """A format on top of another."""
+
+    type: Literal["lines"] = "lines"
+    new: int = 0
+    base: sftplug.DatasetFormat
+
+    def to_conversation(self, row):
+        return self.base.to_conversation(row)
+
+
+class Drop(Aged, sftplug.RowProcessor):
+    """Nothing is dropped."""
+
+    type: Literal["drop_none"] = "drop_none"
+    new: int = 0
+
+    def process(self, row):
+        return row.data
+
+
+class Watch(Aged, sftplug.Callback):
+    """Nothing is watched."""
+
+    type: Literal["watch"] = "watch"
+    new: int = 0
+
+    def trainer_callback(self):
+        from transformers import TrainerCallback
+
+        return TrainerCallback()
+
+
+@sftplug.hookimpl
+def sftplug_dataset_sources():
+    return [Rows]
+
+
+@sftplug.hookimpl
+def sftplug_dataset_formats():
+    return [Lines]
+
+
+@sftplug.hookimpl
+def sftplug_row_processors():
+    return [Drop]
+
+
+@sftplug.hookimpl
+def sftplug_callbacks():
+    return [Watch]
+'''
+
+
+def test_options_are_upgraded_at_every_place_of_a_recipe(project, tmp_path):
+    (tmp_path / "aged.py").write_text(EVERYWHERE)
+    inner = {"type": "lines", "old": 2, "base": "messages"}
+    source = {
+        "source": "rows",
+        "old": 1,
+        "format": {"type": "lines", "new": 9, "base": inner},
+        "process": ["drop_none"],
+    }
+    sections = {"plugins": ["./aged.py"], "callbacks": {"watch": {"old": 3}}}
+    file = project("assistant", data={"train": source, "process": [{"type": "drop_none", "old": 4}]}, **sections)
+    loaded = sftplug.load(file)
+    (train,) = loaded.recipe.data.train
+    assert (train.source.new, train.format.new, train.format.base.new) == (1, 9, 2)
+    assert loaded.recipe.callbacks[0].new == 3
+    assert loaded.recipe.data.process[0].new == 4
+    places = [sentence.partition(" (")[0] for sentence in loaded.aged]
+    assert sorted(places) == ["callbacks", "data.process[0]", "data.train.format.base", "data.train.source"]
+    assert all("`old: " in sentence and "(mine.yaml:" in sentence for sentence in loaded.aged)
