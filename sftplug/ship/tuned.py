@@ -26,7 +26,7 @@ def open_finished(path: Path) -> RunDirectory:
     directory = RunDirectory.open(path)
     state = directory.state()
     if state.state != "finished":
-        reason = f": {state.reason}" if state.reason else ""
+        reason = f": {state.reason.removesuffix('.')}" if state.reason else ""
         raise RunError(f"the run in {path} is not finished, it is {state.state}{reason}. {_AGAIN[state.state]}")
     return directory
 

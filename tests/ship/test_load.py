@@ -250,6 +250,6 @@ def test_new_tokens_that_nothing_would_train_are_refused(recipe_file, command):
 )
 def test_what_helps_an_unfinished_run_depends_on_how_it_ended(tmp_path, state, advice):
     directory = RunDirectory(tmp_path)
-    directory.write_state(RunState(state, reason="ValueError: why"))
+    directory.write_state(RunState(state, reason="ValueError: why."))
     with pytest.raises(RunError, match=re.escape(advice)):
         open_finished(tmp_path)
