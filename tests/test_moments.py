@@ -194,7 +194,7 @@ def test_the_journal_tells_what_was_done_with_a_run(recipe_file, run, command, t
     assert command("export", output, "folder").exit_code == 0
     lines = [json.loads(line) for line in (output / "journal.jsonl").read_text().splitlines()]
     told = [(line["moment"], line["command"]) for line in lines]
-    begun = [("training begins", "train"), ("checkpoint saved", "train"), ("run finished", "train")]
+    begun = [("training begins", "train"), ("checkpoint saved", "train"), ("training finished", "train")]
     assert told == [*begun, ("exported", "export")]
     assert {line["run"] for line in lines} == {json.loads((output / "run.json").read_text())["id"]}
     assert not (output / "exports" / "folder" / "journal.jsonl").exists()

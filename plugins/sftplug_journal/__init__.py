@@ -59,13 +59,13 @@ def sftplug_checkpoint_saved(checkpoint: Path, step: int, context: MomentContext
 @sftplug.hookimpl
 def sftplug_run_finished(result: RunResult, context: MomentContext) -> None:
     """Note the end of a training."""
-    note(context, "run finished", loss=result.loss, tokens=result.tokens)
+    note(context, "training finished", loss=result.loss, tokens=result.tokens)
 
 
 @sftplug.hookimpl
 def sftplug_run_failed(error: BaseException, context: MomentContext) -> None:
     """Note why a run stopped."""
-    note(context, "run failed", error=f"{type(error).__name__}: {error}".removesuffix(": "))
+    note(context, "training failed", error=f"{type(error).__name__}: {error}".removesuffix(": "))
 
 
 @sftplug.hookimpl

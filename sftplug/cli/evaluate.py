@@ -96,6 +96,9 @@ def show_replies(result: Mapping[str, Any]) -> None:
         sources = numbers["by_source"] if len(numbers["by_source"]) > 1 else {}
         for source, of in sources.items():
             table.add_row("", escape(source), f"{of['mean']:.4f}", f"{of['rows']:,}")
+        for tag, values in numbers.get("by_tag", {}).items():
+            for value, of in values.items():
+                table.add_row("", escape(f"{tag} {value}"), f"{of['mean']:.4f}", f"{of['rows']:,}")
     show(table)
     say(f"replies to {result['replies']} of {result['rows']} {result['measured_on']}")
 

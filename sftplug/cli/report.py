@@ -65,6 +65,7 @@ def _show(reports: Sequence[Report]) -> None:
     _show_summary(reports)
     for item in reports:
         _show_rows(item, named=len(reports) > 1)
+        _show_split(item, named=len(reports) > 1)
     _show_differences(reports)
     _show_answers(reports)
 
@@ -104,6 +105,22 @@ def _show_rows(item: Report, *, named: bool) -> None:
     for line in ledger_rows(item.ledger):
         table.add_row(*(Text(marked(cell)) for cell in line))
     show(table)
+
+
+def _show_split(item: Report, *, named: bool) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from sftplug.previewing.terminal import marked
+    from sftplug.reporting.facts import split_rows
+
+    heads, lines = split_rows(item)
+    if lines:
+        say(f"\nby source, role, part and tag{f', of {marked(item.name)}' if named else ''}", "bold")
+        table = Table(*map(marked, heads))
+        for line in lines:
+            table.add_row(*(Text(marked(cell)) for cell in line))
+        show(table)
 
 
 def _show_differences(reports: Sequence[Report]) -> None:

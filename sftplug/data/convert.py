@@ -14,6 +14,7 @@ from sftplug.errors import RowError, did_you_mean
 from sftplug.plugin.calls import conversation_of
 from sftplug.types.conversation import ROLES, Conversation, Message, Row, ToolCall
 from sftplug.types.ledger import Account
+from sftplug.types.loss_groups import NO_TAG
 
 if TYPE_CHECKING:
     from sftplug.recipe.model import SourceSection
@@ -46,7 +47,7 @@ def convert(
     """
     given: dict[str, None] = {}
     recipe_s = RecipeText(source, account, system)
-    read = {*served, *([source.row_weight] if source.row_weight is not None else [])}
+    read = {*served, *source.tags, *([source.row_weight] if source.row_weight is not None else [])}
     for number, row in enumerate(rows, start=1):
         try:
             data = recipe_s.fill(row.data)
@@ -71,7 +72,18 @@ def _with_options(conversation: Conversation, source: SourceSection, row: Row) -
     if source.template_kwargs:
         arguments = {**source.template_kwargs, **conversation.template_kwargs}
         conversation = replace(conversation, template_kwargs=arguments)
+    if source.tags:
+        conversation = replace(conversation, tags={name: _tag(row.data, name) for name in source.tags})
     return conversation
+
+
+def _tag(data: Mapping[str, Any], column: str) -> str:
+    if column not in data:
+        raise RowError(column, f"is missing.{did_you_mean(column, data)} The row has: {', '.join(map(str, data))}.")
+    value = data[column]
+    if not (value is None or isinstance(value, str | int | float)):
+        raise RowError(column, f"must be text or a number to be a tag, not {type(value).__name__}")
+    return NO_TAG if value is None else str(value)
 
 
 class _Watched(dict[str, Any]):

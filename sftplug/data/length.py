@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 import numpy as np
@@ -75,7 +75,8 @@ class Fitter:
             if isinstance(shorter, slice):
                 cuts[index] = shorter
             elif not batch.texts[index].added:
-                again += [(batch.texts[index], conversation) for conversation in shorter]
+                before = batch.texts[index]
+                again += [(before, replace(item, tags=before.conversation.tags)) for item in shorter]
         batch = _cut(batch, cuts) if cuts else batch
         batch.kept &= batch.lengths <= self.limit
         # A row that is rendered again brings its own rows for divergent turns.

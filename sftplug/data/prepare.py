@@ -11,8 +11,8 @@ import json
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sftplug.data.encoder import Encoder, encoder
-from sftplug.data.length import stops
+from sftplug.data.length import Batch, stops
 from sftplug.data.limits import enforce_limits
 from sftplug.data.mix import Available, mix
 from sftplug.data.origins import Origins, OriginWriter
@@ -39,6 +39,7 @@ from sftplug.plugin.components import ChatTemplate
 from sftplug.recipe.sources import sources_of
 from sftplug.storage.disk import making_room
 from sftplug.types.ledger import Ledger
+from sftplug.types.loss_groups import LossGroup, LossGroupCounter
 from sftplug.types.progress import Progress, no_progress
 from sftplug.types.tokens import MOST_SOURCES, TokenBatch
 
@@ -75,6 +76,8 @@ class Prepared:
     """Where each training row came from."""
     end_tokens: frozenset[str] = frozenset()
     """The texts of tokens that end a turn which came with the model, beside its tokenizer."""
+    groups: Mapping[str, Sequence[LossGroup]] = field(default_factory=dict)
+    """Split -> what `provenance` tells its rows apart by: their source, and their tags."""
     _folder: Any = None
     """Keeps a temporary folder as long as the rows are in use."""
 
@@ -155,14 +158,17 @@ class _Opening:
     def __call__(self, folder: Path, ledger: Ledger, keep: Any = None) -> Prepared:
         facts = json.loads((folder / "facts.json").read_text())
         datasets = {
-            name: open_dataset(folder / f"{name}.arrow", weighted=weighted, provenance=self.provenance)
-            for name, weighted in facts.items()
+            name: open_dataset(folder / f"{name}.arrow", weighted=known["weighted"], provenance=self.provenance)
+            for name, known in facts.items()
         }
         order = folder / "order.npy"
         rows = _by_row(np.load(order)) if order.is_file() else None
         origins = Origins(folder / "train.origins", rows)
         held_out = datasets.get("eval")
-        return Prepared(datasets["train"], held_out, self.tokenizer, ledger, rows, origins, self.end_tokens, keep)
+        groups = {name: [LossGroup(*group) for group in known["groups"]] for name, known in facts.items()}
+        return Prepared(
+            datasets["train"], held_out, self.tokenizer, ledger, rows, origins, self.end_tokens, groups, keep
+        )
 
 
 def _by_row(placed: NDArray[np.int64]) -> tuple[tuple[int, ...], ...]:
@@ -201,7 +207,7 @@ class _Work:
         enforce_limits(self.ledger, data, self.ways.of)
         for name, split in made.items():
             self._arrange(name, split, folder)
-        facts = {name: split.measures.weighted for name, split in made.items()}
+        facts = {name: {"weighted": split.measures.weighted, "groups": split.groups} for name, split in made.items()}
         (folder / "facts.json").write_text(json.dumps(facts))
         (folder / "ledger.json").write_text(json.dumps(self.ledger.to_state()))
 
@@ -211,7 +217,7 @@ class _Work:
         origins = OriginWriter(folder / f"{name}.origins")
         sources = splits_of(self.recipe)[name]
         accounts = [self.ledger.open(name, label(source.source)) for source in sources]
-        rows = SplitRows(self.recipe, name, accounts)
+        rows, groups = SplitRows(self.recipe, name, accounts), LossGroupCounter([source.tags for source in sources])
         for index, (source, account) in enumerate(zip(sources, accounts, strict=True)):
             masking, watched = source.masking or self.recipe.masking, self.watch is not None
             stages = Stages(self.gate, encode, masking, self.recipe, account, watched)
@@ -219,7 +225,8 @@ class _Work:
                 self.ledger.stop_ids.update(stops(batch))
                 if self.watch is not None and name == "train":
                     self.watch(batch.texts, batch.tokens, batch.weights, batch.kept)
-                columns = Columns(batch.tokens.ids, batch.weights, batch.tokens.provenance(index))
+                codes = batch.tokens.provenance(_numbers(groups, index, batch)[batch.tokens.row])
+                columns = Columns(batch.tokens.ids, batch.weights, codes)
                 writer.write(columns, batch.lengths, batch.kept)
                 origins.write(text.origin for text, kept in zip(batch.texts, batch.kept.tolist(), strict=True) if kept)
                 self.progress(f"preparing {name}", account.read, None)
@@ -227,7 +234,7 @@ class _Work:
         for account in accounts:
             assert account.balanced(), f"{account.source}: rows were lost without a word: {account}"
         origins.close()
-        return _Split(sources, bounds, writer.close())
+        return _Split(sources, bounds, writer.close(), [(group.source, group.tags) for group in groups.groups()])
 
     def _arrange(self, name: str, split: _Split, folder: Path) -> None:
         """Bring the rows into the order in which the trainer gets them: mixed, and packed."""
@@ -248,6 +255,17 @@ class _Work:
         rows.unlink(missing_ok=True)
 
 
+def _numbers(groups: LossGroupCounter, source: int, batch: Batch) -> NDArray[np.int64]:
+    """Return (R,) the group of each row of a batch. Raises DataError where tags have too many values."""
+    try:
+        found = [groups.number(source, text.conversation.tags) for text in batch.texts]
+    except ValueError as error:
+        names = ", ".join(batch.texts[0].conversation.tags)
+        text = f"the rows have {error}: tags are for columns of few values. Leave some of these out of `tags`: {names}."
+        raise DataError(text) from error
+    return np.array(found, dtype=np.int64)
+
+
 def _remember(folder: Path, split: str, placed: NDArray[np.int64]) -> None:
     """Keep which prepared row of the training split stands where."""
     if split == "train":
@@ -262,6 +280,8 @@ class _Split:
     bounds: Sequence[int]
     """Where the rows of each source begin, and where the last one's end."""
     measures: Measures
+    groups: Sequence[tuple[int, Mapping[str, str]]]
+    """Source and tags of each group of rows."""
 
     def available(self, by: str) -> Iterator[Available]:
         """Yield what there is of each source to mix."""

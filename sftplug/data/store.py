@@ -52,6 +52,13 @@ class Store:
         return kept.get(key, make, waiting)
 
 
+def _without_meta(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Return a recipe as plain data without what is merely known of its rows."""
+    for source in (*recipe["data"]["train"], *recipe["data"]["eval"]):
+        del source["meta"]
+    return recipe
+
+
 def key_of(
     recipe: Recipe, tokenizer: PreTrainedTokenizerBase, end_tokens: frozenset[str], code: Sequence[Mapping[str, Any]]
 ) -> str | None:
@@ -65,7 +72,7 @@ def key_of(
         "rows": rows,
         "processors": processors,
         "added_tokens": recipe.model.add_tokens,
-        "recipe": recipe.model_dump(mode="json", include={"data", "chat_template", "masking", "spans"}),
+        "recipe": _without_meta(recipe.model_dump(mode="json", include={"data", "chat_template", "masking", "spans"})),
         "seed": recipe.train.get("seed"),
         "tokenizer": tokenizer.backend_tokenizer.to_str(),
         "special": sorted(map(repr, tokenizer.special_tokens_map.items())),

@@ -77,6 +77,10 @@ MaskingList = tuple[tuple[Masking, ...], ...]
 _NOT_GIVEN: dict[str, Any] = {"propertyNames": {"not": {"enum": sorted(GIVEN_TO_TEMPLATES)}}}
 
 
+SPLITS = ("source", "role", "part")
+"""What the loss is split by without any tag."""
+
+
 class SourceSection(Section):
     """Where rows come from, what they look like, and how they are used.
 
@@ -107,8 +111,21 @@ class SourceSection(Section):
     replace: dict[Annotated[str, Field(min_length=1)], str] = Field(default_factory=dict)
     """Texts that stand for others, such as ``{"{{name}}": Ada}``; each is replaced as it is written, in every text of a
     row, before the format reads it. One that stands in no row is refused."""
+    tags: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], ShortForm.ONE_FOR_A_LIST] = ()
+    """Columns whose values tell rows apart, such as ``customer`` or ``language``: `loss_by`, metrics and reports are
+    split by them. For columns of few values."""
+    meta: dict[str, str] = Field(default_factory=dict, examples=[{"licence": "cc-by-4.0"}])
+    """What else is known of the rows: ``{licence: cc-by-4.0, owner: Ada}``. It stands in the model card and in the
+    record of the run, policies may ask for it, and it changes nothing."""
     system: str | None = Field(None, min_length=1)
     """The system turn of rows that have none; without it the template's own, if it has one, is what they train with."""
+
+    @field_validator("tags")
+    @classmethod
+    def _are_told_apart(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if taken := [name for name in value if name in SPLITS or value.count(name) > 1]:
+            raise ValueError(f"`{taken[0]}` is what rows are split by already. Rename the column, or leave it out.")
+        return value
 
     @field_validator("template_kwargs")
     @classmethod

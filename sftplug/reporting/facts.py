@@ -110,6 +110,21 @@ def trained(account: Mapping[str, Any]) -> str:
     return ", ".join(filter(None, (share, weighs)))
 
 
+def split_rows(report: Report) -> tuple[list[str], list[list[str]]]:
+    """Return the heads, and a line for each source, role, part or tag by which the last measurements are split."""
+    found: dict[str, dict[str, float]] = {}
+    for entry in report.metrics:
+        for name, value in entry.items():
+            what, _, of = str(name).partition("/")
+            if of and is_number(value) and (what == "loss" or what.startswith("eval_")) and not what.endswith("_rows"):
+                found.setdefault(of, {})[what] = float(value)
+    heads = list(dict.fromkeys(what for values in found.values() for what in values))
+    lines = [
+        [of, *(f"{known[head]:.4f}" if head in known else NOTHING for head in heads)] for of, known in found.items()
+    ]
+    return ["", *(head.replace("_", " ") for head in heads)], lines
+
+
 def counts(found: Mapping[str, int]) -> str:
     """Return ``3 too long, 1 empty``; — for nothing."""
     return ", ".join(f"{number:,} {name}" for name, number in found.items()) or NOTHING

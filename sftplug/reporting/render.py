@@ -10,7 +10,7 @@ from sftplug.previewing.page import STYLE as ROW_STYLE
 from sftplug.reporting import chart
 from sftplug.reporting.chart import Curve
 from sftplug.reporting.collect import NOTHING, Report, differing, flat
-from sftplug.reporting.facts import LEDGER, answers, ledger_rows, on_accelerator, summary
+from sftplug.reporting.facts import LEDGER, answers, ledger_rows, on_accelerator, split_rows, summary
 from sftplug.util.html import page, table, text
 
 _STYLE = """
@@ -125,7 +125,7 @@ def _answer(answer: str) -> str:
 def _run(run: int, report: Report, *, alone: bool) -> str:
     parts = [] if alone else [f"<h2>{_name(run, report)}</h2>"]
     parts += [f'<p class="why">{text(sentence)}</p>' for sentence in report.missing]
-    parts += [*_ledger(report), *_rows(report), *_details(report)]
+    parts += [*_ledger(report), *_split(report), *_rows(report), *_details(report)]
     return f'<section class="run">{"".join(parts)}</section>'
 
 
@@ -143,6 +143,12 @@ def _ledger(report: Report) -> Iterator[str]:
     learned = ", ".join(f"{stop} x {turns:,}" for stop, turns in stops.items()) or "none"
     engine = report.ledger.get("engine") or "none"
     yield f'<p class="pale">Turns end with: {text(learned)}. Tokenized by: {text(engine)}.</p>'
+
+
+def _split(report: Report) -> Iterator[str]:
+    heads, lines = split_rows(report)
+    if lines:
+        yield f"<h3>By source, role, part and tag</h3>{table(heads, lines, 'grid split')}"
 
 
 def _reasons(account: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

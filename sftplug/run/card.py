@@ -8,7 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any, Literal
 
-from sftplug.plugin.calls import changes_model, load_kwargs, loading_code, metric_label, peft_config, saves_itself
+from sftplug.plugin.calls import (
+    changes_model,
+    label,
+    load_kwargs,
+    loading_code,
+    metric_label,
+    peft_config,
+    saves_itself,
+)
 from sftplug.recipe.defaults import OF_TRL
 from sftplug.recipe.in_words import numbers_in_words, train_in_words
 from sftplug.recipe.yaml import write_yaml
@@ -56,6 +64,7 @@ def card(directory: RunDirectory, recipe: Recipe, merge: Mapping[str, Any] | Non
         _table(("", ""), _metrics(directory, recipe)),
         "## Data",
         _table(_LEDGER, _ledger(directory.ledger())),
+        *([_table(("source", "", ""), _known(recipe))] if any(_known(recipe)) else []),
         "## Recipe",
         f"```yaml\n{write_yaml(_public_recipe(recipe, directory.recipe()))}```",
         "## Versions",
@@ -186,6 +195,12 @@ def _ledger(ledger: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
             dropped = ", ".join(f"{count:,} {why}" for why, count in account["dropped"].items()) or "0"
             counts = (f"{account['read']:,}", f"{account['kept']:,}", dropped, f"{account['tokens']:,}")
             yield split, public(account["source"]), *counts, f"{account['trained_share']:.1%}"
+
+
+def _known(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
+    """Yield source, name and value of what else is known of the rows."""
+    for source in (*recipe.data.train, *recipe.data.eval):
+        yield from ((str(public(label(source.source))), name, value) for name, value in source.meta.items())
 
 
 def _training(directory: RunDirectory, recipe: Recipe) -> Iterator[tuple[str, str, str]]:

@@ -52,6 +52,8 @@ class RunState:
     patches: list[dict[str, Any]] = field(default_factory=list)
     """``type``, ``changes_logits`` of each patch of the model, in their order, and the ``difference`` of all of them
     together: the mean difference of its logits from those of a plain model, as a share of their deviation."""
+    meta: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Place of a source in the recipe -> its ``meta``: licence, owner …; of sources that have any."""
     attempts: list[dict[str, Any]] = field(default_factory=list)
     """``started``, ``ended`` (UTC), ``state``, ``reason``, ``from_step``, ``environment`` of each start and resume."""
 

@@ -72,7 +72,7 @@ _PLACES = (
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Return a line for each value that differs between two recorded recipes; what says where it runs may differ."""
     old, new = ({dotted(path): value for path, value in leaves(recipe)} for recipe in (before, now))
-    paths = [path for path in dict.fromkeys([*old, *new]) if path not in _PLACES and not _is_rule(path)]
+    paths = [path for path in dict.fromkeys([*old, *new]) if path not in _PLACES and not _changes_nothing(path)]
     return [
         f"{path}: {_shown(old, path)} -> {_shown(new, path)}"
         for path in paths
@@ -80,9 +80,9 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _is_rule(path: str) -> bool:
-    """Whether a value is of a policy, which forbids and changes nothing."""
-    return re.match(r"policies\b", path) is not None
+def _changes_nothing(path: str) -> bool:
+    """Whether a value is of a policy, which forbids and changes nothing, or is what is merely known of a source."""
+    return re.match(r"policies\b|data\.(train|eval)\[\d+\]\.meta\b", path) is not None
 
 
 def gained(before: Mapping[str, Any], loaded: LoadedRecipe) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def gained(before: Mapping[str, Any], loaded: LoadedRecipe) -> dict[str, Any]:
     return {
         dotted(path): value
         for path, value in leaves(recorded(loaded.recipe))
-        if dotted(path) not in known and not _is_rule(dotted(path)) and is_default(origin_at(loaded, path))
+        if dotted(path) not in known and not _changes_nothing(dotted(path)) and is_default(origin_at(loaded, path))
     }
 
 

@@ -23,7 +23,7 @@ from sftplug.run.place import claimed, clear, refuse_place
 from sftplug.run.record import differences, gained, record_recipe, recorded
 from sftplug.run.replaced import drop_replaced
 from sftplug.run.settled import as_begun, begun_with, changes, settled, with_settled
-from sftplug.run.sources import check_rows, check_sources, describe_rows, describe_sources
+from sftplug.run.sources import check_rows, check_sources, describe_rows, describe_sources, meta_of
 from sftplug.storage.disk import no_room
 from sftplug.storage.files import count_lines
 from sftplug.storage.lock import locked
@@ -293,7 +293,7 @@ def _record(
         state.seconds, state.tokens = found.progress["seconds"], found.progress["tokens"]
     known: dict[str, Any] = environment()
     state.attempts.append({"started": _now(), "from_step": step, "environment": known})
-    state.id, state.house = state.id or uuid4().hex, loaded.house.record()
+    state.id, state.house, state.meta = state.id or uuid4().hex, loaded.house.record(), meta_of(loaded.recipe)
     record_recipe(directory, loaded)
     directory.write("environment.json", known)
     directory.write_state(state)

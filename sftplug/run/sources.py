@@ -23,6 +23,17 @@ def describe_sources(recipe: Recipe) -> list[dict[str, Any]]:
     ]
 
 
+def meta_of(recipe: Recipe) -> dict[str, dict[str, str]]:
+    """Return place in the recipe -> ``meta`` of the sources that have any."""
+    splits = (("train", recipe.data.train), ("eval", recipe.data.eval))
+    return {
+        f"data.{split}[{index}]": dict(source.meta)
+        for split, sources in splits
+        for index, source in enumerate(sources)
+        if source.meta
+    }
+
+
 def check_sources(directory: RunDirectory, recipe: Recipe) -> None:
     """Raise RunError naming every source that holds other rows than when the run began."""
     if not (directory.path / "data.json").is_file():

@@ -15,6 +15,7 @@ from torch.nn import functional  # noqa: TID253
 
 from sftplug.training.collator import Collator
 from sftplug.training.loss_sums import LossAccumulator, by_code
+from sftplug.types.loss_groups import LossGroups
 from sftplug.types.tokens import IGNORED, LossSums
 
 if TYPE_CHECKING:
@@ -36,14 +37,14 @@ class Scores:
     """In place of the loss, how many trained tokens were the most likely ones; of the weights, how many there are."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return loss, perplexity and accuracy of all tokens, and of those of each source, role and part."""
+        """Return loss, perplexity and accuracy of all tokens, and of those of each source, role, part and tag."""
         loss, weight = float(self.loss.loss.sum()), float(self.loss.weight.sum())
         tokens = int(self.right.weight.sum())
-        split = {kind: self._of(kind) for kind in ("source", "role", "part")}
+        split = {kind: self._of(kind) for kind in ("source", "role", "part", *self.loss.tagged)}
         whole = _numbers(loss / weight, float(self.right.loss.sum()) / tokens)
         return {**whole, "tokens": tokens, "by": split}
 
-    def _of(self, kind: Any) -> dict[str, dict[str, float]]:
+    def _of(self, kind: str) -> dict[str, dict[str, float]]:
         right = self.right.by(kind)
         return {
             name: {**_numbers(mean, right[name][0]), "tokens": int(right[name][1])}
@@ -56,14 +57,14 @@ def _numbers(loss: float, accuracy: float) -> dict[str, float]:
 
 
 def score(
-    model: PreTrainedModel, rows: Sequence[Mapping[str, Any]], collator: Collator, sources: Sequence[str], size: int
+    model: PreTrainedModel, rows: Sequence[Mapping[str, Any]], collator: Collator, groups: LossGroups, size: int
 ) -> Scores | None:
     """Return the scores of `rows` in batches of `size`; None if no token has a weight.
 
-    Rows have ``input_ids``, ``labels``, ``provenance`` and perhaps ``weights``; `sources` are the names of what
+    Rows have ``input_ids``, ``labels``, ``provenance`` and perhaps ``weights``; `groups` are what
     provenance counts.
     """
-    losses, rights = LossAccumulator(sources), LossAccumulator(sources)
+    losses, rights = LossAccumulator(groups), LossAccumulator(groups)
     with torch.inference_mode():
         for first in range(0, len(rows), size):
             batch = collator([rows[index] for index in range(first, min(first + size, len(rows)))])
@@ -78,8 +79,8 @@ def _add(batch: dict[str, Tensor], model: PreTrainedModel, losses: LossAccumulat
     trained = targets != IGNORED
     weights = batch["weights"][:, 1:] if "weights" in batch else trained.float()
     nll, right = _token_scores(model, batch, targets)
-    losses.add(by_code(codes, nll * weights, weights, len(losses.sources)))
-    rights.add(by_code(codes, right.float(), trained.float(), len(rights.sources)))
+    losses.add(by_code(codes, nll * weights, weights, len(losses.groups)))
+    rights.add(by_code(codes, right.float(), trained.float(), len(rights.groups)))
 
 
 def _token_scores(model: PreTrainedModel, batch: Mapping[str, Tensor], targets: Tensor) -> tuple[Tensor, Tensor]:

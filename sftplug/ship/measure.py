@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sftplug.errors import DataError
 from sftplug.model.patching import for_inference, patches_in_force
 from sftplug.plugin.calls import label
 from sftplug.ship.tuned import load_tuned
+from sftplug.types.loss_groups import LossGroups
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -38,7 +39,7 @@ def _measured(
     from sftplug.training.loss_sums import short_names
 
     model = load_tuned(directory, for_inference(recipe))
-    names = short_names([label(source.source) for source in recipe.data.train])
+    names = LossGroups.of(short_names([label(source.source) for source in recipe.data.train]), rows.groups)
     train = recipe.train
     size = size or int(train.get("per_device_eval_batch_size", train.get("per_device_train_batch_size", BATCH)))
     result: dict[str, Any] = {"rows": len(rows.rows), "measured_on": rows.what}
@@ -49,7 +50,7 @@ def _measured(
     return result
 
 
-def _losses(model: PreTrainedModel, rows: MeasuredRows, names: Sequence[str], size: int) -> dict[str, Any]:
+def _losses(model: PreTrainedModel, rows: MeasuredRows, names: LossGroups, size: int) -> dict[str, Any]:
     from sftplug.ship.evaluate import score
     from sftplug.training.collator import Collator
 
@@ -60,7 +61,7 @@ def _losses(model: PreTrainedModel, rows: MeasuredRows, names: Sequence[str], si
 
 
 def _replies(
-    directory: RunDirectory, recipe: Recipe, rows: MeasuredRows, names: Sequence[str], **how: Any
+    directory: RunDirectory, recipe: Recipe, rows: MeasuredRows, names: LossGroups, **how: Any
 ) -> dict[str, Any]:
     """Return how many rows were answered, and what each metric says of the replies."""
     from transformers import GenerationConfig
@@ -80,11 +81,17 @@ def _replies(
 
 
 def logged(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the results of metrics as a line of the run's own: ``eval_…`` of all, and of each source if of several."""
+    """Return the results of metrics as a line of the run's own: ``eval_…`` of all, of each source if of several.
+
+    And of each value of a tag, as ``eval_contains/customer/north``.
+    """
     line: dict[str, Any] = {}
     for name, result in metrics.items():
         line |= {f"eval_{name}": result["mean"], f"eval_{name}_rows": result["rows"]}
         if len(result["by_source"]) > 1:
             line |= {f"eval_{name}/{source}": of["mean"] for source, of in result["by_source"].items()}
             line |= {f"eval_{name}_rows/{source}": of["rows"] for source, of in result["by_source"].items()}
+        for tag, values in result.get("by_tag", {}).items():
+            line |= {f"eval_{name}/{tag}/{value}": of["mean"] for value, of in values.items()}
+            line |= {f"eval_{name}_rows/{tag}/{value}": of["rows"] for value, of in values.items()}
     return line

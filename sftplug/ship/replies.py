@@ -16,6 +16,7 @@ from sftplug.plugin.calls import metric_label, metric_scores
 from sftplug.plugin.components import Metric
 from sftplug.training.loss_sums import CODES
 from sftplug.types.conversation import Reply
+from sftplug.types.loss_groups import NO_TAG, LossGroups
 from sftplug.types.tokens import IGNORED
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class ReplyPosition:
     prompt: list[int]
     reply: list[int]
     """What the row says there."""
-    source: int
+    group: int
     row: int
 
 
@@ -65,16 +66,15 @@ class Answering:
     size: int
     max_new_tokens: int
 
-    def replies(
-        self, asked: Sequence[ReplyPosition], origins: Sequence[str], sources: Sequence[str]
-    ) -> Iterator[Reply]:
-        """Yield a reply for each place; `origins` say where its row stands, `sources` are the names of sources."""
+    def replies(self, asked: Sequence[ReplyPosition], origins: Sequence[str], groups: LossGroups) -> Iterator[Reply]:
+        """Yield a reply for each place; `origins` say where its row stands, `groups` of what it is."""
         for first in range(0, len(asked), self.size):
             batch = asked[first : first + self.size]
             answers = self.answer([place.prompt for place in batch])
             for place, ids, origin in zip(batch, answers, origins[first : first + self.size], strict=True):
                 said, wanted, prompt = map(self._text, (ids, place.reply, place.prompt))
-                yield Reply(said, wanted, prompt, origin, sources[place.source])
+                group = groups.groups[place.group]
+                yield Reply(said, wanted, prompt, origin, groups.sources[group.source], group.tags)
 
     def answer(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
         """Return the ids of each answer, up to and without the first token that ends it."""
@@ -101,21 +101,32 @@ class Answering:
 
 
 def scored(metrics: Sequence[Metric], replies: Sequence[Reply]) -> dict[str, dict[str, Any]]:
-    """Return for each metric the mean of its scores and their number, of all replies and of those of each source.
+    """Return for each metric the mean and the number of its scores, of all replies and of those of each source and tag.
 
     Raises DataError naming the row by which a metric cannot score, PluginError for scores that are none.
     """
     found = {}
     for metric in metrics:
         scores = _scores(metric, replies)
-        groups: dict[str, list[float]] = {}
-        for reply, score in zip(replies, scores, strict=True):
-            groups.setdefault(reply.source, []).append(score)
+        by_tag = {tag: _split(scores, [reply.tags.get(tag, NO_TAG) for reply in replies]) for tag in _tags(replies)}
         found[metric_label(metric)] = {
             **_mean(scores),
-            "by_source": {name: _mean(group) for name, group in groups.items()},
+            "by_source": _split(scores, [reply.source for reply in replies]),
+            **({"by_tag": by_tag} if by_tag else {}),
         }
     return found
+
+
+def _tags(replies: Sequence[Reply]) -> list[str]:
+    return list(dict.fromkeys(tag for reply in replies for tag in reply.tags))
+
+
+def _split(scores: Sequence[float], names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return name -> mean and number of the scores of that name."""
+    groups: dict[str, list[float]] = {}
+    for name, score in zip(names, scores, strict=True):
+        groups.setdefault(name, []).append(score)
+    return {name: _mean(group) for name, group in groups.items()}
 
 
 def _mean(scores: Sequence[float]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sftplug.data.origins import Origins
     from sftplug.data.prepare import Prepared
     from sftplug.recipe.model import Recipe, SourceSection
+    from sftplug.types.loss_groups import LossGroup
 
 FEW = 64
 """Rows that are read where a few of the training rows do."""
@@ -33,8 +34,8 @@ class Selection:
 
         if self.split == "eval" and prepared.eval is not None:
             held_out = Origins(prepared.origins.file.with_name("eval.origins"), None)
-            return MeasuredRows(prepared.eval, self.what, prepared, held_out)
-        return MeasuredRows(prepared.train, self.what, prepared, prepared.origins)
+            return MeasuredRows(prepared.eval, self.what, prepared, held_out, prepared.groups["eval"])
+        return MeasuredRows(prepared.train, self.what, prepared, prepared.origins, prepared.groups["train"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,8 @@ class MeasuredRows:
     what: str
     prepared: Prepared
     origins: Origins
+    groups: Sequence[LossGroup]
+    """What tells them apart: source and tags."""
 
 
 def held_out(recipe: Recipe) -> Selection | None:

@@ -11,7 +11,8 @@ from torch.nn import functional
 from sftplug.errors import TrainingError
 from sftplug.training.batches import BatchTrainer
 from sftplug.training.chosen_loss import Scored, base_logits, logits_at, teacher_logits
-from sftplug.training.loss_sums import LossAccumulator, Reader, by_code
+from sftplug.training.loss_sums import LossAccumulator, Reader, by_code, with_sources
+from sftplug.types.loss_groups import LossGroups
 from sftplug.types.tokens import IGNORED
 
 if TYPE_CHECKING:
@@ -40,10 +41,11 @@ class LossTrainer(BatchTrainer):
     readers: Sequence[Reader] = ()
     """What splits the loss: each makes of the sums what is logged beside it, in training and in evaluation."""
 
-    def __init__(self, *args: Any, sources: Mapping[str, Sequence[str]] | None = None, **kwargs: Any) -> None:
-        """Make the trainer; `sources` are the short names of those of the rows, for ``train`` and ``eval``."""
+    def __init__(self, *args: Any, groups: Mapping[str, LossGroups] | None = None, **kwargs: Any) -> None:
+        """Make the trainer; `groups` are those of the rows that the loss is split by, for ``train`` and ``eval``."""
         super().__init__(*args, **kwargs)
-        self.tallies = {mode: LossAccumulator((sources or {}).get(mode, ())) for mode in ("train", "eval")}
+        none = LossGroups.of(())
+        self.tallies = {mode: LossAccumulator((groups or {}).get(mode, none)) for mode in ("train", "eval")}
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
         """Return the micro-batches of a step and what their loss is divided by; see `BatchTrainer`."""
@@ -160,7 +162,8 @@ class LossTrainer(BatchTrainer):
         base = base_logits(model, own, given, positions) if loss.reads_base else None
         teacher = None if self.teacher is None else teacher_logits(self.teacher, given, positions)
         logits, outputs = logits_at(model, own, given, positions)
-        known = None if codes is None else codes[:, 1:][:, needed]
+        tally = self.tallies["train" if self.model.training else "eval"]
+        known = None if codes is None else with_sources(codes[:, 1:][:, needed], tally.groups)
         losses = Scored(logits, targets[:, needed], weights[:, needed], base, known, teacher).losses(loss)
         return torch.zeros_like(weights, dtype=torch.float32).masked_scatter(trained, losses), outputs
 
@@ -189,9 +192,9 @@ class LossTrainer(BatchTrainer):
             codes = codes[:, 1:]
         if total is None:
             # Not those that were added for the processes to have as many each.
-            tally.add(self.accelerator.gather_for_metrics(by_code(codes, loss, weights, len(tally.sources))))
+            tally.add(self.accelerator.gather_for_metrics(by_code(codes, loss, weights, len(tally.groups))))
         elif codes is not None:
-            sums = by_code(codes, loss, weights, len(tally.sources))
+            sums = by_code(codes, loss, weights, len(tally.groups))
             tally.add(sums / total.to(sums.dtype))
 
     def _note(self, outputs: Any) -> None:

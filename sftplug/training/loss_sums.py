@@ -6,13 +6,16 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from sftplug.types.loss_groups import LossGroups
 from sftplug.types.tokens import PARTS, ROLE_CODES, LossSums
 
 CODES = 64
-"""Numbers of one source: 8 roles of 8 parts; see `TokenBatch.provenance`."""
+"""Numbers of one group of rows: 8 roles of 8 parts; see `TokenBatch.provenance`."""
 Reader = Callable[[LossSums], Mapping[str, float]]
 """Makes of the sums what is logged."""
 
@@ -20,15 +23,15 @@ Reader = Callable[[LossSums], Mapping[str, float]]
 class LossAccumulator:
     """The sums over the tokens so far, on one process."""
 
-    def __init__(self, sources: Sequence[str]) -> None:
-        """Begin with nothing; `sources` are the short names of those that provenance counts."""
-        self.sources = tuple(sources)
+    def __init__(self, groups: LossGroups) -> None:
+        """Begin with nothing; `groups` are those that provenance counts."""
+        self.groups = groups
         self.steps = 0
         self.sums: Tensor | None = None
-        """(64 S, 2) the sums of loss and weight of each code, where the loss is computed."""
+        """(64 G, 2) the sums of loss and weight of each code, where the loss is computed."""
 
     def add(self, rows: Tensor) -> None:
-        """Add (B, 64 S, 2) sums, as `by_code` returns them."""
+        """Add (B, 64 G, 2) sums, as `by_code` returns them."""
         whole = rows.sum(dim=0)
         self.sums = whole if self.sums is None else self.sums + whole
 
@@ -44,7 +47,7 @@ class LossAccumulator:
             return None
         table = (reduce(sums) / max(steps, 1)).cpu().double().numpy().reshape(-1, 8, 8, 2)
         table = table[:, : len(ROLE_CODES), : len(PARTS)]
-        return LossSums(table[..., 0], table[..., 1], self.sources)
+        return _summed(table, self.groups)
 
     def to_state(self) -> dict[str, Any]:
         """Return what `from_state` takes: exact, and as short as there are kinds of token."""
@@ -55,24 +58,45 @@ class LossAccumulator:
         """Go on from the sums of a checkpoint."""
         self.steps = state["steps"]
         if state["sums"]:
-            self.sums = torch.zeros(CODES * len(self.sources), 2, dtype=exact(device), device=device)
+            self.sums = torch.zeros(CODES * len(self.groups), 2, dtype=exact(device), device=device)
             for code, loss, weight in state["sums"]:
                 self.sums[code] = torch.tensor([loss, weight], dtype=self.sums.dtype)
 
 
-def by_code(codes: Tensor | None, loss: Tensor, weight: Tensor, sources: int) -> Tensor:
-    """Return (B, 64 S, 2) the sums of `loss` and `weight`, each (B, L), of the tokens of each code in (B, L) `codes`.
+def _summed(table: NDArray[np.float64], groups: LossGroups) -> LossSums:
+    """Return the (G, R, P, 2) sums of groups as those of their sources, and of their tags."""
+    sources = np.zeros((len(groups.sources), *table.shape[1:]))
+    np.add.at(sources, [group.source for group in groups.groups], table)
+    whole = table.sum(axis=(1, 2))
+    tagged = {
+        tag: {value: (float(whole[of, 0].sum()), float(whole[of, 1].sum())) for value, of in groups.by_tag(tag)}
+        for tag in groups.tags
+    }
+    return LossSums(sources[..., 0], sources[..., 1], groups.sources, tagged)
+
+
+def by_code(codes: Tensor | None, loss: Tensor, weight: Tensor, groups: int) -> Tensor:
+    """Return (B, 64 G, 2) the sums of `loss` and `weight`, each (B, L), of the tokens of each code in (B, L) `codes`.
 
     Without codes (B, 1, 2): the sums of all tokens of a row.
     """
     kind, pairs = exact(loss.device), torch.stack([loss.detach(), weight], dim=-1)
     if codes is None:
         return pairs.to(kind).sum(dim=1, keepdim=True)
-    size = CODES * sources
+    size = CODES * groups
     flat = torch.zeros(len(codes) * size, 2, dtype=kind, device=loss.device)
-    # With one source, code 10 of the second row is added up at 64 + 10.
+    # With one group, code 10 of the second row is added up at 64 + 10.
     at = codes.long() + size * torch.arange(len(codes), device=codes.device)[:, None]
     return flat.index_add(0, at.flatten(), pairs.to(kind).flatten(0, 1)).view(len(codes), size, 2)
+
+
+def with_sources(codes: Tensor, groups: LossGroups) -> Tensor:
+    """Return codes in which the index of the source stands for the number of the group; without tags it is that."""
+    if not groups.tags:
+        return codes
+    sources = torch.tensor([group.source for group in groups.groups], device=codes.device)
+    known = codes.long()
+    return sources[known // CODES] * CODES + known % CODES
 
 
 def exact(device: torch.device) -> torch.dtype:

@@ -44,6 +44,7 @@ from sftplug.training.moved_weights import WeightSample
 from sftplug.training.patched import told
 from sftplug.training.readback import Before, is_whole_here, read_back, try_to_save
 from sftplug.training.saving import save
+from sftplug.types.loss_groups import LossGroups
 from sftplug.types.result import ParameterCounts, RunResult
 from sftplug.util.processes import is_launched, is_main
 
@@ -190,7 +191,7 @@ def make_trainer(
         data_collator=Collator(pad, int(arguments.pad_to_multiple_of or 1), flat=layout(recipe) == "flat"),
         peft_config=adapter,
         callbacks=[GradientCheck(), *callbacks],
-        sources=_source_names(recipe),
+        groups=_groups(recipe, prepared),
     )
     _hand_over(recipe, trainer, prepared.longest)
     _name_neutrally(trainer, recipe)
@@ -249,13 +250,14 @@ def _name_neutrally(trainer: SftplugTrainer, recipe: Recipe) -> None:
             callback.logging_dir = str(Path(recipe.output) / "tensorboard")
 
 
-def _source_names(recipe: Recipe) -> dict[str, list[str]]:
-    """Return the names by which the sources of each split are told apart in the log."""
+def _groups(recipe: Recipe, prepared: Prepared) -> dict[str, LossGroups]:
+    """Return what tells the rows of each split apart in the log: the names of their sources, and their tags."""
     from sftplug.training.loss_sums import short_names
 
     train = [label(source.source) for source in recipe.data.train]
     held_out = [label(source.source) for source in recipe.data.eval]
-    return {"train": short_names(train), "eval": short_names(held_out or train)}
+    names = {"train": short_names(train), "eval": short_names(held_out or train)}
+    return {split: LossGroups.of(known, prepared.groups.get(split, ())) for split, known in names.items()}
 
 
 @contextmanager

@@ -41,6 +41,8 @@ class Reply:
     """Where the row stands."""
     source: str = ""
     """Short name of the source it is from."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """Tag -> value of the row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,3 +111,5 @@ class Conversation:
     """True for text that no chat template renders: the contents are joined as they stand, an EOS at the end."""
     weight: float = 1.0
     """Loss weight of the whole row."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """Column -> value of those by which the recipe tells rows apart, ``tags`` of the source; the core fills them in."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,14 +66,16 @@ class TokenBatch:
         arrays = ("ids", "row", "message", "role", "part", "content_part", "trainable", "start", "end")
         return replace(self, **{name: getattr(self, name)[chosen] for name in arrays})
 
-    def provenance(self, source: int) -> NDArray[np.uint16]:
+    def provenance(self, source: int | NDArray[np.int64]) -> NDArray[np.uint16]:
         """Return (N,) one number for what a token's loss is told apart by: the source's index, role and part.
+
+        In place of the index of one source (N,) numbers of groups may be given, which sources and tags make.
 
         Sources from `MOST_SOURCES` on have the same number.
         """
         import numpy as np
 
-        code = min(source, MOST_SOURCES) << 6 | self.role.astype(np.uint16) << 3 | self.part.astype(np.uint16)
+        code = np.minimum(source, MOST_SOURCES) << 6 | self.role.astype(np.uint16) << 3 | self.part.astype(np.uint16)
         return code.astype(np.uint16)
 
     def per_row(self, value: Callable[[Conversation], float]) -> NDArray[np.float64]:
@@ -133,9 +135,16 @@ class LossSums:
     """(S, R, P) sums of w: the share of the loss's weight."""
     sources: tuple[str, ...]
     """Short names of the sources, no two alike."""
+    tagged: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
+    """Tag, as ``tags`` of a source names it -> its value -> sum of w * nll, and of w."""
 
-    def by(self, what: Literal["source", "role", "part"]) -> dict[str, tuple[float, float]]:
-        """Return name -> (mean loss, share of the weight) of all that has any weight."""
+    def by(self, what: str) -> dict[str, tuple[float, float]]:
+        """Return name -> (mean loss, share of the weight) of all that has any weight.
+
+        `what` is ``source``, ``role``, ``part`` or a tag. Raises ValueError for a tag that no row has.
+        """
+        if what in self.tagged:
+            return {name: (loss / weight, weight) for name, (loss, weight) in self.tagged[what].items() if weight > 0}
         axis = ("source", "role", "part").index(what)
         names = (self.sources, ROLE_CODES, PARTS)[axis]
         others = tuple({0, 1, 2} - {axis})

@@ -20,6 +20,7 @@ from sftplug.ship.evaluate import score
 from sftplug.ship.replies import Answering, places
 from sftplug.ship.tuned import load_tuned
 from sftplug.training.collator import Collator
+from sftplug.types.loss_groups import LossGroups
 
 
 def held_out(run):
@@ -135,7 +136,7 @@ def test_replies_are_the_same_one_by_one_and_in_batches(lora_run):
 def test_rows_to_answer_are_spread_evenly_and_the_last_trained_stretch_is_asked_for():
     row = {"input_ids": [5, 6, 7, 8, 9, 10], "labels": [-100, 6, -100, 8, 9, -100], "provenance": [64 * 2] * 6}
     (place,) = places([row], None)
-    assert (place.prompt, place.reply, place.source) == ([5, 6, 7], [8, 9], 2)
+    assert (place.prompt, place.reply, place.group) == ([5, 6, 7], [8, 9], 2)
     assert [place.row for place in places([row] * 10, 4)] == [0, 2, 5, 7]
     assert list(places([{**row, "labels": [-100] * 6}, {**row, "labels": row["input_ids"]}], None)) == []
 
@@ -159,7 +160,7 @@ class Parrot(torch.nn.Module):
 def test_no_logits_are_held_beyond_their_batch(lora_run):
     known = list(held_out(lora_run))
     parrot = Parrot()
-    scores = score(parrot, known, Collator(0), ["rows.jsonl"], 2)
+    scores = score(parrot, known, Collator(0), LossGroups.of(["rows.jsonl"]), 2)
     assert len(parrot.held) >= 2
     assert scores.to_dict()["accuracy"] == 1.0
     assert scores.to_dict()["loss"] < 1e-6

@@ -1,6 +1,9 @@
 """Advice that is followed in another test, that cannot be followed here, and texts that only look like advice."""
 
 FOLLOWED = {
+    "is what rows are split by already. Rename the column": "test_names_that_mean_something_else_or_nothing_are_refused",
+    "does not say its licence: add `meta: {": "test_what_is_known_of_a_source_is_in_card_record_and_policies_and_changes_nothing",
+    "tags are for columns of few values. Leave some of these out": "test_more_values_than_can_be_told_apart_are_refused",
     "{} belongs to another user than the recipe": "test_a_file_of_somebody_else_is_refused_until_it_is_named",
     "the policies of {} are asked about a recipe, {} has none": "test_a_model_of_which_no_recipe_is_known_is_not_pushed_past_a_policy",
     "`sftplug train` resumes it.": "test_a_signal_ends_a_run_after_a_checkpoint_and_says_how_to_go_on",
@@ -79,8 +82,6 @@ CANNOT = {
     "the code of {} lies in several repositories": "needs the Hub",
     "Choose an --output on a file system that has locks.": "needs a file system without locks",
     "has no other weights: leave out --base original.": "needs a base that is stored quantized",
-    "run finished": "a line of the journal",
-    "run failed": "a line of the journal",
     "Fix the row, or set `data.special_tokens_in_content: allow`": "needs a tokenizer that no model has",
     "It holds weights that were rounded for llama.cpp": "needs another model",
     "Name a text model instead.": "needs another model",

@@ -58,7 +58,8 @@ def _unmeasured(recipe: Recipe, metric: str) -> str | None:
             "callback `loss_by` measures."
         )
     known = measured(recipe)
-    if name in known:
+    tags = {tag for source in (*recipe.data.train, *recipe.data.eval) for tag in source.tags}
+    if name in known or any(name.startswith(f"loss/{tag}/") for tag in tags):  # of tags, rows alone know the values
         return None
     listed = (
         ", ".join(sorted(known)) if len(known) < 40 else f"{', '.join(_ALWAYS)} and {len(known) - len(_ALWAYS)} more"
