@@ -37,6 +37,21 @@ def test_plugin_folders_entry_points_and_contracts_name_the_same_packages():
     assert folders == entry_points == checked
 
 
+def test_plugins_that_are_distributions_of_their_own_are_not_in_the_wheel():
+    """CI builds each, installs it beside the wheel as a stranger's, and runs its own tests there."""
+    own = sorted(file.parent for file in (ROOT / "plugins").glob("*/pyproject.toml"))
+    assert [folder.name for folder in own] == ["sftplug_liger"]
+    left_out = pyproject["tool"]["hatch"]["build"]["targets"]["wheel"]["exclude"]
+    for folder in own:
+        project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+        assert f"plugins/{folder.name}" in left_out
+        assert project["name"].replace("-", "_") == folder.name
+        assert list(project["entry-points"]["sftplug"].values()) == [folder.name]
+        assert list((folder / "tests").glob("test_*.py"))
+        assert not (folder / "__init__.py").exists()
+    assert "for own in plugins/*/pyproject.toml" in (ROOT / ".ci" / "run").read_text()
+
+
 def test_every_built_in_plugin_loads(plugins):
     assert plugins.broken == {}
     assert set(plugins.loaded) >= set(pyproject["project"]["entry-points"]["sftplug"])
@@ -102,7 +117,7 @@ def test_importing_everything_loads_no_heavy_library():
 
 
 def test_plugins_import_the_public_api_only():
-    files = sorted((ROOT / "plugins").rglob("*.py"))
+    files = [file for file in sorted((ROOT / "plugins").rglob("*.py")) if file.parent.name != "tests"]
     assert len(files) > 10
     for file in files:
         for node in ast.walk(ast.parse(file.read_text())):

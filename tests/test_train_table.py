@@ -330,7 +330,7 @@ def test_processes_meet_as_the_options_say(recipe_file, monkeypatch):
         raise ConnectionError(options["backend"], options["timeout"].seconds)
 
     monkeypatch.setattr(PartialState, "__init__", meet)
-    monkeypatch.setattr("sftplug.training.train.is_launched", lambda: True)
+    monkeypatch.setattr("sftplug.training.arguments.is_launched", lambda: True)
     monkeypatch.setattr("torch.accelerator.is_available", lambda: True)
     with pytest.raises(ConnectionError) as caught:
         training_arguments(load_recipe(str(recipe_file()), ["train.ddp_timeout=77", "train.ddp_backend=gloo"]).recipe)

@@ -177,7 +177,8 @@ REFUSED: Mapping[str, Refusal] = {
     ),
     "use_liger_kernel": Refusal(
         "replaces layers of the model when training starts, after it is proven that packed rows do not see each other, "
-        "and TRL is about to remove it."
+        "and TRL is about to remove it. The package sftplug-liger brings the kernels as `patches: liger`, before "
+        "that proof, and compares the model with a plain one."
     ),
     "liger_kernel_config": Refusal("has no effect: it is for `use_liger_kernel`, which is refused."),
     "use_cache": Refusal("has no effect: training keeps no keys and values of earlier tokens."),
