@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from sftplug.plugin.components import Component
-from sftplug.plugin.errors import NOUNS
+from sftplug.plugin.kinds import NOUNS
 from sftplug.plugin.registry import Registry
 from sftplug.recipe.describe import Option, options_of
 from sftplug.recipe.model import Recipe, models_in

@@ -100,7 +100,7 @@ def _hooks_marked():
 
 
 def _options_marked():
-    from sftplug.plugin.errors import NOUNS
+    from sftplug.plugin.kinds import NOUNS
 
     for kind, offers in build_registry(load_plugins()).offers.items():
         for name, offer in offers.items():

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from sftplug import PluginError
 from sftplug.cli import app
 from sftplug.scaffold import KINDS, module_name
+from sftplug.types.kind_names import KIND_NAMES
 
 ROOT = Path(__file__).parents[1]
 FRESH = os.environ.get("SFTPLUG_FRESH_PYTHON")
@@ -49,23 +50,7 @@ def lines_of(module):
 
 
 def test_there_is_a_package_of_every_kind_that_recipes_choose(packages):
-    assert list(KINDS) == [
-        "format",
-        "processor",
-        "template",
-        "masking",
-        "quantization",
-        "patch",
-        "adapter",
-        "loss",
-        "optimizer",
-        "schedule",
-        "callback",
-        "metric",
-        "exporter",
-        "policy",
-        "source",
-    ]
+    assert tuple(KINDS) == KIND_NAMES
     for kind, folder in packages.items():
         module = folder / f"own_{kind}.py"
         assert 10 < lines_of(module) <= 15, module.read_text()

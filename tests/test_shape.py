@@ -116,6 +116,18 @@ def test_importing_everything_loads_no_heavy_library():
     assert result.stdout.strip() == "[]"
 
 
+def test_all_commands_are_listed_without_the_kinds_of_component():
+    """Which are models of pydantic: to make them takes longer than all else that `sftplug --help` does."""
+    code = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom sftplug.cli import app\n"
+        "shown = CliRunner().invoke(app, ['--help']).output\n"
+        "assert all(name in shown for name in ('train', 'plugins', 'curve')), shown\n"
+        "print([name for name in ('pydantic', 'yaml', 'sftplug.plugin.components') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
 def test_plugins_import_the_public_api_only():
     files = [file for file in sorted((ROOT / "plugins").rglob("*.py")) if file.parent.name != "tests"]
     assert len(files) > 10

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from sftplug.api.recipes import examine
 from sftplug.cli.options import NoPlugin, Output, Overrides, RecipeName, Verbose, be_verbose, open_recipe, tell
+from sftplug.errors import ModelError
 
 
 def check(
@@ -20,11 +20,10 @@ def check(
     First the recipe alone and the folder of the run, at once; if they are right, tokenizer, template, rows, masks, and
     the adapter's targets.
     """
-    be_verbose(verbose)
-    loaded = open_recipe(recipe, overrides, no_plugin, output, command="check")
-    found = examine(loaded)
-    from sftplug.errors import ModelError
+    from sftplug.api.recipes import examine
 
+    be_verbose(verbose)
+    found = examine(open_recipe(recipe, overrides, no_plugin, output, command="check"))
     tell(found.notes)
     if found.problems:
         raise ModelError("\n".join(found.problems))

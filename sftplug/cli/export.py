@@ -11,7 +11,6 @@ import typer
 from sftplug.cli.options import NoPlugin, Verbose, be_verbose
 from sftplug.cli.runs import Json, Run, open_run
 from sftplug.errors import Problem, RecipeError
-from sftplug.recipe.yaml import parse_yaml
 
 
 def export(  # noqa: PLR0913 - an argument is an option of the command
@@ -38,6 +37,8 @@ def export(  # noqa: PLR0913 - an argument is an option of the command
 
 
 def _option(text: str) -> tuple[str, Any]:
+    from sftplug.recipe.yaml import parse_yaml
+
     name, sign, value = text.partition("=")
     if not (sign and name):
         raise RecipeError("export", [Problem(text, "an option is written as OPTION=VALUE.")])

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sftplug.recipe import LoadedRecipe
-from sftplug.recipe.given import LoadRequest
 from sftplug.util.processes import is_main
 from sftplug.util.text import visible
 
 if TYPE_CHECKING:
+    from sftplug.recipe import LoadedRecipe
     from sftplug.util.device import Device
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A path, or the name of a shipped recipe.")]
@@ -52,6 +51,7 @@ def read_recipe(  # noqa: PLR0913 - one for each thing that a command line says
     command: str,
 ) -> LoadedRecipe:
     """Load the recipe with what the command line adds, and show nothing."""
+    from sftplug.recipe.given import LoadRequest
     from sftplug.recipe.load import load_asked
 
     given = [*(overrides or []), *([f"output={output}"] if output is not None else [])]

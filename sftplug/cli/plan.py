@@ -9,7 +9,6 @@ import rich
 import typer
 
 from sftplug import api
-from sftplug.api.planning import parse_bytes
 from sftplug.cli.options import NoPlugin, Overrides, RecipeName, Verbose, be_verbose, open_recipe
 from sftplug.util.device import find_device
 
@@ -33,6 +32,8 @@ def plan(  # noqa: PLR0913 - the parameters are the command's options
     Rows are counted where they lie on this machine, which needs the tokenizer. With --memory, or a --device whose
     memory is known, exit 1 if the run may not fit, after saying what to change.
     """
+    from sftplug.api.planning import parse_bytes
+
     be_verbose(verbose)
     named = find_device(device) if device is not None else None
     limit = parse_bytes(memory, "--memory") if memory is not None else None

@@ -14,13 +14,7 @@ from sftplug.cli.plugins_index import add_plugin, search_plugins
 from sftplug.cli.plugins_show import show_plugin
 from sftplug.plugin.additions import Commands, plugin_commands, plugin_recipes
 from sftplug.plugin.manager import load_plugins
-from sftplug.plugin.registry import build_registry
-from sftplug.recipe.given import LoadRequest
-from sftplug.recipe.house import house_above
-from sftplug.recipe.named_plugins import load_named_plugins
-from sftplug.recipe.rules import why_active
-from sftplug.recipe.yaml import Tree
-from sftplug.scaffold import KINDS
+from sftplug.types.kind_names import KIND_NAMES
 
 plugins = typer.Typer(
     help="List the installed plugins: distribution, version, what each offers, where it comes from.",
@@ -41,6 +35,12 @@ def _list(context: typer.Context, no_plugin: NoPlugin = None, verbose: Verbose =
 
 
 def _print_plugins(blocked: list[str], commands: Commands) -> None:
+    from sftplug.recipe.given import LoadRequest
+    from sftplug.recipe.house import house_above
+    from sftplug.recipe.named_plugins import load_named_plugins
+    from sftplug.recipe.rules import why_active
+    from sftplug.recipe.yaml import Tree
+
     house = house_above(Path())
     registry, wrong, _ = load_named_plugins(Tree({}), house, LoadRequest("", blocked=tuple(blocked)))
     found, why = registry.plugins, why_active(house, registry)
@@ -68,12 +68,13 @@ def new(
     context: typer.Context,
     kind: Annotated[
         str,
-        typer.Argument(metavar="KIND", help=f"One of: {', '.join(KINDS)}."),
+        typer.Argument(metavar="KIND", help=f"One of: {', '.join(KIND_NAMES)}."),
     ],
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the package, such as my-format.")],
     folder: Annotated[Path, typer.Option("--dir", metavar="D", help="Where its folder is made.")] = Path(),
 ) -> None:
     """Write the package of a new plugin: a component that works, its tests, a recipe that uses it."""
+    from sftplug.plugin.registry import build_registry
     from sftplug.scaffold import write_package
     from sftplug.storage.writable import refuse_unwritable
 

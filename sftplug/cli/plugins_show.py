@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -12,17 +12,20 @@ from rich.table import Table
 from sftplug.cli.display import say, show
 from sftplug.cli.options import warn
 from sftplug.errors import PluginError, did_you_mean
-from sftplug.plugin.components import Component
-from sftplug.plugin.errors import NOUNS, place_of
+from sftplug.plugin.errors import place_of
 from sftplug.plugin.manager import Plugin, load_plugins
-from sftplug.plugin.registry import Offer, Registry, build_registry
-from sftplug.recipe.describe import example_of, options_of
+
+if TYPE_CHECKING:
+    from sftplug.plugin.components import Component
+    from sftplug.plugin.registry import Offer, Registry
 
 
 def show_plugin(
     context: typer.Context, name: Annotated[str, typer.Argument(help="Name of a plugin, or of a component.")]
 ) -> None:
     """Show what a plugin offers, or a component: options, an example, and where it comes from."""
+    from sftplug.plugin.registry import build_registry
+
     registry = build_registry(load_plugins(context.obj or []))
     plugin = registry.plugins.loaded.get(name)
     found = _offers(registry, name, plugin)
@@ -66,6 +69,9 @@ def _show_plugin(plugin: Plugin) -> None:
 
 
 def _show_component(kind: type[Component], name: str, offer: Offer) -> None:
+    from sftplug.plugin.kinds import NOUNS
+    from sftplug.recipe.describe import example_of, options_of
+
     say(f"\n{NOUNS[kind]} {name}", "bold cyan")
     for line in (inspect.getdoc(offer.component) or "").splitlines():
         say(f"  {line}".rstrip())

@@ -6,7 +6,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -17,12 +17,10 @@ from sftplug.cli.schema import SCHEMA_FILE, write_schema
 from sftplug.errors import Problem, RecipeError
 from sftplug.plugin.additions import plugin_recipes
 from sftplug.plugin.manager import load_plugins, refuse_unknown_blocks
-from sftplug.plugin.registry import build_registry
-from sftplug.recipe import shipped_recipes
-from sftplug.recipe.find import find_shipped, launch_scripts
-from sftplug.recipe.section import resolve_path
-from sftplug.recipe.yaml import LocatedStr, read_yaml
 from sftplug.storage.writable import refuse_unwritable
+
+if TYPE_CHECKING:
+    from sftplug.recipe.yaml import LocatedStr
 
 recipes = typer.Typer(help="List, show and copy the shipped recipes and launch scripts.", invoke_without_command=True)
 
@@ -32,6 +30,8 @@ _YAML = (".yaml", ".yml")
 
 @recipes.callback()
 def _list(context: typer.Context, no_plugin: NoPlugin = None) -> None:
+    from sftplug.recipe.find import launch_scripts, shipped_recipes
+
     context.obj = no_plugin or []  # a command of the group blocks them too
     refuse_unknown_blocks(context.obj)
     if context.invoked_subcommand is not None:
@@ -56,6 +56,8 @@ def purpose(file: Path) -> str:
 @recipes.command()
 def show(context: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
     """Print a recipe, or a launch script, as it is written."""
+    from sftplug.recipe.find import find_shipped
+
     typer.echo(find_shipped(name, context.obj).read_text(encoding="utf-8"), nl=False)
 
 
@@ -69,6 +71,8 @@ def copy(
 
     The schema of what is installed is written beside a recipe, so that an editor knows every component and option.
     """
+    from sftplug.recipe.find import find_shipped
+
     source = find_shipped(name, context.obj)
     is_recipe = source.suffix in _YAML
     target = (
@@ -94,6 +98,8 @@ def _copy_file(original: Path, copied: Path) -> None:
 
 
 def _write_schema_beside(recipe: Path, blocked: list[str]) -> Path:
+    from sftplug.plugin.registry import build_registry
+
     beside = recipe.parent / SCHEMA_FILE
     write_schema(beside, build_registry(load_plugins(blocked)))
     return beside
@@ -101,6 +107,9 @@ def _write_schema_beside(recipe: Path, blocked: list[str]) -> Path:
 
 def _named_files(recipe: Path) -> dict[str, Path]:
     """Return path as written -> file for every file that a recipe names by a relative path."""
+    from sftplug.recipe.section import resolve_path
+    from sftplug.recipe.yaml import read_yaml
+
     texts = {str(text): Path(resolve_path(text)) for text in _strings(read_yaml(recipe).data)}
     return {text: file for text, file in texts.items() if not Path(text).is_absolute() and file.is_file()}
 
@@ -124,6 +133,8 @@ def _with_new_paths(recipe: Path) -> str:
 
 
 def _strings(data: object) -> Iterator[LocatedStr]:
+    from sftplug.recipe.yaml import LocatedStr
+
     if isinstance(data, LocatedStr):
         yield data
     elif isinstance(data, dict):

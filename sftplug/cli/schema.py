@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sftplug.cli.options import NoPlugin, warn
 from sftplug.plugin.manager import load_plugins
-from sftplug.plugin.registry import Registry, build_registry
 from sftplug.storage.writable import refuse_unwritable_file, write_file
+
+if TYPE_CHECKING:
+    from sftplug.plugin.registry import Registry
 
 SCHEMA_FILE = "recipe.schema.json"
 """The name under which recipes look for their schema: beside them, or in the folder of the shipped ones."""
@@ -22,6 +24,8 @@ def schema(
     no_plugin: NoPlugin = None,
 ) -> None:
     """Print the JSON Schema of a recipe for exactly what is installed; editors complete and check with it."""
+    from sftplug.plugin.registry import build_registry
+
     if output is not None:
         refuse_unwritable_file(output)
     registry = build_registry(load_plugins(no_plugin or []))

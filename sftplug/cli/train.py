@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from sftplug.api.runs import run_recipe
 from sftplug.cli.evaluate import show_replies
 from sftplug.cli.options import NoPlugin, Output, Overrides, RecipeName, Verbose, be_verbose, read_recipe
 from sftplug.util.processes import leave
@@ -31,6 +30,8 @@ def train(  # noqa: PLR0913 - an argument is an option of the command
 
     An unfinished run of the same recipe in the output folder is resumed from its last checkpoint.
     """
+    from sftplug.api.runs import run_recipe
+
     be_verbose(verbose)
     if resume and overwrite:
         raise typer.BadParameter("--resume continues a run, --overwrite deletes it: choose one.")

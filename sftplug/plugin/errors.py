@@ -7,54 +7,15 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import pluggy
 
 from sftplug.errors import PluginError, SftplugError
-from sftplug.plugin.components import (
-    Adapter,
-    Callback,
-    ChatTemplate,
-    Component,
-    DatasetFormat,
-    DatasetSource,
-    Exporter,
-    LengthPolicy,
-    Loss,
-    Masking,
-    Metric,
-    ModelBuilder,
-    ModelPatch,
-    Optimizer,
-    Policy,
-    Quantization,
-    RowProcessor,
-    Schedule,
-)
-from sftplug.util.frozen import refused
 
-NOUNS: dict[type[Component], str] = {
-    DatasetSource: "source",
-    RowProcessor: "row processor",
-    DatasetFormat: "format",
-    ChatTemplate: "chat template",
-    Masking: "masking",
-    LengthPolicy: "length policy",
-    ModelBuilder: "model builder",
-    Quantization: "quantization",
-    ModelPatch: "model patch",
-    Adapter: "adapter",
-    Loss: "loss",
-    Optimizer: "optimizer",
-    Schedule: "schedule",
-    Callback: "callback",
-    Metric: "metric",
-    Exporter: "exporter",
-    Policy: "policy",
-}
-"""What each kind is called in a sentence."""
+if TYPE_CHECKING:
+    from sftplug.plugin.components import Component
 
 _owners: WeakKeyDictionary[type[Component], str] = WeakKeyDictionary()
 
@@ -66,6 +27,8 @@ def register_owner(component: type[Component], plugin: str) -> None:
 
 def describe(component: Component | type[Component]) -> str:
     """Return ``masking 'mine' of plugin acme (acme 1.2.3)``."""
+    from sftplug.plugin.kinds import NOUNS  # what lists plugins and commands must not wait for all kinds
+
     cls = component if isinstance(component, type) else type(component)
     noun = next((noun for kind, noun in NOUNS.items() if issubclass(cls, kind)), cls.__name__)
     owner = f" of plugin {_owners[cls]}" if cls in _owners else ""
@@ -119,6 +82,8 @@ def failed(component: Component | type[Component], method: str, error: Exception
 
 def reason(error: BaseException) -> str:
     """Return what went wrong, and on which line of the plugin; where that called other code, the place there too."""
+    from sftplug.util.frozen import refused
+
     text = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {refused(error) or error}"
     if isinstance(error, SyntaxError):
         return f"{type(error).__name__}: {error.msg} ({error.filename}:{error.lineno})"

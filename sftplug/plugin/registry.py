@@ -34,7 +34,8 @@ from sftplug.plugin.components import (
     RowProcessor,
     Schedule,
 )
-from sftplug.plugin.errors import NOUNS, place_of, register_owner
+from sftplug.plugin.errors import place_of, register_owner
+from sftplug.plugin.kinds import NOUNS
 from sftplug.plugin.manager import IN_PROGRAM, Plugin, Plugins
 from sftplug.plugin.validation import component_name, problem_of_class
 

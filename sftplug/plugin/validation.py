@@ -7,13 +7,14 @@ import re
 import sys
 from importlib.metadata import Distribution
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sftplug.errors import PluginError, did_you_mean
 from sftplug.plugin import hookspecs
-from sftplug.plugin.components import Component, RowProcessor
 from sftplug.plugin.errors import place_of
-from sftplug.types.ledger import STAGES
+
+if TYPE_CHECKING:
+    from sftplug.plugin.components import Component
 
 _MARK = f"{hookspecs.PROJECT}_impl"
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -66,6 +67,9 @@ _NAME = re.compile(r"[\w-]+")
 
 def problem_of_class(component: type[Component]) -> str | None:
     """Return why a recipe could not choose `component`, as the end of a sentence; None if it can."""
+    from sftplug.plugin.components import RowProcessor
+    from sftplug.types.ledger import STAGES
+
     if inspect.isabstract(component):
         missing = ", ".join(f"{name}()" for name in sorted(component.__abstractmethods__))
         return f"does not define {missing}"

@@ -33,7 +33,7 @@ from sftplug.plugin.components import (
     RowProcessor,
     Schedule,
 )
-from sftplug.plugin.errors import NOUNS
+from sftplug.plugin.kinds import NOUNS
 from sftplug.recipe.yaml import write_yaml
 
 ILLUSTRATED = 3

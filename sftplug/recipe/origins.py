@@ -10,7 +10,7 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 
 from sftplug.plugin.components import Component, parts_of
-from sftplug.plugin.errors import NOUNS
+from sftplug.plugin.kinds import NOUNS
 from sftplug.recipe.defaults import of_adapter, of_optimizer
 from sftplug.recipe.load import LoadedRecipe
 from sftplug.recipe.model import Recipe

@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema
 
 from sftplug.plugin.components import Component, DatasetSource
-from sftplug.plugin.errors import NOUNS
+from sftplug.plugin.kinds import NOUNS
 from sftplug.plugin.registry import Registry
 from sftplug.recipe.model import SOURCE_OF, Recipe, SourceSection
 from sftplug.recipe.section import Section, ShortForm, as_share

@@ -35,7 +35,7 @@ from sftplug.plugin.components import (
     RowProcessor,
     Schedule,
 )
-from sftplug.plugin.errors import NOUNS
+from sftplug.plugin.kinds import NOUNS
 from sftplug.plugin.registry import Registry
 
 
