@@ -115,7 +115,7 @@ class SourceSection(Section):
     """Columns whose values tell rows apart, such as ``customer`` or ``language``: `loss_by`, metrics and reports are
     split by them. For columns of few values."""
     meta: dict[str, str] = Field(default_factory=dict, examples=[{"licence": "cc-by-4.0"}])
-    """What else is known of the rows: ``{licence: cc-by-4.0, owner: Ada}``. It stands in the model card and in the
+    """What else is known of the rows: ``{licence: cc-by-4.0, owner: support}``. It stands in the model card and in the
     record of the run, policies may ask for it, and it changes nothing."""
     system: str | None = Field(None, min_length=1)
     """The system turn of rows that have none; without it the template's own, if it has one, is what they train with."""
