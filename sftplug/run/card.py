@@ -252,6 +252,8 @@ def _patches(patches: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     changing = ", ".join(f"`{patch['type']}`" for patch in patches if patch["changes_logits"])
     apart = patches[0]["difference"]
     measured = f", but for {apart:.1e} of the standard deviation of its logits" if apart else ""
+    if apart is None:
+        measured = ", as its author says: it was not compared, for several processes shared the model"
     rest = f"A plain model computes the same{measured}."
     if changing:
         rest = f"What it computes is changed by {changing}: the code above does the same to a plain model{measured}."

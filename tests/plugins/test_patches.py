@@ -14,6 +14,7 @@ import sftplug
 from sftplug import ModelError, RecipeError, RunDirectory
 from sftplug.libraries.restoring import restoring
 from sftplug.model.patching import patches_in_force, plain_twin, without_patches
+from sftplug.run.card import _patches
 
 OWN = """
 from typing import ClassVar, Literal
@@ -224,6 +225,14 @@ def test_a_finished_run_needs_those_alone_that_change_the_logits(own_file, run, 
     error = command("chat", output, "--prompt", "Hello?").exception
     assert isinstance(error, RecipeError)
     assert "'doubled' is not installed" in str(error)
+
+
+def test_the_card_says_so_where_nothing_was_compared():
+    (said,) = _patches([{"type": "kernel", "changes_logits": False, "difference": None}])
+    assert said.endswith("as its author says: it was not compared, for several processes shared the model.")
+    (said,) = _patches([{"type": "kernel", "changes_logits": False, "difference": 2e-7}])
+    assert said.endswith("A plain model computes the same, but for 2.0e-07 of the standard deviation of its logits.")
+    assert list(_patches([])) == []
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
