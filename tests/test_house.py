@@ -371,7 +371,7 @@ def asked(log):
     return found
 
 
-def test_every_command_asks_under_its_name(trained, command, monkeypatch):
+def test_every_command_asks_under_its_name(trained, command):
     folder, run, log = trained
     assert asked(log) == ["train"]
     file = str(folder / "recipe.yaml")
@@ -398,6 +398,7 @@ def test_every_command_asks_under_its_name(trained, command, monkeypatch):
         assert f"policies[0] (sftplug.toml:2): policy 'office': no {arguments[0]} on Fridays" in said, said
         assert asked(log) == [arguments[0]]
     assert "no push on Fridays" in refusal(run.push, "me/it")
+    assert asked(log) == ["push"]
     # What would be refused at the end of a training is refused before it.
     said = str(command("check", file, "export=zip", "--output", folder / "other").exception)
     assert "policy 'office': no export on Fridays" in said
