@@ -65,6 +65,7 @@ if _typing.TYPE_CHECKING:
         ModelPatch,
         Optimizer,
         Policy,
+        PolicyCommand,
         Quantization,
         RowProcessor,
         Schedule,
@@ -122,7 +123,8 @@ else:  # else a type checker would take any name for one of this package
         "sftplug.planning.answer": "PlanAnswer",
         "sftplug.plugin.components": (
             "Adapter Callback ChatTemplate DatasetFormat DatasetSource Deferred Exporter LengthPolicy Loss Masking "
-            "Metric ModelBuilder ModelPatch Optimizer Policy Quantization RowProcessor Schedule StreamProcessor"
+            "Metric ModelBuilder ModelPatch Optimizer Policy PolicyCommand Quantization RowProcessor Schedule "
+            "StreamProcessor"
         ),
         "sftplug.plugin.hookspecs": "hookimpl",
         "sftplug.recipe.in_words": "train_in_words",
@@ -219,6 +221,7 @@ __all__ = [
     "PlanAnswer",
     "PluginError",
     "Policy",
+    "PolicyCommand",
     "Prepared",
     "Preview",
     "Problem",

@@ -159,6 +159,21 @@ def test_what_the_house_gives_is_recorded_shown_and_blamed_with_its_line(house, 
     assert "Did you mean 'weight_decay'?" in said
 
 
+def test_only_defaults_that_reach_the_recipe_are_counted_and_recorded(house, recipe, tmp_path):
+    """A bare name says all of an adapter, `build` takes the place of a name, and the recipe has a rate of its own."""
+    house("""
+        [defaults]
+        chat_template = "chatml"
+        adapter = {r = 4}
+        model = {name_or_path = "org/other"}
+    """)
+    found = sftplug.load(recipe(adapter="lora"))
+    assert found.recipe.adapter.r == 16
+    assert found.house.given == ("chat_template",)
+    run = sftplug.train(found, show=False)
+    assert sftplug.RunDirectory.open(run.output).state().house["defaults"] == ["chat_template"]
+
+
 def test_a_component_of_a_default_gives_way_to_another_and_takes_options(house, recipe):
     house('[defaults.adapter]\ntype = "lora"\nr = 4\n[defaults.model]\nname_or_path = "org/other"\n')
     assert sftplug.load(recipe(adapter={"lora": {"alpha": 3}}, chat_template="chatml")).recipe.adapter.r == 4
@@ -192,7 +207,7 @@ def test_the_nearest_file_above_the_recipe_holds_unless_the_environment_names_on
     assert found.recipe.chat_template.type == "llama3"
     assert sftplug.explain(found, "chat_template").values[0].origin == "elsewhere.toml:2 (house file)"
     monkeypatch.setenv("SFTPLUG_CONFIG", str(tmp_path / "gone.toml"))
-    assert "house file (gone.toml:1): cannot be read: No such file" in refusal(sftplug.load, recipe())
+    assert "gone.toml, which SFTPLUG_CONFIG names, does not exist." in refusal(sftplug.load, recipe())
     monkeypatch.setenv("SFTPLUG_CONFIG", "")
     assert sftplug.load(recipe(chat_template="chatml")).house.file is None
 
@@ -266,6 +281,17 @@ def test_what_is_wrong_with_the_file_is_told_at_once_with_its_lines(house, recip
     assert [part for part in told if part not in said] == [], said
 
 
+def test_a_list_that_is_written_in_two_ways_is_explained(house, recipe):
+    house("policies = ['limits']\n[[policies]]\ntype = 'limits'\n")
+    assert "is written `name = [...]` or `[[name]]`, and not both." in refusal(sftplug.load, recipe())
+
+
+def test_a_file_that_is_named_and_is_not_there_is_told_with_the_variable(recipe, tmp_path, monkeypatch):
+    for named, what in (("nope.toml", "does not exist"), (str(tmp_path), "is not a file")):
+        monkeypatch.setenv("SFTPLUG_CONFIG", named)
+        assert f"the house file: {named}, which SFTPLUG_CONFIG names, {what}." in refusal(sftplug.load, recipe())
+
+
 def test_a_file_that_would_take_long_to_read_is_refused(house, recipe):
     house("x = [\n" + "1,\n" * 600 + "]\n")
     assert "is longer than 50,000 bytes or 500 lines." in refusal(sftplug.load, recipe())
@@ -326,10 +352,43 @@ def test_policies_are_told_with_all_else_and_as_their_own_words(house, recipe):
     assert "plugin" not in text
 
 
+def test_a_refusal_says_which_house_file_it_is_by(house, recipe, command):
+    file = house("policies = [{limits = {learning_rate = 1e-9}}]\n")
+    error = command("check", recipe(chat_template="chatml")).exception
+    assert "policies[0] (sftplug.toml:1): policy 'limits'" in str(error)
+    assert error.__notes__ == [f"note: the house file {file} is in force: 1 policy"]
+
+
+@pytest.mark.parametrize("command_name", ["psuh", "report"])
+@pytest.mark.parametrize("policy", ["forbid", "limits"])
+def test_a_command_of_which_no_policy_is_asked_is_refused(house, recipe, policy, command_name):
+    house(f"policies = [{{{policy} = {{commands = ['{command_name}']}}}}]\n")
+    said = refusal(sftplug.load, recipe(chat_template="chatml"))
+    assert "policies[0].commands[0] (sftplug.toml:1): must be one of " in said
+    assert "export, push" in said or "push" in said
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        (
+            '{"forbid": "train"}',
+            "`forbid` takes no bare value. Name its options, each with a value, as in `forbid: {option",
+        ),
+        (
+            '{"forbit": {"commands": ["push"]}}',
+            "'forbit' is not installed. Did you mean 'forbid'? Known: ",
+        ),
+    ],
+)
+def test_a_policy_that_is_written_wrong_is_told_by_its_name(recipe, written, said):
+    assert said in refusal(sftplug.load, recipe(chat_template="chatml", policies=[json.loads(written)]))
+
+
 def test_no_recipe_takes_away_what_the_house_forbids(house, recipe):
-    house("policies = [{forbid = {commands = ['train'], because = 'Ask Ada.'}}]\n")
+    house("policies = [{forbid = {commands = ['train'], because = 'Ask the release team.'}}]\n")
     said = refusal(sftplug.train, recipe(chat_template="chatml", policies=[]))
-    assert "policies[0] (sftplug.toml:1): policy 'forbid': `train` is forbidden here. Ask Ada." in said
+    assert "policies[0] (sftplug.toml:1): policy 'forbid': `train` is forbidden here. Ask the release team." in said
     assert refusal(sftplug.train, sftplug.load(recipe(chat_template="chatml"))) == said
 
 

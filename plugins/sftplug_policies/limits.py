@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from sftplug import Field, Policy, Recipe
+from sftplug import Field, Policy, PolicyCommand, Recipe
 
 
 class Limits(Policy):
@@ -20,7 +20,7 @@ class Limits(Policy):
     spot, the builder's name, ``build:tiny``. Folders are compared as they are resolved."""
     licences: tuple[str, ...] | None = None
     """The licences that training rows may have, as ``meta: {licence: …}`` of their source says it."""
-    commands: tuple[str, ...] = ("check", "train")
+    commands: tuple[PolicyCommand, ...] = ("check", "train")
     """The commands that are held to the limits."""
 
     def problems(self, recipe: Recipe, command: str) -> Iterator[str]:

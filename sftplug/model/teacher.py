@@ -9,6 +9,7 @@ from sftplug.errors import ModelError
 from sftplug.model.loading import check_files, check_names, check_positions, load_base, load_tokenizer
 from sftplug.model.packing_check import check_isolation
 from sftplug.plugin.calls import teacher_of
+from sftplug.run.result import is_adapter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,19 +43,38 @@ def check_teacher(recipe: Recipe) -> None:
     other = with_teacher_as_model(recipe)
     if other is None:
         return
+    _refuse_no_model(recipe, Path(str(other.model.name_or_path)))
     try:
         check_files(other)
         check_names(other)
         theirs = load_tokenizer(other).get_vocab()
     except ModelError as error:
-        raise ModelError(f"the teacher of the loss '{recipe.loss.type}': {error}") from error
+        raise _of_teacher(recipe, error) from error
     difference = _first_difference(load_tokenizer(recipe).get_vocab(), theirs)
     if difference is not None:
         raise ModelError(
-            f"the teacher of the loss '{recipe.loss.type}', {other.model.name_or_path}, reads other tokens than the "
+            f"loss: the teacher of '{recipe.loss.type}', {other.model.name_or_path}, reads other tokens than the "
             f"model: {difference}. Choose a teacher with the tokenizer of the model, such as a larger model of its "
             "family, or another loss."
         )
+
+
+def _refuse_no_model(recipe: Recipe, folder: Path) -> None:
+    """Raise ModelError for a folder that is not there, and for an adapter, of which a teacher can be made."""
+    whose = f"loss: the teacher of '{recipe.loss.type}', {folder},"
+    if folder.is_absolute() and not folder.exists():
+        raise ModelError(f"{whose} does not exist.")
+    if is_adapter(folder):
+        merged = f"{folder}-merged"
+        raise ModelError(
+            f"{whose} is an adapter, and a teacher is a whole model: `sftplug merge {folder} --output {merged}`, then "
+            f"`loss: {{type: {recipe.loss.type}, teacher: {merged}}}`."
+        )
+
+
+def _of_teacher(recipe: Recipe, error: ModelError) -> ModelError:
+    """Return what is said of any model as said of the teacher."""
+    return ModelError(f"loss: the teacher of '{recipe.loss.type}': {str(error).removeprefix('model: ')}")
 
 
 def _first_difference(ours: Mapping[str, int], theirs: Mapping[str, int]) -> str | None:
@@ -82,7 +102,7 @@ def load_teacher(recipe: Recipe, device: object, longest: int, *, packed: bool) 
         if packed:
             check_isolation(model)
     except ModelError as error:
-        raise ModelError(f"the teacher of the loss '{recipe.loss.type}': {error}") from error
+        raise _of_teacher(recipe, error) from error
     model.requires_grad_(False)
     model.eval()
     placed: PreTrainedModel = model.to(device)

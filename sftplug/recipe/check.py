@@ -98,8 +98,6 @@ def _check_loss(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """The base must be there beside what is trained, where a loss reads its logits."""
     loss, adapter, launch = recipe.loss, recipe.adapter, recipe.launch
     teacher = teacher_of(loss)
-    if teacher is not None and Path(teacher).is_absolute() and not Path(teacher).exists():
-        yield "loss", f"the folder of the teacher, {teacher}, does not exist."
     if teacher is not None and launch is not None and launch.strategy != "ddp":
         yield (
             "loss",

@@ -19,14 +19,14 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from sftplug.errors import Problem, RecipeError, did_you_mean
 from sftplug.recipe.problems import problem_at
 from sftplug.recipe.toml import read_toml
-from sftplug.recipe.yaml import Tree, dotted, leaves
+from sftplug.recipe.yaml import Path_, Tree, dotted, leaves
 
 HOUSE, VARIABLE = "sftplug.toml", "SFTPLUG_CONFIG"
 KEYS = ("plugins", "policies", "defaults")
@@ -45,6 +45,17 @@ class House:
     sha256: str = ""
     tree: Tree = field(default_factory=lambda: Tree({}))
     """What it says, and where."""
+    given: tuple[str, ...] | None = None
+    """The defaults that a recipe has of it; None where no recipe is loaded."""
+
+    def in_effect(self, tree: Tree) -> House:
+        """Return it with those of its defaults that stand in a whole recipe, which may say otherwise."""
+        kept = {*tree.origins.values()}
+        lines = {path: self.tree.origins.get(("defaults", *path)) for path in self._default_paths()}
+        return replace(self, given=tuple(dotted(path) for path, line in lines.items() if line in kept))
+
+    def _default_paths(self) -> list[Path_]:
+        return [path for path, _ in leaves(self.tree.data.get("defaults", {})) if path]
 
     @property
     def plugins(self) -> list[str]:
@@ -74,7 +85,7 @@ class House:
         """Return what the record of a run keeps of it; None where no file holds."""
         if self.file is None:
             return None
-        defaults = [dotted(path) for path, _ in leaves(self.tree.data.get("defaults", {})) if path]
+        defaults = [*map(dotted, self._default_paths())] if self.given is None else [*self.given]
         policies = self.tree.data.get("policies", [])
         file = str(self.file.resolve())
         return {
@@ -121,12 +132,21 @@ def house_above(folder: Path, recipe: Path | None = None) -> House:
     """
     named = os.environ.get(VARIABLE)
     if named is not None:
-        return _read(Path(named).expanduser()) if named.strip() else House()
+        return _read(_file_of(named)) if named.strip() else House()
     file = next((place / HOUSE for place in _upwards(folder) if (place / HOUSE).is_file()), None)
     if file is None:
         return House()
     _refuse_strangers(file, recipe)
     return _read(file)
+
+
+def _file_of(named: str) -> Path:
+    """Return the file that the environment names. Raises RecipeError where that is not a file."""
+    file = Path(named).expanduser()
+    if not file.is_file():
+        what = "is not a file" if file.exists() else "does not exist"
+        raise RecipeError(VARIABLE, [Problem("the house file", f"{file}, which {VARIABLE} names, {what}.")])
+    return file
 
 
 def _upwards(folder: Path) -> Iterator[Path]:

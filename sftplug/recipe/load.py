@@ -180,8 +180,12 @@ def load_asked(asked: LoadRequest, *, rows: bool = True, device: Device | None =
         problems += _check_components(recipe, tree, rows=rows)
     if asked.versions is not None:
         problems = list(with_versions(problems, tree, registry, asked.versions))
+    house = house.in_effect(tree)
     if problems or recipe is None:
-        raise RecipeError(asked.name, sorted(problems, key=lambda problem: _line(problem.origin)))
+        refused = RecipeError(asked.name, sorted(problems, key=lambda problem: _line(problem.origin)))
+        for sentence in house.told():  # a place such as sftplug.toml:3 does not say in which folder that is
+            refused.add_note(f"note: {sentence}")
+        raise refused
     active = _active(recipe, registry, house, in_force, asked)
     return LoadedRecipe(
         name,

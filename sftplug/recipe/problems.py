@@ -128,7 +128,7 @@ def _sentence(detail: Any, root: type[BaseModel], registry: Registry) -> str:
     if kind == "union_tag_invalid":
         return _unknown_component(context["tag"], _names_in(context["expected_tags"]), registry)
     if kind == "union_tag_not_found" and isinstance(value, Mapping):
-        return f"has no `type`.{_nearest_type(value, registry)}"
+        return _nameless(value, _model_at(detail["loc"], root, registry), registry)
     if kind == "value_error":
         text = str(context["error"])
         return text + _excuses(registry) if text.startswith(NOTHING_OFFERED) else text
@@ -238,6 +238,20 @@ def _excuses(registry: Registry) -> str:
         + (f" Note: blocked with --no-plugin: {blocked}." if blocked else "")
         + (f" Note: left out because {DISABLE_VARIABLE} is set: {off}." if off else "")
     )
+
+
+def _nameless(value: Mapping[Any, Any], kind: type[BaseModel] | None, registry: Registry) -> str:
+    """Say what is wrong with a component without ``type``: it may be meant as ``{name: options}``."""
+    offers = next((offers for base, offers in registry.offers.items() if base is kind), {})
+    if len(value) == 1 and offers:
+        (name, options), *_ = value.items()
+        if name in offers:
+            return (
+                f"`{name}` takes no bare value. Name its options, each with a value, as in `{name}: {{option: value}}`."
+            )
+        if isinstance(options, Mapping):  # as `{lora: {r: 8}}` is written
+            return _unknown_component(str(name), [*offers], registry)
+    return f"has no `type`.{_nearest_type(value, registry)}"
 
 
 def _nearest_type(value: Mapping[str, Any], registry: Registry) -> str:

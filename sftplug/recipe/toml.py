@@ -37,6 +37,8 @@ def read_toml(file: Path) -> tuple[Tree, bytes]:
         found = re.search(r" \(at line (\d+), column \d+\)$", str(error))
         line = found[1] if found else str(content.count(b"\n") + 1)
         what = str(error).removesuffix(found[0]) if found else str(error)
+        if "immutable namespace" in what:  # `policies = []` and `[[policies]]`
+            what += ". A list is written `name = [...]` or `[[name]]`, and not both"
         raise _refused(file, f"is not valid TOML: {what}.", line) from error
     tree = Tree(None, _origins(text, file.name))
     problems: list[Problem] = []

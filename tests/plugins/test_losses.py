@@ -1,6 +1,7 @@
 """The built-in losses: by hand, token by token; through the trainer, whatever the batches; and over a resume."""
 
 import re
+import shutil
 
 import pytest
 import torch
@@ -247,14 +248,30 @@ def test_a_teacher_is_a_model_of_the_same_tokens_or_is_refused_by_check(recipe_f
     assert said(teachers / "same") == ""
     other = said(teachers / "other")
     assert f"{teachers / 'other'}, reads other tokens than the model: '<table>' is none in the model and is " in other
-    with pytest.raises(RecipeError, match=r"loss .*: the folder of the teacher, .*/nowhere, does not exist\."):
-        load_recipe(str(recipe_file()), ["loss={distill: ./nowhere}"])
+    assert re.search(r"loss: the teacher of 'distill', .*/nowhere, does not exist\.", said("./nowhere"))
     with pytest.raises(RecipeError, match=r"each process holds whole.*Choose `launch: ddp`"):
         load_recipe(str(recipe_file()), [f"loss={{distill: {teachers / 'same'}}}", "launch=zero2"])
 
 
+def test_an_adapter_is_no_teacher_and_the_error_says_how_it_becomes_one(recipe_file, lora_run):
+    (problem,) = sftplug.check(sftplug.load(recipe_file(), f"loss={{distill: {lora_run}}}"))
+    merged = f"{lora_run}-merged"
+    told = f"`sftplug merge {lora_run} --output {merged}`, then `loss: {{type: distill, teacher: {merged}}}`."
+    assert told in str(problem)
+
+
+def test_a_run_is_measured_and_merged_without_its_teacher(recipe_file, teachers, run, tmp_path):
+    shutil.copytree(teachers / "same", tmp_path / "teacher")
+    result = run(recipe_file(adapter="lora"), f"loss={{distill: {tmp_path / 'teacher'}}}", "train.max_steps=1")
+    shutil.rmtree(tmp_path / "teacher")
+    rows_file = tmp_path / "rows.jsonl"
+    measured = sftplug.open_run(result.output).evaluate(data=rows_file, format="messages")
+    assert 0 < measured["loss"] < 20
+    assert sftplug.open_run(result.output).merge(tmp_path / "merged")
+
+
 def test_rows_longer_than_a_teacher_reads_are_refused(recipe_file, teachers, run):
-    with pytest.raises(ModelError, match=r"the teacher of the loss 'distill'.*made for 16"):
+    with pytest.raises(ModelError, match=r"loss: the teacher of 'distill': .*made for 16"):
         run(recipe_file(), f"loss={{distill: {teachers / 'short'}}}")
 
 

@@ -87,6 +87,17 @@ CASES = [
         before=both(twin("llama"), teachers),
     ),
     Case(
+        "is an adapter, and a teacher is a whole model: `sftplug merge {} --output {}`, then `loss: {type: {}, teacher: {}}`.",
+        {
+            "`sftplug merge {}out --output {}`": both(
+                run_first("merge", "out", "--output", "out-merged"),
+                put("loss", {"type": "distill", "teacher": "./out-merged"}),
+            )
+        },
+        recipe=lora(),
+        before=both(run_first("train", "recipe.yaml", "--output", "out"), put("loss", {"distill": "./out"})),
+    ),
+    Case(
         "does not know. It would take them as they stand. Name the model that it was made from",
         {"Name the model that it was made from": put("model", BASE["model"])},
         before=a_model(json_in("config.json", quantization_config={"quant_method": "own"})),

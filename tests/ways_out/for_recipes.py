@@ -210,6 +210,11 @@ CASES = [
         recipe={"loss": "kl_to_base"},
     ),
     Case(
+        "`{}` takes no bare value. Name its options, each with a value, as in `{}: {option: value}`.",
+        {"Name its options": put("policies", [{"forbid": {"commands": ["push"]}}])},
+        recipe={"policies": [{"forbid": "push"}]},
+    ),
+    Case(
         "where `{}` splits the model. Choose `launch: ddp`.",
         {"Choose `launch: ddp`": put("launch.strategy", "ddp")},
         recipe={"loss": "kl_to_base", "adapter": "lora", "launch": {"strategy": "zero2", "processes": 2}},

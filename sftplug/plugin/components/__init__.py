@@ -10,7 +10,7 @@ from sftplug.plugin.components.exporting import Exporter
 from sftplug.plugin.components.model import Adapter, ModelBuilder, Quantization
 from sftplug.plugin.components.optimization import Optimizer, Schedule
 from sftplug.plugin.components.patching import ModelPatch
-from sftplug.plugin.components.policies import Policy
+from sftplug.plugin.components.policies import Policy, PolicyCommand
 from sftplug.plugin.components.rows import (
     ChatTemplate,
     DatasetFormat,
@@ -40,6 +40,7 @@ __all__ = [
     "ModelPatch",
     "Optimizer",
     "Policy",
+    "PolicyCommand",
     "Quantization",
     "RowProcessor",
     "Schedule",

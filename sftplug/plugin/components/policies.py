@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from sftplug.plugin.components.base import Component
 
 if TYPE_CHECKING:
     from sftplug.recipe.model import Recipe
+
+
+PolicyCommand = Literal[
+    "check", "prepare", "preview", "plan", "train", "launch", "eval", "chat", "merge", "export", "push"
+]
+"""What policies are asked about. `explain`, `replay` and `report`, which show what is there, ask none."""
 
 
 class Policy(Component):
