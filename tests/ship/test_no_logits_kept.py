@@ -13,8 +13,10 @@ from sftplug.ship.evaluate import score
 from sftplug.ship.replies import Answering, places
 from sftplug.training.collator import Collator
 from sftplug.training.train import make_trainer
+from sftplug.types.loss_groups import LossGroups
 
 BATCH = 4
+ONE = LossGroups.of(["rows.jsonl"])
 
 
 class Alive(TorchDispatchMode):
@@ -68,13 +70,13 @@ def in_training(trainer, prepared):
 
 
 def by_command(trainer, prepared):
-    assert score(trainer.model.eval(), prepared.eval, Collator(0), ["rows.jsonl"], BATCH) is not None
+    assert score(trainer.model.eval(), prepared.eval, Collator(0), ONE, BATCH) is not None
 
 
 def replies(trainer, prepared):
     answering = Answering(trainer.model.eval(), prepared.tokenizer, [3], BATCH, 4)
     asked = list(places(prepared.eval, None))
-    assert len(list(answering.replies(asked, [""] * len(asked), ["rows.jsonl"]))) == len(prepared.eval)
+    assert len(list(answering.replies(asked, [""] * len(asked), ONE))) == len(prepared.eval)
 
 
 def accumulating(trainer, prepared):

@@ -88,6 +88,7 @@ PROCESSED = {
 }
 """Row processor -> options with which it makes something of `ASKED`."""
 OPTIONS = {
+    "distill": {"teacher": "org/large"},
     "forbid": {"commands": ["push"], "because": "Ask the office."},
     "columns": {"user": "Translate: {english}", "assistant": "german"},
     "roles": {"roles": ["user", "tool", "assistant"]},
