@@ -2,7 +2,7 @@
 
 ``tests/frozen/begun`` holds them, with what made them. Arithmetic differs in the last bits between processors. So what
 0.1.0 had at the checkpoint is compared with what this machine has there: where these are the same bits, so must the
-ends be; elsewhere losses may differ by a thousandth.
+ends be as those of a run of today that nobody disturbed; from what 0.1.0 made of it, losses may differ by a thousandth.
 """
 
 import hashlib
@@ -61,7 +61,6 @@ def test_a_run_that_0_1_0_began_ends_as_0_1_0_would_have_ended_it(name, project)
     resumed, known = figures(output), KNOWN[name]
     if same_bits:
         assert resumed == figures(undisturbed)
-        assert resumed == known
     for losses in ("losses", "eval_losses"):
         assert resumed[losses] == pytest.approx(known[losses], rel=1e-3), losses
         assert len(known["losses"]) == 12
