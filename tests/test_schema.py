@@ -112,7 +112,7 @@ WRONG = {
     "a masking that is a number": ({"masking": [7]}, "must be a list, not 7"),
     "a weight below zero": ({"masking": ["assistant", {"tool_calls": -1}]}, "must be at least 0"),
     "a weight in words": ({"masking": ["assistant", {"tool_calls": "much"}]}, "must be a number"),
-    "a name with a value, and no option for it": ({"masking": [{"assistant": 1}]}, "has no `type`"),
+    "a name with a value, and no option for it": ({"masking": [{"assistant": 1}]}, "`assistant` takes no bare value"),
     "an unknown policy of spans": ({"spans": {"boundary": "cut"}}, "must be one of split, error"),
     "an unknown quantization": ({"quantization": "nf5"}, "Did you mean 'nf4'?"),
     "a quantization in a list": ({"quantization": ["nf4"]}, "must be a name or a mapping"),
