@@ -82,6 +82,7 @@ def examine(recipe: LoadedRecipe) -> Findings:
     """
     from sftplug.api.rows import prepare
     from sftplug.model.loading import check_positions
+    from sftplug.model.teacher import check_teacher_positions
     from sftplug.planning import model_notes, notes_of_rows
     from sftplug.run import RunDirectory
     from sftplug.run.place import refuse_unusable
@@ -98,6 +99,8 @@ def examine(recipe: LoadedRecipe) -> Findings:
         prepared = prepare(recipe)
         found.notes += notes_of_rows(recipe, prepared)
         check_positions(recipe.recipe, prepared.longest)
+        if not found.problems:  # of a teacher that cannot be had, all is said
+            check_teacher_positions(recipe.recipe, prepared.longest)
     except SftplugError as error:
         found.problems.append(str(error))
     if not found.problems:

@@ -68,7 +68,7 @@ def _refuse_no_model(recipe: Recipe, folder: Path) -> None:
         merged = f"{folder}-merged"
         raise ModelError(
             f"{whose} is an adapter, and a teacher is a whole model: `sftplug merge {folder} --output {merged}`, then "
-            f"`loss: {{type: {recipe.loss.type}, teacher: {merged}}}`."
+            f"name {merged} as the teacher."
         )
 
 
@@ -87,17 +87,27 @@ def _first_difference(ours: Mapping[str, int], theirs: Mapping[str, int]) -> str
     return f"{token!r} {here} in the model and {there} in the teacher"
 
 
-def load_teacher(recipe: Recipe, device: object, longest: int, *, packed: bool) -> PreTrainedModel | None:
+def check_teacher_positions(recipe: Recipe, longest: int) -> None:
+    """Raise ModelError when the longest row has more tokens than the teacher of the loss has positions for."""
+    other = with_teacher_as_model(recipe)
+    if other is None:
+        return
+    try:
+        check_positions(other, longest)
+    except ModelError as error:
+        raise _of_teacher(recipe, error) from error
+
+
+def load_teacher(recipe: Recipe, device: object, *, packed: bool) -> PreTrainedModel | None:
     """Return the teacher of the recipe's loss on `device`, in the dtype that is computed in; None without one.
 
-    `longest` is how many tokens a row has at most, and `packed` says that rows hold several documents: then it is
-    proven that it keeps them apart. Raises ModelError when it does not, or cannot be had, or has too few positions.
+    `packed` says that rows hold several documents: then it is proven that it keeps them apart. Raises ModelError when
+    it does not, or cannot be had.
     """
     other = with_teacher_as_model(recipe)
     if other is None:
         return None
     try:
-        check_positions(other, longest)
         model = load_base(other, original=True)
         if packed:
             check_isolation(model)

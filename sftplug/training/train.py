@@ -25,7 +25,7 @@ from sftplug.model.own_adapter import save_adapter
 from sftplug.model.packing_check import check_isolation
 from sftplug.model.parameters import count_parameters
 from sftplug.model.patching import patches_in_force
-from sftplug.model.teacher import load_teacher
+from sftplug.model.teacher import check_teacher_positions, load_teacher
 from sftplug.plugin.calls import (
     is_nll,
     label,
@@ -72,6 +72,7 @@ def train(loaded: LoadedRecipe, prepared: Prepared, session: RunSession | None =
     quiet_libraries()
     session.record_rows(prepared)
     check_positions(loaded.recipe, prepared.longest)
+    check_teacher_positions(loaded.recipe, prepared.longest)
     if loaded.recipe.launch is not None and session.writes:
         write_config(loaded.recipe, loaded.recipe.launch, session.directory.path)
     with patches_in_force(loaded.recipe):
@@ -193,7 +194,7 @@ def make_trainer(
         callbacks=[GradientCheck(), *callbacks],
         groups=_groups(recipe, prepared),
     )
-    _hand_over(recipe, trainer, prepared.longest)
+    _hand_over(recipe, trainer)
     _name_neutrally(trainer, recipe)
     trainer.remove_callback(PrinterCallback)  # prints dictionaries; what is shown is the plugins' business
     trainer.origins, trainer.keep = prepared.origins, _keep(recipe)
@@ -219,16 +220,16 @@ def _hold(trainer: SftplugTrainer, recipe: Recipe, before: Before, callbacks: Se
     trainer.callback_handler = BlamingHandler.around(trainer.callback_handler, callbacks, recipe.callbacks)
 
 
-def _hand_over(recipe: Recipe, trainer: SftplugTrainer, longest: int) -> None:
+def _hand_over(recipe: Recipe, trainer: SftplugTrainer) -> None:
     """Give the trainer the components that it calls at every step, and the teacher of the loss if it has one.
 
-    `longest` is how many tokens a row has at most. Raises ModelError for a loss that lacks its base or teacher.
+    Raises ModelError for a loss that lacks its base or teacher.
     """
     from sftplug.training.chosen_loss import refuse_without_base
 
     refuse_without_base(recipe.loss, trainer.model)
     packed = layout(recipe) in ("rows", "flat")
-    trainer.teacher = load_teacher(recipe, trainer.args.device, longest, packed=packed)
+    trainer.teacher = load_teacher(recipe, trainer.args.device, packed=packed)
     trainer.chosen = None if is_nll(recipe.loss) else recipe.loss
     trainer.own_head = any(patch.changes_logits for patch in recipe.patches)
     trainer.chosen_optimizer, trainer.chosen_schedule = recipe.optimizer, recipe.schedule

@@ -256,7 +256,7 @@ def test_a_teacher_is_a_model_of_the_same_tokens_or_is_refused_by_check(recipe_f
 def test_an_adapter_is_no_teacher_and_the_error_says_how_it_becomes_one(recipe_file, lora_run):
     (problem,) = sftplug.check(sftplug.load(recipe_file(), f"loss={{distill: {lora_run}}}"))
     merged = f"{lora_run}-merged"
-    told = f"`sftplug merge {lora_run} --output {merged}`, then `loss: {{type: distill, teacher: {merged}}}`."
+    told = f"`sftplug merge {lora_run} --output {merged}`, then name {merged} as the teacher."
     assert told in str(problem)
 
 
@@ -271,8 +271,10 @@ def test_a_run_is_measured_and_merged_without_its_teacher(recipe_file, teachers,
 
 
 def test_rows_longer_than_a_teacher_reads_are_refused(recipe_file, teachers, run):
-    with pytest.raises(ModelError, match=r"loss: the teacher of 'distill': .*made for 16"):
-        run(recipe_file(), f"loss={{distill: {teachers / 'short'}}}")
+    chosen, said = f"loss={{distill: {teachers / 'short'}}}", r"loss: the teacher of 'distill': .*made for 16"
+    with pytest.raises(ModelError, match=said):
+        run(recipe_file(), chosen)
+    assert re.search(said, "\n".join(map(str, sftplug.check(sftplug.load(recipe_file(), chosen)))))
 
 
 def test_a_teacher_on_the_hub_may_be_pinned(recipe_file):

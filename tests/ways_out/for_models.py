@@ -87,7 +87,7 @@ CASES = [
         before=both(twin("llama"), teachers),
     ),
     Case(
-        "is an adapter, and a teacher is a whole model: `sftplug merge {} --output {}`, then `loss: {type: {}, teacher: {}}`.",
+        "is an adapter, and a teacher is a whole model: `sftplug merge {} --output {}`, then name {} as the teacher.",
         {
             "`sftplug merge {}out --output {}`": both(
                 run_first("merge", "out", "--output", "out-merged"),
