@@ -67,6 +67,16 @@ def test_a_hostile_template_ends_within_bounds_and_says_why(name, workplace):
     assert megabytes < MEGABYTES
 
 
+def test_a_template_that_indents_the_messages_leaves_them_as_they_are():
+    from sftplug.data.render import compile_template
+    from sftplug.errors import TemplateError
+
+    messages = [dict(message) for message in CONVERSATION]
+    with pytest.raises(TemplateError, match="refuses a conversation of user, assistant"):
+        compile_template("{{ messages|indent(9) }}", "hostile").text(messages)
+    assert messages == CONVERSATION
+
+
 def test_every_template_of_the_folder_is_expected_and_there_are_many():
     assert sorted(path.stem for path in FOLDER.glob("*.jinja")) == sorted(CASES)
     assert len(CASES) >= 60

@@ -261,7 +261,8 @@ def _indenting(budget: Budget, args: tuple[Any, ...], kwargs: Mapping[str, Any])
     lines = str.count(args[0], "\n") + 1 if isinstance(args[0], str) else budget.deep(args[0])
     budget.afford(lines * (_largest(width) or length_of(width)))
     budget.charge(length_of(args[0]) + ITEM * lines + lines * (_largest(width) or length_of(width)))
-    return args
+    # Jinja's own does `value += "\n"` first, which would put a line into a list of the caller's: `messages|indent`.
+    return (tuple(args[0]), *args[1:]) if isinstance(args[0], list) else args
 
 
 def _percenting(budget: Budget, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
