@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import rich
@@ -75,21 +75,8 @@ def show_ledger(ledger: Ledger) -> None:
 def _show_notes(account: Account) -> None:
     """Show what the user should know about rows that go on, and about what is lost."""
     console = rich.get_console()
-    _show_processed(account)
-    if account.unread:
-        columns = escape(", ".join(account.unread))
-        console.print(f"note: {escape(account.source)}: not read by its format: {columns}", highlight=False)
-    if account.filled:
-        texts = escape(", ".join(f"{text} x {count:,}" for text, count in account.filled.items()))
-        rows = f"in {account.filled_rows:,} rows"
-        console.print(f"note: {escape(account.source)}: filled in {texts}, {rows}", highlight=False)
-    if account.led:
-        got = f"{account.led:,} rows without a system turn begin with that of the recipe"
-        console.print(f"note: {escape(account.source)}: {got}", highlight=False)
-    if account.lost:
-        share = account.lost / (account.lost + account.trained)
-        name = escape(account.source)
-        console.print(f"note: {name}: {share:.1%} of its trained tokens are lost to length", highlight=False)
+    for said in _facts(account):
+        console.print(f"note: {escape(f'{account.source}: {said}')}", highlight=False)
     left_out = {stage: f"left out: {stage}" for stage in account.dropped}
     for kind, name in {**left_out, **{kind: kind for kind in account.noted}}.items():
         groups = account.groups[kind].largest()
@@ -101,11 +88,20 @@ def _show_notes(account: Account) -> None:
             console.print(f"note: {escape(name)}; {rest}", highlight=False)
 
 
-def _show_processed(account: Account) -> None:
-    """Show what each row processor did."""
-    for step in account.processed:
-        said = escape(f"{account.source}: {step.processor}: {step.in_words()}")
-        rich.get_console().print(f"note: {said}", highlight=False)
+def _facts(account: Account) -> Iterator[str]:
+    """Yield what is to be said of a source as a whole."""
+    yield from account.said
+    yield from (f"{step.processor}: {step.in_words()}" for step in account.processed)
+    if account.unread:
+        yield f"not read by its format: {', '.join(account.unread)}"
+    if account.filled:
+        texts = ", ".join(f"{text} x {count:,}" for text, count in account.filled.items())
+        yield f"filled in {texts}, in {account.filled_rows:,} rows"
+    if account.led:
+        yield f"{account.led:,} rows without a system turn begin with that of the recipe"
+    if account.lost:
+        share = account.lost / (account.lost + account.trained)
+        yield f"{share:.1%} of its trained tokens are lost to length"
 
 
 def _show_mix(mixed: Sequence[Mixed]) -> None:

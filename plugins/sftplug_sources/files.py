@@ -5,40 +5,53 @@ from __future__ import annotations
 import hashlib
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from glob import iglob
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from sftplug import DataError, DatasetSource, Field, InputPath, Row, did_you_mean
 from sftplug_sources import lines, tables
+from sftplug_sources.splits import Chosen, Found, sort_out
 from sftplug_sources.stored import Stored, find, is_pattern, is_url
 
 if TYPE_CHECKING:
     from sftplug import Recipe
-
-_BESIDE_DATA = ("readme", "license", "licence", "dataset_infos.json", "state.json", "dataset_info.json")
-"""What also lies in folders of datasets, by how its name begins."""
 
 
 class File(DatasetSource):
     """A file: .jsonl, .json, .csv, .tsv, .parquet, .arrow or .txt, each also .gz or .zst.
 
     A pattern (``data/*.jsonl``) or a folder stands for its files, in the order of their names; a URL (``https://``,
-    ``s3://``, ``gs://``, ``az://`` …) for what `fsspec` reads. Rows are read one by one, so a file may be larger than
-    memory, and one behind a URL larger than the disk; but a .json file is one value, and is read as a whole.
+    ``s3://``, ``gs://``, ``az://`` …) for what `fsspec` reads. Where names of files or folders say splits, or README
+    does in `configs`, or the folder is a saved ``DatasetDict``, one split is read: ``train`` unless `split` says
+    another. Rows are read one by one, so a file may be larger than memory, and one behind a URL larger than the disk;
+    but a list in a .json file is one value, and is read as a whole.
     """
 
     type: Literal["file"] = "file"
     path: InputPath = Field(examples=["rows.jsonl"])
     """The file, pattern, folder or URL; relative to the recipe that names it."""
+    split: str | None = None
+    """Split of a folder or a pattern, such as ``test``."""
+    config: str | None = None
+    """Configuration that README of the folder names."""
     columns: tuple[str, ...] | None = None
     """Columns to read; all by default."""
+    field: str | None = None
+    """Key under which a .json file holds the list of its rows, where it holds more than that."""
+    delimiter: str | None = Field(None, min_length=1, max_length=1)
+    """What separates the cells of a .csv or .tsv file, where it is neither comma nor tab."""
     shorthand: ClassVar[str] = "path"
 
     def check(self, recipe: Recipe) -> Iterable[str]:
-        """Say so when a local file is not there."""
-        if is_url(self.path) or Path(self.path).exists():
+        """Say so when a local file is not there, and when held-out rows would be those that are trained on."""
+        if is_url(self.path):
+            return
+        if Path(self.path).is_dir():
+            yield from self._unsure(recipe)
+            return
+        if Path(self.path).exists():
             return
         if Path(self.path).is_symlink():
             yield f"the symbolic link {self.path} leads to no file."
@@ -48,14 +61,33 @@ class File(DatasetSource):
         elif next(iglob(self.path, recursive=True), None) is None:  # noqa: PTH207 - folders may be patterns too
             yield f"no file matches the pattern {self.path}."
 
+    def _unsure(self, recipe: Recipe) -> Iterator[str]:
+        """Yield why it is not sure which files of a folder are meant."""
+        try:
+            found = self._found()
+            chosen = found.choose(self.split)
+        except DataError as error:
+            yield str(error)
+            return
+        if self.split is None and chosen.said and any(section.source is self for section in recipe.data.eval):
+            yield (
+                f"{self.path} {chosen.said}. For held-out rows say which split they are: "
+                f"`split: {found.likely('validation', 'test')}`."
+            )
+
     @property
     def remote(self) -> bool:
         """Whether the files are behind a URL."""
         return is_url(self.path)
 
     def label(self) -> str:
-        """Return the path."""
-        return self.path
+        """Return the path, with the split if one is named."""
+        return self.path if self.split is None else f"{self.path} ({self.split})"
+
+    def notes(self) -> Iterable[str]:
+        """Say which split of a folder is read, and what is left out."""
+        if said := self._chosen().said:
+            yield said
 
     def rows(self) -> Iterator[Row]:
         """Yield the rows of every file. Raises DataError naming file and line for what cannot be read."""
@@ -89,22 +121,26 @@ class File(DatasetSource):
         stamps = [file.stamp() for file in self._files()]
         return None if None in stamps else repr(stamps)
 
-    def _files(self) -> list[Stored]:
+    def _files(self) -> Sequence[Stored]:
         """Return the files with rows in them; a file of a folder that cannot be read is an error, not skipped."""
-        found = find(self.path)
-        named = [file for file in found if not file.name.lower().startswith((".", "_", *_BESIDE_DATA))]
-        return named if len(found) > 1 else found
+        return self._chosen().files
+
+    def _chosen(self) -> Chosen:
+        return self._found().choose(self.split)
+
+    def _found(self) -> Found:
+        return sort_out(find(self.path), self.config)
 
     def _rows_of(self, file: Stored) -> Iterator[Row]:
         return tables.choose_columns(self._read(file), self.columns, file.name)
 
     def _read(self, file: Stored) -> Iterator[Row]:
         ending = _ending(file.name)
-        if ending in lines.READERS:
-            return lines.READERS[ending](file)
+        if ending in lines.ENDINGS:
+            return lines.read(file, ending, lines.Reading(self.field, self.delimiter))
         if ending in tables.KINDS:
             return tables.read(file, ending, self.columns)
-        known = sorted([*lines.READERS, *tables.KINDS])
+        known = sorted([*lines.ENDINGS, *tables.KINDS])
         what = f"cannot read a '{ending}' file" if ending else "its name has no ending that says how to read it"
         raise DataError(f"{file}: {what}.{did_you_mean(ending, known)} Known: {', '.join(known)}.")
 

@@ -12,10 +12,12 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 
-from sftplug import DataError, Row
+from sftplug import DataError, Row, did_you_mean
 from sftplug_sources.stored import Stored
 
 _UNFINISHED = "The file ends within it: whatever wrote it was stopped. Leave the line out, or write the file anew."
@@ -43,7 +45,29 @@ def _not_utf8(error: UnicodeDecodeError, at: int, origin: str) -> DataError:
     return DataError(f"{origin}: is not UTF-8 text: {where} of the file. {help_}")
 
 
-def _read_jsonl(file: Stored) -> Iterator[Row]:
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How files of text are read, where their names and what they hold do not say it."""
+
+    field: str | None = None
+    """Key under which a .json file holds its rows."""
+    delimiter: str | None = None
+    """What separates the cells of a .csv or .tsv file."""
+
+
+def read(file: Stored, ending: str, reading: Reading) -> Iterator[Row]:
+    """Yield the rows of a file of text. Raises DataError for what cannot be read, and for an option of another kind."""
+    given = {"field": (reading.field, (".json",)), "delimiter": (reading.delimiter, (".csv", ".tsv"))}
+    for name, (value, endings) in given.items():
+        if value is not None and ending not in endings:
+            raise DataError(f"{file.name}: `{name}` is for {' and '.join(endings)} files. Leave it out.")
+    yield from _READERS[ending](file, reading)
+
+
+def _read_jsonl(file: Stored, reading: Reading) -> Iterator[Row]:
+    if _is_list(file):
+        yield from _read_whole(file, reading)
+        return
     name = file.name
     for number, line in enumerate(_lines(file), start=1):
         if line.strip():
@@ -58,17 +82,57 @@ def _rows_in(data: object) -> str:
     within = [key for key, value in data.items() if isinstance(value, list) and value and isinstance(value[0], dict)]
     # The turns of a conversation are objects too: it is one row.
     if within and within[0] not in ("messages", "conversations", "conversation"):
-        return f" The list under {within[0]!r} seems to be the rows: write it to the file alone."
+        return f" The list under {within[0]!r} seems to be the rows: `field: {within[0]}` reads it."
     return " If it is one row, put brackets around it."
 
 
-def _read_json(file: Stored) -> Iterator[Row]:
+def _read_json(file: Stored, reading: Reading) -> Iterator[Row]:
+    """Yield the rows of a list, or of lines: many files of lines are called .json."""
+    first, second = _first_two(file)
+    lines = reading.field is None and second.lstrip().startswith("{") and _is_object(first)
+    yield from _read_jsonl(file, reading) if lines else _read_whole(file, reading)
+
+
+def _first_two(file: Stored) -> tuple[str, str]:
+    """Return the first two lines that are not blank, empty where there are none."""
+    first, second, *_ = [*islice((line for line in _lines(file) if line.strip()), 2), "", ""]
+    return first, second
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return line.lstrip().startswith("{") and isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):  # a number of too many digits is told when it is read
+        return False
+
+
+def _is_list(file: Stored) -> bool:
+    """Whether a file of lines holds a list instead, of objects: its first line does not end what it begins."""
+    first, second = _first_two(file)
+    start = first.strip()
+    return start.startswith("[") and (start == "[" or (start.startswith("[{") and not (second and start.endswith("]"))))
+
+
+def _read_whole(file: Stored, reading: Reading) -> Iterator[Row]:
     name, text = file.name, "".join(_lines(file))
     data = _parse(text, name, ended=False)
+    if reading.field is not None:
+        data = _under(data, reading.field, name)
     if not isinstance(data, list):
         raise DataError(f"{name}: must hold a list of objects, not {type(data).__name__}.{_rows_in(data)}")
     for index, row in enumerate(data):
         yield _object(row, f"{name}[{index}]")
+
+
+def _under(data: Any, field: str, name: str) -> Any:
+    """Return the list under a key of the object that a file holds."""
+    if not isinstance(data, dict):
+        raise DataError(f"{name}: holds a list, and no object with the key '{field}'. Leave `field` out.")
+    if not isinstance(data.get(field), list):
+        lists = [key for key, value in data.items() if isinstance(value, list)]
+        known = f" Lists stand under: {', '.join(lists)}." if lists else ""
+        raise DataError(f"{name}: holds no list under '{field}'.{did_you_mean(field, lists)}{known}")
+    return data[field]
 
 
 def _parse(text: str, origin: str, *, ended: bool) -> Any:
@@ -88,8 +152,7 @@ def _parse(text: str, origin: str, *, ended: bool) -> Any:
 
 def _complaint(error: json.JSONDecodeError, ended: bool) -> str:
     line = f", line {error.lineno}" if error.lineno > 1 else ""
-    hint = " If each line is a row, name it .jsonl." if line and error.msg == "Extra data" else ""
-    hint = f" {_UNFINISHED}" if not ended and _is_cut_off(error) else hint
+    hint = f" {_UNFINISHED}" if not ended and _is_cut_off(error) else ""
     return f"{error.msg} at column {error.colno}{line}.{hint}"
 
 
@@ -121,8 +184,9 @@ def _object(row: Any, origin: str) -> Row:
     return Row(row, origin)
 
 
-def _read_csv(file: Stored, delimiter: str) -> Iterator[Row]:
+def _read_csv(file: Stored, reading: Reading, delimiter: str) -> Iterator[Row]:
     """Yield rows of cells, each the text that it is, by the names in the first line."""
+    delimiter = reading.delimiter or delimiter
     csv.field_size_limit(sys.maxsize)  # a cell may well be longer than the 128 kB that the module allows
     name = file.name
     lines, line = _Last(_lines(file)), 1
@@ -150,8 +214,8 @@ def _refuse_other_separator(header: list[str], name: str) -> None:
     found = re.fullmatch(r"[\w ]+([;|\t])[\w ]+(?:\1[\w ]+)*", header[0]) if len(header) == 1 else None
     if found:
         raise DataError(
-            f"{name}: the columns of its first line are separated by {found[1]!r}. Write it with commas, or with tabs "
-            "as a .tsv file."
+            f"{name}: the columns of its first line are separated by {found[1]!r}. Say so with "
+            f"`delimiter: {json.dumps(found[1])}`."
         )
 
 
@@ -173,14 +237,14 @@ def _refuse_doubled(header: list[str], name: str) -> None:
         raise DataError(f"{name}:1: two columns are named '{doubled[0]}'")
 
 
-def _read_text(file: Stored) -> Iterator[Row]:
+def _read_text(file: Stored, reading: Reading) -> Iterator[Row]:
     name = file.name
     for number, line in enumerate(_lines(file), start=1):
         if line.strip():
             yield Row({"text": line.rstrip("\r\n")}, f"{name}:{number}")
 
 
-READERS: Mapping[str, Callable[[Stored], Iterator[Row]]] = {
+_READERS: Mapping[str, Callable[[Stored, Reading], Iterator[Row]]] = {
     ".jsonl": _read_jsonl,
     ".ndjson": _read_jsonl,
     ".json": _read_json,
@@ -189,3 +253,5 @@ READERS: Mapping[str, Callable[[Stored], Iterator[Row]]] = {
     ".txt": _read_text,
 }
 """Ending -> reader."""
+ENDINGS = tuple(_READERS)
+"""Endings of files of text that are read."""

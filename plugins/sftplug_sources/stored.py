@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
@@ -84,13 +85,32 @@ class Stored:
         return self.open()
 
 
-def find(path: str) -> list[Stored]:
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The files that a path stands for."""
+
+    path: str
+    """The path as it is named."""
+    files: list[Stored]
+    root: str
+    """The folder that they are in, as the filesystem has it: that of the path, or the fixed beginning of a pattern."""
+    is_folder: bool
+    is_file: bool
+
+    def below(self, file: Stored) -> str:
+        """Return where a file stands below the folder."""
+        return file.path.removeprefix(self.root).lstrip("/")
+
+
+def find(path: str) -> Listing:
     """Return the files that `path` stands for, sorted by name. Raises DataError when there is none."""
     filesystem, inner = _filesystem(path)
     try:
         # A web address may well have a question mark, and is not looked for before it is read.
         searched = not path.startswith(("http://", "https://")) or "*" in inner
         found = _match(filesystem, inner) if searched else [inner]
+        is_file = not searched or found == [inner]
+        is_folder = not is_file and filesystem.isdir(inner)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
     if not found:
@@ -100,7 +120,8 @@ def find(path: str) -> list[Stored]:
     if link is not None:
         text = "is a folder behind a symbolic link, which is not followed. Name that folder as a `path` of its own"
         raise DataError(f"{link}: {text}, or take the link away.")
-    return files
+    root = inner if is_folder else str(PurePosixPath(re.split(r"[*?\[]", inner)[0] + "x").parent)
+    return Listing(path, files, root, is_folder, is_file)
 
 
 def _match(filesystem: Any, path: str) -> list[str]:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sftplug.data.encoder import Encoder, encoder
+from sftplug.data.held_out import TrainedRows
 from sftplug.data.length import Batch, stops
 from sftplug.data.limits import enforce_limits
 from sftplug.data.mix import Available, mix
@@ -34,7 +35,7 @@ from sftplug.data.token_table import Columns, Measures, TokenWriter, longest, op
 from sftplug.data.unchanged import Still
 from sftplug.data.ways_out import Ways
 from sftplug.errors import DataError
-from sftplug.plugin.calls import label
+from sftplug.plugin.calls import label, source_notes
 from sftplug.plugin.components import ChatTemplate
 from sftplug.recipe.sources import sources_of
 from sftplug.storage.disk import making_room
@@ -198,7 +199,8 @@ class _Work:
         controls = self.gate.controls(self.tokenizer, self.recipe.model.add_tokens)
         with few_pauses():
             encode = encoder(self.tokenizer, controls, escape=escape, engine=data.engine, proofs=self.proofs)
-            made = {name: self._split(name, encode, folder) for name in splits_of(self.recipe)}
+            trained = TrainedRows() if len(splits_of(self.recipe)) > 1 else None
+            made = {name: self._split(name, encode, folder, trained) for name in splits_of(self.recipe)}
         self.still.check()
         self.ledger.engine = encode.engines.name
         self.ledger.preamble = self.gate.preamble
@@ -211,20 +213,25 @@ class _Work:
         (folder / "facts.json").write_text(json.dumps(facts))
         (folder / "ledger.json").write_text(json.dumps(self.ledger.to_state()))
 
-    def _split(self, name: str, encode: Encoder, folder: Path) -> _Split:
-        """Write the rows of one split, source by source."""
+    def _split(self, name: str, encode: Encoder, folder: Path, trained: TrainedRows | None) -> _Split:
+        """Write the rows of one split, source by source; held-out ones are compared with those that are `trained`."""
         writer, bounds = TokenWriter(folder / f"{name}.rows"), [0]
         origins = OriginWriter(folder / f"{name}.origins")
         sources = splits_of(self.recipe)[name]
         accounts = [self.ledger.open(name, label(source.source)) for source in sources]
         rows, groups = SplitRows(self.recipe, name, accounts), LossGroupCounter([source.tags for source in sources])
         for index, (source, account) in enumerate(zip(sources, accounts, strict=True)):
+            account.said = source_notes(source.source)
             masking, watched = source.masking or self.recipe.masking, self.watch is not None
             stages = Stages(self.gate, encode, masking, self.recipe, account, watched)
             for batch in stages.batches(source, rows.of(index)):
                 self.ledger.stop_ids.update(stops(batch))
                 if self.watch is not None and name == "train":
                     self.watch(batch.texts, batch.tokens, batch.weights, batch.kept)
+                if trained is not None and name == "train":
+                    trained.add(batch)
+                elif trained is not None:
+                    trained.compare(batch, self.recipe.data, account)
                 codes = batch.tokens.provenance(_numbers(groups, index, batch)[batch.tokens.row])
                 columns = Columns(batch.tokens.ids, batch.weights, codes)
                 writer.write(columns, batch.lengths, batch.kept)

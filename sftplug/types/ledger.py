@@ -86,6 +86,8 @@ class Account:
     """Kind of finding -> rows that were kept with it, such as ``divergent_header``."""
     processed: list[Processed] = field(default_factory=list)
     """What each row processor did, in their order: those of the source, then those of all training rows."""
+    said: tuple[str, ...] = ()
+    """What the source says of its rows beforehand, such as the split that it reads and the files that it leaves out."""
     unread: tuple[str, ...] = ()
     """Columns that the format did not read in any of the first rows, though they hold something."""
     filled: Counter[str] = field(default_factory=Counter)
@@ -164,6 +166,7 @@ class Account:
             "trained_share": self.trained_tokens / self.tokens if self.tokens else 0.0,
             "length_quantiles": length_quantiles(self.lengths, self.unmeasured),
             "processed": [step.to_dict() for step in self.processed],
+            "said": list(self.said),
             "unread_columns": list(self.unread),
             "replaced": dict(self.filled),
             "replaced_rows": self.filled_rows,
@@ -278,7 +281,7 @@ def _state(account: Account) -> dict[str, Any]:
 
 def _account(state: dict[str, Any]) -> Account:
     counters = {name: Counter(state[name]) for name in ("dropped", "noted", "filled")}
-    texts: dict[str, Any] = {"unread": tuple(state["unread"]), "picture": ()}
+    texts: dict[str, Any] = {"unread": tuple(state["unread"]), "said": tuple(state["said"]), "picture": ()}
     texts["processed"] = [Processed(**step) for step in state["processed"]]
     texts["groups"] = {key: RowGroups.from_state(groups) for key, groups in state["groups"].items()}
     lost_at = {int(length): lost for length, lost in state["lost_at"].items()}

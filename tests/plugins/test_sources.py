@@ -58,6 +58,35 @@ def test_a_list_in_a_json_file_is_its_rows(tmp_path):
     assert [row.origin for row in read_file(file)] == ["a.json[0]", "a.json[1]"]
 
 
+def test_what_a_json_file_holds_decides_how_it_is_read_whatever_its_ending_says(tmp_path):
+    rows = [{"a": 1}, {"a": 2}]
+    listed = json.dumps(rows)
+    for content in (listed, json.dumps(rows, indent=2), '{"a": 1}\n{"a": 2}\n', '\n{"a": 1}\r\n\n{"a": 2}'):
+        for ending in ("json", "jsonl"):
+            assert [row.data for row in read_file(write(tmp_path / f"a.{ending}", content))] == rows, content
+    assert [row.origin for row in read_file(write(tmp_path / "a.json", '{"a": 1}\n\n{"a": 2}'))] == [
+        "a.json:1",
+        "a.json:3",
+    ]
+
+
+def test_rows_under_a_key_and_cells_with_another_delimiter_are_read_where_the_recipe_says_so(tmp_path):
+    wrapped = write(tmp_path / "a.json", '{"version": 1, "data": [{"a": 1}], "more": []}')
+    assert [row.data for row in read_file(wrapped, field="data")] == [{"a": 1}]
+    with pytest.raises(
+        DataError, match=r"holds no list under 'dat'\. Did you mean 'data'\? Lists stand under: data, more"
+    ):
+        list(read_file(wrapped, field="dat"))
+    with pytest.raises(DataError, match=r"holds a list, and no object with the key 'data'\. Leave `field` out"):
+        list(read_file(write(tmp_path / "b.json", '[{"a": 1}]'), field="data"))
+    cells = write(tmp_path / "a.csv", "question;answer\n1,5?;2\n")
+    assert [row.data for row in read_file(cells, delimiter=";")] == [{"question": "1,5?", "answer": "2"}]
+    with pytest.raises(DataError, match=r"`delimiter` is for \.csv and \.tsv files\. Leave it out"):
+        list(read_file(wrapped, delimiter=";"))
+    with pytest.raises(DataError, match=r"`field` is for \.json files\. Leave it out"):
+        list(read_file(cells, field="data"))
+
+
 def test_a_unicode_line_separator_does_not_end_a_row(tmp_path):
     file = write(tmp_path / "a.jsonl", '{"a": "x\u2028y\x85z"}\n')
     assert [row.data["a"] for row in read_file(file)] == ["x\u2028y\x85z"]
@@ -104,8 +133,8 @@ def test_cells_of_csv_and_tsv_are_the_text_that_they_are_and_know_their_line(tmp
             "a.json: must hold a list of objects, not dict. If it is one row, put brackets around it.",
         ),
         ("a.json", b'{"messages": [{"role": "user"}]}', "not dict. If it is one row, put brackets around it."),
-        ("a.json", b'{"n": 1, "rows": [{"a": 1}]}', "The list under 'rows' seems to be the rows: write it to the file"),
-        ("a.csv", b"prompt;a reply\n1;2\n", "a.csv: the columns of its first line are separated by ';'. Write it with"),
+        ("a.json", b'{"n": 1, "rows": [{"a": 1}]}', "The list under 'rows' seems to be the rows: `field: rows` reads"),
+        ("a.csv", b"prompt;a reply\n1;2\n", "a.csv: the columns of its first line are separated by ';'. Say so with"),
         ("a.tsv", b"prompt|reply\n1|2\n", "a.tsv: the columns of its first line are separated by '|'."),
         ("a.jsonl", b"\n\n", "a.jsonl: holds no rows"),
         (
@@ -129,8 +158,8 @@ def test_cells_of_csv_and_tsv_are_the_text_that_they_are_and_know_their_line(tmp
         ("a.csv", b"a,b\n1,2\n1", f"a.csv:3: the first line names 2 columns, and this one has 1{CUT}"),
         (
             "a.json",
-            b'{"a": 1}\n{"a": 2}',
-            "a.json: is not valid JSON: Extra data at column 1, line 2. If each line is a",
+            b'{"a": 1}\n{"a": 2',
+            f"a.json:2: is not valid JSON: Expecting ',' delimiter{CUT}",
         ),
         ("a.csv", b"a,b\n1,2\n1,2,3\n", "a.csv:3: the first line names 2 columns, and this one has 3"),
         ("a.csv", b"a,b\n1\n", "a.csv:2: the first line names 2 columns, and this one has 1"),
@@ -500,7 +529,7 @@ class _Endless(io.RawIOBase):
 
 def test_rows_are_read_as_they_are_wanted_and_never_all_at_once():
     without_end = SimpleNamespace(open=lambda *_: io.BufferedReader(_Endless()))
-    with contextlib.closing(lines.READERS[".jsonl"](Stored("endless.jsonl", without_end))) as rows:
+    with contextlib.closing(lines.read(Stored("endless.jsonl", without_end), ".jsonl", lines.Reading())) as rows:
         assert [row.data for row in itertools.islice(rows, 3)] == [{"n": 1}] * 3
 
 

@@ -12,6 +12,7 @@ from ways_out.cases import (
     Case,
     a_model,
     as_written,
+    at,
     both,
     environment,
     file,
@@ -238,8 +239,8 @@ CASES = [
         before=both(file("all/a.jsonl", GOOD), file("elsewhere/b.jsonl", GOOD), link, put("data.train.path", "all")),
     ),
     Case(
-        " The list under {} seems to be the rows: write it to the file alone.",
-        {"write it to the file alone": file("rows.json", [GOOD])},
+        " The list under {} seems to be the rows: `field: {}` reads it.",
+        {"`field: {}` reads it": at("data.train")},
         recipe={"data.train.path": "rows.json"},
         before=file("rows.json", {"data": [GOOD]}),
     ),
@@ -250,15 +251,102 @@ CASES = [
         before=file("rows.json", GOOD),
     ),
     Case(
-        "are separated by {}. Write it with commas, or with tabs as a .tsv file.",
-        {
-            "Write it with commas": file("rows.csv", "question,answer\nOne?,First.\n"),
-            "or with tabs as a .tsv file": both(
-                file("rows.tsv", "question\tanswer\nOne?\tFirst.\n"), put("data.train.path", "rows.tsv")
-            ),
-        },
+        "are separated by {}. Say so with `delimiter: {}`.",
+        {"Say so with `delimiter: {}`": at("data.train")},
         recipe={"data.train": {"path": "rows.csv", "format": QA}},
         before=file("rows.csv", "question;answer\nOne?;First.\n"),
+    ),
+    Case(
+        ": `{}` is for {} files. Leave it out.",
+        {"Leave it out": leave_out("data.train.delimiter")},
+        recipe={"data.train.delimiter": ";"},
+    ),
+    Case(
+        ": holds a list, and no object with the key '{}'. Leave `field` out.",
+        {"Leave `field` out": leave_out("data.train.field")},
+        recipe={"data.train": {"path": "rows.json", "field": "rows"}},
+        before=file("rows.json", [GOOD]),
+    ),
+    # --- splits of a folder ---
+    Case(
+        ": names of files say {}, and {} says no split. Choose with `split`, which leaves that out, or name files with a "
+        "pattern as `path`.",
+        {
+            "Choose with `split`": put("data.train.split", "train"),
+            "name files with a pattern as `path`": put("data.train.path", "ds/[tm]*.jsonl"),
+        },
+        recipe={"data.train": {"path": "ds"}},
+        before=both(*(file(f"ds/{name}.jsonl", GOOD) for name in ("train", "more"))),
+    ),
+    Case(
+        ": holds {}, and no split that is called train. Choose one with `split: {}`.",
+        {"Choose one with `split: {}`": at("data.train")},
+        recipe={"data.train": {"path": "ds"}},
+        before=file("ds/test.jsonl", GOOD),
+    ),
+    Case(
+        ": no name of a file or folder there says a split. Leave `split` out.",
+        {"Leave `split` out": leave_out("data.train.split")},
+        recipe={"data.train.split": "train"},
+    ),
+    Case(
+        ": `config` chooses by README of a folder, and this is none. Leave it out.",
+        {"Leave it out": leave_out("data.train.config")},
+        recipe={"data.train.config": "en"},
+    ),
+    Case(
+        ": {} names two splits, {}. Name the files to read with a pattern as `path`.",
+        {"Name the files to read with a pattern as `path`": put("data.train.path", "ds/train/test*.jsonl")},
+        recipe={"data.train": {"path": "ds"}},
+        before=file("ds/train/test.jsonl", GOOD),
+    ),
+    Case(
+        " Choose one with `config: {}`.",
+        {"Choose one with `config: {}`": at("data.train")},
+        recipe={"data.train": {"path": "ds"}},
+        before=both(
+            file("ds/a.jsonl", GOOD),
+            file("ds/README.md", "---\nconfigs:\n- {config_name: one, data_files: a.jsonl}\n- config_name: two\n---\n"),
+        ),
+    ),
+    Case(
+        " Leave `config` out.",
+        {"Leave `config` out": leave_out("data.train.config")},
+        recipe={"data.train": {"path": "ds", "config": "en"}},
+        before=file("ds/a.jsonl", GOOD),
+    ),
+    Case(
+        ": README says that the split {} is {}, and no such file is there. Fetch it, or name files with a pattern as `path`.",
+        {
+            "Fetch it": file("ds/b.jsonl", GOOD),
+            "name files with a pattern as `path`": put("data.train.path", "ds/a.jsonl"),
+        },
+        recipe={"data.train": {"path": "ds"}},
+        before=both(
+            file("ds/a.jsonl", GOOD),
+            file("ds/README.md", "---\nconfigs: [{config_name: default, data_files: b.jsonl}]\n---\n"),
+        ),
+    ),
+    Case(
+        "For held-out rows say which split they are: `split: {}`.",
+        {"say which split they are: `split: {}`": at("data.eval")},
+        recipe={"data.train": {"path": "ds"}, "data.eval": {"path": "ds"}},
+        before=both(file("ds/train.jsonl", GOOD), file("ds/test.jsonl", {"messages": [REPLY, *GOOD["messages"]][1:]})),
+    ),
+    Case(
+        "`data.process: decontaminate` leaves such rows out of training",
+        {"`data.process: decontaminate`": put("data.process", "decontaminate")},
+        recipe={"data.eval": {"path": "held.jsonl"}},
+        before=both(file("held.jsonl", rows()[0]), environment("COLUMNS", "300")),
+        code=0,
+    ),
+    Case(
+        "`data.process: dedupe` trains and holds out each row once",
+        {"`data.process: dedupe`": put("data.process", "dedupe")},
+        recipe={"data.eval_fraction": 0.5},
+        rows=[*rows(), *rows()],
+        before=environment("COLUMNS", "300"),
+        code=0,
     ),
     # --- templates ----------------------------------------------------------------------------------------------------
     Case(

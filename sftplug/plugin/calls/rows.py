@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sftplug.errors import MaskError, PluginError, SftplugError
-from sftplug.plugin.calls.check import checked, kind_of
+from sftplug.plugin.calls.check import checked, kind_of, sentences
 from sftplug.plugin.components import DatasetSource, parts_of
 from sftplug.plugin.errors import complain, failed, plugin_error, plugin_errors
 from sftplug.types.conversation import Conversation, Message, Row
@@ -28,6 +28,12 @@ def label(source: DatasetSource) -> str:
         answer: object = source.label()
     text: str = checked(source, "label", answer, str, "text")
     return redact(text)
+
+
+def source_notes(source: DatasetSource) -> tuple[str, ...]:
+    """Return what a source says of its rows beforehand. Raises PluginError for anything but sentences."""
+    with plugin_errors(source, "notes"):
+        return tuple(sentences(source, "notes", source.notes()))
 
 
 def fingerprint(source: DatasetSource) -> str | None:

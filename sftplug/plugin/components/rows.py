@@ -37,6 +37,13 @@ class DatasetSource(Component):
     def label(self) -> str:
         """Return the source's name for the ledger and for messages."""
 
+    def notes(self) -> Iterable[str]:
+        """Yield what a user should know of the rows beforehand, such as files that are left out; nothing by default.
+
+        Each is the rest of a sentence that begins with the source's name. The ledger says it.
+        """
+        return ()
+
     def fingerprint(self) -> str | None:
         """Return what changes whenever a row does; None if that cannot be told without reading.
 
