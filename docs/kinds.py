@@ -49,6 +49,7 @@ def kinds_page() -> str:
         "TokenBatch",
         "LongRow",
         "TrainedTokens",
+        "OutputLayer",
         "TrainedParameters",
         "TrainedParameter",
         "Horizon",

@@ -57,6 +57,7 @@ if _typing.TYPE_CHECKING:
         DatasetSource,
         Deferred,
         Exporter,
+        Head,
         LengthPolicy,
         Loss,
         Masking,
@@ -82,6 +83,7 @@ if _typing.TYPE_CHECKING:
     from sftplug.types.finished_model import FinishedModel
     from sftplug.types.ledger import Account, Ledger, Mixed, Packing, Processed
     from sftplug.types.moment import MomentContext
+    from sftplug.types.output_layer import OutputLayer
     from sftplug.types.processing import Dropped, Made, RowContext
     from sftplug.types.reasons import RowGroup, RowGroups
     from sftplug.types.result import MovedWeights, ParameterCounts, RunResult
@@ -122,8 +124,8 @@ else:  # else a type checker would take any name for one of this package
         "sftplug.model.structure": "ModelStructure structure_of",
         "sftplug.planning.answer": "PlanAnswer",
         "sftplug.plugin.components": (
-            "Adapter Callback ChatTemplate DatasetFormat DatasetSource Deferred Exporter LengthPolicy Loss Masking "
-            "Metric ModelBuilder ModelPatch Optimizer Policy PolicyCommand Quantization RowProcessor Schedule "
+            "Adapter Callback ChatTemplate DatasetFormat DatasetSource Deferred Exporter Head LengthPolicy Loss "
+            "Masking Metric ModelBuilder ModelPatch Optimizer Policy PolicyCommand Quantization RowProcessor Schedule "
             "StreamProcessor"
         ),
         "sftplug.plugin.hookspecs": "hookimpl",
@@ -137,6 +139,7 @@ else:  # else a type checker would take any name for one of this package
         "sftplug.types.finished_model": "FinishedModel",
         "sftplug.types.ledger": "Account Ledger Mixed Packing Processed",
         "sftplug.types.moment": "MomentContext",
+        "sftplug.types.output_layer": "OutputLayer",
         "sftplug.types.processing": "Dropped Made RowContext",
         "sftplug.types.reasons": "RowGroup RowGroups",
         "sftplug.types.result": "MovedWeights ParameterCounts RunResult",
@@ -188,6 +191,7 @@ __all__ = [
     "Exporter",
     "Field",
     "FinishedModel",
+    "Head",
     "Horizon",
     "InputPath",
     "Interrupted",
@@ -215,6 +219,7 @@ __all__ = [
     "MovedWeights",
     "NotebookBar",
     "Optimizer",
+    "OutputLayer",
     "Packing",
     "ParameterCounts",
     "Pattern",

@@ -9,7 +9,7 @@ from sftplug.plugin.registry import HOOKS
 
 ROOT = Path(__file__).parents[1]
 DOOR = ROOT / "sftplug" / "plugin" / "calls"
-AMBIGUOUS = {"build", "check", "export", "load", "merge", "rows", "save", "source", "weights"}
+AMBIGUOUS = {"build", "check", "export", "load", "merge", "nll", "rows", "save", "source", "weights"}
 """Methods of a kind whose names others have too: there it depends on what the method is called on."""
 COMPONENTS = {
     *(
@@ -21,6 +21,7 @@ COMPONENTS = {
         "exporter",
         "format",
         "format_",
+        "head",
         "made",
         "masking",
         "metric",

@@ -8,7 +8,7 @@ import rich
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback  # noqa: TID253 - loaded only when a trainer exists
 
-from sftplug import NotebookBar
+from sftplug import NotebookBar, visible
 
 if TYPE_CHECKING:
     from sftplug import RunTrainer
@@ -37,9 +37,11 @@ class TrainingProgress(TrainerCallback):  # type: ignore[misc]
         self._said, self._said_at = "", 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Show in how many processes it runs, how they share the work, and what is saved meanwhile."""
+        """Show in how many processes it runs, what is saved meanwhile, and what computes the loss if not the usual."""
         self._console.print(self._trainer.in_force, highlight=False)
         self._console.print(self._trainer.saves, highlight=False)
+        if self._trainer.head:
+            self._console.print(f"head of the loss: {visible(self._trainer.head)}", highlight=False, markup=False)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Start the bar at the first step: what callbacks do before is not training."""

@@ -1,4 +1,4 @@
-"""Liger's kernels: norms, rotary embeddings and feed-forward layers in Triton."""
+"""Liger's kernels: norms, rotary embeddings and feed-forward layers in Triton, and a head that makes no logits."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
-from sftplug import ModelPatch, Recipe, hookimpl, require, restoring
+from sftplug import Head, ModelPatch, OutputLayer, Recipe, hookimpl, require, restoring
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
     from transformers import PretrainedConfig
 
 _NAMES = {"rope": ("rope",), "rms_norm": ("rms_norm",), "mlp": ("swiglu", "geglu", "relu_squared")}
@@ -24,8 +24,8 @@ _LEFT_OUT = ("cross_entropy", "fused_linear_cross_entropy", "layer_norm")
 class Liger(ModelPatch):
     """Compute norms, rotary embeddings and feed-forward layers in kernels of Liger (Hsu et al. 2024, arXiv:2410.10989).
 
-    They do the same in fewer passes over memory, and keep less for the backward pass. The loss stays sftplug's, which
-    knows weights of tokens; Liger's own head does not. The kernels are there in training alone: a plain model computes
+    They do the same in fewer passes over memory, and keep less for the backward pass. The loss stays sftplug's;
+    `loss.head: liger` lets Liger's kernel compute it. The kernels are there in training alone: a plain model computes
     the same, and needs none of them. Needs a GPU.
     """
 
@@ -46,8 +46,7 @@ class Liger(ModelPatch):
         """Say what is missing: a GPU, or kernels for this model."""
         kind = str(getattr(model.config, "model_type", ""))
         known = _functions()
-        if not (_interpreted() or require("torch", needed_by="model patch liger").accelerator.is_available()):
-            yield "liger needs a GPU, and there is none here. Leave it out on this machine: a plain model is the same."
+        yield from _without_gpu("model patch liger", "a plain model is the same")
         if kind not in known:
             yield f"Liger has no kernels for models of type {kind}. Leave it out. It knows {', '.join(sorted(known))}."
             return
@@ -73,6 +72,52 @@ class Liger(ModelPatch):
         return {name: value for name, value in chosen.items() if name in taken}
 
 
+class LigerHead(Head):
+    """Liger's fused head: products, likelihood and gradient of a few tokens at a time, and no logits in memory.
+
+    Hsu et al. 2024, arXiv:2410.10989, section 3.2; each token's own gradient goes through it, so tokens may have
+    weights. It goes together with losses that ask for the likelihood alone: ``cross_entropy`` without options, ``dft``
+    and ``focal``. Gradients of a trained output layer are summed in 32 bits. Needs a GPU.
+    """
+
+    type: Literal["liger"] = "liger"
+
+    def check(self, recipe: Recipe) -> Iterable[str]:
+        """Say so where the recipe asks for the CPU."""
+        if recipe.train.get("use_cpu") and not _interpreted():
+            yield "needs a GPU, and `train.use_cpu` is true. Leave one of the two out."
+
+    def check_model(self, model: nn.Module) -> Iterable[str]:
+        """Say what is missing: a GPU, or the library."""
+        yield from _without_gpu("head liger", "the usual head is equal")
+        _fused()
+
+    def nll(self, states: Tensor, layer: OutputLayer, labels: Tensor) -> Tensor:
+        """Return the likelihood of each token; what the model multiplies its products by goes to the states first."""
+        torch = require("torch", needed_by="head liger")
+        losses: Tensor = _fused()(
+            states * layer.scale if layer.scale != 1.0 else states,
+            layer.weight,
+            labels,
+            bias=layer.bias if layer.bias is None or layer.scale == 1.0 else layer.bias * layer.scale,
+            reduction="none",
+            softcap=layer.softcap,
+            accum_dtype=torch.float32,
+        )
+        return losses
+
+
+def _without_gpu(who: str, instead: str) -> Iterator[str]:
+    if not (_interpreted() or require("torch", needed_by=who).accelerator.is_available()):
+        yield f"liger needs a GPU, and there is none here. Leave it out on this machine: {instead}."
+
+
+def _fused() -> Any:
+    """Return Liger's function from states, weight and labels to losses."""
+    module = "liger_kernel.transformers.functional"
+    return require(module, needed_by="head liger", install="pip install liger-kernel").liger_fused_linear_cross_entropy
+
+
 def _functions() -> Mapping[str, Any]:
     """Return type of model -> the function of Liger that patches what it is made of."""
     module = "liger_kernel.transformers.monkey_patch"
@@ -90,3 +135,9 @@ def _interpreted() -> bool:
 def sftplug_model_patches() -> list[type[ModelPatch]]:
     """Offer it."""
     return [Liger]
+
+
+@hookimpl
+def sftplug_heads() -> list[type[Head]]:
+    """Offer it."""
+    return [LigerHead]

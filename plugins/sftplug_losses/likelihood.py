@@ -48,6 +48,7 @@ class Dft(Loss):
     """
 
     type: Literal["dft"] = "dft"
+    reads_logits: ClassVar[bool] = False
 
     def token_losses(self, tokens: TrainedTokens) -> Tensor:
         """Weigh the likelihood."""
@@ -65,6 +66,7 @@ class Focal(Loss):
     gamma: float = Field(2.0, ge=0.0, allow_inf_nan=False)
     """0 is cross-entropy."""
     shorthand: ClassVar[str] = "gamma"
+    reads_logits: ClassVar[bool] = False
 
     def token_losses(self, tokens: TrainedTokens) -> Tensor:
         """Weigh the likelihood down where it is high."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         DatasetSource,
         Deferred,
         Exporter,
+        Head,
         LengthPolicy,
         Loss,
         Masking,
@@ -110,6 +111,11 @@ def sftplug_adapters() -> Sequence[type[Adapter] | Deferred]:  # type: ignore[em
 @hookspec
 def sftplug_losses() -> list[type[Loss]]:  # type: ignore[empty-body]
     """Offer losses: logits and label of each trained token -> what it costs."""
+
+
+@hookspec
+def sftplug_heads() -> list[type[Head]]:  # type: ignore[empty-body]
+    """Offer heads: last hidden states and label of each trained token -> its negative log-likelihood."""
 
 
 @hookspec

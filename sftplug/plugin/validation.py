@@ -67,7 +67,7 @@ _NAME = re.compile(r"[\w-]+")
 
 def problem_of_class(component: type[Component]) -> str | None:
     """Return why a recipe could not choose `component`, as the end of a sentence; None if it can."""
-    from sftplug.plugin.components import RowProcessor
+    from sftplug.plugin.components import Head, RowProcessor
     from sftplug.types.ledger import STAGES
 
     if inspect.isabstract(component):
@@ -76,6 +76,8 @@ def problem_of_class(component: type[Component]) -> str | None:
     name = component_name(component)
     if not isinstance(name, str):
         return "has no name: give it `type: Literal['name'] = 'name'`"
+    if issubclass(component, Head) and component.takes == "states" and component.nll is Head.nll:
+        return "takes states and does not define nll()"
     if issubclass(component, RowProcessor) and name in STAGES:
         return f"is named {name!r}, as the ledger calls rows that end elsewhere: choose another name"
     return None if _NAME.fullmatch(name) else f"is named {name!r}: use letters, digits, `_` and `-`"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sftplug.plugin.calls import adaptable, component_problems, metric_label, teacher_of, train_options
+from sftplug.plugin.calls import adaptable, component_problems, is_nll, metric_label, teacher_of, train_options
 from sftplug.plugin.errors import describe
 from sftplug.recipe.check_optimization import check_optimizer, check_schedule
 from sftplug.recipe.model import DataSection, MaskingList, ModelSection, Recipe
@@ -97,6 +97,7 @@ def _check_weights(recipe: Recipe) -> Iterator[tuple[str, str]]:
 def _check_loss(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """The base must be there beside what is trained, where a loss reads its logits."""
     loss, adapter, launch = recipe.loss, recipe.adapter, recipe.launch
+    yield from _check_head(recipe)
     teacher = teacher_of(loss)
     if teacher is not None and launch is not None and launch.strategy != "ddp":
         yield (
@@ -117,6 +118,31 @@ def _check_loss(recipe: Recipe) -> Iterator[tuple[str, str]]:
             "loss",
             f"'{loss.type}' switches the adapter off for a second forward pass, which has not been shown to work where "
             f"`{launch.strategy}` splits the model. Choose `launch: ddp`.",
+        )
+
+
+def _check_head(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """A head must give the loss what it asks for, and have before it what it takes."""
+    loss, head = recipe.loss, recipe.loss.head
+    if head is None or head.takes == "logits":
+        return
+    if head.takes != "pieces" and loss.reads_logits and not is_nll(loss):
+        yield (
+            "loss.head",
+            f"'{head.type}' makes no logits, and '{loss.type}' with these options asks for them. Choose "
+            "`head: chunked` or `head: full`.",
+        )
+    if (patch := next((patch for patch in recipe.patches if patch.changes_logits), None)) is not None:
+        yield (
+            "loss.head",
+            f"'{head.type}' passes by what the patch '{patch.type}' does to the logits. Choose `head: full`.",
+        )
+    launch = recipe.launch
+    if head.takes != "trl" and launch is not None and launch.strategy != "ddp":
+        yield (
+            "loss.head",
+            f"'{head.type}' needs the whole output layer in each process, and `{launch.strategy}` splits it. Choose "
+            "`launch: ddp`, or leave the head out.",
         )
 
 

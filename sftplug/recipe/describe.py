@@ -21,6 +21,7 @@ from sftplug.plugin.components import (
     DatasetFormat,
     DatasetSource,
     Exporter,
+    Head,
     LengthPolicy,
     Loss,
     Masking,
@@ -156,6 +157,10 @@ def _loss(component: type[Loss], written: Any) -> dict[str, Any]:
     return {"loss": written, **({"adapter": "lora"} if component.reads_base else {})}
 
 
+def _head(component: type[Head], written: Any) -> dict[str, Any]:
+    return {"loss": {"type": "cross_entropy", "head": written}}
+
+
 def _optimizer(component: type[Optimizer], written: Any) -> dict[str, Any]:
     return {"optimizer": written, **({"schedule": "constant_with_warmup"} if component.constant_rate else {})}
 
@@ -175,6 +180,7 @@ _SECTIONS: Mapping[type[Component], Callable[[Any, Any], dict[str, Any]]] = {
     Quantization: _quantization,
     ModelPatch: lambda _, written: {"patches": [written]},
     Loss: _loss,
+    Head: _head,
     Optimizer: _optimizer,
     Schedule: _schedule,
     Callback: lambda _, written: {"callbacks": [written]},
@@ -194,6 +200,7 @@ _EXAMPLES: Mapping[Any, Any] = {
     LengthPolicy: "drop",
     Adapter: "lora",
     Loss: "cross_entropy",
+    Head: "full",
     Quantization: "bf16",
     RowProcessor: "dedupe",
 }

@@ -52,6 +52,9 @@ class RunState:
     patches: list[dict[str, Any]] = field(default_factory=list)
     """``type``, ``changes_logits`` of each patch of the model, in their order, and the ``difference`` of all of them
     together: the mean difference of its logits from those of a plain model, as a share of their deviation."""
+    head: dict[str, Any] | None = None
+    """``name`` of what computes the loss from hidden states, ``why`` that, and how those did that were ``tried``:
+    ``head``, ``seconds``, ``apart`` (difference from 32 bits), ``allowed``, ``failed``. Null until it is settled."""
     meta: dict[str, dict[str, str]] = field(default_factory=dict)
     """Place of a source in the recipe -> its ``meta``: licence, owner …; of sources that have any."""
     attempts: list[dict[str, Any]] = field(default_factory=list)

@@ -16,6 +16,7 @@ from sftplug.testing.callbacks import check_callback
 from sftplug.testing.component import check_component, check_upgrade
 from sftplug.testing.exporters import check_exporter
 from sftplug.testing.formats import check_format
+from sftplug.testing.heads import check_head
 from sftplug.testing.law import LawBroken
 from sftplug.testing.length import check_length_policy
 from sftplug.testing.losses import check_loss
@@ -40,6 +41,7 @@ __all__ = [
     "check_component",
     "check_exporter",
     "check_format",
+    "check_head",
     "check_length_policy",
     "check_loss",
     "check_masking",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sftplug.plugin.calls import teacher_of, token_losses
@@ -123,4 +123,25 @@ def is_what_it_says(given: LossSubject) -> None:
     demand(torch.allclose(found, expected, rtol=1e-5, atol=1e-6), said, "let `is_nll` be False.")
 
 
-LAWS = (is_finite, has_a_gradient, judges_each_token_alone, is_the_same_again, is_what_it_says)
+def does_without_logits(given: LossSubject) -> None:
+    """A loss that says that it reads no logits is the same where a head has made none."""
+    import torch
+
+    if given.loss.reads_logits:
+        return
+    tokens = given.tokens()
+    bare = replace(tokens, logits=tokens.logits[:, :0], likelihood=tokens.nll())
+    found, expected = given.losses(bare), given.losses()
+    said = f"{found.tolist()} and not {expected.tolist()}"
+    fix = "let `reads_logits` be True, or ask for `tokens.nll()` alone."
+    demand(torch.allclose(found, expected, rtol=1e-5, atol=1e-6), said, fix)
+
+
+LAWS = (
+    is_finite,
+    has_a_gradient,
+    judges_each_token_alone,
+    is_the_same_again,
+    is_what_it_says,
+    does_without_logits,
+)

@@ -1,9 +1,8 @@
-"""The loss that a recipe chooses: what its component is given, a piece of the trained tokens at a time."""
+"""What a loss is given: the trained tokens of a batch, a piece of them at a time, or their likelihood alone."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,14 +11,16 @@ import torch
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from sftplug.errors import ModelError
-from sftplug.plugin.calls import token_losses
+from sftplug.plugin.calls import head_nll, token_losses
 from sftplug.types.tokens import IGNORED
 from sftplug.types.trained_tokens import TrainedTokens
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from sftplug.plugin.components import Loss
+    from sftplug.plugin.components import Head, Loss
+    from sftplug.training.scores import Scores
+    from sftplug.types.output_layer import OutputLayer
 
 PIECE = 1024
 """Tokens whose logits are held in 32 bits at once: of 150,000 entries each they take 600 MB."""
@@ -27,85 +28,71 @@ PIECE = 1024
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """The logits at some positions of a batch, and what is known of the tokens there."""
+    """What models say at some positions of a batch, and what is known of the tokens there."""
 
-    logits: Tensor
-    """(B, P, V) of the model."""
+    own: Scores
+    """(B, P, …) of the model that is trained."""
     labels: Tensor
     """(B, P); `IGNORED` where a token is not trained."""
     weights: Tensor
     """(B, P)."""
-    base_logits: Tensor | None = None
-    """(B, P, V) of the base without its adapter."""
+    base: Scores | None = None
+    """(B, P, …) of the base without its adapter."""
     provenance: Tensor | None = None
     """(B, P)."""
-    teacher_logits: Tensor | None = None
-    """(B, P, T) of another model."""
+    teacher: Scores | None = None
+    """(B, P, …) of another model."""
 
-    def losses(self, loss: Loss) -> Tensor:
-        """Return (N,) what `loss` says of the trained tokens, row by row."""
-        trained = self.labels != IGNORED
+    def trained(self) -> Scored:
+        """Return the (N, …) same of the trained tokens alone, row by row."""
+        where = self.labels != IGNORED
+        base, teacher = (None if scores is None else scores.at(where) for scores in (self.base, self.teacher))
+        codes = None if self.provenance is None else self.provenance[where].long()
+        return Scored(self.own.at(where), self.labels[where], self.weights[where], base, codes, teacher)
 
-        def at(values: Tensor | None) -> Tensor | None:
-            return None if values is None else values[trained]
+    def losses(self, loss: Loss | None) -> Tensor:
+        """Return (N,) what `loss`, or else the negative log-likelihood, is of tokens that are all trained."""
 
-        logits, labels, weights = self.logits[trained], self.labels[trained], self.weights[trained]
-        base, teacher = at(self.base_logits), at(self.teacher_logits)
-        codes = at(self.provenance if loss.reads_provenance else None)
-
-        def piece(logits: Tensor, low: int) -> Tensor:
+        def piece(values: Tensor, low: int) -> Tensor:
             some = slice(low, low + PIECE)
-            there, taught = (None if values is None else values[some].float() for values in (base, teacher))
-            known = None if codes is None else codes[some].long()
-            tokens = TrainedTokens(logits.float(), labels[some], weights[some], there, known, taught)
-            return token_losses(loss, tokens)
+            base, teacher = (None if scores is None else scores.logits(some) for scores in (self.base, self.teacher))
+            codes = None if self.provenance is None or loss is None or not loss.reads_provenance else self.provenance
+            logits, known = self.own.logits_of(values), None if codes is None else codes[some]
+            tokens = TrainedTokens(logits, self.labels[some], self.weights[some], base, known, teacher)
+            return tokens.nll() if loss is None else token_losses(loss, tokens)
 
-        lows = range(0, len(labels), PIECE)
+        lows = range(0, len(self.labels), PIECE)
         if not lows:
-            return logits.float().sum(-1)  # of none: a batch without a trained token has a gradient, of zeros
-        return torch.cat([_run(piece, logits[low : low + PIECE], low) for low in lows])
+            return self.own.logits(slice(0)).sum(-1)  # a batch without a trained token has a gradient, of zeros
+        return torch.cat([_again(piece, self.own.values[low : low + PIECE], low) for low in lows])
+
+    def losses_by(self, nll: Tensor, loss: Loss | None) -> Tensor:
+        """Return (N,) what `loss` makes of the (N,) negative log-likelihood of tokens that are all trained."""
+        if loss is None or not len(nll):
+            return nll
+        codes = self.provenance if loss.reads_provenance else None
+        none = nll.new_zeros(len(nll), 0)
+        return token_losses(loss, TrainedTokens(none, self.labels, self.weights, None, codes, None, nll))
 
 
-def _run(piece: Callable[[Tensor, int], Tensor], logits: Tensor, low: int) -> Tensor:
+def nll_by(head: Head, layer: OutputLayer, scored: Scored) -> Tensor:
+    """Return (N,) the negative log-likelihood of tokens that are all trained, as a head computes it from states."""
+    if not len(scored.labels):
+        return layer.logits(scored.own.values).sum(-1)
+    return head_nll(head, scored.own.values, layer, scored.labels)
+
+
+def _again(piece: Callable[[Tensor, int], Tensor], values: Tensor, low: int) -> Tensor:
     """Return the losses of a piece; what they are made of is computed again in the backward pass, and not kept."""
-    if not logits.requires_grad:
-        return piece(logits, low)
+    if not torch.is_grad_enabled():
+        return piece(values, low)
     # Stopped early, by an exception, the second run would look as if the component had failed.
     with set_checkpoint_early_stop(False):
-        losses: Tensor = checkpoint(piece, logits, low, use_reentrant=False, preserve_rng_state=False)
+        losses: Tensor = checkpoint(piece, values, low, use_reentrant=False, preserve_rng_state=False)
     return losses
 
 
-# --- logits -----------------------------------------------------------------------------------------------------------
-
-
-def logits_at(model: Any, own: nn.Module, inputs: Mapping[str, Any], positions: Tensor) -> tuple[Tensor, Any]:
-    """Return (B, P, V) the logits at `positions`, the others not computed where the model can do so; its outputs.
-
-    `own` is the `model` within whatever several processes wrap around it; `positions`: (P,) negative, counted from the
-    end.
-    """
-    unwrap = getattr(own, "get_base_model", None)
-    base = unwrap() if callable(unwrap) else own
-    if "logits_to_keep" in inspect.signature(type(base).forward).parameters:
-        outputs = model(**inputs, use_cache=False, logits_to_keep=positions)
-        return outputs.logits, outputs
-    outputs = model(**inputs, use_cache=False)
-    return outputs.logits[:, positions], outputs
-
-
-def base_logits(model: Any, own: nn.Module, inputs: Mapping[str, Any], positions: Tensor) -> Tensor:
-    """Return (B, P, V) those of the base without its adapter."""
-    with as_base(own):
-        return logits_at(model, own, inputs, positions)[0]
-
-
-def teacher_logits(teacher: nn.Module, inputs: Mapping[str, Any], positions: Tensor) -> Tensor:
-    """Return (B, P, T) those of another model for the same rows."""
-    # Of a mixture of experts that is trained, the outputs of its routers are wanted; of a teacher they are not.
-    given = {name: value for name, value in inputs.items() if name != "output_router_logits"}
-    with torch.no_grad():
-        return logits_at(teacher, teacher, given, positions)[0]
+# --- the base ---------------------------------------------------------------------------------------------------------
 
 
 @contextmanager

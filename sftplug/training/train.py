@@ -44,6 +44,7 @@ from sftplug.training.moved_weights import WeightSample
 from sftplug.training.patched import told
 from sftplug.training.readback import Before, is_whole_here, read_back, try_to_save
 from sftplug.training.saving import save
+from sftplug.training.usual_head import first_head
 from sftplug.types.loss_groups import LossGroups
 from sftplug.types.result import ParameterCounts, RunResult
 from sftplug.util.processes import is_launched, is_main
@@ -81,6 +82,8 @@ def train(loaded: LoadedRecipe, prepared: Prepared, session: RunSession | None =
 
 def _train(loaded: LoadedRecipe, prepared: Prepared, session: RunSession) -> RunResult:
     """Train, with the patches of the recipe in force."""
+    from sftplug.training.heads import settle_head
+
     # The base model, its weights in the numbers that the quantization says; the adapter says what is trained.
     model = load_fitting_base(loaded.recipe, **sharding(loaded.recipe))
     before = Before(loaded.recipe, model)
@@ -88,6 +91,7 @@ def _train(loaded: LoadedRecipe, prepared: Prepared, session: RunSession) -> Run
     trainer = make_trainer(loaded.recipe, model, prepared, before)
     try_what_comes_later(loaded.recipe, trainer, before, prepared)
     session.state.patches = told(loaded.recipe, before.apart)
+    settle_head(loaded, trainer, session)
     size = count_parameters(trainer.model)  # while it is whole: several processes may split it
     if layout(loaded.recipe) in ("rows", "flat"):
         check_isolation(trainer.model)
@@ -226,12 +230,13 @@ def _hand_over(recipe: Recipe, trainer: SftplugTrainer) -> None:
     Raises ModelError for a loss that lacks its base or teacher.
     """
     from sftplug.training.chosen_loss import refuse_without_base
+    from sftplug.training.scoring import Scorer
 
     refuse_without_base(recipe.loss, trainer.model)
-    packed = layout(recipe) in ("rows", "flat")
-    trainer.teacher = load_teacher(recipe, trainer.args.device, packed=packed)
-    trainer.chosen = None if is_nll(recipe.loss) else recipe.loss
-    trainer.own_head = any(patch.changes_logits for patch in recipe.patches)
+    teacher = load_teacher(recipe, trainer.args.device, packed=layout(recipe) in ("rows", "flat"))
+    loss = None if is_nll(recipe.loss) else recipe.loss
+    head = first_head(recipe, on_cpu=trainer.args.device.type == "cpu")
+    trainer.scorer = Scorer(loss, head, teacher, trainer.accelerator.autocast)
     trainer.chosen_optimizer, trainer.chosen_schedule = recipe.optimizer, recipe.schedule
     trainer.readers = [partial(loss_metrics, callback) for callback in recipe.callbacks if callback.reads_provenance]
 

@@ -20,7 +20,8 @@ class TrainedTokens:
     """
 
     logits: Tensor
-    """(N, V) float32: the model's for each token, from the text before it; gradients flow through them."""
+    """(N, V) float32: the model's for each token, from the text before it; gradients flow through them. (N, 0) for a
+    loss that says with `reads_logits` that it does without, where the recipe's head makes none."""
     labels: Tensor
     """(N,) int64: the ids of the tokens themselves."""
     weights: Tensor
@@ -35,6 +36,8 @@ class TrainedTokens:
     """(N, T) float32 without gradient: those of the loss's `teacher_model`; None without one. T may differ from V,
     because tables of embeddings are padded to round sizes: the entries that both have are of the same tokens, and those
     that one lacks are not tokens."""
+    likelihood: Tensor | None = None
+    """(N,) float32: what `nll` returns, where a head has computed it without logits."""
 
     def log_probs(self) -> Tensor:
         """Return (N, V) the logarithms of the model's probabilities."""
@@ -44,6 +47,8 @@ class TrainedTokens:
         """Return (N,) the negative log-likelihood of each token: its cross-entropy."""
         from torch.nn import functional
 
+        if self.likelihood is not None:
+            return self.likelihood
         return functional.cross_entropy(self.logits, self.labels, reduction="none")
 
     def __len__(self) -> int:
@@ -52,6 +57,6 @@ class TrainedTokens:
 
     def __getitem__(self, some: slice) -> TrainedTokens:
         """Return the tokens of a slice."""
-        given = (self.base_logits, self.provenance, self.teacher_logits)
+        given = (self.base_logits, self.provenance, self.teacher_logits, self.likelihood)
         more = (None if values is None else values[some] for values in given)
         return TrainedTokens(self.logits[some], self.labels[some], self.weights[some], *more)

@@ -27,6 +27,8 @@ class RunTrainer(Protocol):
     """How processes share the work, as in ``ddp, 2 processes on cuda over nccl``; empty until training begins."""
     saves: str
     """When checkpoints are saved and which of them are kept, in a sentence; empty until training begins."""
+    head: str
+    """What computes the loss from hidden states, and why that, in a sentence; empty where it is the usual one."""
     when_stopped: Sequence[Callable[[], object]]
     """Called, in the midst of anything, when a signal asks the run to end: who shows how far it is stops that."""
 

@@ -22,6 +22,7 @@ from sftplug import (
     DatasetSource,
     Dropped,
     Exporter,
+    Head,
     LengthPolicy,
     Loss,
     Masking,
@@ -40,6 +41,7 @@ from sftplug.testing import (
     check_component,
     check_exporter,
     check_format,
+    check_head,
     check_length_policy,
     check_loss,
     check_masking,
@@ -1152,6 +1154,15 @@ class Cut(Cautious):
         return tokens.nll().detach()
 
 
+class Blind(Cautious):
+    """It says that it does without logits, and asks for them."""
+
+    reads_logits = False
+
+    def token_losses(self, tokens):
+        return tokens.nll() + tokens.logits.logsumexp(-1)
+
+
 class Doubled(Cautious):
     """It says that it is what it is not."""
 
@@ -1171,7 +1182,39 @@ def test_losses():
     assert broken(check_loss, Lottery) == ("judges_each_token_alone", AnyText("| leave means and sums over tokens"))
     assert broken(check_loss, Overwriting) == ("is_the_same_again", AnyText("| do not write into what is given"))
     assert broken(check_loss, Cut) == ("is_finite", AnyText("its gradient does not reach them"))
+    assert broken(check_loss, Blind) == ("does_without_logits", AnyText("| let `reads_logits` be True"))
     assert broken(check_loss, Doubled) == ("is_what_it_says", AnyText("| let `is_nll` be False."))
+
+
+class Defined(Head):
+    """It is what the definition says."""
+
+    type: Literal["defined"] = "defined"
+
+    def nll(self, states, layer, labels):
+        return torch.nn.functional.cross_entropy(layer.logits(states), labels, reduction="none")
+
+
+class Uncapped(Defined):
+    """It knows of no layer but the plain one."""
+
+    def nll(self, states, layer, labels):
+        logits = torch.nn.functional.linear(states, layer.weight, layer.bias)
+        return torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+
+
+class Averaged(Defined):
+    """It gives every token the mean of all gradients, as kernels do that sum tokens first."""
+
+    def nll(self, states, layer, labels):
+        losses = super().nll(states, layer, labels)
+        return losses.detach() + losses.mean() - losses.mean().detach()
+
+
+def test_heads():
+    check_head(Defined)
+    assert broken(check_head, Uncapped) == ("is_the_likelihood", AnyText("| scale and cap the products as"))
+    assert broken(check_head, Averaged) == ("has_its_gradient", AnyText("| let the gradient of each token's own loss"))
 
 
 class Length(Metric):

@@ -1,6 +1,8 @@
 """Advice that is followed in another test, that cannot be followed here, and texts that only look like advice."""
 
 FOLLOWED = {
+    "loss.head: {}: {}. Choose `head: full`, or leave it out.": "test_a_head_that_is_not_equal_is_refused_or_passed_over",
+    "the run was begun with the head '{}', which no plugin in use": "test_a_head_whose_plugin_is_gone_is_asked_for",
     "is what rows are split by already. Rename the column": "test_names_that_mean_something_else_or_nothing_are_refused",
     "does not say its licence: add `meta: {": "test_what_is_known_of_a_source_is_in_card_record_and_policies_and_changes_nothing",
     "tags are for columns of few values. Leave some of these out": "test_more_values_than_can_be_told_apart_are_refused",

@@ -61,6 +61,27 @@ def sftplug_quantizations():
     return [ReadOnly]
 """
 
+DOUBLED = """
+from typing import ClassVar
+from sftplug import ModelPatch, hookimpl
+
+class Doubled(ModelPatch):
+    \"\"\"Twice the logits.\"\"\"
+
+    type: str = "doubled"
+    changes_logits: ClassVar[bool] = True
+
+    def after_loading(self, model):
+        model.get_output_embeddings().register_forward_hook(lambda _, __, x: 2 * x)
+
+    def loading_code(self):
+        return "model.get_output_embeddings().register_forward_hook(lambda _, __, x: 2 * x)"
+
+@hookimpl
+def sftplug_model_patches():
+    return [Doubled]
+"""
+
 CASES = [
     # --- the file -----------------------------------------------------------------------------------------------------
     Case(
@@ -213,6 +234,32 @@ CASES = [
         "`{}` takes no bare value. Name its options, each with a value, as in `{}: {option: value}`.",
         {"Name its options": put("policies", [{"forbid": {"commands": ["push"]}}])},
         recipe={"policies": [{"forbid": "push"}]},
+    ),
+    Case(
+        "with these options asks for them. Choose `head: chunked` or `head: full`.",
+        {
+            "Choose `head: chunked`": put("loss.head", "chunked"),
+            "or `head: full`": put("loss.head", "full"),
+        },
+        recipe={"loss": {"type": "cross_entropy", "z_loss": 0.1, "head": "fused"}},
+    ),
+    Case(
+        "passes by what the patch '{}' does to the logits. Choose `head: full`.",
+        {"Choose `head: full`": put("loss.head", "full")},
+        recipe={
+            "plugins": ["./doubled.py"],
+            "patches": "doubled",
+            "loss": {"type": "cross_entropy", "head": "chunked"},
+        },
+        before=file("doubled.py", DOUBLED),
+    ),
+    Case(
+        "needs the whole output layer in each process, and `{}` splits it. Choose `launch: ddp`, or leave the head out.",
+        {"Choose `launch: ddp`": put("launch.strategy", "ddp"), "or leave the head out": leave_out("loss.head")},
+        recipe={
+            "loss": {"type": "cross_entropy", "head": "chunked"},
+            "launch": {"strategy": "zero2", "processes": 2},
+        },
     ),
     Case(
         "where `{}` splits the model. Choose `launch: ddp`.",

@@ -5,6 +5,7 @@ from typing import Any
 
 os.environ["TRITON_INTERPRET"] = "1"
 
+import liger_kernel.ops.cross_entropy as losses
 import liger_kernel.ops.rms_norm as norms
 import triton.language as tl
 import triton.runtime.interpreter as interpreter
@@ -20,5 +21,6 @@ class Number(float):
 
 _converted = interpreter._implicit_cvt
 interpreter._implicit_cvt = lambda value: Number(value) if type(value) is float else _converted(value)
-# That of the GPU's own library is not there on a CPU.
+# Those of the GPU's own library are not there on a CPU.
 norms.rsqrt = lambda values: 1.0 / tl.sqrt(values)
+losses.tanh = lambda values: 2.0 * tl.sigmoid(2.0 * values) - 1.0

@@ -9,8 +9,8 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Nemotron
 from transformers.models.llama import modeling_llama
 
 import sftplug
-from sftplug.testing import check_model_patch
-from sftplug_liger import Liger
+from sftplug.testing import check_head, check_model_patch
+from sftplug_liger import Liger, LigerHead
 
 PLAIN = (modeling_llama.LlamaMLP, modeling_llama.LlamaRMSNorm, modeling_llama.apply_rotary_pos_emb)
 
@@ -63,6 +63,33 @@ def test_a_run_is_trained_with_its_kernels_and_loaded_without(tmp_path: Path) ->
     assert not any(type(module).__module__.startswith("liger_kernel") for module in model.modules())
 
 
+def test_its_head_keeps_the_laws_of_heads() -> None:
+    check_head(LigerHead)
+
+
+def test_a_run_with_its_head_has_the_losses_of_one_without(tmp_path: Path) -> None:
+    """With weights of tokens, and a loss that bends the likelihood."""
+    rows = tmp_path / "rows.jsonl"
+    turns = '[{"role": "user", "content": "Red?"}, {"role": "assistant", "content": "Yes.", "weight": 0.25}]'
+    rows.write_text(f'{{"messages": {turns}}}\n{{"messages": {turns.replace("0.25", "2.0")}}}\n')
+    recipe = {
+        "model": {"build": {"type": "tiny", "pretrain_steps": 0, "layers": 1, "hidden_size": 32}},
+        "data": {"train": {"path": str(rows), "format": "messages"}},
+        "chat_template": "chatml",
+        "masking": ["assistant", "message_weights"],
+        "quantization": "fp32",
+        "train": {"max_steps": 2, "per_device_train_batch_size": 2, "logging_steps": 1, "save_strategy": "no"},
+    }
+    losses = {}
+    for head in ("full", "liger"):
+        loss = {"type": "focal", "head": head}
+        run = sftplug.train({**recipe, "loss": loss, "output": str(tmp_path / head)}, show=False)
+        losses[head] = [entry["loss"] for entry in run.log if "loss" in entry]
+        assert run.directory.state().head["name"] == head
+    assert len(losses["full"]) == 2
+    assert losses["liger"] == pytest.approx(losses["full"], rel=1e-5)
+
+
 def test_kernels_that_are_left_out_are_left_out() -> None:
     model = llama()
     with Liger(rope=False, mlp=False).before_loading(model.config):
@@ -85,6 +112,8 @@ def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     if not torch.accelerator.is_available():
         (said,) = Liger().check_model(model)
         assert said.startswith("liger needs a GPU, and there is none here. Leave it out on this machine")
+        (said,) = LigerHead().check_model(model)
+        assert said.endswith("Leave it out on this machine: the usual head is equal.")
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"text": "red"}\n')
     data = {"train": {"path": str(rows), "format": "text"}}

@@ -7,7 +7,7 @@ refuses, a plugin's own tests refuse in the same words. What rows themselves mus
 from sftplug.plugin.calls.aging import upgraded
 from sftplug.plugin.calls.check import component_problems
 from sftplug.plugin.calls.exporting import export, needs_merged
-from sftplug.plugin.calls.loss import is_nll, teacher_of, token_losses
+from sftplug.plugin.calls.loss import head_nll, head_problems, is_nll, teacher_of, token_losses
 from sftplug.plugin.calls.model import (
     OWNED_LOAD_KWARGS,
     adaptable,
@@ -79,6 +79,8 @@ __all__ = [
     "export",
     "fingerprint",
     "for_device",
+    "head_nll",
+    "head_problems",
     "is_adam_like",
     "is_nll",
     "is_remote",

@@ -1,16 +1,17 @@
-"""Calls of a loss."""
+"""Calls of a loss and its head."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sftplug.plugin.calls.check import checked
+from sftplug.plugin.calls.check import checked, sentences
 from sftplug.plugin.errors import plugin_error, plugin_errors
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
-    from sftplug.plugin.components import Loss
+    from sftplug.plugin.components import Head, Loss
+    from sftplug.types.output_layer import OutputLayer
     from sftplug.types.trained_tokens import TrainedTokens
 
 
@@ -42,7 +43,32 @@ def token_losses(loss: Loss, tokens: TrainedTokens) -> Tensor:
         wanted = f"a number for each of the {len(tokens)} tokens: a float tensor of shape ({len(tokens)},)"
         text = f"must return {wanted}, not one of {losses.dtype} of shape {tuple(losses.shape)}"
         raise plugin_error(loss, "token_losses", text)
-    if tokens.logits.requires_grad and not losses.requires_grad:
+    source = tokens.logits if tokens.likelihood is None else tokens.likelihood
+    if source.requires_grad and not losses.requires_grad:
         text = "must return what depends on `tokens.logits`, and its gradient does not reach them: leave out `detach`"
         raise plugin_error(loss, "token_losses", text)
+    return losses.float()
+
+
+def head_problems(head: Head, model: nn.Module) -> list[str]:
+    """Return what ``check_model`` of a head says about `model`. Raises PluginError for anything but sentences."""
+    with plugin_errors(head, "check_model"):
+        return sentences(head, "check_model", head.check_model(model))
+
+
+def head_nll(head: Head, states: Tensor, layer: OutputLayer, labels: Tensor) -> Tensor:
+    """Return (N,) float32 the negative log-likelihood of each token. Raises PluginError for anything else."""
+    import torch
+
+    with plugin_errors(head, "nll"):
+        answer: object = head.nll(states, layer, labels)
+    losses: Tensor = checked(head, "nll", answer, torch.Tensor, "a tensor")
+    if losses.shape != labels.shape or not losses.is_floating_point():
+        wanted = f"a number for each of the {len(labels)} tokens: a float tensor of shape ({len(labels)},)"
+        raise plugin_error(
+            head, "nll", f"must return {wanted}, not one of {losses.dtype} of shape {tuple(losses.shape)}"
+        )
+    if (states.requires_grad or layer.weight.requires_grad) and torch.is_grad_enabled() and not losses.requires_grad:
+        text = "must return what depends on `states`, and its gradient does not reach them: leave out `detach`"
+        raise plugin_error(head, "nll", text)
     return losses.float()

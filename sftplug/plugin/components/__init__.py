@@ -20,7 +20,7 @@ from sftplug.plugin.components.rows import (
     RowProcessor,
     StreamProcessor,
 )
-from sftplug.plugin.components.training import Callback, Loss, Metric
+from sftplug.plugin.components.training import Callback, Head, Loss, Metric
 
 __all__ = [
     "PARTS",
@@ -32,6 +32,7 @@ __all__ = [
     "DatasetSource",
     "Deferred",
     "Exporter",
+    "Head",
     "LengthPolicy",
     "Loss",
     "Masking",

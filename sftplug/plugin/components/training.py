@@ -3,19 +3,50 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import field_validator
 
 from sftplug.plugin.components.base import Component
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
     from transformers import TrainerCallback
 
     from sftplug.recipe.model import Recipe
     from sftplug.types.conversation import Reply
+    from sftplug.types.output_layer import OutputLayer
     from sftplug.types.tokens import LossSums
     from sftplug.types.trained_tokens import TrainedTokens
+
+
+class Head(Component):
+    """Computes the negative log-likelihood of tokens from the last hidden states, and is chosen by ``loss.head``.
+
+    All heads compute the same, and differ in time and memory: a kernel need not hold the logits of a large vocabulary.
+    Before the first step of a run its head is held against the model's own logits, and refused if it is not equal.
+    """
+
+    takes: ClassVar[Literal["states", "pieces", "logits", "trl"]] = "states"
+    """``states``: `nll` is called with the last hidden states, and there are no logits. The others are done by the
+    core, for any loss: ``pieces`` makes the logits of 1,024 tokens at a time and makes them again in the backward pass,
+    ``logits`` holds those of all trained tokens; ``trl`` is TRL's own head, within the model's forward pass."""
+
+    def check_model(self, model: nn.Module) -> Iterable[str]:
+        """Yield a sentence for everything because of which it cannot be used here for `model`, on the meta device.
+
+        Called by ``sftplug check`` and before the first step. A head that nobody named is passed over in silence.
+        """
+        return ()
+
+    def nll(self, states: Tensor, layer: OutputLayer, labels: Tensor) -> Tensor:
+        """Return (N,) float32 the negative log-likelihood of each of the (N,) `labels`, from its (N, H) `states`.
+
+        Called if `takes` says ``states``. Each token's own gradient must reach `states`, and ``layer.weight`` where
+        that is trained: tokens have weights, and losses that bend the likelihood.
+        """
+        raise NotImplementedError(f"{type(self).__name__} takes {self.takes}, and has no `nll`")
 
 
 class Loss(Component):
@@ -30,6 +61,18 @@ class Loss(Component):
     forward pass, without gradients and without dropout. Refused where the base's own weights are trained."""
     reads_provenance: ClassVar[bool] = False
     """Whether it asks of which source, role and part each token is, `TrainedTokens.provenance`."""
+    reads_logits: ClassVar[bool] = True
+    """Whether it asks for `TrainedTokens.logits`, or `log_probs`. One that asks for no more than `nll` says False, and
+    goes together with heads that make no logits."""
+
+    head: Head | None = None
+    """How it is computed from the last hidden states: ``full``, ``chunked``, ``fused`` or what a plugin offers. They
+    are equal; null, or ``auto``, takes the fastest of those in use that is, and keeps it for the run."""
+
+    @field_validator("head", mode="before")
+    @classmethod
+    def _is_left_open(cls, value: Any) -> Any:
+        return None if value in ("auto", {"type": "auto"}) else value  # as it is written, or spelled out
 
     @property
     def teacher_model(self) -> str | None:

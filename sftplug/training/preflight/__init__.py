@@ -19,6 +19,7 @@ from sftplug.training.preflight.ignored_options import ignored_options
 from sftplug.training.preflight.saving import unsavable
 from sftplug.training.preflight.trials import failing_trials
 from sftplug.training.preflight.watching import failing_callbacks
+from sftplug.training.usual_head import problems_of_head
 
 if TYPE_CHECKING:
     from trl import SFTConfig
@@ -66,6 +67,7 @@ def problems_before_rows(recipe: Recipe) -> list[str]:
             problems += unsavable(recipe)
         problems += _auxiliary_loss(recipe)
         check_teacher(recipe)
+        problems += problems_of_head(recipe)
     except SftplugError as error:
         problems.append(str(error))
     return problems
