@@ -27,11 +27,14 @@ quickstart: install
 
 test: lint types contracts tests
 
-# Inputs that nobody thought of, for the recipe loader, the readers of rows and the renderer; the seed is printed.
+# Inputs that nobody thought of, for the recipe loader, the readers of rows and the renderer; the seed is printed. As many
+# as there is time for, or, with BATCHES, the same number on every machine.
 MINUTES ?= 5
+BATCHES ?=
 SEED ?=
 fuzz: install-dev
-	$(TEST_ENV) $(BIN)/python tests/hostile/fuzz.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+	$(TEST_ENV) $(BIN)/python tests/hostile/fuzz.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) \
+		$(if $(BATCHES),--batches $(BATCHES))
 
 # Labels are the same to the byte on the oldest libraries that are supported, and a recipe trains there.
 oldest: $(OLDEST)/.installed

@@ -135,14 +135,14 @@ def checked(conversation: Conversation) -> Conversation:
 
 
 def _is_plain(message: Message) -> bool:
-    """Whether a message is what most are, and nothing can be wrong with: one text without a foreign letter."""
+    """Whether a message is what most are, and nothing can be wrong with: one text of whole characters."""
     content = message.content
     return (
         type(content) is str
-        and content.isascii()
         and message.role in ROLES
         and message.reasoning_content is None
         and not message.tool_calls
+        and (content.isascii() or _half_in(content) is None)
     )
 
 
@@ -207,9 +207,14 @@ def _depth_of_json(text: str) -> int:
 
 
 def _refuse_half_characters(where: str, text: str) -> None:
-    """JSON can hold half of a UTF-16 pair (``\\ud83d`` alone), as cut off text does; no tokenizer reads it."""
+    if (at := _half_in(text)) is not None:
+        raise RowError(where, f"holds half a character (U+{ord(text[at]):04X}) at position {at}")
+
+
+def _half_in(text: str) -> int | None:
+    """Return where a text holds half of a UTF-16 pair, as cut off JSON does (``\\ud83d``): no tokenizer reads it."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        half = f"U+{ord(text[error.start]):04X}"
-        raise RowError(where, f"holds half a character ({half}) at position {error.start}") from error
+        return error.start
+    return None

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sftplug.data.convert import Example
 from sftplug.data.rendering import ConversationRenderer, TextRow
-from sftplug.data.token_table import row_sums
+from sftplug.data.token_table import are_weighted, row_sums
 from sftplug.plugin.calls import shortened
 from sftplug.plugin.components import LengthPolicy
 from sftplug.types.conversation import Conversation
@@ -39,8 +39,10 @@ class Batch:
     def __post_init__(self) -> None:
         """Measure the rows: tokens, and the sum of the loss weights."""
         self.lengths = np.diff(np.searchsorted(self.tokens.row, np.arange(len(self.texts) + 1)))
-        self.trained = row_sums(self.weights, self.lengths)
         self.trained_tokens = row_sums(self.weights > 0, self.lengths)
+        # Nearly always each weight is 0 or 1, and their sum the same count.
+        weighted = are_weighted(self.weights)
+        self.trained = row_sums(self.weights, self.lengths) if weighted else self.trained_tokens
         self.kept = self.trained > 0
 
     def where(self, chosen: NDArray[np.bool_], cut: set[int]) -> Batch:

@@ -31,7 +31,7 @@ from sftplug.data.pipeline import Stages, few_pauses
 from sftplug.data.process import SplitRows, seed_of, splits_of
 from sftplug.data.rendering import ConversationRenderer, Policies, TextRow, open_gate
 from sftplug.data.store import Store, key_of
-from sftplug.data.token_table import Columns, Measures, TokenWriter, longest, open_dataset, rearrange
+from sftplug.data.token_table import Columns, Measures, RowSizes, TokenWriter, longest, open_dataset, rearrange
 from sftplug.data.unchanged import Still
 from sftplug.data.ways_out import Ways
 from sftplug.errors import DataError
@@ -234,7 +234,7 @@ class _Work:
                     trained.compare(batch, self.recipe.data, account)
                 codes = batch.tokens.provenance(_numbers(groups, index, batch)[batch.tokens.row])
                 columns = Columns(batch.tokens.ids, batch.weights, codes)
-                writer.write(columns, batch.lengths, batch.kept)
+                writer.write(columns, RowSizes(batch.lengths, batch.trained), batch.kept)
                 origins.write(text.origin for text, kept in zip(batch.texts, batch.kept.tolist(), strict=True) if kept)
                 self.progress(f"preparing {name}", account.read, None)
             bounds.append(writer.rows)

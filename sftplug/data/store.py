@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -112,6 +113,7 @@ def _hash_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+@cache
 def own_code() -> str:
     """Return a hash over the code of sftplug, and the versions of what it renders and tokenizes with."""
     from importlib.metadata import version

@@ -59,6 +59,20 @@ def row_sums(flat: NDArray[Any], lengths: NDArray[np.int64]) -> NDArray[np.float
     return np.diff(running[np.concatenate([[0], np.cumsum(lengths)])])
 
 
+def are_weighted(weights: NDArray[np.float32]) -> bool:
+    """Whether some weight is neither 0 nor 1."""
+    return bool(np.any((weights != 0) & (weights != 1)))
+
+
+class RowSizes(NamedTuple):
+    """What R rows measure."""
+
+    lengths: NDArray[np.int64]
+    """(R,) tokens."""
+    trained: NDArray[np.float64]
+    """(R,) sums of the loss weights."""
+
+
 class Columns(NamedTuple):
     """The tokens of R rows, end to end: N in all."""
 
@@ -95,17 +109,18 @@ class TokenWriter:
         self._weighted = False
         self.rows = 0
 
-    def write(self, columns: Columns, lengths: NDArray[np.int64], kept: NDArray[np.bool_]) -> None:
-        """Append those of R rows that are `kept`; `columns` hold the tokens of all of them."""
+    def write(self, columns: Columns, sizes: RowSizes, kept: NDArray[np.bool_]) -> None:
+        """Append those of R rows that are `kept`; `columns` hold the tokens of all of them, `sizes` measures."""
+        lengths, trained = sizes
         if not kept.all():
             chosen = np.repeat(kept, lengths)
-            columns, lengths = columns.where(chosen), lengths[kept]
+            columns, lengths, trained = columns.where(chosen), lengths[kept], trained[kept]
         ids, weights, provenance = columns
         labels = np.where(weights > 0, ids, np.int32(IGNORED))
         self._table.write([lists(flat, lengths) for flat in (ids, labels, weights, provenance)])
         self._lengths.append(lengths)
-        self._trained.append(row_sums(weights, lengths))
-        self._weighted |= bool(np.any((weights != 0) & (weights != 1)))
+        self._trained.append(trained)
+        self._weighted = self._weighted or are_weighted(weights)
         self.rows += len(lengths)
 
     def close(self) -> Measures:

@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from sftplug import ModelError, RecipeError
 from sftplug.data.pack import best_fit_decreasing, pack
-from sftplug.data.token_table import Columns, TokenWriter, open_dataset
+from sftplug.data.token_table import Columns, RowSizes, TokenWriter, open_dataset, row_sums
 from sftplug.model.packing_check import check_isolation
 
 LENGTHS = st.lists(st.integers(1, 64), max_size=60)
@@ -34,7 +34,8 @@ def write(file, documents, weights):
     writer = TokenWriter(file)
     flat = np.array([token for document in documents for token in document], dtype=np.int32)
     columns = Columns(flat, np.array(weights, np.float32), flat.astype(np.uint16))  # told by its id, for the test
-    writer.write(columns, np.array([len(d) for d in documents]), np.ones(len(documents), bool))
+    lengths = np.array([len(document) for document in documents])
+    writer.write(columns, RowSizes(lengths, row_sums(columns.weights, lengths)), np.ones(len(documents), bool))
     return writer.close()
 
 

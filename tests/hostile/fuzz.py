@@ -3,7 +3,8 @@
 ``python tests/hostile/fuzz.py --minutes 5 --seed 1`` ends with 0 if every input ended in a result or in an error of
 sftplug's own, within its bounds. Any other exception, an input that takes too long, and a row whose text became a
 control token are findings: each is printed with the input that shows it, made as small as possible. The seed decides
-which inputs come, batch by batch, and the time how many; ``--only`` feeds one of them.
+which inputs come, batch by batch, and the time how many; ``--batches`` instead is the same number on every machine, and
+``--only`` feeds one of them.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script, beside the tests
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+BATCH = 20
+"""Inputs for one target before the next has its turn: few, so that each has one on a slow machine too."""
 LIMIT = 20
 """Processor seconds for one input."""
 HANGS = 300
@@ -514,6 +517,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--only", choices=[target.__name__ for target in TARGETS], help="feed one of them")
     parser.add_argument("--seed", type=int, default=None, help="by default another one each time; it is printed")
+    parser.add_argument("--batches", type=int, help=f"so many batches of {BATCH} inputs, however long they take")
     options = parser.parse_args()
     start = options.seed if options.seed is not None else random.SystemRandom().randrange(2**32)
     print(f"seed {start}", flush=True)
@@ -523,7 +527,7 @@ def main() -> int:
         os.environ["SFTPLUG_CACHE"] = f"{folder}/cache"
         logging.disable(logging.WARNING)
         turn, left = 0, [target for target in TARGETS if options.only in (None, target.__name__)]
-        while time.monotonic() < end and left:
+        while left and (time.monotonic() < end if options.batches is None else turn < options.batches):
             target = left[turn % len(left)]
             if wrong := findings(target(), start + turn):
                 left.remove(target)  # the rest of the time is for what has not failed yet
@@ -538,7 +542,7 @@ def main() -> int:
 def findings(test, number: int) -> list[str]:
     """Run a batch of inputs; return what went wrong, with the smallest input that shows it."""
     batch = settings(
-        max_examples=20,  # so that each target has its turn on a slow machine too
+        max_examples=BATCH,
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),
