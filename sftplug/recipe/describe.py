@@ -36,6 +36,7 @@ from sftplug.plugin.components import (
 )
 from sftplug.plugin.kinds import NOUNS
 from sftplug.recipe.yaml import write_yaml
+from sftplug.util.field_docs import field_docs
 
 ILLUSTRATED = 3
 """So many options with a default are shown in an example, beside those that must be given."""
@@ -53,12 +54,16 @@ class Option:
 
 def options_of(component: type[Component]) -> list[Option]:
     """Return the options of `component` in the order of its class, in the words of a recipe."""
-    fields = [(field.alias or name, field) for name, field in component.model_fields.items() if name != "type"]
-    return [Option(name, _type_of(field), _default_of(field), _description_of(field)) for name, field in fields]
+    fields = [(name, field.alias or name, field) for name, field in component.model_fields.items() if name != "type"]
+    docs = field_docs(component)
+    return [
+        Option(alias, _type_of(field), _default_of(field), _description_of(field, docs.get(name, "")))
+        for name, alias, field in fields
+    ]
 
 
-def _description_of(field: FieldInfo) -> str:
-    words = f"{field.description or ''} {field.deprecation_message or ''}"
+def _description_of(field: FieldInfo, documented: str) -> str:
+    words = f"{field.description or documented} {field.deprecation_message or ''}"
     return " ".join(words.split())
 
 

@@ -24,6 +24,7 @@ from sftplug.plugin.registry import Registry
 from sftplug.recipe.model import SOURCE_OF, Recipe, SourceSection
 from sftplug.recipe.section import Section, ShortForm, as_share
 from sftplug.recipe.train_options import train_schema
+from sftplug.util.field_docs import field_docs
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 Schema = dict[str, Any]
@@ -67,7 +68,8 @@ class _Writer:
 
     def section(self, section: type[Section], part: bool) -> Schema:
         """Return a reference to the schema of a section of the core."""
-        properties = {name: self._field(item, part) for name, item in section.model_fields.items()}
+        docs = field_docs(section)
+        properties = {name: self._field(item, docs.get(name, ""), part) for name, item in section.model_fields.items()}
         required = [name for name, item in section.model_fields.items() if item.is_required()]
         if section is SourceSection:
             return self._define("source_section", part, self._sources(properties, required, part))
@@ -78,9 +80,10 @@ class _Writer:
             schema = {"anyOf": [{"type": "string"}, schema]}
         return self._define(section.__name__, part, schema)
 
-    def _field(self, item: FieldInfo, part: bool) -> Schema:
+    def _field(self, item: FieldInfo, documented: str, part: bool) -> Schema:
         schema = self._value(item.annotation, item.metadata, part)
-        described = {"description": _one_line(item.description)} if item.description else {}
+        words = item.description or documented
+        described = {"description": _one_line(words)} if words else {}
         return {**schema, **described, **_default(item)}
 
     def _value(self, annotation: Any, metadata: Sequence[Any], part: bool) -> Schema:

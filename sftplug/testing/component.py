@@ -15,6 +15,7 @@ from sftplug.plugin.components import Component
 from sftplug.plugin.validation import component_name, problem_of_class
 from sftplug.recipe.yaml import parse_yaml, write_yaml
 from sftplug.testing.law import Breach, check, demand, make, shown
+from sftplug.util.field_docs import field_docs
 
 
 def check_component(component: type[Component], /, **options: Any) -> None:
@@ -126,9 +127,10 @@ def is_described(component: Component) -> None:
         f"the class {own.__name__} has no docstring of its own",
         "write one sentence under the class line.",
     )
+    docs = field_docs(own)
     for name, field in own.model_fields.items():
         demand(
-            name == "type" or bool(field.description),
+            name == "type" or bool(field.description or docs.get(name)),
             f"the option '{name}' is not described",
             f"write a docstring under `{name}: …`; in a notebook, where Python finds none, `Field(…, description=…)`.",
         )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema
+
+from sftplug.util.field_docs import Place, field_docs, place_of
 
 _SCALARS = ("int", "float", "bool")
 _NO_SCHEMA = ("default", "metadata", "serialization", "config", "expected")
@@ -19,14 +21,31 @@ class StrictModel(BaseModel):
     same.
     """
 
+    __sftplug_place__: ClassVar[Place | None] = None
+
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
-        use_attribute_docstrings=True,
         protected_namespaces=(),
         allow_inf_nan=False,  # no option means anything by them, unless it says `allow_inf_nan=True` itself
         defer_build=True,  # most classes are listed rather than used
     )
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Remember where the class is written, for what the docstrings of its fields say."""
+        super().__init_subclass__(**options)
+        cls.__sftplug_place__ = place_of(cls.__module__)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Say of each field what its docstring says."""
+        made = handler(schema)
+        properties = handler.resolve_ref_schema(made).get("properties", {})
+        for name, words in field_docs(cls).items():
+            known = properties.get(cls.model_fields[name].alias or name) if name in cls.model_fields else None
+            if known is not None:
+                known.setdefault("description", words)
+        return made
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
