@@ -241,7 +241,7 @@ def find_stop(layout: Layout, where: TurnLocation, start: int, turn_end: TurnEnd
     if tail and (turn_end is None or turn_end.by != "next"):
         return Stop(last, "own")
     stop = _printed_next(layout, last, turn_end)
-    if stop is not None and (turn_end is None or turn_end.by == "next") and (not ends or stop.group() in ends):
+    if stop is not None and (not ends or stop.group() in ends):
         return Stop(stop.end(), "next")
     return Stop(last, "none")
 
@@ -256,17 +256,18 @@ def _without_document_end(tail: str, turn_end: TurnEnd | None) -> str:
 
 
 def _printed_next(layout: Layout, position: int, turn_end: TurnEnd | None) -> re.Match[str] | None:
-    """Return the special token after `position` if the next message prints it.
-
-    What is printed at the end of the document is not a stop, unless it is the very stop that next messages print.
-    """
+    """Return the special token after `position` if it ends the turn before it and something else prints it."""
     # "Yes</s>[INST]Why": where "</s>" is written ahead of a question, it is the question's turn that prints it.
     shown = _SHOWN.search(layout.text, position)
     start = len(layout.text) if shown is None else shown.start()
     stop, owner = SPECIAL.match(layout.text, start), layout.at(start)
-    if stop is not None and owner is not None and owner.message is None:
-        return stop if turn_end is not None and stop.group() == turn_end.stop else None
-    return stop if owner is not None and not owner.field else None
+    if stop is None or owner is None or owner.field:
+        return None
+    if owner.message is not None:
+        return stop if turn_end is None or turn_end.by == "next" else None
+    # Printed once, after the last turn: "[INST]Hi[/INST]Yes" and then "</s>". It stops the turn if other turns end in
+    # the same, or in nothing; where they end in "<|end|>", "<|endoftext|>" is the end of the document.
+    return stop if turn_end is not None and turn_end.stop in ("", stop.group()) else None
 
 
 def uncovered(pieces: Sequence[Piece], spans: Sequence[tuple[int, int]]) -> list[Piece]:

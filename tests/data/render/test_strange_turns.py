@@ -148,6 +148,44 @@ def test_the_stop_is_found_where_no_loop_says_whose_it_is(name):
     assert spans(OUTSIDE[name]) == EXACT
 
 
+LAST = "{% if messages[-1].role == 'assistant' %}</s>{% endif %}"
+AFTER = {
+    "the stop that other turns have, on a line of its own": (
+        "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% if not loop.last %}</s>{% endif %}{{ '\n' }}{% endfor %}"
+        + LAST
+        + "{% if add_generation_prompt %}<|assistant|>{% endif %}",
+        ["Fine, thanks.</s>", "Still fine.\n</s>"],
+    ),
+    "a last turn outside of the loop, and its stop after it": (
+        "{% for m in messages[:-1] %}<|{{ m.role }}|>{{ m.content }}</s>{% endfor %}"
+        "<|{{ messages[-1].role }}|>{{ messages[-1].content }}"
+        + LAST
+        + "{% if add_generation_prompt %}</s><|assistant|>{% endif %}",
+        ["Fine, thanks.</s>", "Still fine.</s>"],
+    ),
+    "the only stop that there is": (
+        "{% for m in messages %}{% if m.role == 'user' %}[INST]{{ m.content }}[/INST]{% else %}{{ m.content }}{% endif %}"
+        "{% endfor %}" + LAST,
+        ["Fine, thanks.", "Still fine.</s>"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", AFTER)
+@pytest.mark.parametrize("turns", [1, 2])
+def test_a_stop_that_is_printed_once_after_all_turns_is_the_last_one_s(name, turns):
+    template, exact = AFTER[name]
+    messages = CHAT[: 2 * turns]
+    row = compile_template(template).render(messages, end_tokens=frozenset({"</s>"}))
+    last = exact[-1].replace("Still fine.", messages[-1]["content"])
+    assert [row.text[span.start : span.end] for span in row.spans] == [*exact[: turns - 1], last]
+
+
+def test_the_end_of_the_document_is_no_stop_where_turns_have_one():
+    template = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>\n{% endfor %}<|endoftext|>"
+    assert spans(template) == ["<|assistant|>Fine, thanks.<|end|>", "<|assistant|>Still fine.<|end|>"]
+
+
 WRONG_ORDER = {
     "replies before questions": (
         "{% for m in messages if m.role == 'assistant' %}<|assistant|>\n{{ m.content }}<|end|>\n{% endfor %}"
