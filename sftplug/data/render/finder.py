@@ -105,9 +105,13 @@ class TurnFinder:
 
     def _stop(self, layout: Layout, prompts: Prompts, turn: Turn, where: TurnLocation) -> int:
         call, turn_end = prompts.call, self._turn_end(prompts.call)
-        stop = find_stop(layout, where, where.first, turn_end, call.ends)
+        ends = call.ends
+        if not ends and turn_end is not None and _followed_by(call, turn.message, "assistant"):
+            # GLM's turns stop with the header of the next one, "<|user|>"; that of another reply asks for it.
+            ends = frozenset({turn_end.stop})
+        stop = find_stop(layout, where, where.first, turn_end, ends)
         end = stop.at
-        if turn.message + 1 < len(call.messages) and call.messages[turn.message + 1].get("role") == "tool":
+        if _followed_by(call, turn.message, "tool"):
             end = self._stop_before_tool(layout, prompts, turn.message, end)
         if end == stop.at and stop.by == "none":
             end = self._stop_by_renders(layout, prompts, turn.message, end)
@@ -183,3 +187,8 @@ class TurnFinder:
         # the next question only: ("next", "</s>"). So the second question of the probe is needed.
         stop = find_stop(layout, where[0], where[0].first, None, call.ends)
         return TurnEnd(stop.by, layout.text[where[0].last : stop.at])
+
+
+def _followed_by(call: Call, message: int, role: str) -> bool:
+    """Whether the message after `message` is one of `role`."""
+    return message + 1 < len(call.messages) and call.messages[message + 1].get("role") == role

@@ -181,6 +181,12 @@ def test_a_stop_that_is_printed_once_after_all_turns_is_the_last_one_s(name, tur
     assert [row.text[span.start : span.end] for span in row.spans] == [*exact[: turns - 1], last]
 
 
+def test_the_header_of_a_second_reply_stops_nothing_where_the_headers_of_questions_do():
+    template = "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}{% endfor %}" + ASK
+    messages = [*CHAT[:2], CHAT[3], CHAT[2]]
+    assert spans(template, messages) == ["Fine, thanks.", "Still fine.<|user|>"]
+
+
 def test_the_end_of_the_document_is_no_stop_where_turns_have_one():
     template = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>\n{% endfor %}<|endoftext|>"
     assert spans(template) == ["<|assistant|>Fine, thanks.<|end|>", "<|assistant|>Still fine.<|end|>"]
