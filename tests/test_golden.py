@@ -17,7 +17,10 @@ TOOL = {"name": "lookup", "description": "Look a word up.", "parameters": {"type
 CALL = {"id": "call_1", "type": "function", "function": {"name": "lookup", "arguments": {"word": "sea"}}}
 ROWS = {
     "text": ("text", {"text": "The sea is wide. Ships sail on it."}),
-    "prompt_completion": ("prompt_completion", {"prompt": "Paris is the capital of", "completion": " France."}),
+    "prompt_completion": (
+        {"type": "prompt_completion", "as": "text"},
+        {"prompt": "Paris is the capital of", "completion": " France."},
+    ),
     "prompt_completion_messages": (
         "prompt_completion",
         {

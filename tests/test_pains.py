@@ -400,9 +400,9 @@ def test_pain_18_plain_text_has_the_tokenizer_s_bos_and_no_second_one(tmp_path, 
     ready = prepared(file, "data.train.format=text")
     assert ready.train[0]["input_ids"].count(ready.tokenizer.bos_token_id) == adds
     write_rows(tmp_path / "rows.jsonl", [{"text": "<s>Once."}])
-    if adds:
-        with pytest.raises(DataError, match=r"text: starts with <s>, which the tokenizer adds itself"):
-            prepared(file, "data.train.format=text")
+    ready = prepared(file, "data.train.format=text")
+    assert ready.train[0]["input_ids"].count(ready.tokenizer.bos_token_id) == 1
+    assert ready.ledger.splits["train"][0].noted["BOS of its own"] == adds
 
 
 def test_pain_19_preparing_is_done_once_and_never_stale(recipe_file, tmp_path, monkeypatch):

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from sftplug import Conversation, DatasetFormat, Message, RowError
+from sftplug import Conversation, DatasetFormat, Field, Message, RowError
 from sftplug_formats.fields import kind_of, read_tools, required_text
 from sftplug_formats.messages import read_messages
 
 
 class Text(DatasetFormat):
-    """Plain text, for pretraining: no chat template renders it. Goes with `masking: all`."""
+    """Plain text: no chat template renders it, so it may be laid out by one already. Goes with `masking: all`.
+
+    Control tokens in it control. It begins with the tokenizer's BOS and ends in its EOS, or in its own.
+    """
 
     type: Literal["text"] = "text"
     column: str = "text"
@@ -23,26 +26,45 @@ class Text(DatasetFormat):
 
 
 class PromptCompletion(DatasetFormat):
-    """A prompt and its completion: two strings that are joined as they stand, or two lists of messages."""
+    """A prompt and its completion: two strings, or two lists of messages.
+
+    Strings are joined as they stand, as text that may be laid out by a chat template already: control tokens in them
+    control, and what ends in a stop of its own gets no other. ``as: chat`` makes a turn of the user and one of the
+    assistant of them.
+    """
 
     type: Literal["prompt_completion"] = "prompt_completion"
     prompt: str = "prompt"
     """Column that holds the prompt."""
     completion: str = "completion"
     """Column that holds the completion."""
+    as_: Literal["chat", "text"] | None = Field(None, alias="as")
+    """What strings are: turns that the chat template renders, or text that is joined as it stands. Null joins them too,
+    and `sftplug check` says so."""
     tools: str = "tools"
     """Column that holds tool schemas, where the row has any."""
+
+    @property
+    def undecided(self) -> str | None:
+        """Strings may be meant as turns."""
+        return "as: chat" if self.as_ is None else None
 
     def to_conversation(self, row: Mapping[str, Any]) -> Conversation:
         """Return the prompt as the user's text and the completion as the assistant's, or the messages of both."""
         if not isinstance(row.get(self.prompt), list):
-            prompt, completion = required_text(row, self.prompt), required_text(row, self.completion)
-            return Conversation(
-                (Message("user", prompt), Message("assistant", completion)), completion_from=1, plain=True
-            )
+            return self._of_strings(row)
+        if self.as_ == "text":
+            raise RowError(self.prompt, "is a list of messages, which a chat template renders. Leave `as: text` out.")
         if not isinstance(row.get(self.completion), list):
             reason = f"must be a list of messages, as the prompt is, not {kind_of(row.get(self.completion))}"
             raise RowError(self.completion, reason)
         before = read_messages(row[self.prompt], self.prompt)
         after = read_messages(row[self.completion], self.completion)
         return Conversation((*before, *after), read_tools(row, self.tools), completion_from=len(before))
+
+    def _of_strings(self, row: Mapping[str, Any]) -> Conversation:
+        prompt, completion = required_text(row, self.prompt), required_text(row, self.completion)
+        turns = (Message("user", prompt), Message("assistant", completion))
+        if self.as_ == "chat":
+            return Conversation(turns, read_tools(row, self.tools), completion_from=1)
+        return Conversation(turns, completion_from=1, plain=True)

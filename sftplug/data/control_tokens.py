@@ -152,6 +152,20 @@ def _turns(template: Template, arguments: Mapping[str, Any]) -> Iterator[str]:
         yield from (rendered.text[span.start : span.end] for span in rendered.spans)
 
 
+def stops_of(template: Template | None, special_tokens: Mapping[str, Any]) -> frozenset[str]:
+    """Return the control token with which `template` ends an assistant's turn; none where it ends it otherwise."""
+    if template is None:
+        return frozenset()
+    try:
+        rendered = template.analyse(_PROBES[0], **special_tokens)
+    except TemplateStopped:
+        raise
+    except TemplateError:
+        return frozenset()
+    ends = {rendered.text[span.start : span.end].rpartition(_ANSWERED)[2].strip() for span in rendered.spans}
+    return frozenset(end for end in ends if _SPELLED.fullmatch(end) or end in special_tokens.values())
+
+
 @dataclass(frozen=True, slots=True)
 class Lacking:
     """What a template writes and the tokenizer lacks."""

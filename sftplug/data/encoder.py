@@ -20,6 +20,8 @@ from sftplug.errors import ModelError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from sftplug.types.conversation import Conversation
+
 
 @dataclass(frozen=True)
 class Encoder:
@@ -28,7 +30,13 @@ class Encoder:
     engines: Encoders
     controls: Controls
     escape: bool
-    """Whether what looks like a control token in a row is mere text."""
+    """Whether what looks like a control token in a conversation is mere text."""
+    escape_plain: bool = True
+    """Whether it is in plain text too, where `escape` says so."""
+
+    def escapes(self, conversation: Conversation) -> bool:
+        """Whether what looks like a control token in a row is mere text there."""
+        return self.escape and (self.escape_plain or not conversation.plain)
 
     @cached_property
     def literal(self) -> TokenizersEngine:

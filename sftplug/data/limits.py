@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import ceil
 
-from sftplug.data.row_warnings import UNUSED_WEIGHT
+from sftplug.data.row_warnings import LAID_OUT, UNUSED_WEIGHT
 from sftplug.errors import DataError, MaskError
+from sftplug.plugin.calls import undecided_option
 from sftplug.plugin.components import DatasetFormat
 from sftplug.recipe.model import DataSection, SourceSection
 from sftplug.types.ledger import MOST_ORIGINS, Account, Ledger, length_quantiles
@@ -16,19 +17,26 @@ from sftplug.types.reasons import RowGroup
 
 _SAYINGS = {
     "bad": ("do not fit their format", "Fix them, or set `data.on_bad_row: skip`."),
+    "refused": (
+        "are refused by the chat template",
+        "Fix them, choose another chat template, or leave them out with `data.on_bad_row: skip`.",
+    ),
     "unsafe": ("have no loss mask that can be trusted", "The chat template and these rows do not go together."),
     "empty": ("have no token to train on", "Fix them or the masking, or set `data.on_empty: drop`."),
     "too long": ("are too long", "Raise `data.max_length`, or choose another `data.too_long`, such as `drop`."),
 }
 
 
-def enforce_limits(ledger: Ledger, data: DataSection, ways: Callable[[RowGroup], Iterable[str]] = lambda _: ()) -> None:
+def enforce_limits(
+    ledger: Ledger, data: DataSection, ways: Callable[[RowGroup], Iterable[str]] = lambda _: (), idle: str = ""
+) -> None:
     """Raise for every row that ended where the recipe does not allow it: MaskError for masks, else DataError.
 
-    `ways` says what would let the rows through that have no safe mask for one reason.
+    `ways` says what would let the rows through that are refused or have no safe mask for one reason; `idle` is a chat
+    template that the recipe names and that no row was rendered with.
     """
-    fatal = ["unsafe"]
-    fatal += ["bad"] if data.on_bad_row == "error" else []
+    fatal = ["bad", "refused"] if data.on_bad_row == "error" else []
+    fatal += ["unsafe"]
     fatal += ["empty"] if data.on_empty == "error" else []
     fatal += ["too long"] if data.too_long.refuses else []
     accounts = [account for _, account in ledger.accounts()]
@@ -40,7 +48,7 @@ def enforce_limits(ledger: Ledger, data: DataSection, ways: Callable[[RowGroup],
             for account in mine
             for letter in (*_unread(account, source.format), *_unused(account))
         ]
-    letters += [*_unfilled(ledger, data), *_unled(ledger, data)]
+    letters += [*_unfilled(ledger, data), *_unled(ledger, data), *_idle(ledger, data, idle)]
     letters += [letter for account in accounts for letter in (*_losses(account, data), *_drops(account, data))]
     letters = letters or list(_nothing_left(ledger, data))
     if letters:
@@ -58,7 +66,7 @@ def _letters(account: Account, fatal: Sequence[str], ways: Callable[[RowGroup], 
             groups = account.groups[stage].largest()
             lines = [f"{count} of {account.rows} rows of {account.source} {what}:"]
             for group in groups[:MOST_ORIGINS]:
-                out = ", or ".join(ways(group)) if stage == "unsafe" else ""
+                out = ", or ".join(ways(group)) if stage in ("unsafe", "refused") else ""
                 lines += [f"  {group.sentence()}", *[f"    Way out: {out}."] * bool(out)]
             lines += [f"  … and {len(groups) - MOST_ORIGINS} more reasons"] if len(groups) > MOST_ORIGINS else []
             yield "\n".join([*lines, remedy])
@@ -121,6 +129,23 @@ def _unled(ledger: Ledger, data: DataSection) -> Iterator[str]:
         yield (
             "`data.system` is the system turn of no row: each has one of its own or of its source, or is plain text, "
             "which no chat template renders. Leave it out."
+        )
+
+
+def _idle(ledger: Ledger, data: DataSection, template: str) -> Iterator[str]:
+    """Yield a paragraph when the recipe names a chat template, and all rows are joined as they stand."""
+    undecided = [
+        (source.format, option)
+        for _, source, accounts in _by_source(ledger, data)
+        if (option := undecided_option(source.format))
+        and any(account.plain > account.noted[LAID_OUT] for account in accounts)
+    ]
+    if template and undecided:
+        format, option = undecided[0]
+        yield (
+            f"the recipe names the chat template '{template}', and it renders no row: prompts and completions are "
+            f"joined as they stand. `format: {{type: {format.type}, {option}}}` makes turns of them, which it renders; "
+            f"`format: {{type: {format.type}, as: text}}` says that they are text; or leave `chat_template` out."
         )
 
 

@@ -20,7 +20,8 @@ from sftplug.data.engine import EncodedTexts
 from sftplug.data.length import Batch, Fitter
 from sftplug.data.mask import weigh
 from sftplug.data.rendering import ConversationRenderer, TextRow
-from sftplug.data.row_warnings import Remarks
+from sftplug.data.repairs import Repairs
+from sftplug.data.row_warnings import LAID_OUT, Remarks
 from sftplug.data.tokenize import look_alikes, tokenize
 from sftplug.data.too_long import Early
 from sftplug.errors import DataError, MaskError
@@ -57,6 +58,7 @@ class Stages:
         processors = (*source.process, *(data.process if source in data.train else ()))
         served = {name for processor in processors for name in row_columns(processor)}
         examples = convert(rows, source, self.account, data.system, served)
+        examples = Repairs.of(self.recipe.spans).rows(examples, self.account)
         remarks = Remarks.of(self.maskings)
         early = None if self.measured else Early.of(self.encode.engines, self.recipe, self.maskings)
         examples = examples if early is None else early.rest(examples, self.account)
@@ -93,12 +95,27 @@ class Stages:
         for index, look_alike in tokenized.look_alikes.items():
             if index in tokenized.stuck:
                 _refuse_stuck(texts[index].origin, look_alike)
-            fate = "is tokenized as text" if self.encode.escape else "controls"
-            self.account.note("special token in content", texts[index].origin, f"{look_alike!r} {fate}")
+            self._note_look_alike(texts[index], look_alike)
         weights = weigh(tokens, self.maskings)
         added = np.array([text.added for text in texts], dtype=bool)
         weights[added[tokens.row] & ~tokens.trainable] = 0
         return Batch(texts, tokens, weights)
+
+    def _note_look_alike(self, text: TextRow, look_alike: str) -> None:
+        """Tell of a control token that a row wrote; plain text is laid out by its author, who may forget the stop."""
+        if self.encode.escapes(text.conversation):
+            self.account.note("special token in content", text.origin, f"{look_alike!r} is tokenized as text")
+        elif not text.conversation.plain:
+            self.account.note("special token in content", text.origin, f"{look_alike!r} controls")
+        else:
+            said = (
+                f"{look_alike!r} controls, as the text is laid out already; with "
+                "`data.special_tokens_in_content: escape` it is text"
+            )
+            self.account.note(LAID_OUT, text.origin, said)
+            if not self.gate.stops_itself(text.conversation):
+                said = "holds control tokens and ends in none that stops: an EOS is added"
+                self.account.note("no stop of its own", text.origin, said)
 
 
 def _meet_boundary(origin: str, split: bool, account: Account) -> None:

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -30,16 +30,17 @@ from sftplug.data.pack import pack
 from sftplug.data.pipeline import Stages, few_pauses
 from sftplug.data.process import SplitRows, seed_of, splits_of
 from sftplug.data.rendering import ConversationRenderer, Policies, TextRow, open_gate
+from sftplug.data.row_warnings import LAID_OUT
 from sftplug.data.store import Store, key_of
 from sftplug.data.token_table import Columns, Measures, RowSizes, TokenWriter, longest, open_dataset, rearrange
 from sftplug.data.unchanged import Still
 from sftplug.data.ways_out import Ways
 from sftplug.errors import DataError
-from sftplug.plugin.calls import label, source_notes
+from sftplug.plugin.calls import label, source_notes, undecided_option
 from sftplug.plugin.components import ChatTemplate
 from sftplug.recipe.sources import sources_of
 from sftplug.storage.disk import making_room
-from sftplug.types.ledger import Ledger
+from sftplug.types.ledger import Account, Ledger
 from sftplug.types.loss_groups import LossGroup, LossGroupCounter
 from sftplug.types.progress import Progress, no_progress
 from sftplug.types.tokens import MOST_SOURCES, TokenBatch
@@ -111,6 +112,7 @@ def prepare(  # noqa: PLR0913 - the edge of the pipeline: what comes in, and who
     """
     spans = recipe.spans
     policies = Policies(spans.missing_stop, spans.on_divergence, spans.dropped_reasoning, spans.dropped_tools)
+    policies = replace(policies, plain_controls=recipe.data.special_tokens_in_content in ("auto", "allow"))
     gate = open_gate(recipe.chat_template, tokenizer, end_tokens, policies)
     ledger = Ledger() if ledger is None else ledger
     still = Still(source for _, source in sources_of(recipe))
@@ -195,10 +197,11 @@ class _Work:
     def fill(self, folder: Path) -> None:
         """Write the rows of every split, and what is known of them. Raises for what is refused."""
         data = self.recipe.data
-        escape = data.special_tokens_in_content != "allow"
+        escape, escape_plain = data.special_tokens_in_content != "allow", data.special_tokens_in_content != "auto"
         controls = self.gate.controls(self.tokenizer, self.recipe.model.add_tokens)
         with few_pauses():
             encode = encoder(self.tokenizer, controls, escape=escape, engine=data.engine, proofs=self.proofs)
+            encode = replace(encode, escape_plain=escape_plain)
             trained = TrainedRows() if len(splits_of(self.recipe)) > 1 else None
             made = {name: self._split(name, encode, folder, trained) for name in splits_of(self.recipe)}
         self.still.check()
@@ -206,7 +209,8 @@ class _Work:
         self.ledger.preamble = self.gate.preamble
         names = self.tokenizer.convert_ids_to_tokens(list(self.ledger.stop_ids))
         self.ledger.stops = dict(zip(map(str, names), self.ledger.stop_ids.values(), strict=True))
-        enforce_limits(self.ledger, data, self.ways.of)
+        idle = self.recipe.chat_template.type if not self.gate.templated else "tokenizer"
+        enforce_limits(self.ledger, data, self.ways.of, "" if idle == "tokenizer" else idle)
         for name, split in made.items():
             self._arrange(name, split, folder)
         facts = {name: {"weighted": split.measures.weighted, "groups": split.groups} for name, split in made.items()}
@@ -238,7 +242,8 @@ class _Work:
                 origins.write(text.origin for text, kept in zip(batch.texts, batch.kept.tolist(), strict=True) if kept)
                 self.progress(f"preparing {name}", account.read, None)
             bounds.append(writer.rows)
-        for account in accounts:
+        for source, account in zip(sources, accounts, strict=True):
+            account.said += tuple(_said_of_plain(source, account))
             assert account.balanced(), f"{account.source}: rows were lost without a word: {account}"
         origins.close()
         return _Split(sources, bounds, writer.close(), [(group.source, group.tags) for group in groups.groups()])
@@ -260,6 +265,16 @@ class _Work:
         else:
             rows.rename(final)
         rows.unlink(missing_ok=True)
+
+
+def _said_of_plain(source: SourceSection, account: Account) -> Iterator[str]:
+    """Yield what is to be said of rows that the format could make turns of, and the recipe does not say what to do."""
+    undecided = account.plain - account.noted[LAID_OUT]
+    if undecided > 0 and (option := undecided_option(source.format)):
+        yield (
+            f"{undecided:,} rows are joined as they stand, and no chat template renders them; "
+            f"`format: {{type: {source.format.type}, {option}}}` makes turns of them"
+        )
 
 
 def _numbers(groups: LossGroupCounter, source: int, batch: Batch) -> NDArray[np.int64]:

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from sftplug.data.control_tokens import Controls, controls_of, lacking_tokens
+from sftplug.data.control_tokens import Controls, controls_of, lacking_tokens, stops_of
 from sftplug.data.convert import Example
-from sftplug.data.plain import render_plain
+from sftplug.data.plain import brings, render_plain
 from sftplug.data.render import Finding, Rendered, Template, compile_template
 from sftplug.data.render.shape import PLAIN_ROLES, is_ordinary
 from sftplug.data.ways_out import RowSample
@@ -45,6 +45,7 @@ _log = logging.getLogger("sftplug.template")
 COMPARED_FIRST = 100
 """So many rows at the start are compared with transformers' own render, and then one of so many."""
 
+OWN_BOS, OWN_STOP = "BOS of its own", "stop of its own"
 DIVERGENT = ("divergent_header", "divergent_context")
 
 
@@ -56,6 +57,8 @@ class Policies:
     on_divergence: Literal["split", "warn", "error"] = "split"
     dropped_reasoning: Literal["error", "warn"] = "error"
     dropped_tools: Literal["error", "warn"] = "error"
+    plain_controls: bool = True
+    """Whether control tokens in plain text control, so that one that ends it is its stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,11 @@ class ConversationRenderer:
     """What the template puts before a row that has no system turn, if that is prose: a system prompt of its own."""
     sample: RowSample = field(default_factory=RowSample)
     """Rows on which other templates are tried, where this one does not do."""
+    templated: int = 0
+    """How many rows the template was asked for."""
     _arguments: str = ""
+    _stops: frozenset[str] | None = None
+    """What ends plain text, as far as it is known."""
 
     def __post_init__(self) -> None:
         """Note what every plain conversation is rendered with."""
@@ -117,13 +124,15 @@ class ConversationRenderer:
         number = self.seen if number is None else number
         conversation, origin = example.conversation, example.origin
         try:
-            rendered = [self._plain(conversation)] if conversation.plain else self._templated(example, account)
+            rendered = [self._plain(example, account)] if conversation.plain else self._templated(example, account)
         except RowError as error:
             account.drop("bad", origin, str(error))
         except TemplateStopped:
             raise  # it would be stopped at every row
-        except (MaskError, TemplateError) as error:
-            self._drop(example, error, account)
+        except TemplateError as error:
+            self._drop("refused", example, error, account)
+        except MaskError as error:
+            self._drop("unsafe", example, error, account)
         else:
             self.sample.keep(example)
             pieces = enumerate(rendered)
@@ -134,18 +143,39 @@ class ConversationRenderer:
         template = None if isinstance(self.template, SftplugError) else self.template
         return controls_of(tokenizer, template, self.special_tokens, words)
 
-    def _drop(self, example: Example, error: MaskError | TemplateError, account: Account) -> None:
+    def _drop(self, stage: str, example: Example, error: MaskError | TemplateError, account: Account) -> None:
         reasons = error.reasons if isinstance(error, MaskError) and error.reasons else [("", str(error))]
         account.picture = account.picture or getattr(error, "picture", ())
-        account.drop("unsafe", example.origin, str(error), reasons)
+        account.drop(stage, example.origin, str(error), reasons)
         self.sample.refuse(example, reasons)
 
-    def _plain(self, conversation: Conversation) -> Rendered:
-        return render_plain(conversation, self.bos, str(self.special_tokens.get("eos_token", "")))
+    def stops_itself(self, conversation: Conversation) -> bool:
+        """Whether plain text ends in a token that stops."""
+        return bool(brings(conversation, self.bos, self._plain_stops())[1])
+
+    def _plain_stops(self) -> frozenset[str]:
+        if self._stops is None:
+            template = None if isinstance(self.template, SftplugError) else self.template
+            eos = str(self.special_tokens.get("eos_token", ""))
+            self._stops = self.end_tokens | stops_of(template, self.special_tokens) | {eos}
+        return self._stops
+
+    def _plain(self, example: Example, account: Account) -> Rendered:
+        account.plain += 1
+        eos = str(self.special_tokens.get("eos_token", ""))
+        if not self.policies.plain_controls:
+            return render_plain(example.conversation, self.bos, eos)
+        own_bos, stop = brings(example.conversation, self.bos, self._plain_stops())
+        if own_bos:
+            account.note(OWN_BOS, example.origin, f"begins with {self.bos} itself: no second one is added")
+        if stop:
+            account.note(OWN_STOP, example.origin, f"ends in {stop} itself: no EOS is added")
+        return render_plain(example.conversation, self.bos, eos, self._plain_stops())
 
     def _templated(self, example: Example, account: Account) -> list[Rendered]:
         if isinstance(self.template, SftplugError):
             raise ModelError(str(self.template)) from self.template
+        self.templated += 1
         conversation = example.conversation
         if unread := conversation.template_kwargs.keys() - self.template.reads:
             raise self._unread(example.origin, min(unread), self.template.reads)

@@ -16,6 +16,7 @@ from sftplug.types.ledger import Account
 UNUSED_WEIGHT = "weight not used"
 EMPTY_REPLY = "empty reply"
 PLACEHOLDER = "unfilled placeholder"
+LAID_OUT = "control token in plain text"
 
 _NAMED = re.compile(r"(?<![A-Za-z0-9_\\${}^])\{\{ ?([A-Za-z][A-Za-z0-9]*(?:[_-][A-Za-z0-9]+)*) ?\}\}(?!\})")
 """What a placeholder looks like: a name in double braces, ``{{name}}``. Not ``${{ name }}``, which is a workflow's, and

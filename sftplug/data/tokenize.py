@@ -55,9 +55,10 @@ def tokenize(
     placed = batch.place(encode.engines.encode(batch.texts) if encoded is None else encoded)
     speakers = _Speakers(conversations, batch)
     found = _look_alikes_in(batch, placed, encode, speakers)
-    escaped, stuck = found if encode.escape else {}, frozenset[int]()
+    escaped = {row: marks for row, marks in found.items() if encode.escapes(conversations[row])}
+    stuck = frozenset[int]()
     if escaped:
-        placed, escaped, stuck = _escape(batch, placed, encode, speakers, found)
+        placed, escaped, stuck = _escape(batch, placed, encode, speakers, escaped)
     apart = _straddled(batch, placed)
     if apart:
         _refuse_prefix_space(encode)
@@ -181,7 +182,7 @@ def _escape(
     for _ in range(_ROUNDS):
         pieces = {row: encode.encode_pieces(batch.texts[row], [], marks[row]) for row in left}
         placed = batch.replace(placed, pieces)
-        left = _look_alikes_in(batch, placed, encode, speakers)
+        left = {row: places for row, places in _look_alikes_in(batch, placed, encode, speakers).items() if row in marks}
         if not left:
             break
         for row, places in left.items():

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from sftplug.data.control_tokens import lacking_tokens
 from sftplug.data.convert import Example
 from sftplug.data.render import compile_template
-from sftplug.errors import SftplugError
+from sftplug.data.repairs import Repairs
+from sftplug.errors import RowError, SftplugError
 from sftplug.plugin.calls import template_source
 from sftplug.plugin.components import ChatTemplate
 from sftplug.types.ledger import Account
@@ -30,6 +31,12 @@ OPTIONS: Mapping[str, str] = {
     "dropped_tools": "`spans.dropped_tools: warn` trains without the tools",
 }
 """Kind of finding -> the option that allows it."""
+
+_REPAIRS = (
+    (Repairs("into_user"), "`spans.system: into_user` puts what the system turn says at the head of the user's turn"),
+    (Repairs("drop"), "`spans.system: drop` leaves the system turn out"),
+    (Repairs(merge_turns=True), "`spans.merge_turns: true` makes neighbouring turns of one role one"),
+)
 
 
 @dataclass(slots=True)
@@ -65,6 +72,7 @@ class Ways:
         """Yield what lets the rows of `group` through, each as a sentence without its end."""
         examples = self.gate.sample.refused.get(f"{group.kind}: {normal(group.text)}", [])
         others = self.gate.sample.passed
+        yield from self._repairs(examples, others)
         for template in self.templates:
             if examples and template.type != self.gate.name and self._renders(template, [*examples, *others]):
                 tried = f"{len(examples)} of these rows" + f" and {len(others)} of the others" * bool(others)
@@ -73,14 +81,34 @@ class Ways:
         if group.kind in OPTIONS:
             yield OPTIONS[group.kind]
 
+    def _repairs(self, examples: Sequence[Example], others: Sequence[Example]) -> Iterator[str]:
+        """Yield the repairs that let these rows through, and the others as before."""
+        for repairs, way in _REPAIRS:
+            try:
+                done = [repairs.apply(example.conversation) for example in (*examples, *others)]
+            except RowError:
+                continue
+            repaired = [
+                replace(example, conversation=conversation)
+                for example, (conversation, _) in zip((*examples, *others), done, strict=True)
+            ]
+            if examples and all(what for _, what in done[: len(examples)]) and self._passes(self.gate, repaired):
+                yield way
+
     def _renders(self, template: ChatTemplate, examples: Sequence[Example]) -> bool:
         """Whether `template` goes together with the tokenizer and renders these rows safely."""
-        account = Account("")
         try:
             compiled = compile_template(template_source(template, self.tokenizer), name=template.type)
             if lacking_tokens(compiled, self.tokenizer, self.gate.special_tokens) is not None:
                 return False
-            trial = replace(self.gate, name=template.type, template=compiled, seen=0, sample=RowSample())
+            return self._passes(replace(self.gate, name=template.type, template=compiled), examples)
+        except SftplugError:
+            return False
+
+    def _passes(self, gate: ConversationRenderer, examples: Sequence[Example]) -> bool:
+        """Whether all rows are rendered safely."""
+        account, trial = Account(""), replace(gate, seen=0, sample=RowSample())
+        try:
             return all([*trial.rows(example, account)] for example in examples) and not account.dropped
         except SftplugError:
             return False

@@ -180,9 +180,10 @@ class DataSection(Section):
     """Largest share of a source's trained tokens that may be lost with rows that are too long."""
     max_dropped: Share = 1.0
     """Largest share of a source's rows that may be dropped, for whatever reason."""
-    special_tokens_in_content: Literal["escape", "error", "allow"] = "escape"
-    """Text in a row that looks like a control token: tokenize it as text, which stops the run where the tokenizer
-    cannot; refuse the row as `on_bad_row` says; or let it control."""
+    special_tokens_in_content: Literal["auto", "escape", "error", "allow"] = "auto"
+    """Text in a row that looks like a control token: ``escape`` tokenizes it as text, which stops the run where the
+    tokenizer cannot; ``error`` refuses the row as `on_bad_row` says; ``allow`` lets it control. ``auto`` escapes it in
+    conversations, and lets it control in plain text, which is laid out as it stands."""
     engine: Literal["auto", "tokenizers", "tiktoken"] = "auto"
     """What turns text into ids: ``tiktoken`` where it has proven to give the tokenizer's ids, else ``tokenizers``."""
     packing: Literal["auto", "none", "rows", "flat"] = "auto"
@@ -190,7 +191,7 @@ class DataSection(Section):
     ``flat`` lays the documents of a batch end to end for FlashAttention. ``none`` pads. ``auto`` is ``flat`` with
     FlashAttention and pads batches of rows of similar length without it."""
     on_bad_row: Literal["error", "skip"] = "error"
-    """What happens when rows do not fit their format."""
+    """What happens when rows do not fit their format, or the chat template refuses them."""
     on_unread_column: Literal["error", "report"] = "error"
     """What happens when rows have a column that their format does not read and their source does not `ignore`: it may
     be misspelt, or be meant to be trained. The same goes for loss weights that no masking strategy reads."""
@@ -199,7 +200,7 @@ class DataSection(Section):
 
 
 class SpansSection(Section):
-    """What to do where the template's text alone does not settle what is trained."""
+    """What to do where the template's text alone does not settle what is trained, and where it refuses rows."""
 
     missing_stop: Literal["error", "append_eos", "warn"] = "error"
     """A turn whose end no token marks: the model would never learn to stop."""
@@ -209,6 +210,12 @@ class SpansSection(Section):
     """Reasoning that the row holds and the template never shows."""
     dropped_tools: Literal["error", "warn"] = "error"
     """Tools that the row holds and the template never shows: the model would learn to call what it does not see."""
+    system: Literal["keep", "into_user", "drop"] = "keep"
+    """System turns, for a template that has no place for them: put what they say at the head of the user's next turn,
+    or leave them out. It is done to every row that has one, and counted."""
+    merge_turns: bool = False
+    """Make neighbouring turns of one role one turn, a blank line between their texts, for a template that wants roles
+    to alternate. It is done to every row that has some, and counted."""
     boundary: Literal["split", "error"] = "split"
     """A token that straddles the edge of a trained span: tokenize both sides apart, as inference does."""
 

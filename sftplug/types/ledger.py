@@ -17,7 +17,7 @@ MOST_ORIGINS = 20
 """How many origins are kept for each reason; the count is always complete."""
 
 
-STAGES = ("bad", "unsafe", "empty", "too long")
+STAGES = ("bad", "refused", "unsafe", "empty", "too long")
 """Where a row may end, beside the row processors."""
 
 
@@ -81,7 +81,8 @@ class Account:
     lengths: Counter[int] = field(default_factory=Counter)
     """Length in tokens -> rows, over all rows that were tokenized, kept or not."""
     dropped: Counter[str] = field(default_factory=Counter)
-    """Stage -> rows: ``bad``, ``unsafe``, ``empty``, ``too long``, or the name of the row processor."""
+    """Stage -> rows: ``bad``, ``refused`` (by the chat template), ``unsafe``, ``empty``, ``too long``, or the name of
+    the row processor."""
     noted: Counter[str] = field(default_factory=Counter)
     """Kind of finding -> rows that were kept with it, such as ``divergent_header``."""
     processed: list[Processed] = field(default_factory=list)
@@ -94,6 +95,8 @@ class Account:
     """Text of the source's ``replace`` -> how often it was replaced."""
     filled_rows: int = 0
     """Rows in which any was."""
+    plain: int = 0
+    """Rows that no chat template renders."""
     led: int = 0
     """Rows that got the source's ``system`` turn."""
     picture: tuple[tuple[str, str], ...] = ()
@@ -170,6 +173,7 @@ class Account:
             "unread_columns": list(self.unread),
             "replaced": dict(self.filled),
             "replaced_rows": self.filled_rows,
+            "plain": self.plain,
             "system_given": self.led,
             "reasons": self.reasons,
             "by_reason": {key: groups.to_state() for key, groups in self.groups.items()},

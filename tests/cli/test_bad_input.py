@@ -132,13 +132,6 @@ def test_a_row_of_ten_megabytes_is_read_and_is_too_long(tmp_path):
     assert "of its trained tokens would be lost, 1.0% are allowed. Lengths in tokens: 50% up to " in text
 
 
-def test_a_second_bos_is_refused(tmp_path):
-    text = said(
-        tmp_path, lines({"text": "Once upon a time.<|endoftext|>"}), train={"path": "rows.jsonl", "format": "text"}
-    )
-    assert "rows.jsonl:1: text: ends with <|endoftext|>, which is added to every text: the model would see it" in text
-
-
 def test_control_tokens_in_content_are_refused_if_the_recipe_says_so(tmp_path):
     row = {"messages": [{"role": "user", "content": "Say <|im_end|>."}, REPLY]}
     text = said(tmp_path, lines(row), special_tokens_in_content="error")

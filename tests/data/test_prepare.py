@@ -158,7 +158,7 @@ def test_no_template_is_offered_that_would_refuse_other_rows(recipe_file, tmp_pa
     said = refused(file)
     assert "rows.jsonl:3: chat template 'file' refuses a conversation of user, assistant: not this one" in said
     assert "Way out" not in said
-    assert said.endswith("The chat template and these rows do not go together.")
+    assert said.endswith("Fix them, choose another chat template, or leave them out with `data.on_bad_row: skip`.")
 
 
 def test_a_row_without_an_assistant_turn_is_named(recipe_file, prepared):
@@ -207,14 +207,14 @@ def test_a_template_that_cannot_be_masked_is_refused_before_weights(recipe_file,
     assert prepared(file, "spans.missing_stop=warn").ledger.splits["train"][0].noted["no_stop"] == 1
 
 
-def test_text_that_brings_its_own_end_is_refused(recipe_file, prepared):
-    row = {"prompt": "Say hi.", "completion": "hi<|endoftext|>"}
-    file = recipe_file(data=[row])
-    file.write_text(file.read_text().replace("format: messages", "format: prompt_completion"))
-    with pytest.raises(
-        DataError, match=r"rows\.jsonl:1: text: ends with <\|endoftext\|>, which is added to every text"
-    ):
-        prepared(file)
+def test_text_that_brings_its_own_end_gets_no_second_one(recipe_file, prepared):
+    data = [{"prompt": "Say hi.", "completion": f"hi{end}"} for end in ("", "<|endoftext|>", "<|endoftext|> \n")]
+    ready = prepared(recipe_file(data=data), "data.train.format={type: prompt_completion, as: text}")
+    assert [trained(ready, row) for row in range(3)] == [["hi<|endoftext|>"]] * 3
+    plain, *_ = ids = [row["input_ids"] for row in ready.train]
+    assert ids[1] == plain
+    assert ids[2][: len(plain)] == plain
+    assert ready.ledger.splits["train"][0].noted["stop of its own"] == 2
 
 
 def test_a_share_can_be_held_out_and_nothing_is_in_both(recipe_file, prepared):

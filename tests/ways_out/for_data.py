@@ -35,6 +35,12 @@ NO_TOOLS = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
+STRICT = (
+    "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Roles must alternate') }}"
+    "{% endif %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""A template that refuses what does not alternate."""
 
 LAST_ONLY = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n"
@@ -202,7 +208,7 @@ CASES = [
                 "data.train.format", {"type": "columns", "user": "prompt", "assistant": "completion"}
             ),
         },
-        recipe={"data.train.format": "prompt_completion", "data.train.system": "Be brief."},
+        recipe={"data.train.format": {"type": "prompt_completion", "as": "text"}, "data.train.system": "Be brief."},
         rows=[{"prompt": "Hello?", "completion": " Hi."}],
     ),
     Case(
@@ -266,6 +272,70 @@ CASES = [
         {"Leave `field` out": leave_out("data.train.field")},
         recipe={"data.train": {"path": "rows.json", "field": "rows"}},
         before=file("rows.json", [GOOD]),
+    ),
+    # --- rows that a template refuses ---
+    Case(
+        "Fix them, choose another chat template, or leave them out with `data.on_bad_row: skip`.",
+        {
+            "Fix them": mend_rows(GOOD),
+            "choose another chat template": put("chat_template", "chatml"),
+            "leave them out with `data.on_bad_row: skip`": as_written,
+        },
+        rows=[GOOD, {"messages": [USER, *GOOD["messages"]]}],
+        before=template(STRICT),
+    ),
+    Case(
+        "`spans.merge_turns: true` makes neighbouring turns of one role one",
+        {"`spans.merge_turns: true`": as_written},
+        rows=[GOOD, {"messages": [USER, *GOOD["messages"]]}],
+        before=template(STRICT),
+    ),
+    Case(
+        "`spans.system: drop` leaves the system turn out",
+        {"`spans.system: drop`": as_written, "`spans.system: into_user`": as_written},
+        rows=[GOOD, {"messages": [{"role": "system", "content": "Be brief."}, *GOOD["messages"]]}],
+        before=template(STRICT),
+    ),
+    # --- plain text ---
+    Case(
+        "the recipe names the chat template '{}', and it renders no row: prompts and completions are joined as they stand. "
+        "`format: {type: {}, {}}` makes turns of them, which it renders; `format: {type: {}, as: text}` says that they are "
+        "text; or leave `chat_template` out.",
+        {
+            "`format: {type: {}, {}}` makes turns of them": put(
+                "data.train.format", {"type": "prompt_completion", "as": "chat"}
+            ),
+            "`format: {type: {}, as: text}`": put("data.train.format", {"type": "prompt_completion", "as": "text"}),
+            "or leave `chat_template` out": leave_out("chat_template"),
+        },
+        recipe={"data.train.format": "prompt_completion"},
+        rows=[{"prompt": "Hello?", "completion": " Hi."}],
+    ),
+    Case(
+        "rows are joined as they stand, and no chat template renders them; `format: {type: {}, {}}` makes turns of them",
+        {
+            "`format: {type: {}, {}}`": both(
+                put("data.train.format", {"type": "prompt_completion", "as": "chat"}), put("chat_template", "chatml")
+            )
+        },
+        recipe={"data.train.format": "prompt_completion", "chat_template": None},
+        rows=[{"prompt": "Hello?", "completion": " Hi."}],
+        before=environment("COLUMNS", "300"),
+        code=0,
+    ),
+    Case(
+        "is a list of messages, which a chat template renders. Leave `as: text` out.",
+        {"Leave `as: text` out": put("data.train.format", "prompt_completion")},
+        recipe={"data.train.format": {"type": "prompt_completion", "as": "text"}},
+        rows=[{"prompt": [USER], "completion": [REPLY]}],
+    ),
+    Case(
+        "controls, as the text is laid out already; with `data.special_tokens_in_content: escape` it is text",
+        {"with `data.special_tokens_in_content: escape`": as_written},
+        recipe={"data.train.format": "text", "masking": "all"},
+        rows=[{"text": "<|im_start|>user\nHello?<|im_end|>"}],
+        before=environment("COLUMNS", "300"),
+        code=0,
     ),
     # --- splits of a folder ---
     Case(

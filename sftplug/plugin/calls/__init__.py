@@ -59,6 +59,7 @@ from sftplug.plugin.calls.rows import (
     stamp,
     template_source,
     trains,
+    undecided_option,
 )
 from sftplug.plugin.calls.watching import loss_metrics, metric_label, metric_scores, train_options, trainer_callback
 
@@ -126,6 +127,7 @@ __all__ = [
     "train_options",
     "trainer_callback",
     "trains",
+    "undecided_option",
     "upgraded",
     "wants_constant_rate",
     "warms_up",

@@ -93,6 +93,13 @@ def conversation_of(format_: DatasetFormat, row: Mapping[str, Any], origin: str 
     return answer
 
 
+def undecided_option(format_: DatasetFormat) -> str | None:
+    """Return the option that would make turns of rows; None for none. Raises PluginError for anything but text."""
+    with plugin_errors(format_, "undecided"):
+        answer: object = format_.undecided
+    return None if answer is None else checked(format_, "undecided", answer, str, "text or None")
+
+
 def template_source(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase) -> str:
     """Return the Jinja source of a chat template. Raises PluginError for anything but text."""
     with plugin_errors(template, "source"):

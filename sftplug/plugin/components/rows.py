@@ -111,6 +111,15 @@ class StreamProcessor(RowProcessor):
 class DatasetFormat(Component):
     """Turns one row of a dataset into a conversation."""
 
+    @property
+    def undecided(self) -> str | None:
+        """The option that makes turns of rows which are plain text otherwise, ``as: chat``; None where there is none.
+
+        None too where the recipe has decided. `sftplug check` tells of it, and a chat template that a recipe names and
+        that renders no row for want of it is refused.
+        """
+        return None
+
     @abstractmethod
     def to_conversation(self, row: Mapping[str, Any]) -> Conversation:
         """Return the conversation that `row` holds, without changing `row`.
