@@ -24,6 +24,8 @@ PACKAGES = {
     "metric": "brevity",
     "exporter": "checksums",
     "policy": "epoch-limit",
+    "section": "token-price",
+    "command": "lowest-loss",
 }
 """Kind -> name, in the order of the chapters."""
 

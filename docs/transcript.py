@@ -86,6 +86,8 @@ SHOWN = {
     "metric": "sftplug train recipe.yaml",
     "exporter": "sftplug train recipe.yaml",
     "policy": "sftplug check recipe.yaml train.num_train_epochs=5 || echo refused",
+    "section": "sftplug train recipe.yaml; cat run/cost.txt",
+    "command": "sftplug train recipe.yaml > log.txt 2>&1; sftplug lowest-loss run",
 }
 """Kind -> what its chapter runs in the folder of its package."""
 

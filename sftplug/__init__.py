@@ -15,6 +15,7 @@ if _typing.TYPE_CHECKING:
     from sftplug.api.encoding import Encoded, encode
     from sftplug.api.explaining import Explanation, explain
     from sftplug.api.planning import plan
+    from sftplug.api.plugins import add_plugin, search_plugins
     from sftplug.api.previewing import Preview, preview
     from sftplug.api.pushing import push
     from sftplug.api.recipes import check, load
@@ -43,6 +44,7 @@ if _typing.TYPE_CHECKING:
     )
     from sftplug.libraries.optimizer_state import known_state_bytes
     from sftplug.libraries.options import LibrarySource, set_options
+    from sftplug.libraries.package_index import ListedPlugin
     from sftplug.libraries.restoring import restoring
     from sftplug.libraries.versions import require
     from sftplug.model.parameters import count_parameters
@@ -68,6 +70,7 @@ if _typing.TYPE_CHECKING:
         Policy,
         PolicyCommand,
         Quantization,
+        RecipeSection,
         RowProcessor,
         Schedule,
         StreamProcessor,
@@ -102,6 +105,7 @@ else:  # else a type checker would take any name for one of this package
         "sftplug.api.encoding": "Encoded encode",
         "sftplug.api.explaining": "Explanation explain",
         "sftplug.api.planning": "plan",
+        "sftplug.api.plugins": "add_plugin search_plugins",
         "sftplug.api.previewing": "Preview preview",
         "sftplug.api.recipes": "check load",
         "sftplug.api.reporting": "report",
@@ -117,6 +121,7 @@ else:  # else a type checker would take any name for one of this package
         ),
         "sftplug.libraries.optimizer_state": "known_state_bytes",
         "sftplug.libraries.options": "LibrarySource set_options",
+        "sftplug.libraries.package_index": "ListedPlugin",
         "sftplug.libraries.restoring": "restoring",
         "sftplug.libraries.versions": "require",
         "sftplug.model.parameters": "count_parameters",
@@ -125,8 +130,8 @@ else:  # else a type checker would take any name for one of this package
         "sftplug.planning.answer": "PlanAnswer",
         "sftplug.plugin.components": (
             "Adapter Callback ChatTemplate DatasetFormat DatasetSource Deferred Exporter Head LengthPolicy Loss "
-            "Masking Metric ModelBuilder ModelPatch Optimizer Policy PolicyCommand Quantization RowProcessor Schedule "
-            "StreamProcessor"
+            "Masking Metric ModelBuilder ModelPatch Optimizer Policy PolicyCommand Quantization RecipeSection "
+            "RowProcessor Schedule StreamProcessor"
         ),
         "sftplug.plugin.hookspecs": "hookimpl",
         "sftplug.recipe.in_words": "train_in_words",
@@ -199,6 +204,7 @@ __all__ = [
     "Ledger",
     "LengthPolicy",
     "LibrarySource",
+    "ListedPlugin",
     "LoadedRecipe",
     "LongRow",
     "Loss",
@@ -234,6 +240,7 @@ __all__ = [
     "Quantization",
     "Recipe",
     "RecipeError",
+    "RecipeSection",
     "Reply",
     "Row",
     "RowContext",
@@ -258,6 +265,7 @@ __all__ = [
     "TrainedRun",
     "TrainedTokens",
     "TrainingError",
+    "add_plugin",
     "check",
     "count_parameters",
     "did_you_mean",
@@ -278,6 +286,7 @@ __all__ = [
     "report",
     "require",
     "restoring",
+    "search_plugins",
     "set_options",
     "structure_of",
     "this_device",

@@ -549,3 +549,44 @@ def test_other_rules_with_the_same_defaults_are_told_and_the_run_goes_on(house, 
 def test_a_rule_that_came_meanwhile_holds_for_a_run_that_is_resumed(house, stopped):
     house("policies = [{limits = {learning_rate = 1e-6}}]\n[defaults.train]\nweight_decay = 0.25\n")
     assert "may be 1e-06 at most" in refusal(sftplug.train, stopped)
+
+
+# --- what is said of it -----------------------------------------------------------------------------------------------
+
+
+def test_a_plugin_that_is_left_out_is_not_counted(house, recipe, command):
+    file = house('plugins = ["./office.py", "journal"]\n')
+    said = command("check", recipe(), "--no-plugin", "office").output
+    assert f"note: the house file {file} is in force: 1 plugin; left out by --no-plugin: ./office.py" in said
+    listed = command("plugins", "--no-plugin", "journal").output
+    assert f"note: the house file {file} is in force: 1 plugin; left out by --no-plugin: journal" in listed
+
+
+def test_policies_of_an_earlier_version_are_upgraded(house, recipe, tmp_path):
+    file = house('plugins = ["./office.py"]\n[[policies]]\ntype = "office"\nlimit = 0.5\n')
+    upgrade = """    @classmethod
+    def upgrade(cls, options, from_version):
+        if "limit" in options:
+            options["most"] = options.pop("limit")
+        return options
+
+    def problems("""
+    office = file.parent / "office.py"
+    office.write_text(office.read_text().replace("    def problems(", upgrade, 1))
+    loaded = sftplug.load(recipe())
+    assert [rule.policy.most for rule in loaded.rules] == [0.5]
+    (said,) = loaded.aged
+    assert "policy 'office' of plugin office (file) has upgraded options of an earlier version: `limit: 0.5`" in said
+    assert "sftplug.toml:" in said
+
+
+def test_a_default_that_gives_way_to_another_key_is_told(house, recipe, command):
+    house('[defaults]\noptimizer = "muon"\n')
+    said = "the default `optimizer` (sftplug.toml:2) gives way to `train.optim` of the recipe ({}), which decides"
+    loaded = sftplug.load(recipe(), "train.optim=sgd")
+    assert loaded.recipe.optimizer is None
+    assert [text for text in loaded.house.told() if said.format("python") in text]
+    assert len(sftplug.load(recipe()).house.told()) == 1
+    house('[defaults.train]\noptim = "sgd"\n')
+    told = sftplug.load(recipe(), "optimizer=adamw_torch").house.told()
+    assert "the default `train.optim` (sftplug.toml:2) gives way to `optimizer` of the recipe (python)" in told[1]

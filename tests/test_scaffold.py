@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from sftplug import PluginError
 from sftplug.cli import app
-from sftplug.scaffold import KINDS, module_name
+from sftplug.scaffold import KINDS, distribution_name, module_name
 from sftplug.types.kind_names import KIND_NAMES
 
 ROOT = Path(__file__).parents[1]
@@ -58,11 +58,12 @@ def test_there_is_a_package_of_every_kind_that_recipes_choose(packages):
         assert files >= {"pyproject.toml", "README.md", "recipe.yaml", module.name, f"tests/test_own_{kind}.py"}
         assert not [file for file in folder.rglob("*") if file.is_file() and "$" in file.read_text()]
         project = tomllib.loads((folder / "pyproject.toml").read_text())
-        assert project["project"]["name"] == f"own-{kind}"
+        assert project["project"]["name"] == f"sftplug-own-{kind}"  # by which `sftplug plugins search` finds it
+        assert project["project"]["keywords"] == ["sftplug-plugin"]
         assert project["project"]["entry-points"]["sftplug"] == {f"own_{kind}": f"own_{kind}"}
         for file in project["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"]:
             assert (folder / file).is_file()
-        assert f"own_{kind}" in (folder / "README.md").read_text()
+        assert (f"own-{kind}" if kind == "command" else f"own_{kind}") in (folder / "README.md").read_text()
 
 
 def test_what_is_generated_is_linted_and_typed(packages):
@@ -88,6 +89,8 @@ def test_what_is_generated_is_linted_and_typed(packages):
         (("adapter", "lora"), "the plugin adapters (sftplug 0.1.0) offers the adapter 'lora' already."),
         (("format", "formats"), "a plugin of that name is installed: formats (sftplug 0.1.0). Choose another name."),
         (("format", "PyYAML"), "a package of that name is installed: PyYAML "),
+        (("section", "train"), "recipes have a section 'train' of sftplug's own. Choose another name."),
+        (("command", "sftplug-eval"), "sftplug has a command 'eval' of its own. Choose another name."),
         (("format", "json"), "'json' would hide the module 'json', which can be imported already."),
     ],
 )
@@ -105,12 +108,10 @@ def test_a_folder_that_exists_is_left_alone(tmp_path):
 
 
 def test_names_become_modules():
-    assert [module_name(name) for name in ("acme", "Own-Format", "acme.b_c", "a--b")] == [
-        "acme",
-        "own_format",
-        "acme_b_c",
-        "a_b",
-    ]
+    names = ("acme", "Own-Format", "acme.b_c", "a--b", "sftplug-acme", "sftplug_acme")
+    assert [module_name(name) for name in names] == ["acme", "own_format", "acme_b_c", "a_b", "acme", "acme"]
+    packages = ["sftplug-acme", "sftplug-own-format", "sftplug-acme-b-c", "sftplug-a-b", "sftplug-acme", "sftplug-acme"]
+    assert [distribution_name(name) for name in names] == packages
 
 
 def run(python, folder, *arguments):
@@ -120,13 +121,12 @@ def run(python, folder, *arguments):
 
 
 def prove(python, folder, module):
-    """Run the package's own tests and its recipe, and prove that the run used the plugin."""
+    """Run the package's own tests and its recipe; return what the run has recorded of the plugin."""
     run(python, folder, "-m", "pytest", "-q", "-p", "no:cacheprovider")
     run(python, folder, "-m", "sftplug", "train", "recipe.yaml", "--output", "run")
     used = {plugin["name"]: plugin for plugin in json.loads((folder / "run" / "plugins.json").read_text())}
-    assert module in used
     assert list((folder / "run").glob("*.safetensors"))
-    return used[module]
+    return used.get(module)
 
 
 @pytest.mark.slow
@@ -138,7 +138,10 @@ def test_one_of_each_kind_beside_the_wheel(packages):
     for kind, folder in packages.items():
         assert f"own_{kind}" in listed
         used = prove(FRESH, folder, f"own_{kind}")
-        assert (used["distribution"], used["version"]) == (f"own-{kind}", "0.1.0")
+        if kind == "command":
+            assert run(FRESH, folder, "-m", "sftplug", "own-command", "run").rstrip().endswith("  run")
+            continue
+        assert (used["distribution"], used["version"]) == (f"sftplug-own-{kind}", "0.1.0")
     # What is installed is the wheel, with the templates of packages in it.
     written = run(FRESH, packages["format"], "-m", "sftplug", "plugins", "new", "masking", "own-again")
     assert "own_again.py" in written

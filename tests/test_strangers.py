@@ -81,7 +81,7 @@ def desk(tmp_path):
 
 
 def test_each_is_at_most_40_lines_and_installed_as_one_distribution():
-    assert len(MODULES) == 12
+    assert len(MODULES) == 13
     for module in MODULES:
         assert len(module.read_text().splitlines()) <= 45, module.name
         assert sum(map(bool, module.read_text().splitlines())) <= 40, module.name
@@ -212,6 +212,27 @@ def test_weights_lie_on_the_grid_and_the_code_of_the_card_puts_them_there(desk):
         by_card = PeftModel.from_pretrained(model, here.folder / "run")(ids).logits
         plain = AutoModelForCausalLM.from_pretrained(here.folder / "merged", dtype=torch.float32)(ids).logits
     assert torch.allclose(by_card, plain, atol=1e-4)
+
+
+# --- a section of its own ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_plugin_s_own_section_is_checked_obeyed_and_explained(desk):
+    here = desk()
+    ticket = {"number": 17, "worst_loss": 1.0}
+    wrong = here.run(
+        "check", "recipe.yaml", code=2, callbacks=["beta_give_up"], beta_ticket={"numbr": 1, "worst_loss": 0}
+    )
+    assert "beta_ticket.numbr" in wrong
+    assert "Did you mean 'number'?" in wrong
+    assert "beta_ticket.worst_loss" in wrong
+    chosen = {"callbacks": ["beta_give_up"], "beta_ticket": ticket}
+    here.run("train", "recipe.yaml", **chosen)
+    assert len(here.metrics("learning_rate")) == 1  # the callback has read the section, and stopped after one update
+    assert json.loads((here.folder / "run" / "ticket.json").read_text())["ticket"] == 17
+    told = here.run("explain", "recipe.yaml", "beta_ticket", **chosen)
+    assert "beta_ticket.number" in told
 
 
 # --- what a team wants of every run -----------------------------------------------------------------------------------

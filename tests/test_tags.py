@@ -160,6 +160,43 @@ def test_a_column_that_is_no_tag_is_a_bad_row(recipe_file, tmp_path, column, sai
         sftplug.prepare(recipe_of(recipe_file, train, [], {}))
 
 
+@pytest.mark.parametrize("option", ["tags", "row_weight"])
+def test_a_tag_that_no_row_has_is_no_reason_to_skip_rows(recipe_file, tmp_path, option):
+    write_rows(tmp_path / "a.jsonl", tagged(3, customer="a"))
+    known = {"path": "a.jsonl", "format": "messages", "ignore": ["customer"]}
+    masking = {"masking": ["assistant", "message_weights"]} if option == "row_weight" else {}
+    source = {**known, option: ["custmer"] if option == "tags" else "custmer"}
+    with pytest.raises(DataError) as caught:
+        sftplug.prepare(recipe_of(recipe_file, [source], [], masking))
+    remedy = f"No row has the column 'custmer'. Correct the name in `{option}` of this source, or take it out there."
+    assert str(caught.value).endswith(remedy)
+    assert "on_bad_row" not in str(caught.value)
+    assert len(sftplug.prepare(recipe_of(recipe_file, [known], [], masking)).train) == 3
+    if option == "tags":
+        made = sftplug.prepare(recipe_of(recipe_file, [{**known, "tags": ["customer"], "ignore": []}], [], {}))
+        assert len(made.train) == 3
+
+
+def test_a_tag_that_some_rows_have_is_missing_in_the_others(recipe_file, tmp_path):
+    write_rows(tmp_path / "a.jsonl", [*tagged(2, customer="a"), *rows(1)])
+    train = [{"path": "a.jsonl", "format": "messages", "tags": ["customer"]}]
+    with pytest.raises(DataError, match=r"Fix them, or set `data\.on_bad_row: skip`"):
+        sftplug.prepare(recipe_of(recipe_file, train, [], {}))
+
+
+def test_a_report_lists_the_values_of_a_tag_by_name():
+    from sftplug.reporting.facts import split_rows
+
+    class Logged:
+        metrics = (
+            {"loss/b.jsonl": 1.0, "loss/version/v10": 1.0, "loss/version/(none)": 1.0},
+            {"loss/a.jsonl": 1.0, "loss/customer/z": 1.0, "loss/version/v9": 1.0},
+        )
+
+    names = [line[0] for line in split_rows(Logged)[1]]
+    assert names == ["b.jsonl", "a.jsonl", "customer/z", "version/v9", "version/v10", "version/(none)"]
+
+
 def test_more_values_than_can_be_told_apart_are_refused(recipe_file, tmp_path):
     write_rows(tmp_path / "a.jsonl", tagged(MOST_SOURCES + 1, id=lambda index: index))
     train = [{"path": "a.jsonl", "format": "messages", "tags": ["id"]}]

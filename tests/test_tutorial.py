@@ -29,7 +29,7 @@ def load(file, monkeypatch):
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda folder: folder.name)
-def test_its_own_tests_pass(package, monkeypatch, tmp_path):
+def test_its_own_tests_pass(package, monkeypatch, tmp_path, capsys):
     module = package.name.replace("-", "_")
     load(package / f"{module}.py", monkeypatch)
     tests = load(package / "tests" / f"test_{module}.py", monkeypatch)
@@ -37,7 +37,8 @@ def test_its_own_tests_pass(package, monkeypatch, tmp_path):
     assert len(functions) >= 2
     for function in functions:
         wanted = inspect.signature(function).parameters
-        function(**({"tmp_path": tmp_path} if "tmp_path" in wanted else {}))
+        given = {"tmp_path": tmp_path, "capsys": capsys}
+        function(**{name: given[name] for name in wanted})
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda folder: folder.name)
@@ -45,6 +46,8 @@ def test_its_recipe_uses_it(package):
     module = package.name.replace("-", "_")
     loaded = load_recipe(str(package / "recipe.yaml"), [f"plugins=[{package / module}.py]"])
     assert module in loaded.active
+    if module == "lowest_loss":
+        return  # a command, which no recipe chooses
     assert module in {component.type for _, component in loaded.recipe.components()}
 
 
@@ -59,7 +62,7 @@ def test_a_chapter_shows_what_is_there(kind):
     assert {f"{folder}/tests/test_{Path(module).name}", f"{folder}/recipe.yaml"} <= set(included)
     assert f"transcripts/{kind}.txt" in included
     component = Path(module).stem
-    assert f"`{component}`" in page
+    assert (f"`{component.replace('_', '-')}`" if kind == "command" else f"`{component}`") in page
 
 
 def test_from_nothing_to_an_adapter_takes_ten_commands_at_most():

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import json
+from inspect import getdoc
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
+from rich.table import Table
 
+from sftplug.cli.display import show
 from sftplug.cli.options import NoPlugin, Verbose, be_verbose
 from sftplug.cli.runs import Json, Run, open_run
 from sftplug.errors import Problem, RecipeError
 
+if TYPE_CHECKING:
+    from sftplug.plugin.registry import Registry
+
 
 def export(  # noqa: PLR0913 - an argument is an option of the command
     run: Run,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of an installed exporter, such as zip.")],
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Name of an exporter, such as zip; without, all are listed.")
+    ] = None,
     options: Annotated[
         list[str] | None, typer.Argument(metavar="[OPTION=VALUE]…", help="Options of the exporter.")
     ] = None,
@@ -28,12 +37,29 @@ def export(  # noqa: PLR0913 - an argument is an option of the command
 ) -> None:
     """Write the model of RUN in the form in which another program takes it.
 
-    `sftplug plugins` lists the exporters, and a recipe names under `export:` those that follow a training.
+    Without NAME the exporters are listed. A recipe names under `export:` those that follow a training.
     """
     be_verbose(verbose)
+    if name is None:
+        _list(open_run(run, no_plugin).recipe.registry, as_json)
+        return
     given = dict(_option(option) for option in options or ())
     written = open_run(run, no_plugin).export(name, output, **given)
     typer.echo(json.dumps({"exporter": name, "output": str(written)}) if as_json else f"exported: {written}")
+
+
+def _list(registry: Registry, as_json: bool) -> None:
+    """Say which exporters there are, what each writes, and whose it is."""
+    from sftplug.plugin.components import Exporter
+
+    offers = sorted(registry.offers[Exporter].items())
+    if as_json:
+        typer.echo(json.dumps({name: offer.plugin.name for name, offer in offers}))
+        return
+    table = Table("exporter", "what it writes", "plugin")
+    for name, offer in offers:
+        table.add_row(*map(escape, (name, (getdoc(offer.component) or "").split("\n\n")[0], offer.plugin.name)))
+    show(table)
 
 
 def _option(text: str) -> tuple[str, Any]:

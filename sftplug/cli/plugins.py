@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,7 +60,7 @@ def _print_plugins(blocked: list[str], commands: Commands) -> None:
         offers += [f"in use for every recipe: {why[name]}"] if name in why else []
         table.add_row(name, plugin.distribution, plugin.version, "\n".join(offers) or "watches", plugin.module.__name__)
     show(table)
-    tell(house.told())
+    tell(replace(house, blocked=found.blocked).told())
     warn(dict.fromkeys([*registry.warnings(), *map(str, wrong), *commands.clashes.values(), *commands.broken]))
 
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, distribution
 from typing import Annotated
 
 import typer
-from packaging.requirements import InvalidRequirement, Requirement
 
 from sftplug.cli.display import say, show
-from sftplug.errors import PluginError
-from sftplug.plugin.manager import DISTRIBUTION, GROUP
+from sftplug.plugin.manager import DISTRIBUTION
 from sftplug.util.text import visible
 
 
@@ -27,9 +24,10 @@ def search_plugins(
     from rich.table import Table
     from rich.text import Text
 
-    from sftplug.libraries.package_index import PREFIX, search
+    from sftplug.api.plugins import search_plugins as search
+    from sftplug.types.kind_names import PREFIX
 
-    found = search(words or [])
+    found = search(*(words or []))
     if not found:
         say(f"no plugin whose name begins with {PREFIX} is found{' with these words' if words else ''}.")
         return
@@ -57,29 +55,10 @@ def add_plugin(
 
     This version of sftplug stays: a plugin that needs another is refused by pip.
     """
-    from sftplug.libraries.package_index import install
+    from sftplug.api.plugins import add_plugin as add
 
-    wanted = _requirement(name)
-    here = distribution(DISTRIBUTION).version
-    if code := install(str(wanted), f"{DISTRIBUTION}=={here}"):
-        raise PluginError(f"pip has not installed '{wanted}' (exit code {code}): what it says stands above.")
-    importlib.invalidate_caches()
-    offered = sorted(entry.name for entry in distribution(wanted.name).entry_points if entry.group == GROUP)
-    if not offered:
-        raise PluginError(
-            f"{wanted.name} is installed, and is no plugin: it has no entry point in the group `{GROUP}`. "
-            f"`pip uninstall {wanted.name}` removes it."
-        )
+    offered = add(name)
     for plugin in offered:  # in a new process: in this one, modules of a version before may be loaded
         shown = subprocess.run([sys.executable, "-m", "sftplug", "plugins", "show", plugin], check=False)
         if shown.returncode:
             raise typer.Exit(shown.returncode)
-
-
-def _requirement(name: str) -> Requirement:
-    """Return what pip is to install. Raises PluginError for what is no name, such as an option of pip's."""
-    try:
-        return Requirement(name)
-    except InvalidRequirement as error:
-        said = f"'{name}' names no package: {str(error).splitlines()[0]}."
-        raise PluginError(f"{said} Write its name, as `sftplug plugins search` has it.") from error

@@ -40,7 +40,8 @@ def enforce_limits(
     fatal += ["empty"] if data.on_empty == "error" else []
     fatal += ["too long"] if data.too_long.refuses else []
     accounts = [account for _, account in ledger.accounts()]
-    letters = [letter for account in accounts for letter in _letters(account, fatal, ways)]
+    named = {id(account): source for _, source, mine in _by_source(ledger, data) for account in mine}
+    letters = [text for account in accounts for text in _letters(account, fatal, ways, named.get(id(account)))]
     if data.on_unread_column == "error":
         letters += [
             letter
@@ -57,19 +58,34 @@ def enforce_limits(
         raise MaskError(text, picture=unsafe[0].picture) if unsafe else DataError(text)
 
 
-def _letters(account: Account, fatal: Sequence[str], ways: Callable[[RowGroup], Iterable[str]]) -> Iterator[str]:
+def _letters(
+    account: Account, fatal: Sequence[str], ways: Callable[[RowGroup], Iterable[str]], source: SourceSection | None
+) -> Iterator[str]:
     """Yield a paragraph for each stage in `fatal` that ended rows of this source: each reason once."""
     for stage in fatal:
         count = account.dropped[stage]
         if count:
             what, remedy = _SAYINGS[stage]
             groups = account.groups[stage].largest()
+            if source is not None and stage == "bad":
+                remedy = _lacking_column(account, groups, source) or remedy
             lines = [f"{count} of {account.rows} rows of {account.source} {what}:"]
             for group in groups[:MOST_ORIGINS]:
                 out = ", or ".join(ways(group)) if stage in ("unsafe", "refused") else ""
                 lines += [f"  {group.sentence()}", *[f"    Way out: {out}."] * bool(out)]
             lines += [f"  … and {len(groups) - MOST_ORIGINS} more reasons"] if len(groups) > MOST_ORIGINS else []
             yield "\n".join([*lines, remedy])
+
+
+def _lacking_column(account: Account, groups: Sequence[RowGroup], source: SourceSection) -> str:
+    """Return what to do where no row has a column that the source names: to skip such rows would leave none."""
+    named = dict.fromkeys(source.tags, "tags") | ({source.row_weight: "row_weight"} if source.row_weight else {})
+    for column, option in named.items():
+        lacking = [group.rows for group in groups if group.text.startswith(f"{column}: is missing.")]
+        if sum(lacking) == account.rows:
+            where = f"`{option}` of this source"
+            return f"No row has the column '{column}'. Correct the name in {where}, or take it out there."
+    return ""
 
 
 _NAMES, _LONGEST_NAME = 50, 100

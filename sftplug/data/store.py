@@ -18,7 +18,15 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from sftplug.errors import DataError
 from sftplug.plugin.calls import fingerprint, processor_fingerprint
-from sftplug.plugin.components import DatasetSource, RowProcessor
+from sftplug.plugin.components import (
+    ChatTemplate,
+    DatasetFormat,
+    DatasetSource,
+    LengthPolicy,
+    Masking,
+    RowProcessor,
+    sections_given,
+)
 from sftplug.recipe.section import InputPath
 from sftplug.recipe.sources import sources_of
 from sftplug.storage.kept import KeptFolders
@@ -28,6 +36,8 @@ if TYPE_CHECKING:
 
     from sftplug.recipe.model import Recipe
 
+_MAKERS = (DatasetSource, RowProcessor, DatasetFormat, ChatTemplate, Masking, LengthPolicy)
+"""The kinds that make prepared rows of rows."""
 KEPT_DAYS = 30
 """Prepared rows that nobody used for so long are deleted when others are written."""
 
@@ -74,6 +84,7 @@ def key_of(
         "processors": processors,
         "added_tokens": recipe.model.add_tokens,
         "recipe": _without_meta(recipe.model_dump(mode="json", include={"data", "chat_template", "masking", "spans"})),
+        "sections": _sections_read(recipe),
         "seed": recipe.train.get("seed"),
         "tokenizer": tokenizer.backend_tokenizer.to_str(),
         "special": sorted(map(repr, tokenizer.special_tokens_map.items())),
@@ -85,6 +96,13 @@ def key_of(
         "code": [own_code(), *(dict(plugin) for plugin in code)],
     }
     return hashlib.sha256(json.dumps(made_by, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _sections_read(recipe: Recipe) -> dict[str, Any]:
+    """Return the sections of plugins that the components can read which make the rows, as plain data."""
+    makers = [part for _, part in recipe.components() if isinstance(part, _MAKERS)]
+    sections = {section.type: section for part in makers for section in sections_given(part)}
+    return {name: section.model_dump(mode="json") for name, section in sorted(sections.items())}
 
 
 def _read_by_components(recipe: Recipe) -> Iterator[str]:

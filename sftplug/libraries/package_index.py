@@ -2,7 +2,7 @@
 
 PyPI has no search for programs, and takes no classifiers but those of its own list, of which ``Framework :: sftplug``
 is none. So a plugin is found by its name, which begins with `PREFIX`, and known by `KEYWORD` among the keywords of its
-metadata; any index has both, a company's own too.
+metadata, which any index has; or by the classifier, on a company's own index that takes it.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 from packaging.version import Version
 
 from sftplug.errors import PluginError
+from sftplug.types.kind_names import CLASSIFIER, KEYWORD, PREFIX
 from sftplug.util.redact import redact
 
-PREFIX, KEYWORD = "sftplug-", "sftplug-plugin"
 PYPI = "https://pypi.org/simple"
 _ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
 _LONGEST = 200_000_000
@@ -41,7 +41,7 @@ _LONGEST = 200_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ListedPlugin:
     """A plugin on an index."""
 
     name: str
@@ -56,14 +56,14 @@ class Listed:
         return Requirement(f"sftplug{self.needs}").specifier.contains(version, prereleases=True)
 
 
-def search(words: Iterable[str], settings: Mapping[str, str] | None = None) -> list[Listed]:
+def search(words: Iterable[str], settings: Mapping[str, str] | None = None) -> list[ListedPlugin]:
     """Return the plugins in whose name, summary or keywords all `words` stand, by name.
 
     `settings` are pip's, by default those of this interpreter. Raises PluginError for an index that cannot be asked.
     """
     settings = pip_settings() if settings is None else settings
     wanted = [word.lower() for word in words]
-    found: dict[str, Listed] = {}
+    found: dict[str, ListedPlugin] = {}
     for address in addresses(settings):
         index = Index(address, settings)
         for name in index.names():
@@ -112,7 +112,7 @@ class Index:
         known = json.loads(page)["projects"] if _is_json(page) else ({"name": link.text} for link in _links(page))
         return sorted({name for item in known if (name := canonicalize_name(item["name"])).startswith(PREFIX)})
 
-    def plugin(self, name: str, words: Iterable[str]) -> Listed | None:
+    def plugin(self, name: str, words: Iterable[str]) -> ListedPlugin | None:
         """Return the newest release of a package if it is a plugin, and has all `words`."""
         newest = max(self._wheels(name), key=lambda wheel: wheel[0], default=None)
         if newest is None:
@@ -120,9 +120,10 @@ class Index:
         told = message_from_string(self._read(f"{newest[1]}.metadata"))
         keywords = told.get("Keywords", "").replace(",", " ").split()
         text = " ".join([name, told.get("Summary", ""), *keywords]).lower()
-        if KEYWORD not in keywords or not all(word in text for word in words):
+        is_one = KEYWORD in keywords or CLASSIFIER in told.get_all("Classifier", [])
+        if not is_one or not all(word in text for word in words):
             return None
-        return Listed(name, str(newest[0]), told.get("Summary", ""), _needs(told.get_all("Requires-Dist", [])))
+        return ListedPlugin(name, str(newest[0]), told.get("Summary", ""), _needs(told.get_all("Requires-Dist", [])))
 
     def _wheels(self, name: str) -> Iterator[tuple[Version, str]]:
         """Yield version and address of each wheel whose metadata can be read by itself; no test versions."""

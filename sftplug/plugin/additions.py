@@ -68,15 +68,17 @@ def _commands(plugin: Plugin, offered: object) -> Iterator[Command]:
     if not isinstance(offered, Mapping):
         raise _wrong(plugin, "sftplug_commands", f"a dict of commands by name, not {type(offered).__name__}")
     for name, run in offered.items():
-        if not (isinstance(name, str) and name.replace("-", "_").isidentifier() and _is_command(run)):
+        if not is_command(name, run):
             raise _wrong(plugin, "sftplug_commands", f"functions or typer apps by name, not {name!r}: {run!r}")
         yield Command(name, plugin, run)
 
 
-def _is_command(run: object) -> bool:
+def is_command(name: object, run: object) -> bool:
+    """Whether a plugin may offer `run`, a function or a typer app, as the command `name`."""
     import typer
 
-    return isinstance(run, typer.Typer) or callable(run)
+    is_name = isinstance(name, str) and name.replace("-", "_").isidentifier()
+    return is_name and (isinstance(run, typer.Typer) or callable(run))
 
 
 def plugin_recipes(

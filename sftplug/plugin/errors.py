@@ -25,6 +25,11 @@ def register_owner(component: type[Component], plugin: str) -> None:
     _owners[component] = plugin
 
 
+def owner_of(component: type[Component]) -> str:
+    """Return the name of the plugin that offers a class; that of its module if none does."""
+    return _owners[component].partition(" ")[0] if component in _owners else component.__module__
+
+
 def describe(component: Component | type[Component]) -> str:
     """Return ``masking 'mine' of plugin acme (acme 1.2.3)``."""
     from sftplug.plugin.kinds import NOUNS  # what lists plugins and commands must not wait for all kinds

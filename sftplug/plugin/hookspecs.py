@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         Optimizer,
         Policy,
         Quantization,
+        RecipeSection,
         RowProcessor,
         Schedule,
     )
@@ -146,6 +147,11 @@ def sftplug_exporters() -> list[type[Exporter]]:  # type: ignore[empty-body]
 @hookspec
 def sftplug_policies() -> list[type[Policy]]:  # type: ignore[empty-body]
     """Offer policies: recipe and command -> what is against the rules."""
+
+
+@hookspec
+def sftplug_recipe_sections() -> list[type[RecipeSection]]:  # type: ignore[empty-body]
+    """Offer sections of the recipe: options of the plugin's own, under a name of its own."""
 
 
 @hookspec

@@ -20,6 +20,7 @@ from sftplug.plugin.components import (
     Optimizer,
     Policy,
     Quantization,
+    RecipeSection,
     RowProcessor,
     Schedule,
 )
@@ -43,5 +44,6 @@ NOUNS: dict[type[Component], str] = {
     Metric: "metric",
     Exporter: "exporter",
     Policy: "policy",
+    RecipeSection: "section",
 }
 """What each kind is called in a sentence."""

@@ -32,6 +32,7 @@ from sftplug.plugin.components import (
     Optimizer,
     Policy,
     Quantization,
+    RecipeSection,
     RowProcessor,
     Schedule,
 )
@@ -59,6 +60,7 @@ HOOKS: Mapping[str, type[Component]] = {
     "sftplug_metrics": Metric,
     "sftplug_exporters": Exporter,
     "sftplug_policies": Policy,
+    "sftplug_recipe_sections": RecipeSection,
 }
 """Offer hooks and the kind that each of them offers."""
 

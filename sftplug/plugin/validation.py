@@ -67,7 +67,7 @@ _NAME = re.compile(r"[\w-]+")
 
 def problem_of_class(component: type[Component]) -> str | None:
     """Return why a recipe could not choose `component`, as the end of a sentence; None if it can."""
-    from sftplug.plugin.components import Head, RowProcessor
+    from sftplug.plugin.components import Head, RecipeSection, RowProcessor
     from sftplug.types.ledger import STAGES
 
     if inspect.isabstract(component):
@@ -80,7 +80,31 @@ def problem_of_class(component: type[Component]) -> str | None:
         return "takes states and does not define nll()"
     if issubclass(component, RowProcessor) and name in STAGES:
         return f"is named {name!r}, as the ledger calls rows that end elsewhere: choose another name"
+    if issubclass(component, RecipeSection):
+        return _problem_of_section(name)
     return None if _NAME.fullmatch(name) else f"is named {name!r}: use letters, digits, `_` and `-`"
+
+
+# fmt: off
+CORE_SECTIONS = frozenset((
+    "adapter", "callbacks", "chat_template", "data", "evaluation", "export", "extends", "launch", "loss", "masking",
+    "model", "optimizer", "output", "patches", "plugins", "policies", "quantization", "schedule", "spans", "train",
+))
+"""The keys of a recipe that sftplug itself reads."""
+_MEANT_OTHERWISE = frozenset((
+    "alternatives", "components", "copy", "located_components", "own_sections", "section", "shorthand", "stands_in_for",
+))
+"""What Python code calls on a recipe."""
+# fmt: on
+
+
+def _problem_of_section(name: str) -> str | None:
+    """Return why a recipe could not have a section of that name beside its own; None if it can."""
+    if name in CORE_SECTIONS:
+        return f"is named {name!r}, as a section of sftplug's own is: choose another name"
+    if name in _MEANT_OTHERWISE or name.startswith(("_", "model_")) or not name.isidentifier():
+        return f"is named {name!r}: use letters, digits and `_`, and a letter first, and no name that Python code needs"
+    return None
 
 
 def component_name(component: type[Component]) -> Any:

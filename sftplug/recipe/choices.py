@@ -7,6 +7,7 @@ import dataclasses
 import inspect
 import types
 import typing
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Union
 
 from pydantic import GetCoreSchemaHandler, GetPydanticSchema, TypeAdapter, create_model
@@ -23,9 +24,12 @@ from sftplug.recipe.short_forms import spell_out_field
 NOTHING_OFFERED = "no installed plugin offers"
 
 
-def recipe_class(registry: Registry) -> type[Recipe]:
-    """Return `Recipe` with every kind replaced by the union of the components that `registry` offers."""
-    return typing.cast("type[Recipe]", _narrow_section(Recipe, registry))
+def recipe_class(registry: Registry, sections: Mapping[str, Any] | None = None) -> type[Recipe]:
+    """Return `Recipe` with every kind replaced by the union of the components that `registry` offers.
+
+    `sections` are those of plugins: name -> annotation and default, as `pydantic.create_model` takes them.
+    """
+    return typing.cast("type[Recipe]", _narrow_section(Recipe, registry, sections or {}))
 
 
 def policies_class(registry: Registry) -> type[Section]:
@@ -50,13 +54,14 @@ class Parts:
         return made
 
 
-def _narrow_section(section: type[Section], registry: Registry) -> type[Section]:
+def _narrow_section(section: type[Section], registry: Registry, more: Mapping[str, Any] | None = None) -> type[Section]:
     narrowed: dict[str, Any] = {}
     for name, field in section.model_fields.items():
         annotation = _narrow(field.annotation, registry)
         if annotation is not field.annotation:
             narrowed[name] = (annotation, _with_long_default(field))
-    return create_model(section.__name__, __base__=section, __module__=section.__module__, **narrowed)
+    fields = {**narrowed, **(more or {})}
+    return create_model(section.__name__, __base__=section, __module__=section.__module__, **fields)
 
 
 def _with_long_default(field: FieldInfo) -> FieldInfo:
@@ -98,16 +103,34 @@ def _union_of(kind: type[Component], registry: Registry) -> Any:
     return Annotated[kind, GetPydanticSchema(schema)]
 
 
+def refused(text: str) -> Any:
+    """Return the annotation of what is written and cannot be had: `text` says why."""
+    return Annotated[Any, GetPydanticSchema(lambda _source, _handler: _refuse(text))]
+
+
+def is_usable(offer: Offer, registry: Registry) -> bool:
+    """Whether pydantic can build a class on its own; why it cannot is kept in `registry`."""
+    return _said_of(offer, lambda: TypeAdapter(offer.component), registry) is None
+
+
 def _choice(offer: Offer, handler: GetCoreSchemaHandler, registry: Registry) -> CoreSchema:
     if offer.library is not None:
         return _when_named(offer)
+    made: list[CoreSchema] = []
+    said = _said_of(offer, lambda: made.append(handler.generate_schema(offer.component)), registry)
+    return made[0] if said is None else _refuse(said)
+
+
+def _said_of(offer: Offer, build: Callable[[], object], registry: Registry) -> str | None:
+    """Return why a class cannot be built, which is kept in `registry` too; None if it can."""
     try:
-        return handler.generate_schema(offer.component)
+        build()
     except Exception as error:  # noqa: BLE001 - a class that pydantic cannot build must not end a run without it
         said = f"{type(error).__name__}: {str(error).splitlines()[0]}"
         text = f"plugin {offer.plugin}: the options of {offer.component.__name__} are not a pydantic model: {said}"
         registry.unusable.append(f"{text} ({place_of(offer.component)})")
-        return _refuse(registry.unusable[-1])
+        return registry.unusable[-1]
+    return None
 
 
 def _when_named(offer: Offer) -> CoreSchema:

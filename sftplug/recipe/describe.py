@@ -31,9 +31,11 @@ from sftplug.plugin.components import (
     Optimizer,
     Policy,
     Quantization,
+    RecipeSection,
     RowProcessor,
     Schedule,
 )
+from sftplug.plugin.errors import owner_of
 from sftplug.plugin.kinds import NOUNS
 from sftplug.recipe.yaml import write_yaml
 from sftplug.util.field_docs import field_docs
@@ -174,6 +176,11 @@ def _schedule(component: type[Schedule], written: Any) -> dict[str, Any]:
     return {"schedule": written, **({} if component.warms_up else {"train": {"warmup_steps": 0}})}
 
 
+def _own(component: type[RecipeSection], written: Any) -> dict[str, Any]:
+    options = {} if isinstance(written, str) else {name: value for name, value in written.items() if name != "type"}
+    return {"plugins": [owner_of(component)], component.model_fields["type"].default: options}
+
+
 _SECTIONS: Mapping[type[Component], Callable[[Any, Any], dict[str, Any]]] = {
     DatasetSource: _source,
     RowProcessor: lambda _, written: {"data": {"train": [{"path": "rows.jsonl", "process": [written]}]}},
@@ -193,6 +200,7 @@ _SECTIONS: Mapping[type[Component], Callable[[Any, Any], dict[str, Any]]] = {
     Metric: lambda _, written: {"evaluation": {"metrics": [written]}},
     ChatTemplate: lambda _, written: {"chat_template": written},
     Policy: lambda _, written: {"policies": [written]},
+    RecipeSection: _own,
 }
 """Kind -> the section of a recipe that uses a component of it, as it is written."""
 

@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from sftplug.errors import Problem, RecipeError, did_you_mean
-from sftplug.recipe.problems import problem_at
+from sftplug.recipe.problems import origin_of, problem_at
 from sftplug.recipe.toml import read_toml
+from sftplug.recipe.train_options import is_train_option
 from sftplug.recipe.yaml import Path_, Tree, dotted, leaves
 
 HOUSE, VARIABLE = "sftplug.toml", "SFTPLUG_CONFIG"
@@ -47,12 +48,36 @@ class House:
     """What it says, and where."""
     given: tuple[str, ...] | None = None
     """The defaults that a recipe has of it; None where no recipe is loaded."""
+    gives_way: tuple[str, ...] = ()
+    """A sentence for each of its defaults that a recipe replaces by what another key says."""
+    blocked: frozenset[str] = frozenset()
+    """Plugins that ``--no-plugin`` leaves out."""
 
     def in_effect(self, tree: Tree) -> House:
         """Return it with those of its defaults that stand in a whole recipe, which may say otherwise."""
         kept = {*tree.origins.values()}
         lines = {path: self.tree.origins.get(("defaults", *path)) for path in self._default_paths()}
-        return replace(self, given=tuple(dotted(path) for path, line in lines.items() if line in kept))
+        given = tuple(dotted(path) for path, line in lines.items() if line in kept)
+        return replace(self, given=given, gives_way=tuple(self._replaced(tree)))
+
+    def _replaced(self, tree: Tree) -> Iterator[str]:
+        """Yield a sentence for each default that is gone for what the recipe says elsewhere, of the same thing."""
+        from sftplug.recipe.model import Recipe
+
+        own, train = self.tree.data.get("defaults", {}), tree.data.get("train") or {}
+        for section, options in Recipe.stands_in_for.items():
+            said = next((name for name in options if ("train", name) in tree.origins and name in train), None)
+            if section in own and tree.data.get(section) is None and said is not None:
+                yield self._gives_way((section,), f"`train.{said}`", tree.origins["train", said])
+            mine = own.get("train", {})
+            lost = [name for name in options if name in mine and name not in train] if isinstance(mine, dict) else []
+            if tree.data.get(section) is not None and section not in own:
+                line = origin_of(tree, (section,))
+                yield from (self._gives_way(("train", name), f"`{section}`", line) for name in lost)
+
+    def _gives_way(self, path: Path_, to: str, line: str) -> str:
+        mine = origin_of(self.tree, ("defaults", *path))
+        return f"the default `{dotted(path)}` ({mine}) gives way to {to} of the recipe ({line}), which decides the same"
 
     def _default_paths(self) -> list[Path_]:
         return [path for path, _ in leaves(self.tree.data.get("defaults", {})) if path]
@@ -102,12 +127,19 @@ class House:
         if known is None:
             return []
         policies = known["policies"] if isinstance(known["policies"], list) else [known["policies"]]
+        left_out = [name for name in known["plugins"] if _plugin_name(name) in self.blocked]
         parts = [
-            _count(len(known["plugins"]), "plugin", "plugins"),
+            _count(len(known["plugins"]) - len(left_out), "plugin", "plugins"),
             _count(len(policies), "policy", "policies"),
             _count(len(known["defaults"]), "default", "defaults"),
         ]
-        return [f"the house file {self.file} is in force: {', '.join(filter(None, parts)) or 'nothing'}"]
+        without = f"; left out by --no-plugin: {', '.join(left_out)}" if left_out else ""
+        said = ", ".join(filter(None, parts)) or "nothing"
+        return [f"the house file {self.file} is in force: {said}{without}", *self.gives_way]
+
+
+def _plugin_name(entry: str) -> str:
+    return Path(entry).stem if entry.endswith(".py") else entry
 
 
 def _count(number: int, one: str, many: str) -> str:
@@ -227,3 +259,7 @@ def _no_defaults(tree: Tree, value: Any) -> Iterator[Problem]:
         return
     for key in value.keys() & _NO_DEFAULTS.keys():
         yield problem_at(tree, ("defaults", key), _NO_DEFAULTS[key])
+    for key in value:
+        if not _is_section(key) and is_train_option(key):
+            text = f"is an option of the trainer: write it into `[defaults.train]`, as `defaults.train.{key}`."
+            yield problem_at(tree, ("defaults", key), text)

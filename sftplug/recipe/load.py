@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ from sftplug.recipe.given import KEPT, PYTHON, LoadRequest, read_mapping, read_t
 from sftplug.recipe.house import House, house_above, house_of_record, read_house
 from sftplug.recipe.merge import merge, read_override
 from sftplug.recipe.model import Recipe
-from sftplug.recipe.named_plugins import load_named_plugins, plugin_name, with_files
+from sftplug.recipe.named_plugins import load_named_plugins, named_in, plugin_name, with_files
+from sftplug.recipe.own_sections import bind, in_use, leave_out_gone, own_sections
 from sftplug.recipe.places import is_record
 from sftplug.recipe.problems import path_of, problem_at, problems_from
 from sftplug.recipe.replaced import words
@@ -164,23 +165,23 @@ def load_asked(asked: LoadRequest, *, rows: bool = True, device: Device | None =
     used = frozenset(word for layer in layers for word in words(layer.data))
     registry, problems, aged = load_named_plugins(named, house, asked, used)
     offer_classes(registry, classes)
-    tree = _laid(layers, registry.classes())
-    aged += upgrade_options(tree, registry, asked.versions)
+    tree = _of_today(_laid(layers, registry.classes()), registry, asked, aged)
     written = tree.copy()  # only whole sections are filled in
     assume_quantization(tree, registry)
-    rules, wrong = house_rules(house, registry)
+    rules, wrong = house_rules(house, registry, aged)
     problems += [*wrong, *_train_problems(tree)]
-    recipe = _validate(tree, registry, problems)
+    recipe = _validate(tree, registry, problems, _used(tree, registry, house, rules, classes), asked)
     if recipe is not None and not problems:
         recipe = with_files(settle(recipe, tree, registry, device), tree, registry, house)
         recipe = recipe.model_copy(update={"output": recipe.output.replace("{name}", name)})
         in_force = [*rules_of(recipe, tree), *rules]
+        bind(_parts_of(recipe, rules), recipe.own_sections(), registry)
         problems += [*misfits(rules, recipe), *(against(in_force, recipe, asked.command) if asked.command else ())]
     if recipe is not None:
         problems += _check_components(recipe, tree, rows=rows)
     if asked.versions is not None:
         problems = list(with_versions(problems, tree, registry, asked.versions))
-    house = house.in_effect(tree)
+    house = replace(house.in_effect(tree), blocked=registry.plugins.blocked)
     if problems or recipe is None:
         refused = RecipeError(asked.name, sorted(problems, key=lambda problem: _line(problem.origin)))
         for sentence in house.told():  # a place such as sftplug.toml:3 does not say in which folder that is
@@ -233,6 +234,14 @@ def _laid(layers: Iterable[Tree], offers: Offers) -> Tree:
     return merge([spell_out(layer, offers) for layer in layers], offers)
 
 
+def _of_today(tree: Tree, registry: Registry, asked: LoadRequest, aged: list[str]) -> Tree:
+    """Return a tree whose options are those of today's plugins; what that changes in it is told to `aged`."""
+    if asked.versions is not None:
+        aged += leave_out_gone(tree, registry, asked.versions)
+    aged += upgrade_options(tree, registry, asked.versions)
+    return tree
+
+
 # --- plugins ----------------------------------------------------------------------------------------------------------
 
 
@@ -250,8 +259,20 @@ def _active(recipe: Recipe, registry: Registry, house: House, rules: Iterable[Ru
     """
     given = {plugin.name for plugin in registry.plugins.loaded.values() if plugin.module in asked.modules}
     named = given | {plugin_name(entry) for entry in (*recipe.plugins, *house.plugins)} & registry.plugins.loaded.keys()
-    parts = [*(part for _, part in recipe.components()), *(rule.policy for rule in rules)]
-    return named | {owner for part in parts if (owner := registry.plugin_of(part))}
+    return named | {owner for part in _parts_of(recipe, rules) if (owner := registry.plugin_of(part))}
+
+
+def _used(
+    tree: Tree, registry: Registry, house: House, rules: Iterable[Rule], classes: Sequence[type[Component]]
+) -> set[str]:
+    """Return the plugins that are in use whatever sections of plugins the recipe has.
+
+    Those that it or the house file lists, or names components of, and those whose `classes` a program has put in.
+    """
+    named = in_use(tree, registry, [*named_in(house.tree), *named_in(tree)])
+    offers = [offer for of_kind in registry.offers.values() for offer in of_kind.values()] if classes else []
+    named |= {offer.plugin.name for offer in offers if any(map(offer.made, classes))}
+    return named | {owner for rule in rules if (owner := registry.plugin_of(rule.policy))}
 
 
 # --- validate and check -----------------------------------------------------------------------------------------------
@@ -264,16 +285,26 @@ def _train_problems(tree: Tree) -> list[Problem]:
     return [problem_at(tree, ("train", name), text) for name, text in problems_in_train(options)]
 
 
-def _validate(tree: Tree, registry: Registry, problems: list[Problem]) -> Recipe | None:
-    narrowed = recipe_class(registry)
+def _validate(
+    tree: Tree, registry: Registry, problems: list[Problem], used: Container[str], asked: LoadRequest
+) -> Recipe | None:
+    sections, wrong = own_sections(tree, registry, used, of_record=asked.versions is not None)
+    problems += wrong
+    narrowed = recipe_class(registry, sections)
     try:
-        return narrowed.model_validate(tree.data, context={PARTS: Parts(registry)})
+        recipe = narrowed.model_validate(tree.data, context={PARTS: Parts(registry)})
+        bind(_parts_of(recipe), recipe.own_sections(), registry)
+        return recipe
     except ValidationError as error:
         problems += problems_from(error, tree, narrowed, registry)
         return None
     except Exception as error:
         # A validator says what is wrong with ValueError; anything else is a fault in its plugin.
         raise PluginError(f"a component's own check of its options failed: {reason(error)}") from error
+
+
+def _parts_of(recipe: Recipe, rules: Iterable[Rule] = ()) -> list[Component]:
+    return [*(part for _, part in recipe.components()), *(rule.policy for rule in rules)]
 
 
 def _check_components(recipe: Recipe, tree: Tree, *, rows: bool) -> Iterator[Problem]:

@@ -7,7 +7,7 @@ builds the same classes with each kind replaced by the union of what is installe
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -35,13 +35,17 @@ from sftplug.plugin.components import (
     Optimizer,
     Policy,
     Quantization,
+    RecipeSection,
     RowProcessor,
     Schedule,
     parts_of,
+    section_of,
 )
 from sftplug.recipe.section import ModelName, Section, Share, ShortForm, as_share, refuse_nul
 from sftplug.recipe.yaml import Path_, dotted
 from sftplug.types.conversation import GIVEN_TO_TEMPLATES
+
+S = TypeVar("S", bound=RecipeSection)
 
 
 class ModelSection(Section):
@@ -296,6 +300,17 @@ class Recipe(Section):
     output: Annotated[str, AfterValidator(refuse_nul)] = "runs/{name}"
     """Folder for the result; ``{name}`` is the recipe's name. Relative to the working folder."""
 
+    def section(self, kind: type[S]) -> S:
+        """Return the section of that class, which a plugin owns; where the recipe has none, with its defaults.
+
+        Raises PluginError where it has none and an option has no default.
+        """
+        return section_of(kind, self.own_sections())
+
+    def own_sections(self) -> list[RecipeSection]:
+        """Return the sections that plugins own, in the order of their names."""
+        return [value for value in vars(self).values() if isinstance(value, RecipeSection)]
+
     def components(self) -> Iterator[tuple[str, Component]]:
         """Yield (path in the recipe, component) for every component chosen, in the order of the data."""
         for path, component in self._located():
@@ -343,6 +358,7 @@ class Recipe(Section):
         yield from ((("evaluation", "metrics", index), metric) for index, metric in metrics)
         yield from ((("export", index), exporter) for index, exporter in enumerate(self.export))
         yield from ((("policies", index), policy) for index, policy in enumerate(self.policies))
+        yield from (((section.type,), section) for section in self.own_sections())
 
 
 def _located_maskings(path: Path_, masking: MaskingList) -> Iterator[tuple[Path_, Masking]]:

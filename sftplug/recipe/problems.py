@@ -9,12 +9,13 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from sftplug.errors import Problem, did_you_mean
-from sftplug.plugin.components import Component
+from sftplug.plugin.components import Component, RecipeSection
 from sftplug.plugin.errors import place_of
 from sftplug.plugin.manager import DISABLE_VARIABLE
 from sftplug.plugin.registry import Offer, Registry
 from sftplug.recipe.choices import NOTHING_OFFERED
-from sftplug.recipe.model import class_at, models_in
+from sftplug.recipe.model import Recipe, class_at, models_in
+from sftplug.recipe.train_options import is_train_option
 from sftplug.recipe.yaml import Path_, Tree, dotted
 
 
@@ -168,9 +169,15 @@ def _wrong_default(wrong: str, path: Path_, tree: Tree, offer: Offer) -> Problem
 
 
 def _unknown_key(name: str, around: Iterable[str | int], root: type[BaseModel], registry: Registry) -> str:
+    around = list(around)
     known = _keys_at(around, root, registry)
     listed = f"Known: {', '.join(sorted(known))}." if known else "There are no options here."
-    return f"unknown key.{did_you_mean(name, known)} {listed}"
+    if around or not issubclass(root, Recipe):
+        return f"unknown key.{did_you_mean(name, known)} {listed}"
+    if is_train_option(name):
+        return f"is an option of the trainer: write it into `train`, as `train.{name}`."
+    hint = did_you_mean(name, [*known, *registry.offers[RecipeSection]])
+    return f"unknown key.{hint} {listed}{_excuses(registry)}"
 
 
 def _keys_at(around: Iterable[str | int], root: type[BaseModel], registry: Registry) -> list[str]:

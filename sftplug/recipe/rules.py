@@ -17,6 +17,7 @@ from sftplug.recipe.model import Recipe
 from sftplug.recipe.named_plugins import named_in
 from sftplug.recipe.problems import origin_of, problem_at, problems_from
 from sftplug.recipe.short_forms import spell_out
+from sftplug.recipe.upgrade import upgrade_options
 from sftplug.recipe.yaml import Path_, Tree
 
 
@@ -34,9 +35,15 @@ class Rule:
         return problem_at(self.tree, self.path, f"policy '{self.policy.type}': {sentence}")
 
 
-def house_rules(house: House, registry: Registry) -> tuple[list[Rule], list[Problem]]:
-    """Return the policies of a house file, and what is wrong with how they are written."""
+def house_rules(house: House, registry: Registry, aged: list[str] | None = None) -> tuple[list[Rule], list[Problem]]:
+    """Return the policies of a house file, and what is wrong with how they are written.
+
+    `aged` is told which of their options are those of an earlier version.
+    """
     tree = spell_out(house.policies(), registry.classes())
+    upgraded = upgrade_options(tree, registry)
+    if aged is not None:
+        aged += upgraded
     section = policies_class(registry)
     try:
         made = section.model_validate(tree.data, context={PARTS: Parts(registry)})

@@ -18,7 +18,7 @@ from pydantic import BaseModel, BeforeValidator, TypeAdapter
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema
 
-from sftplug.plugin.components import Component, DatasetSource
+from sftplug.plugin.components import Component, DatasetSource, RecipeSection
 from sftplug.plugin.kinds import NOUNS
 from sftplug.plugin.registry import Registry
 from sftplug.recipe.model import SOURCE_OF, Recipe, SourceSection
@@ -75,6 +75,7 @@ class _Writer:
             return self._define("source_section", part, self._sources(properties, required, part))
         if section is Recipe:
             _open(properties, required, part)
+            properties |= {name: self._own(name, options, part) for name, options in self._offered(RecipeSection)}
         schema = _object(properties, [] if part else required, inspect.getdoc(section))
         if section.shorthand:
             schema = {"anyOf": [{"type": "string"}, schema]}
@@ -162,6 +163,17 @@ class _Writer:
                 properties[option.alias or name] = {**held, **{key: item for key, item in said.items() if item}}
         required = [name for name in schema.get("required", ()) if name != "type"]
         return _object(properties, required, inspect.getdoc(component))
+
+    def _own(self, name: str, options: Schema, part: bool) -> Schema:
+        """Return a section that a plugin owns; the loader knows whether the plugin is in use."""
+        offer = self.registry.offers[RecipeSection][name]
+        said = f"{options.get('description', '')} A section of the plugin {offer.plugin.name}, for recipes that use it."
+        typed = {"type": {"const": name}, **options["properties"]}
+        schema = {**options, "description": said.strip(), "properties": typed}
+        if part:
+            schema.pop("required", None)
+        short = typed.get(offer.component.shorthand or "")
+        return self._define(f"section.{name}", part, {"anyOf": [schema, short]} if short else schema)
 
     # --- two sections that are written in a way of their own ---
 

@@ -10,6 +10,7 @@ This is the only module that reads them; `schema` describes them to editors. Wha
     masking: assistant + turns         [[{type: assistant}, {type: turns}]]        a union
     train: {path: a.jsonl, first: 5}   [{source: {type: file, path: …}, first: 5}] a source's options beside others
     format: {type: mine, base: text}   {type: mine, base: {type: text}}            an option that is a component
+    journal: {leave_out: …}            {type: journal, leave_out: …}               a section that a plugin owns
 
 Each value keeps its origin, and `Tree.places` tells where it was written, for messages: what is wrong with
 ``("masking", 0, 0, "weight")`` stands at ``masking.weight``.
@@ -24,7 +25,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from sftplug.plugin.components import Component, DatasetSource
+from sftplug.plugin.components import Component, DatasetSource, RecipeSection
 from sftplug.plugin.registry import Classes
 from sftplug.recipe.model import SOURCE_OF, Recipe, SourceSection, models_in
 from sftplug.recipe.section import Section, ShortForm
@@ -75,7 +76,25 @@ class _Speller:
 
     def _fields(self, value: Mapping[Any, Any], section: type[Section], at: Path_, said: Path_) -> dict[Any, Any]:
         fields = section.model_fields
-        return {key: self.field(item, fields.get(key), (*at, key), (*said, key)) for key, item in value.items()}
+        owned = self.offers.get(RecipeSection, {}) if section is Recipe else {}
+        return {
+            key: self._owned(item, owned[key], (*at, key), (*said, key))
+            if key in owned
+            else self.field(item, fields.get(key), (*at, key), (*said, key))
+            for key, item in value.items()
+        }
+
+    def _owned(self, value: Any, section: type[Component], at: Path_, said: Path_) -> Any:
+        """Spell out a section that a plugin owns: a component whose type is the key."""
+        name = section.model_fields["type"].default
+        if section.shorthand and not isinstance(value, Mapping | list | None):
+            self._note(at, said)
+            return {"type": name, section.shorthand: self.plain(value, (*at, section.shorthand), said)}
+        if not isinstance(value, Mapping):
+            return self.plain(value, at, said)
+        self._note(at, said)
+        options = {key: self._option(item, section, key, at, said) for key, item in value.items()}
+        return _like(value, options if isinstance(value, Way) else {"type": name, **options})
 
     def field(self, value: Any, field: FieldInfo | None, at: Path_, said: Path_) -> Any:
         inner = next(models_in(field.annotation), None) if field is not None else None

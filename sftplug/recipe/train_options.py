@@ -46,6 +46,11 @@ def problems_in_train(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield from ((name, leak) for leak in leaks_of_deepspeed(value))
 
 
+def is_train_option(name: str) -> bool:
+    """Whether `SFTConfig` has a field of that name which recipes may set."""
+    return name in train_fields() and is_offered(name)
+
+
 _FILES = ("deepspeed", "fsdp_config", "accelerator_config")
 """Options that may name a file of JSON, which the libraries read whole."""
 _LONGEST_FILE = 1_000_000

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from sftplug.errors import Problem
 from sftplug.plugin.calls import upgraded
-from sftplug.plugin.components import Component
+from sftplug.plugin.components import Component, RecipeSection
 from sftplug.plugin.errors import describe
 from sftplug.plugin.manager import Plugin
 from sftplug.plugin.registry import Classes, Registry
@@ -57,14 +57,19 @@ class _Upgrade:
             inner = next(models_in(field.annotation), None)
             if key in value and inner is not None:
                 yield from self.walk(value[key], (*path, key), inner)
+        for name in self.registry.offers[RecipeSection] if model is Recipe else ():
+            if isinstance(value.get(name), dict):
+                yield from self._component(value[name], (*path, name), RecipeSection, name)
 
-    def _component(self, value: dict[str, Any], path: Path_, kind: type[Component]) -> Iterator[str]:
-        offers = self.registry.offers[kind]
-        component = Classes(offers).ready(value["type"])
+    def _component(
+        self, value: dict[str, Any], path: Path_, kind: type[Component], name: str | None = None
+    ) -> Iterator[str]:
+        offers, name = self.registry.offers[kind], name or value["type"]
+        component = Classes(offers).ready(name)
         if component is None:
             return  # it is not installed, which is said, or read from a library, whose options are not its author's
-        before = {name: item for name, item in value.items() if name != "type"}
-        version = self.versions.get(offers[value["type"]].plugin.name, "")
+        before = {key: item for key, item in value.items() if key != "type"}
+        version = self.versions.get(offers[name].plugin.name, "")
         after = upgraded(component, before, version)
         if after != before:
             yield self._said(component, path, before, after)
@@ -106,6 +111,8 @@ def _plugin_at(place: str, tree: Tree, registry: Registry) -> Plugin | None:
     value, found, path = tree.data, None, path_of(place)
     for length, part in enumerate(path, start=1):
         value, kind = _inside(value, part), class_at(path[:length])
+        if length == 1 and part in registry.offers[RecipeSection]:
+            found = registry.offers[RecipeSection][str(part)].plugin
         if isinstance(value, Mapping) and kind in registry.offers:
             offer = registry.offers[kind].get(value.get("type", ""))
             found = offer.plugin if offer is not None else found

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sftplug.recipe.in_words import chosen_names, numbers_in_words, train_in_words
 from sftplug.reporting.collect import NOTHING, Report, is_number
+from sftplug.types.loss_groups import NO_TAG
 
 STATES = {
     "running": "running, or killed",
@@ -111,7 +113,10 @@ def trained(account: Mapping[str, Any]) -> str:
 
 
 def split_rows(report: Report) -> tuple[list[str], list[list[str]]]:
-    """Return the heads, and a line for each source, role, part or tag by which the last measurements are split."""
+    """Return the heads, and a line for each source, role, part or tag by which the last measurements are split.
+
+    Sources, roles and parts come in the order in which they were measured, then each tag with its values by name.
+    """
     found: dict[str, dict[str, float]] = {}
     for entry in report.metrics:
         for name, value in entry.items():
@@ -120,9 +125,19 @@ def split_rows(report: Report) -> tuple[list[str], list[list[str]]]:
                 found.setdefault(of, {})[what] = float(value)
     heads = list(dict.fromkeys(what for values in found.values() for what in values))
     lines = [
-        [of, *(f"{known[head]:.4f}" if head in known else NOTHING for head in heads)] for of, known in found.items()
+        [of, *(f"{known[head]:.4f}" if head in known else NOTHING for head in heads)]
+        for of, known in sorted(found.items(), key=lambda item: _by_tag(item[0]))
     ]
     return ["", *(head.replace("_", " ") for head in heads)], lines
+
+
+def _by_tag(of: str) -> tuple[str, bool, list[tuple[bool, int, str]]]:
+    """Return what sorts ``customer/north`` among its like: by name, ``v9`` before ``v10``, the rest last."""
+    tag, slash, value = of.partition("/")
+    if not slash:
+        return "", False, []  # sorting leaves these as they are
+    parts = re.findall(r"\d+|\D+", value)
+    return tag, value == NO_TAG, [(not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]
 
 
 def counts(found: Mapping[str, int]) -> str:

@@ -148,7 +148,7 @@ def _ledger(report: Report) -> Iterator[str]:
 def _split(report: Report) -> Iterator[str]:
     heads, lines = split_rows(report)
     if lines:
-        yield f"<h3>By source, role, part and tag</h3>{table(heads, lines, 'grid split')}"
+        yield f"<h3>By source, role, part and tag; tags by name</h3>{table(heads, lines, 'grid split')}"
 
 
 def _reasons(account: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sftplug.errors import RunError
-from sftplug.plugin.components import Component, Quantization
+from sftplug.plugin.components import Component, Quantization, give_sections, sections_given
 from sftplug.recipe.defaults import OF_TRL, is_default
 from sftplug.recipe.origins import origin_by_path
 from sftplug.recipe.problems import origin_of
@@ -95,7 +95,8 @@ def with_settled(loaded: LoadedRecipe, options: Mapping[str, Any]) -> LoadedReci
     update: dict[str, Any] = {"train": options["train"]}
     if options["quantization"] != _dumped(loaded.recipe.quantization):
         kind = loaded.registry.classes()[Quantization][options["quantization"]["type"]]
-        update["quantization"] = kind.model_validate(options["quantization"])
+        update["quantization"] = made = kind.model_validate(options["quantization"])
+        give_sections(made, sections_given(loaded.recipe.quantization))
     return replace(loaded, recipe=loaded.recipe.model_copy(update=update))
 
 

@@ -32,18 +32,23 @@ from sftplug.plugin.components import (
     Optimizer,
     Policy,
     Quantization,
+    RecipeSection,
     RowProcessor,
     Schedule,
 )
 from sftplug.plugin.kinds import NOUNS
 from sftplug.plugin.registry import Registry
+from sftplug.plugin.validation import CORE_SECTIONS
+from sftplug.types.command_names import COMMAND_NAMES
+from sftplug.types.kind_names import PREFIX
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of component of which a package can be written."""
+    """A kind of which a package can be written."""
 
-    component: type[Component]
+    component: type[Component] | None
+    """The class of the kind; None for commands, which no recipe chooses."""
     section: str
     """The section of a recipe that chooses it, with ``$component`` for its name."""
     folders: tuple[str, ...] = ("common", "chats")
@@ -70,6 +75,8 @@ KINDS: Mapping[str, Kind] = {
     "metric": Kind(Metric, "evaluation:\n  metrics: [exact_match, {type: $component, words: 3}]"),
     "exporter": Kind(Exporter, "export: $component"),
     "policy": Kind(Policy, "policies: {type: $component, most: 3}"),
+    "section": Kind(RecipeSection, "plugins: [$component]\n$component: {per_million: 0.4}"),
+    "command": Kind(None, ""),
     "source": Kind(
         DatasetSource,
         "data:\n  train: {source: $component, folder: notes, format: text}",
@@ -87,8 +94,9 @@ _RENAMED = {"module.py": "$module.py", "module.jinja": "$module.jinja", "test.py
 def write_package(kind: str, name: str, parent: Path, registry: Registry) -> list[Path]:
     """Write the package `name` with a component of `kind` into a new folder of that name in `parent`.
 
-    Returns the files. Raises PluginError when there is no such kind, when the name cannot be one or is taken by
-    something installed (which `registry` knows), and when the folder is there already.
+    The distribution is called ``sftplug-NAME``, for by that others find it. Returns the files. Raises PluginError when
+    there is no such kind, when the name cannot be one or is taken by something installed (which `registry` knows), and
+    when the folder is there already.
     """
     if kind not in KINDS:
         raise PluginError(f"there is no kind '{kind}'.{did_you_mean(kind, KINDS)} Kinds: {', '.join(KINDS)}.")
@@ -97,27 +105,39 @@ def write_package(kind: str, name: str, parent: Path, registry: Registry) -> lis
         raise PluginError(problem)
     values = {
         "name": name,
+        "distribution": distribution_name(name),
         "module": module,
         "component": module,
+        "command": module.replace("_", "-"),
         "Class": "".join(part[:1].upper() + part[1:] for part in module.split("_")),
-        "words": NOUNS[KINDS[kind].component],
+        "words": _noun(KINDS[kind]),
         "section": Template(KINDS[kind].section).substitute(component=module),
         "files": ", ".join(f'"{file}"' for file in _shipped(kind, module)),
     }
     return [_write(source, parent / name / _filled(target, values), values) for target, source in _sources(kind)]
 
 
+def distribution_name(name: str) -> str:
+    """Return what a package is called on an index: `sftplug plugins search` finds what begins with ``sftplug-``."""
+    own = re.sub(r"[-_.]+", "-", name).lower()
+    return own if own.startswith(PREFIX) else f"{PREFIX}{own}"
+
+
+def _noun(kind: Kind) -> str:
+    return NOUNS[kind.component] if kind.component is not None else "command"
+
+
 def module_name(name: str) -> str:
     """Return the Python module of a package, which is the name of its plugin and of its component too.
 
-    Raises PluginError for a name that no distribution or no module can have.
+    Of ``sftplug-acme`` it is ``acme``. Raises PluginError for a name that no distribution or no module can have.
     """
     if not NAME.fullmatch(name):
         raise PluginError(
             f"'{name}' cannot be the name of a package: use letters, digits, '-', '_' and '.', with a letter or digit "
             "at both ends, such as my-format."
         )
-    module = re.sub(r"[-_.]+", "_", name).lower()
+    module = distribution_name(name).removeprefix(PREFIX).replace("-", "_")
     if not module.isidentifier() or keyword.iskeyword(module):
         raise PluginError(f"'{name}' cannot be the name of a package: Python cannot import a module '{module}'.")
     return module
@@ -125,19 +145,27 @@ def module_name(name: str) -> str:
 
 def _taken(kind: Kind, name: str, module: str, registry: Registry) -> Iterator[str]:
     """Yield a sentence for everything installed that has the name already."""
-    offer = registry.offers[kind.component].get(module)
+    offer = registry.offers[kind.component].get(module) if kind.component is not None else None
     if offer is not None:
-        noun = NOUNS[kind.component]
-        yield f"the plugin {offer.plugin} offers the {noun} '{module}' already. Choose another name."
+        yield f"the plugin {offer.plugin} offers the {_noun(kind)} '{module}' already. Choose another name."
+    yield from _impossible(kind, module)
     plugins = {**registry.plugins.loaded, **registry.plugins.broken}
     if module in plugins:
         yield f"a plugin of that name is installed: {plugins[module]}. Choose another name."
     for distribution in distributions():
         other = distribution.metadata["Name"]
-        if other and re.sub(r"[-_.]+", "_", other).lower() == module:
+        if other and re.sub(r"[-_.]+", "-", other).lower() in (module.replace("_", "-"), distribution_name(name)):
             yield f"a package of that name is installed: {other} {distribution.version}. Choose another name."
     if module in sys.stdlib_module_names or importlib.util.find_spec(module) is not None:
         yield f"'{name}' would hide the module '{module}', which can be imported already. Choose another name."
+
+
+def _impossible(kind: Kind, module: str) -> Iterator[str]:
+    """Yield a sentence for a name that sftplug itself needs."""
+    if kind.component is RecipeSection and module in CORE_SECTIONS:
+        yield f"recipes have a section '{module}' of sftplug's own. Choose another name."
+    if kind.component is None and module.replace("_", "-") in COMMAND_NAMES:
+        yield f"sftplug has a command '{module.replace('_', '-')}' of its own. Choose another name."
 
 
 def _in_the_way(folder: Path) -> Iterator[str]:

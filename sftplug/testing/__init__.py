@@ -13,6 +13,7 @@ fix it. Nothing in sftplug itself uses this package. The checks need hypothesis:
 
 from sftplug.testing.adapters import check_adapter
 from sftplug.testing.callbacks import check_callback
+from sftplug.testing.commands import check_command
 from sftplug.testing.component import check_component, check_upgrade
 from sftplug.testing.exporters import check_exporter
 from sftplug.testing.formats import check_format
@@ -28,6 +29,7 @@ from sftplug.testing.policies import check_policy
 from sftplug.testing.quantization import check_quantization
 from sftplug.testing.rows import check_row_processor
 from sftplug.testing.schedules import check_schedule
+from sftplug.testing.sections import check_recipe_section
 from sftplug.testing.sources import check_source
 from sftplug.testing.spans import assistant_spans
 from sftplug.testing.templates import check_template
@@ -38,6 +40,7 @@ __all__ = [
     "assistant_spans",
     "check_adapter",
     "check_callback",
+    "check_command",
     "check_component",
     "check_exporter",
     "check_format",
@@ -50,6 +53,7 @@ __all__ = [
     "check_optimizer",
     "check_policy",
     "check_quantization",
+    "check_recipe_section",
     "check_row_processor",
     "check_schedule",
     "check_source",

@@ -65,7 +65,11 @@ def make(component: type[C], options: dict[str, Any]) -> C:
 
 def check(component: Component | type[Component], laws: Sequence[Law[T]], subject: T) -> None:
     """Hold `subject` to each law in turn. Raises LawBroken for the first that it breaks."""
-    name = describe(component)
+    check_named(describe(component), laws, subject)
+
+
+def check_named(name: str, laws: Sequence[Law[T]], subject: T) -> None:
+    """Do what `check` does, for what is no component and is called `name`."""
     for law in laws:
         try:
             law(subject)

@@ -15,6 +15,13 @@ KIND_NAMES = (
     "metric",
     "exporter",
     "policy",
+    "section",
+    "command",
     "source",
 )
 """In the order of `sftplug.scaffold.KINDS`, which says what is written for each."""
+
+PREFIX, KEYWORD = "sftplug-", "sftplug-plugin"
+"""What the name of a plugin's distribution begins with, and what is among its keywords: so it is found on an index."""
+CLASSIFIER = "Framework :: sftplug"
+"""The same for indexes that take any classifier, as PyPI does not."""

@@ -11,7 +11,7 @@ import zipfile
 import pytest
 from loopback import serving
 
-from sftplug import PluginError
+from sftplug import PluginError, add_plugin, search_plugins
 from sftplug.libraries.package_index import addresses, pip_settings, search
 
 JSON, HTML = "application/vnd.pypi.simple.v1+json", "text/html"
@@ -173,6 +173,34 @@ def test_a_plugin_is_found_and_added_and_shows_what_it_offers(tmp_path):
         missing = sftplug("add", "sftplug-nowhere", **known)
         assert missing.returncode == 2
         assert "pip has not installed 'sftplug-nowhere' (exit code 1): what it says stands above." in missing.stderr
+
+
+def test_both_are_functions_of_python_too(tmp_path, monkeypatch):
+    there = {"PIP_TARGET": str(tmp_path), "PIP_NO_DEPS": "1"}
+    with serving(pages(JSON)) as (address, _):
+        for name, value in environment(address, **there).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.syspath_prepend(str(tmp_path))
+        (found,) = search_plugins("masks")
+        assert (found.name, found.version, found.fits("0.1.0")) == ("sftplug-loud", "1.10", True)
+        assert add_plugin("sftplug-loud==1.0") == ["loud"]
+        assert (tmp_path / "sftplug_loud-1.0.dist-info").is_dir()
+        with pytest.raises(PluginError, match="names no package"):
+            add_plugin("two words")
+
+
+def test_a_classifier_counts_as_the_keyword_does_where_an_index_takes_it():
+    file, _, told = wheel("sftplug-marked", "1.0", plugin=False)
+    files = pages(JSON)
+    for name in ("sftplug-loud", "sftplug-far", "sftplug-quiet"):
+        files[f"/simple/{name}/"] = _page(JSON, {"name": name, "files": []}, [])
+    whole = {"filename": file, "url": f"../../files/{file}", "hashes": {}, "core-metadata": True}
+    files["/simple/"] = _page(JSON, {"projects": [{"name": "sftplug-marked"}]}, [])
+    files["/simple/sftplug-marked/"] = _page(JSON, {"name": "sftplug-marked", "files": [whole]}, [])
+    for classifier, count in (("Framework :: sftplug", 1), ("Framework :: Other", 0)):
+        files[f"/files/{file}.metadata"] = ("text/plain", f"{told}Classifier: {classifier}\n".encode())
+        with serving(files) as (address, _):
+            assert len(search([], {"index-url": f"{address}/simple"})) == count
 
 
 @pytest.mark.parametrize("name", ["--index-url=http://elsewhere", "two words", ""])

@@ -25,6 +25,13 @@ def test_the_model_is_written_without_the_record_of_its_run(lora_run, command, t
         assert (tmp_path / "copy" / name).read_bytes() == (lora_run / name).read_bytes()
 
 
+def test_without_a_name_the_exporters_are_listed(lora_run, command, tmp_path):
+    listed = command("export", lora_run)
+    assert listed.exit_code == 0, listed.exception
+    assert re.search(r"^folder +Copy .+ exporters$", listed.output, re.M), listed.output
+    assert json.loads(command("export", lora_run, "--json").output) == {"folder": "exporters", "zip": "exporters"}
+
+
 def test_a_merged_archive_answers_as_the_adapter_does_where_there_is_no_peft(lora_run, command, tmp_path):
     from peft import AutoPeftModelForCausalLM
 

@@ -27,6 +27,7 @@ from sftplug import (
     Optimizer,
     Policy,
     Quantization,
+    RecipeSection,
     RowProcessor,
     Schedule,
 )
@@ -47,6 +48,7 @@ from sftplug.testing import (
     check_optimizer,
     check_policy,
     check_quantization,
+    check_recipe_section,
     check_row_processor,
     check_schedule,
     check_source,
@@ -181,5 +183,6 @@ CHECKS = {
     Optimizer: check_optimizer,
     Policy: check_policy,
     Quantization: check_quantization,
+    RecipeSection: check_recipe_section,
     Schedule: check_schedule,
 }

@@ -3,6 +3,12 @@
 FOLLOWED = {
     "loss.head: {}: {}. Choose `head: full`, or leave it out.": "test_a_head_that_is_not_equal_is_refused_or_passed_over",
     "the run was begun with the head '{}', which no plugin in use": "test_a_head_whose_plugin_is_gone_is_asked_for",
+    "is named {}, as a section of sftplug's own is: choose": "test_a_name_that_is_sftplug_s_own_is_refused_naming_both",
+    "use letters, digits and `_`, and a letter first": "test_a_name_that_is_sftplug_s_own_is_refused_naming_both",
+    "is an option of the trainer: write it into": "test_an_option_of_the_trainer_beside_train_is_told_where_it_goes",
+    "which this recipe does not use. Add `{}` to": "test_of_a_plugin_that_is_not_in_use_it_is_refused_and_whose_it_is_is_said",
+    "a default that the plugin {} gives it is wrong: {}. Write it": "test_a_default_that_is_wrong_is_the_plugin_s_fault",
+    "No row has the column '{}'. Correct the name in": "test_a_tag_that_no_row_has_is_no_reason_to_skip_rows",
     "is what rows are split by already. Rename the column": "test_names_that_mean_something_else_or_nothing_are_refused",
     "does not say its licence: add `meta: {": "test_what_is_known_of_a_source_is_in_card_record_and_policies_and_changes_nothing",
     "tags are for columns of few values. Leave some of these out": "test_more_values_than_can_be_told_apart_are_refused",

@@ -5,7 +5,15 @@ that does the work. Field docstrings become the descriptions in the schema. Heav
 methods, so that listing plugins stays instant.
 """
 
-from sftplug.plugin.components.base import PARTS, Component, Deferred, parts_of
+from sftplug.plugin.components.base import (
+    PARTS,
+    Component,
+    Deferred,
+    give_sections,
+    parts_of,
+    section_of,
+    sections_given,
+)
 from sftplug.plugin.components.exporting import Exporter
 from sftplug.plugin.components.model import Adapter, ModelBuilder, Quantization
 from sftplug.plugin.components.optimization import Optimizer, Schedule
@@ -20,6 +28,7 @@ from sftplug.plugin.components.rows import (
     RowProcessor,
     StreamProcessor,
 )
+from sftplug.plugin.components.sections import RecipeSection
 from sftplug.plugin.components.training import Callback, Head, Loss, Metric
 
 __all__ = [
@@ -43,8 +52,12 @@ __all__ = [
     "Policy",
     "PolicyCommand",
     "Quantization",
+    "RecipeSection",
     "RowProcessor",
     "Schedule",
     "StreamProcessor",
+    "give_sections",
     "parts_of",
+    "section_of",
+    "sections_given",
 ]

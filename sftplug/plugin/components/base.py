@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import builtins
 from abc import ABC
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from pydantic import ConfigDict, GetCoreSchemaHandler
+from pydantic import ConfigDict, GetCoreSchemaHandler, PrivateAttr, ValidationError
 from pydantic_core import CoreSchema, core_schema
 
+from sftplug.errors import PluginError
 from sftplug.util.strict_model import StrictModel
 
 if TYPE_CHECKING:
+    from sftplug.plugin.components.sections import RecipeSection
     from sftplug.recipe.model import Recipe
+
+S = TypeVar("S", bound="RecipeSection")
 
 
 class Component(StrictModel, ABC):
@@ -37,6 +42,16 @@ class Component(StrictModel, ABC):
     """Names under which people know it with certain options -> these as a recipe has them: ``{"dora": "dora: true"}``.
     They are no names of their own: a recipe that uses one is told what to write."""
 
+    _sections: tuple[RecipeSection, ...] = PrivateAttr(())
+
+    def section(self, kind: builtins.type[S]) -> S:
+        """Return the recipe's section of that class, which the plugin of this component owns.
+
+        Outside of a recipe, as in a test, it has its defaults. Raises PluginError where an option has none, and for a
+        section of another plugin.
+        """
+        return section_of(kind, self._sections)
+
     def check(self, recipe: Recipe) -> Iterable[str]:
         """Yield a sentence for everything in `recipe` that does not go together with this component.
 
@@ -57,6 +72,15 @@ class Component(StrictModel, ABC):
         """
         return options
 
+    def __eq__(self, other: object) -> bool:
+        """Whether both are the same component with the same options, whatever recipes they stand in."""
+        return type(self) is type(other) and isinstance(other, Component) and self._state() == other._state()
+
+    def _state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the options, and what the class keeps in private attributes of its own."""
+        options = {name: vars(self).get(name) for name in builtins.type(self).model_fields}
+        return options, {name: kept for name, kept in (self.__pydantic_private__ or {}).items() if name != "_sections"}
+
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Where an option is annotated with a kind, take a component of that kind."""
@@ -64,6 +88,30 @@ class Component(StrictModel, ABC):
             return super().__get_pydantic_core_schema__(source, handler)
         dump = core_schema.plain_serializer_function_ser_schema(_dumped_part, info_arg=True)
         return core_schema.with_info_plain_validator_function(partial(_part, cls), serialization=dump)
+
+
+def section_of(kind: type[S], sections: Iterable[RecipeSection]) -> S:
+    """Return the one of `sections` that is of a class, else that class with its defaults. Raises PluginError."""
+    found = next((section for section in sections if isinstance(section, kind)), None)
+    try:
+        return found or kind.model_validate({})
+    except ValidationError as error:
+        name = kind.model_fields["type"].default
+        raise PluginError(
+            f"the section `{name}` is asked for where there is none, and it cannot be made of defaults: "
+            f"{error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}. Only the components of the plugin that owns "
+            f"it, and hooks in recipes that use that plugin, have it."
+        ) from error
+
+
+def give_sections(component: Component, sections: Iterable[RecipeSection]) -> None:
+    """Let a component read these sections of its recipe."""
+    component._sections = tuple(sections)
+
+
+def sections_given(component: Component) -> tuple[RecipeSection, ...]:
+    """Return the sections that a component can read."""
+    return component._sections
 
 
 PARTS = "parts"
