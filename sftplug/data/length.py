@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
@@ -29,6 +29,8 @@ class Batch:
     weights: NDArray[np.float32]
     cut: set[int] = field(default_factory=set)
     """Rows that lost tokens to the length policy."""
+    parted: bool = False
+    """Whether the rows are stretches of rows that were too long."""
     kept: NDArray[np.bool_] = field(init=False)
     """(R,) which rows reach the trainer."""
     lengths: NDArray[np.int64] = field(init=False)
@@ -71,23 +73,30 @@ class Fitter:
 
     def _fit(self, batch: Batch) -> list[Batch]:
         assert self.limit is not None
-        cuts, again = {}, []
+        cuts, again, parts = {}, [], {}
         for index in np.flatnonzero(batch.lengths > self.limit).tolist():
             shorter = self._shorten(batch, index)
             if isinstance(shorter, slice):
                 cuts[index] = shorter
+            elif stretches := [item for item in shorter if isinstance(item, slice)]:
+                parts[index] = stretches
             elif not batch.texts[index].added:
                 before = batch.texts[index]
-                again += [(before, replace(item, tags=before.conversation.tags)) for item in shorter]
+                again += [
+                    (before, replace(item, tags=before.conversation.tags))
+                    for item in shorter
+                    if isinstance(item, Conversation)
+                ]
+        parted = [_parted(batch, parts)] if parts else []
         batch = _cut(batch, cuts) if cuts else batch
         batch.kept &= batch.lengths <= self.limit
         # A row that is rendered again brings its own rows for divergent turns.
         anew = {text.number for text, _ in again}
         batch.kept &= np.array([text.number not in anew for text in batch.texts], dtype=bool)
         texts = [text for before, conversation in again for text in self._render(before, conversation)]
-        return [batch, *(self._fit(self.encode(texts)) if texts else [])]
+        return [batch, *parted, *(self._fit(self.encode(texts)) if texts else [])]
 
-    def _shorten(self, batch: Batch, index: int) -> Sequence[Conversation] | slice:
+    def _shorten(self, batch: Batch, index: int) -> Sequence[Conversation] | slice | Sequence[slice]:
         conversation = batch.texts[index].conversation
         first, end = np.searchsorted(batch.tokens.row, [index, index + 1])
         message = batch.tokens.message[first:end]
@@ -110,6 +119,27 @@ def _cut(batch: Batch, cuts: dict[int, slice]) -> Batch:
     return batch.where(chosen, {*batch.cut, *cuts})
 
 
+def _parted(batch: Batch, parts: Mapping[int, Sequence[slice]]) -> Batch:
+    """Return the stretches of rows as rows of their own; a token that stands in several is trained in the first."""
+    bounds = np.concatenate([[0], np.cumsum(batch.lengths)])
+    places, again, texts = [], [], []
+    for index, stretches in parts.items():
+        seen = 0
+        for number, stretch in enumerate(stretches, start=1):
+            within = np.arange(*stretch.indices(int(batch.lengths[index])))
+            places.append(bounds[index] + within)
+            again.append(within < seen)
+            seen = max(seen, int(within[-1]) + 1)
+            texts.append(replace(batch.texts[index], origin=f"{batch.texts[index].origin}#{number}"))
+    place = np.concatenate(places)
+    weights = batch.weights[place]
+    weights[np.concatenate(again)] = 0
+    row = np.repeat(np.arange(len(places), dtype=np.int32), [len(part) for part in places])
+    tokens = batch.tokens.where(place)
+    rendered, said = [text.rendered.text for text in texts], [text.conversation for text in texts]
+    return Batch(texts, replace(tokens, row=row, texts=rendered, conversations=said), weights, parted=True)
+
+
 # --- accounting -------------------------------------------------------------------------------------------------------
 
 
@@ -123,13 +153,16 @@ class _Piece:
     trained_tokens: int
     kept: bool
     cut: bool
+    part: bool
 
 
 def _pieces(batch: Batch, rows: Sequence[int] | None = None) -> Iterator[_Piece]:
     lengths, trained, kept = batch.lengths.tolist(), batch.trained.tolist(), batch.kept.tolist()
     counts = batch.trained_tokens.astype(np.int64).tolist()
     for row in range(len(lengths)) if rows is None else rows:
-        yield _Piece(batch.texts[row], lengths[row], trained[row], counts[row], kept[row], row in batch.cut)
+        yield _Piece(
+            batch.texts[row], lengths[row], trained[row], counts[row], kept[row], row in batch.cut, batch.parted
+        )
 
 
 def _account_for_fitting(batch: Batch, account: Account) -> None:
@@ -180,6 +213,8 @@ def _account_for_row(before: Sequence[_Piece], after: Sequence[_Piece], limit: i
 def _fate(first: _Piece, after: Sequence[_Piece], limit: int | None) -> str:
     if any(piece.cut for piece in after):
         return "cut"
+    if any(piece.part for piece in after):
+        return "in chunks"
     return "turn too long" if limit is not None and first.length <= limit else "shortened"
 
 

@@ -187,17 +187,36 @@ def _unused(account: Account) -> Iterator[str]:
 def _losses(account: Account, data: DataSection) -> Iterator[str]:
     """Yield a paragraph when more of what would be trained is too long than the recipe allows."""
     share = account.lost / (account.lost + account.trained) if account.lost else 0.0
-    if data.too_long.limited and not data.too_long.refuses and account.trained and share > data.max_loss:
-        dropped, shortened = account.dropped["too long"], account.noted["shortened"]
-        fate = [f"{dropped} dropped"] * (dropped > 0) + [f"{shortened} shortened"] * (shortened > 0)
-        length = _sufficient(account, data.max_loss)
+    allowed = _max_loss(data)
+    if not data.too_long.refuses and account.trained and share > allowed:
+        counts = {
+            "dropped": account.dropped["too long"],
+            **{kind: account.noted[kind] for kind in ("shortened", "cut")},
+        }
+        fate = [f"{count} {what}" for what, count in counts.items() if count]
+        length = _sufficient(account, allowed)
         longer = f", or `data.max_length: {length}` if the model takes rows of that length" if length else ""
         yield (
-            f"{dropped + shortened} of {account.rows} rows of {account.source} are too long ({', '.join(fate)}): "
-            f"{share:.1%} of its trained tokens would be lost, {data.max_loss:.1%} are allowed. "
+            f"{sum(counts.values())} of {account.rows} rows of {account.source} are too long ({', '.join(fate)}): "
+            f"{share:.1%} of its trained tokens would be lost, {allowed:.1%} are allowed. "
             f"{_lengths(account.lengths, account.unmeasured)} "
             f"Set `data.max_loss: {ceil(share * 1000) / 10:g}%` to do without them{longer}."
+            f"{_chunks([account], data)}"
         )
+
+
+def _max_loss(data: DataSection) -> float:
+    """Return the share that may be lost; whoever chooses a policy that cuts asks for it, unless a limit is named."""
+    if data.max_loss is not None:
+        return data.max_loss
+    return 0.01 if data.too_long.limited else 1.0
+
+
+def _chunks(accounts: Sequence[Account], data: DataSection) -> str:
+    """Return what parts a document, which has no turns; nothing where there is none, or the policy does so."""
+    if not any(account.documents for account in accounts) or data.too_long.type == "chunks":
+        return ""
+    return " Plain text has no turns to part it at: `data.too_long: chunks` makes rows of it and loses nothing."
 
 
 def _sufficient(account: Account, allowed: float) -> int | None:
@@ -247,14 +266,15 @@ def _lengths(lengths: Counter[int], unmeasured: int) -> str:
 
 def _longer(accounts: Sequence[Account], data: DataSection) -> str:
     """Return what would keep rows of which the policy could keep no part."""
-    policy, enough = data.too_long, [_sufficient(account, data.max_loss) for account in accounts]
-    why = f"`data.too_long: {policy.type}` found no part of them that fits, and plain text has no turns. "
+    policy, enough = data.too_long, [_sufficient(account, _max_loss(data)) for account in accounts]
+    why = f"`data.too_long: {policy.type}` found no part of them that fits. "
     longer = (
         f"Set `data.max_length: {max(filter(None, enough), default=0)}` if the model takes rows of that length, or "
     )
     return (
         f"{why if policy.shortens else ''}{longer if all(enough) else 'Set '}"
         f"`data.too_long: truncate` where the first {data.max_length} tokens hold what is to be learned."
+        f"{_chunks(accounts, data)}"
     )
 
 

@@ -162,6 +162,7 @@ class ConversationRenderer:
 
     def _plain(self, example: Example, account: Account) -> Rendered:
         account.plain += 1
+        account.documents += example.conversation.messages[0].role == "document"
         eos = str(self.special_tokens.get("eos_token", ""))
         if not self.policies.plain_controls:
             return render_plain(example.conversation, self.bos, eos)

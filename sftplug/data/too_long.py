@@ -86,6 +86,7 @@ class Early:
         tokens = sum(1 + self._about(text) for message in spoken for text in _texts(message))
         account.lost += conversation.weight * tokens
         account.unmeasured += 1
+        account.documents += conversation.messages[0].role == "document"
         reason = f"at least {least} tokens, {self.recipe.data.max_length} allowed: left out before it is rendered"
         account.drop("too long", example.origin, reason)
 

@@ -180,8 +180,9 @@ class DataSection(Section):
     """Longest row, in tokens."""
     too_long: LengthPolicy = Field("drop", validate_default=True)
     """What becomes of a longer row."""
-    max_loss: Share = 0.01
-    """Largest share of a source's trained tokens that may be lost with rows that are too long."""
+    max_loss: Share | None = None
+    """Largest share of a source's trained tokens that may be lost with rows that are too long; null is 1 %, and no
+    limit for a policy such as `truncate`, which asks for the loss."""
     max_dropped: Share = 1.0
     """Largest share of a source's rows that may be dropped, for whatever reason."""
     special_tokens_in_content: Literal["auto", "escape", "error", "allow"] = "auto"

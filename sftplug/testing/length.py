@@ -10,6 +10,7 @@ from sftplug.plugin.calls import shortened
 from sftplug.plugin.components import LengthPolicy
 from sftplug.testing.component import check_component
 from sftplug.testing.law import check_drawn, demand, make, need_hypothesis, shown
+from sftplug.types.conversation import Conversation
 from sftplug.types.tokens import LongRow
 
 
@@ -32,22 +33,21 @@ def check_length_policy(component: type[LengthPolicy], /, **options: Any) -> Non
 
 
 def shortens(asked: Shortened) -> None:
-    """What it returns is shorter: conversations with fewer messages, or a stretch of tokens that fits."""
+    """What it returns is shorter: conversations with fewer messages, or stretches of tokens that fit."""
     row, shorter = asked.row, shortened(asked.policy, asked.row)
     demand(
         asked.policy.shortens or not shorter,
         f"`shortens` says that it keeps no part of a row, and it returned {shown(shorter)}",
         "return an empty list, or leave `shortens` true.",
     )
-    if isinstance(shorter, slice):
-        kept = len(range(*shorter.indices(row.length)))
+    for stretch in stretches(shorter):
+        kept = len(range(*stretch.indices(row.length)))
         demand(
             0 < kept <= row.limit,
-            f"{shown(shorter)} keeps {kept} tokens of {row.length}, where {row.limit} are allowed",
+            f"{shown(stretch)} keeps {kept} tokens of {row.length}, where {row.limit} are allowed",
             "keep at most `row.limit` tokens.",
         )
-        return
-    for item in shorter:
+    for item in conversations(shorter):
         demand(
             bool(item.messages),
             f"of {len(row.conversation.messages)} messages: {shown(item)}",
@@ -58,7 +58,7 @@ def shortens(asked: Shortened) -> None:
 def invents_nothing(asked: Shortened) -> None:
     """Every message of what it returns is one of the row's, and they stand in the row's order."""
     messages, shorter = asked.row.conversation.messages, shortened(asked.policy, asked.row)
-    for item in () if isinstance(shorter, slice) else shorter:
+    for item in conversations(shorter):
         left = iter(messages)
         demand(
             all(any(message is kept for message in left) for kept in item.messages),
@@ -73,6 +73,16 @@ def is_deterministic(asked: Shortened) -> None:
     first, second = (shortened(asked.policy, asked.row) for _ in range(2))
     demand(first == second, f"{shown(first)}, and then {shown(second)}", "let it depend on the row alone.")
     demand(asked.row == before, f"the row {shown(before)} became {shown(asked.row)}", "copy what you change.")
+
+
+def stretches(shorter: Any) -> list[slice]:
+    """Return the stretches of tokens in an answer."""
+    return [item for item in ([shorter] if isinstance(shorter, slice) else shorter) if isinstance(item, slice)]
+
+
+def conversations(shorter: Any) -> list[Conversation]:
+    """Return the conversations in an answer."""
+    return [] if isinstance(shorter, slice) else [item for item in shorter if isinstance(item, Conversation)]
 
 
 LAWS = (shortens, invents_nothing, is_deterministic)

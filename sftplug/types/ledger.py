@@ -97,6 +97,8 @@ class Account:
     """Rows in which any was."""
     plain: int = 0
     """Rows that no chat template renders."""
+    documents: int = 0
+    """Rows of those that are a document, in which nobody speaks."""
     led: int = 0
     """Rows that got the source's ``system`` turn."""
     picture: tuple[tuple[str, str], ...] = ()

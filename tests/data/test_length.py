@@ -1,12 +1,14 @@
 """No answer is cut but by `truncate`; what a policy leaves out is counted."""
 
+import itertools
+
 import pytest
 from conftest import rows
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sftplug import Conversation, DataError, LongRow, Message, PluginError, RecipeError
-from sftplug_length import DropOldestTurns, SplitAtTurns, Truncate
+from sftplug_length import Chunks, DropOldestTurns, SplitAtTurns, Truncate
 
 
 def chat(turns, words=6, system=True):
@@ -145,3 +147,76 @@ def test_whatever_the_policy_every_row_is_accounted_for(recipe_file, prepared, s
     assert account.kept + account.added == out
     assert account.tokens == sum(len(row["input_ids"]) for row in ready.train)
     assert all(len(row["input_ids"]) <= 64 for row in ready.train)
+
+
+def document(length, limit):
+    return LongRow(Conversation((Message("document", "x"),), plain=True), [length], length, limit)
+
+
+@given(st.integers(2, 400), st.integers(2, 60), st.integers(0, 59))
+def test_chunks_cover_a_document_and_overlap_as_they_are_told(length, limit, overlap):
+    overlap = min(overlap, limit - 1)
+    stretches = Chunks(overlap=overlap).shorten(document(length, limit))
+    assert [position for stretch in stretches for position in range(length)[stretch]][:1] == [0]
+    assert stretches[-1].stop == length
+    assert all(0 < stretch.stop - stretch.start <= limit for stretch in stretches)
+    assert all(after.start == before.stop - overlap for before, after in itertools.pairwise(stretches))
+    assert all(after.stop > before.stop for before, after in itertools.pairwise(stretches))
+
+
+WORDS = " ".join(f"Sentence {index} tells of a thing." for index in range(60))
+
+
+@pytest.fixture
+def plain(tmp_path, recipe_file, prepared):
+    """Return a function that prepares documents, rows of at most 64 tokens."""
+
+    def prepare(*overrides, data=({"text": "Short."}, {"text": WORDS})):
+        file = recipe_file(data=list(data), masking="all", chat_template="plain")
+        return prepared(file, "data.train.format=text", "data.max_length=64", *overrides)
+
+    return prepare
+
+
+@pytest.mark.parametrize("overlap", [0, 1, 9])
+def test_a_long_document_becomes_chunks_and_nothing_of_it_is_lost(plain, overlap):
+    whole = plain("data.max_length=4096").train[1]["input_ids"]
+    ready = plain(f"data.too_long={{type: chunks, overlap: {overlap}}}")
+    _, *chunks = ready.train
+    assert max(len(row["input_ids"]) for row in chunks) == 64
+    joined = chunks[0]["input_ids"] + [token for row in chunks[1:] for token in row["input_ids"][overlap:]]
+    assert joined == whole
+    assert [label for row in chunks for label in row["labels"] if label != -100] == whole  # each token is trained once
+    account = ready.ledger.splits["train"][0]
+    assert (account.kept, account.added, account.lost) == (2, len(chunks) - 1, 0)
+    assert account.noted["in chunks"] == 1
+    assert ready.origins.of([1, 2]) == ["rows.jsonl:2#1", "rows.jsonl:2#2"]
+
+
+def test_what_has_turns_is_not_cut_into_chunks(recipe_file, prepared):
+    file = recipe_file(data=[*rows(3), chat(1, words=200)])
+    with pytest.raises(DataError, match=r"1 of 4 rows .* are too long \(1 dropped\)") as caught:
+        prepared(file, "data.too_long=chunks", "data.max_length=100")
+    assert "chunks" not in str(caught.value)
+
+
+def test_a_document_that_cannot_be_split_is_told_why_and_offered_chunks(plain):
+    way = r"Plain text has no turns to part it at: `data\.too_long: chunks` makes rows of it and loses nothing\."
+    for policy in ("split_at_turns", "drop_oldest_turns", "drop"):
+        with pytest.raises(DataError, match=way):
+            plain(f"data.too_long={policy}")
+        with pytest.raises(DataError, match=way):
+            plain(f"data.too_long={policy}", data=[{"text": WORDS}])
+
+
+def test_a_limit_that_the_recipe_names_holds_for_what_is_cut_off_too(plain):
+    assert plain("data.too_long=truncate").ledger.splits["train"][0].noted["cut"] == 1
+    with pytest.raises(
+        DataError, match=r"1 of 2 rows .* are too long \(1 cut\): .*% of its trained tokens would be lost, 5"
+    ):
+        plain("data.too_long=truncate", "data.max_loss=5%")
+
+
+def test_an_overlap_of_a_whole_row_is_refused(plain):
+    with pytest.raises(RecipeError, match=r"`overlap` must be less than `data\.max_length`, which is 64\. Lower it\."):
+        plain("data.too_long={type: chunks, overlap: 64}")

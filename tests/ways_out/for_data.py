@@ -298,6 +298,23 @@ CASES = [
     ),
     # --- plain text ---
     Case(
+        "Plain text has no turns to part it at: `data.too_long: chunks` makes rows of it and loses nothing.",
+        {"`data.too_long: chunks`": as_written},
+        recipe={"data.train.format": "text", "masking": "all", "data.max_length": 8},
+        rows=[{"text": "Once upon a time. " * 9}, {"text": "The end."}],
+    ),
+    Case(
+        "`overlap` must be less than `data.max_length`, which is {}. Lower it.",
+        {"Lower it": put("data.too_long", {"type": "chunks", "overlap": 2})},
+        recipe={
+            "data.train.format": "text",
+            "masking": "all",
+            "data.max_length": 8,
+            "data.too_long": {"type": "chunks", "overlap": 8},
+        },
+        rows=[{"text": "Once upon a time. " * 9}, {"text": "The end."}],
+    ),
+    Case(
         "the recipe names the chat template '{}', and it renders no row: prompts and completions are joined as they stand. "
         "`format: {type: {}, {}}` makes turns of them, which it renders; `format: {type: {}, as: text}` says that they are "
         "text; or leave `chat_template` out.",

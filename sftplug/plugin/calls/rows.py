@@ -145,16 +145,18 @@ def trains(masking: Masking) -> frozenset[str]:
     return roles
 
 
-def shortened(policy: LengthPolicy, row: LongRow) -> Sequence[Conversation] | slice:
+def shortened(policy: LengthPolicy, row: LongRow) -> Sequence[Conversation] | slice | Sequence[slice]:
     """Return what stands in for a row that is too long. Raises PluginError for what is not shorter."""
     with plugin_errors(policy, "shorten"):
         answer: object = policy.shorten(row)
     if isinstance(answer, slice):
         return answer
     items: Sequence[Any] = answer if isinstance(answer, list | tuple) else [answer]
+    if items and all(isinstance(item, slice) for item in items):
+        return items
     messages = len(row.conversation.messages)
     for item in items:
         if not isinstance(item, Conversation) or len(item.messages) >= messages:
             text = f"must return conversations with fewer messages than the row's {messages}, or a slice"
-            raise plugin_error(policy, "shorten", f"{text} of its tokens, not {kind_of(answer)}")
+            raise plugin_error(policy, "shorten", f"{text} of its tokens, or slices, not {kind_of(answer)}")
     return items

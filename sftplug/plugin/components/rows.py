@@ -164,15 +164,16 @@ class LengthPolicy(Component):
     refuses: ClassVar[bool] = False
     """Whether one such row stops the run."""
     limited: ClassVar[bool] = True
-    """Whether ``data.max_loss`` limits how much of what would be trained may be lost by it."""
+    """Whether no more than 1 % of what would be trained may be lost by it where ``data.max_loss`` says nothing."""
     shortens: ClassVar[bool] = True
     """Whether it may keep a part of a row. Where it never does, a row whose messages alone are certainly too long is
     left out before it is rendered."""
 
     @abstractmethod
-    def shorten(self, row: LongRow) -> Sequence[Conversation] | slice:
+    def shorten(self, row: LongRow) -> Sequence[Conversation] | slice | Sequence[slice]:
         """Return what is trained in place of `row`.
 
         Either conversations, each with fewer messages; they are rendered again, and those that are still too long come
-        back to this method. None drops the row. Or the stretch of the row's own tokens that is kept.
+        back to this method. None drops the row. Or the stretch of the row's own tokens that is kept; or a list of
+        stretches, each of which becomes a row: a token that stands in several is trained in the first of them.
         """
