@@ -243,7 +243,7 @@ class Apollo(LowRank):
 class ScheduleFreeAdam(Adam):
     """AdamW and RAdam without a schedule."""
 
-    about: ClassVar[str] = "without a schedule (Defazio et al. 2024, arXiv:2405.15682); see `schedule_free`."
+    about: ClassVar[str] = "without a schedule (Defazio et al. 2024, arXiv:2405.15682): their mean is what is saved."
     strategies: ClassVar[tuple[str, ...]] = _WHOLE
     constant_rate: ClassVar[bool] = True
 

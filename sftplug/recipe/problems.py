@@ -17,6 +17,7 @@ from sftplug.recipe.choices import NOTHING_OFFERED
 from sftplug.recipe.model import Recipe, class_at, models_in
 from sftplug.recipe.train_options import is_train_option
 from sftplug.recipe.yaml import Path_, Tree, dotted
+from sftplug.types.distributions import OFFERED_BY
 
 
 def problems_from(error: ValidationError, tree: Tree, root: type[BaseModel], registry: Registry) -> list[Problem]:
@@ -219,6 +220,11 @@ def _component_named(model: type[BaseModel], name: str, registry: Registry) -> t
 def _unknown_component(name: str, known: list[str], registry: Registry) -> str:
     if not name:
         return "a name is missing beside `+`."
+    if name in OFFERED_BY:
+        text = (
+            f"'{name}' is offered by {OFFERED_BY[name]}, which is not installed. Run: pip install {OFFERED_BY[name]}."
+        )
+        return text + _excuses(registry)
     hint = _variant(name, known, registry) or did_you_mean(name, known)
     text = f"'{name}' is not installed.{hint} Known: {', '.join(sorted(known)) or 'none'}."
     return text + _excuses(registry)

@@ -72,6 +72,7 @@ FOLLOWED_FILES = {
 """File -> the test that follows its advice, one parameter after the other."""
 
 CANNOT = {
+    "'{}' is offered by {}, which is not installed. Run: pip install": "needs the package index",
     "`sftplug export {} NAME` writes the model as {}, in one process.": "needs a launcher that is not sftplug's",
     "{} names code on the Hub, which is not run.": "needs the Hub",
     "names the attention {}: code on the Hub, which is not run.": "needs the Hub",

@@ -106,6 +106,6 @@ CASES = [
     Case(
         "is made for a rate that does not fall, and that of {} does. Set `{}: {}`.",
         {"Set `{}: {}`": as_written},
-        recipe={"optimizer": "schedule_free", "schedule": "cosine"},
+        recipe={"optimizer": "schedule_free_adamw", "schedule": "cosine"},
     ),
 ]

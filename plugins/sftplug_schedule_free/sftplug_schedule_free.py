@@ -1,10 +1,10 @@
-"""Schedule-free AdamW."""
+"""Schedule-free AdamW, by the library of its authors."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from sftplug import Field, Optimizer, TrainedParameters, require
+from sftplug import Field, Optimizer, TrainedParameters, hookimpl, require
 
 if TYPE_CHECKING:
     from torch import optim
@@ -35,10 +35,8 @@ class ScheduleFree(Optimizer):
     """Power of the rate by which they count: those of the warmup hardly do."""
 
     def optimizer(self, trained: TrainedParameters, learning_rate: float) -> optim.Optimizer:
-        """Return `schedulefree.AdamWScheduleFree`."""
-        library = require(
-            "schedulefree", needed_by="optimizer schedule_free", install="pip install 'sftplug[schedulefree]'"
-        )
+        """Return `schedulefree.AdamWScheduleFree`; the run calls its `train` and `eval`."""
+        library = require("schedulefree", needed_by="optimizer schedule_free", install="pip install schedulefree")
         made: optim.Optimizer = library.AdamWScheduleFree(
             trained.groups(),
             lr=learning_rate,
@@ -48,3 +46,9 @@ class ScheduleFree(Optimizer):
             weight_lr_power=self.weight_lr_power,
         )
         return made
+
+
+@hookimpl
+def sftplug_optimizers() -> list[type[Optimizer]]:
+    """Offer it."""
+    return [ScheduleFree]
