@@ -19,7 +19,7 @@ SftplugError
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -81,11 +81,16 @@ class DataError(SftplugError):
 
 
 class RowError(DataError):
-    """One row does not fit its format; a format raises it, the core adds the row's origin."""
+    """One row does not fit its format; a format raises it, the core adds the row's origin.
 
-    def __init__(self, field: str, reason: str) -> None:
+    `options` are options of the format with which the row would fit, such as ``{"roles": {"bing": "assistant"}}``;
+    those of all rows are offered in one line.
+    """
+
+    def __init__(self, field: str, reason: str, options: Mapping[str, Mapping[str, str]] | None = None) -> None:
         self.field = field
         self.reason = reason
+        self.options = dict(options or {})
         super().__init__(f"{field}: {reason}")
 
 

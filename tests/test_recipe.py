@@ -50,7 +50,7 @@ def test_every_problem_is_named_at_once_with_path_line_and_nearest_name(tmp_path
     expected = [
         "modle (bad.yaml:1): unknown key. Did you mean 'model'? Known: adapter, callbacks, chat_template, data, ",
         "model.revison (bad.yaml:2): unknown key. Did you mean 'revision'?",
-        "data.train[0].format.colum (bad.yaml:6): unknown key. Did you mean 'column'? Known: column, tools.",
+        "data.train[0].format.colum (bad.yaml:6): unknown key. Did you mean 'column'? Known: column, roles, ",
         "data.train[1].format (bad.yaml:7): 'alpace' is not installed. Did you mean 'alpaca'? Known: alpaca, columns, ",
         "data.max_length (bad.yaml:8): must be a whole number, not 'ten'.",
         "adapter (bad.yaml:9): 'lorra' is not installed. Did you mean 'lora'? Known: adalora, adamss, ",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import string
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
-from sftplug import Conversation, DatasetFormat, Field, Message, RowError, did_you_mean
+from sftplug import Conversation, DatasetFormat, Field, Message, RowError, ToolCall, did_you_mean
+from sftplug_formats.calls import read_calls, read_tools
+from sftplug_formats.spelling import Unread, says_nothing
 
 
 class Columns(DatasetFormat):
@@ -19,8 +21,13 @@ class Columns(DatasetFormat):
     """The system prompt."""
     user: str = Field(examples=["question"])
     """The question."""
-    assistant: str = Field(examples=["answer"])
+    assistant: str | None = Field(None, examples=["answer"])
     """The reply."""
+    calls: str | None = None
+    """Column that holds the calls of tools that the reply makes, as a list or its JSON text: ``[{"name": …,
+    "arguments": …}]``. Instead of `assistant`, or after what it says."""
+    tools: str = "tools"
+    """Column that holds the tool schemas, where the table has any: a list, or the JSON text of one."""
 
     @field_validator("system", "user", "assistant")
     @classmethod
@@ -29,12 +36,42 @@ class Columns(DatasetFormat):
             list(_fields(value))
         return value
 
+    @model_validator(mode="after")
+    def _replies(self) -> Self:
+        if self.assistant is None and self.calls is None:
+            raise ValueError("needs `assistant`, the reply, or `calls`, the calls that it makes.")
+        return self
+
     def to_conversation(self, row: Mapping[str, Any]) -> Conversation:
         """Return the turns, filled in from the row."""
         before = [Message("system", _fill(self.system, row, "system"))] if self.system is not None else []
         before.append(Message("user", _fill(self.user, row, "user")))
-        reply = Message("assistant", _fill(self.assistant, row, "assistant"))
-        return Conversation((*before, reply), completion_from=len(before))
+        unread = Unread()
+        reply = Message("assistant", *self._reply(row, unread))
+        tools = read_tools(row.get(self.tools), self.tools)
+        if tools and not reply.tool_calls:
+            self._refuse_calls_as_text(row)
+        return Conversation((*before, reply), tools, completion_from=len(before), unread=tuple(unread.found))
+
+    def _refuse_calls_as_text(self, row: Mapping[str, Any]) -> None:
+        """Raise RowError where the column of replies holds calls of tools, and would be trained as it is written."""
+        if self.assistant is not None and self.assistant in row and _are_calls(str(row[self.assistant])):
+            raise RowError(
+                self.assistant,
+                "holds calls of tools, and would be trained as plain text, not as the chat template writes calls. "
+                f"In the format, say `calls: {self.assistant}`, and leave `assistant` out",
+            )
+
+    def _reply(self, row: Mapping[str, Any], unread: Unread) -> tuple[str | None, tuple[ToolCall, ...]]:
+        """Return what the reply says, and the calls that it makes."""
+        text = None if self.assistant is None else _fill(self.assistant, row, "assistant")
+        if self.calls is None:
+            return text, ()
+        value = _known(row, self.calls, "calls")
+        calls = () if says_nothing(value) else read_calls(value, self.calls, unread)
+        if text is None and not calls:
+            raise RowError(self.calls, "holds no call, and there is no `assistant` column with another reply")
+        return text, calls
 
 
 def _fields(text: str) -> Iterator[tuple[str, str | None]]:
@@ -51,11 +88,25 @@ def _fill(text: str, row: Mapping[str, Any], turn: str) -> str:
     return "".join(literal + (_cell(row, name, turn) if name is not None else "") for literal, name in _fields(text))
 
 
-def _cell(row: Mapping[str, Any], column: str, turn: str) -> str:
+def _are_calls(text: str) -> bool:
+    """Whether a reply is the JSON of calls, and nothing else."""
+    if not text.lstrip().startswith(("[", "{")):
+        return False
+    try:
+        return bool(read_calls(text, "", Unread()))
+    except RowError:
+        return False
+
+
+def _known(row: Mapping[str, Any], column: str, turn: str) -> Any:
     if column not in row:
         columns = ", ".join(map(str, row))
         raise RowError(turn, f"there is no column '{column}'.{did_you_mean(column, row)} The row has: {columns}.")
-    value = row[column]
+    return row[column]
+
+
+def _cell(row: Mapping[str, Any], column: str, turn: str) -> str:
+    value = _known(row, column, turn)
     if value is None:
         raise RowError(column, "is null")
     if isinstance(value, Mapping | list | bytes):

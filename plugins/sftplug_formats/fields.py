@@ -66,23 +66,3 @@ def _unique(pairs: list[tuple[str, Any]], field: str) -> dict[str, Any]:
         doubled = next(key for key in keys if keys.count(key) > 1)
         raise RowError(field, f"holds the key '{doubled}' twice in one object, and only one could be read")
     return made
-
-
-def read_tools(row: Mapping[str, Any], column: str) -> tuple[Mapping[str, Any], ...]:
-    """Return the tool schemas in `column`: a list of objects, or the JSON text of one; bare functions are wrapped."""
-    tools = row.get(column)
-    if isinstance(tools, str):
-        tools = parsed_json(tools, column) if tools.strip() else None
-    if tools is None:
-        return ()
-    if not isinstance(tools, list | tuple):
-        raise RowError(column, f"must be a list of tools, not {kind_of(tools)}")
-    return tuple(_tool(tool, f"{column}[{index}]") for index, tool in enumerate(tools))
-
-
-def _tool(tool: Any, field: str) -> Mapping[str, Any]:
-    if not isinstance(tool, Mapping):
-        raise RowError(field, f"must be an object, not {kind_of(tool)}")
-    if "function" in tool or "name" not in tool:
-        return tool
-    return {"type": "function", "function": dict(tool)}

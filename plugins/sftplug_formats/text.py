@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from sftplug import Conversation, DatasetFormat, Field, Message, RowError
-from sftplug_formats.fields import kind_of, read_tools, required_text
-from sftplug_formats.messages import read_messages
+from sftplug_formats.calls import read_tools
+from sftplug_formats.conversations import WithTurns
+from sftplug_formats.fields import kind_of, required_text
 
 
 class Text(DatasetFormat):
@@ -25,7 +26,7 @@ class Text(DatasetFormat):
         return Conversation((Message("document", required_text(row, self.column)),), plain=True)
 
 
-class PromptCompletion(DatasetFormat):
+class PromptCompletion(WithTurns):
     """A prompt and its completion: two strings, or two lists of messages.
 
     Strings are joined as they stand, as text that may be laid out by a chat template already: control tokens in them
@@ -41,8 +42,6 @@ class PromptCompletion(DatasetFormat):
     as_: Literal["chat", "text"] | None = Field(None, alias="as")
     """What strings are: turns that the chat template renders, or text that is joined as it stands. Null joins them too,
     and `sftplug check` says so."""
-    tools: str = "tools"
-    """Column that holds tool schemas, where the row has any."""
 
     @property
     def undecided(self) -> str | None:
@@ -58,13 +57,15 @@ class PromptCompletion(DatasetFormat):
         if not isinstance(row.get(self.completion), list):
             reason = f"must be a list of messages, as the prompt is, not {kind_of(row.get(self.completion))}"
             raise RowError(self.completion, reason)
-        before = read_messages(row[self.prompt], self.prompt)
-        after = read_messages(row[self.completion], self.completion)
-        return Conversation((*before, *after), read_tools(row, self.tools), completion_from=len(before))
+        reader = self.reader()
+        before = reader.read(row[self.prompt], self.prompt)
+        after = reader.read(row[self.completion], self.completion)
+        tools, unread = self.declared(row, reader), tuple(reader.unread.found)
+        return Conversation((*before, *after), tools, completion_from=len(before), unread=unread)
 
     def _of_strings(self, row: Mapping[str, Any]) -> Conversation:
         prompt, completion = required_text(row, self.prompt), required_text(row, self.completion)
         turns = (Message("user", prompt), Message("assistant", completion))
         if self.as_ == "chat":
-            return Conversation(turns, read_tools(row, self.tools), completion_from=1)
+            return Conversation(turns, read_tools(row.get(self.tools), self.tools), completion_from=1)
         return Conversation(turns, completion_from=1, plain=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
+from sftplug.data.media import refuse_columns, refuse_parts
 from sftplug.data.recipe_text import RecipeText
 from sftplug.errors import RowError, did_you_mean
 from sftplug.plugin.calls import conversation_of
@@ -54,14 +55,22 @@ def convert(
             if number <= WATCHED:
                 data = _Watched(data, read)
             conversation = checked(conversation_of(source.format, data, row.origin))
+            refuse_columns(row.data, read, source.ignore, conversation.messages)
             conversation = _with_options(recipe_s.lead(conversation), source, row)
         except RowError as error:
             account.drop("bad", row.origin, str(error))
+            account.offer(error.options)
             continue
+        account.unread_keys.update(conversation.unread)
         if number <= WATCHED:
-            given.update(dict.fromkeys(str(name) for name, value in row.data.items() if value is not None))
+            given.update(dict.fromkeys(str(name) for name, value in row.data.items() if _says_something(value)))
             account.unread = tuple(name for name in given if name not in read)
         yield Example(conversation, row.origin)
+
+
+def _says_something(value: object) -> bool:
+    """Whether a cell holds something: lists that are empty in every row need no `ignore`."""
+    return value is not None and not (isinstance(value, str | list | tuple | Mapping) and not value)
 
 
 def _with_options(conversation: Conversation, source: SourceSection, row: Row) -> Conversation:
@@ -152,6 +161,7 @@ def _check_message(where: str, message: Message) -> None:
         if "call" in message.role or message.role == "function":  # `tool` is who answers a call, and is not trained
             hint = " A call stands under `tool_calls` in an assistant's message, what it returns in a tool's."
         raise RowError(f"{where}.role", f"nobody knows the role '{message.role}'.{hint} Known: {known}.")
+    refuse_parts(f"{where}.content", message.content)
     for name in ("content", "reasoning_content", "tool_calls"):
         _check_leaves(f"{where}.{name}", getattr(message, name))
     if message.reasoning_content and isinstance(message.content, str) and "</think>" in message.content:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import ceil
 
 from sftplug.data.row_warnings import LAID_OUT, UNUSED_WEIGHT
+from sftplug.data.unread_keys import offered_options, unread_keys
 from sftplug.errors import DataError, MaskError
 from sftplug.plugin.calls import undecided_option
 from sftplug.plugin.components import DatasetFormat
@@ -47,7 +48,7 @@ def enforce_limits(
             letter
             for _, source, mine in _by_source(ledger, data)
             for account in mine
-            for letter in (*_unread(account, source.format), *_unused(account))
+            for letter in (*_unread(account, source.format), *unread_keys(account), *_unused(account))
         ]
     letters += [*_unfilled(ledger, data), *_unled(ledger, data), *_idle(ledger, data, idle)]
     letters += [letter for account in accounts for letter in (*_losses(account, data), *_drops(account, data))]
@@ -74,6 +75,7 @@ def _letters(
                 out = ", or ".join(ways(group)) if stage in ("unsafe", "refused") else ""
                 lines += [f"  {group.sentence()}", *[f"    Way out: {out}."] * bool(out)]
             lines += [f"  … and {len(groups) - MOST_ORIGINS} more reasons"] if len(groups) > MOST_ORIGINS else []
+            lines += list(offered_options(account)) if stage == "bad" else []
             yield "\n".join([*lines, remedy])
 
 

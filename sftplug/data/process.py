@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sftplug.data.ignored import without
 from sftplug.errors import DataError, PluginError, RowError
 from sftplug.plugin.calls import Outcome, label, outcomes, rows_of
 from sftplug.plugin.components import RowProcessor
@@ -82,7 +83,7 @@ class SplitRows:
         else:
             rows = _counting(_read(source), self._counted(account))
         if source.ignore:
-            rows = (_without(row, source.ignore) for row in rows)
+            rows = (without(row, source.ignore) for row in rows)
         return self._drawn(rows, account) if self.recipe.data.eval_fraction else rows
 
     def _own(self, index: int, account: Account) -> Iterator[_Tracked]:
@@ -134,10 +135,6 @@ def _counting(rows: Iterable[Row], account: Account) -> Iterator[Row]:
     for row in rows:
         account.read += 1
         yield row
-
-
-def _without(row: Row, columns: Sequence[str]) -> Row:
-    return Row({name: value for name, value in row.data.items() if name not in columns}, row.origin)
 
 
 def _held_out(recipe: Recipe) -> Iterator[Row]:

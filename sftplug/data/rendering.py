@@ -11,11 +11,14 @@ import logging
 import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from sftplug.data.control_tokens import Controls, controls_of, lacking_tokens, stops_of
 from sftplug.data.convert import Example
+from sftplug.data.joined import JOINED, as_the_template_takes_it, is_all_text, joined_messages
+from sftplug.data.noted import hidden, once
 from sftplug.data.plain import brings, render_plain
 from sftplug.data.render import Finding, Rendered, Template, compile_template
 from sftplug.data.render.shape import PLAIN_ROLES, is_ordinary
@@ -122,8 +125,10 @@ class ConversationRenderer:
         """
         self.seen += number is None
         number = self.seen if number is None else number
-        conversation, origin = example.conversation, example.origin
+        origin = example.origin
         try:
+            example = self._taken(example, account)
+            conversation = example.conversation
             rendered = [self._plain(example, account)] if conversation.plain else self._templated(example, account)
         except RowError as error:
             account.drop("bad", origin, str(error))
@@ -135,8 +140,32 @@ class ConversationRenderer:
             self._drop("unsafe", example, error, account)
         else:
             self.sample.keep(example)
+            for kind, text in () if conversation.plain else once(hidden(conversation, rendered[0].text)):
+                account.note(kind, origin, text)
             pieces = enumerate(rendered)
             yield from (TextRow(number, conversation, piece, origin, index > 0) for index, piece in pieces)
+
+    def _taken(self, example: Example, account: Account) -> Example:
+        """Return a row with the contents that the template takes: texts, where it renders no parts."""
+        conversation = example.conversation
+        if conversation.plain or isinstance(self.template, SftplugError) or is_all_text(conversation):
+            return example
+        taken = as_the_template_takes_it(conversation, partial(self._text, self.template))
+        for index in joined_messages(conversation, taken)[:1]:
+            account.note(JOINED, example.origin, f"the parts of messages[{index}] become the lines of one text")
+        return replace(example, conversation=taken)
+
+    def _text(self, template: Template, conversation: Conversation) -> str:
+        call = self._call(conversation)
+        return template.text(call.messages, call.tools, **call.kwargs)
+
+    def _call(self, conversation: Conversation) -> TemplateArguments:
+        return TemplateArguments(
+            [message.to_dict() for message in conversation.messages],
+            [dict(tool) for tool in conversation.tools] or None,
+            {**self.special_tokens, **conversation.template_kwargs},
+            frozenset(conversation.template_kwargs),
+        )
 
     def controls(self, tokenizer: PreTrainedTokenizerBase, words: Iterable[str]) -> Controls:
         """Return the control tokens of `tokenizer` under the template; `words` are the tokens that the recipe adds."""
@@ -183,12 +212,7 @@ class ConversationRenderer:
         known = self._known(conversation)
         if known is not None:
             return [known]
-        call = TemplateArguments(
-            [message.to_dict() for message in conversation.messages],
-            [dict(tool) for tool in conversation.tools] or None,
-            {**self.special_tokens, **conversation.template_kwargs},
-            frozenset(conversation.template_kwargs),
-        )
+        call = self._call(conversation)
         rendered = self.template.render(
             call.messages, call.tools, end_tokens=self.end_tokens, given=call.given, **call.kwargs
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sftplug.data.convert import Example
+from sftplug.data.noted import once, remarks
 from sftplug.plugin.calls import trains
 from sftplug.plugin.components import Masking
 from sftplug.types.conversation import Conversation, Message
@@ -43,8 +44,10 @@ class Remarks:
     def note(self, example: Example, account: Account) -> Example:
         """Tell `account` what there is to say of a row, and return the row."""
         conversation = example.conversation
-        if conversation.weight == 1 and all(map(_is_usual, conversation.messages)):
+        if conversation.weight == 1 and not conversation.tools and _are_usual(conversation.messages):
             return example
+        for kind, text in once(remarks(conversation)):
+            account.note(kind, example.origin, text)
         if not self.uses_weights and (said := next(self._unused(conversation), "")):
             account.note(UNUSED_WEIGHT, example.origin, f"{said}, which no masking strategy reads")
         if empty := [index for index, message in enumerate(conversation.messages) if _is_empty_reply(message)]:
@@ -71,10 +74,19 @@ def _unfilled(text: str) -> str:
     return f'{text} is left as it stands; `replace: {{"{text}": TEXT}}` beside the format fills it in.'
 
 
+def _are_usual(messages: Sequence[Message]) -> bool:
+    """Whether there is nothing to say of messages, at most the first of which is the system's."""
+    return all(map(_is_usual, messages)) and not any(message.role in _SYSTEM for message in messages[1:])
+
+
+_SYSTEM = ("system", "developer")
+
+
 def _is_usual(message: Message) -> bool:
     """Whether there is nothing to say of a message, which holds for most of them."""
     content = message.content
     said = type(content) is str and bool(content) and not content.isspace() and "{{" not in content
+    said = said and not message.tool_calls and "<image>" not in str(content)
     return said and message.weight is None and "{{" not in (message.reasoning_content or "")
 
 

@@ -113,3 +113,6 @@ class Conversation:
     """Loss weight of the whole row."""
     tags: Mapping[str, str] = field(default_factory=dict)
     """Column -> value of those by which the recipe tells rows apart, ``tags`` of the source; the core fills them in."""
+    unread: tuple[str, ...] = ()
+    """What the row holds and the format does not read within its columns, as ``ignore`` of a source names it:
+    ``messages[].annotations``. Such keys are refused as unread columns are."""

@@ -7,7 +7,7 @@ counted apart. Where row processors make several rows of one, or one of several,
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -16,6 +16,8 @@ from sftplug.types.reasons import Reason, RowGroups
 MOST_ORIGINS = 20
 """How many origins are kept for each reason; the count is always complete."""
 
+MOST_OPTIONS = 50
+"""So many values of an option are offered."""
 
 STAGES = ("bad", "refused", "unsafe", "empty", "too long")
 """Where a row may end, beside the row processors."""
@@ -91,6 +93,10 @@ class Account:
     """What the source says of its rows beforehand, such as the split that it reads and the files that it leaves out."""
     unread: tuple[str, ...] = ()
     """Columns that the format did not read in any of the first rows, though they hold something."""
+    unread_keys: Counter[str] = field(default_factory=Counter)
+    """Key within a column, such as ``messages[].annotations``, that the format does not read -> rows that have it."""
+    options: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Option of the format -> what it would have to be for rows that do not fit: ``roles`` -> ``{bing: assistant}``."""
     filled: Counter[str] = field(default_factory=Counter)
     """Text of the source's ``replace`` -> how often it was replaced."""
     filled_rows: int = 0
@@ -117,6 +123,14 @@ class Account:
         """A row goes on, but the user should know something about it; `reasons` as `drop` takes them."""
         self.noted[kind] += 1
         self._remember(kind, origin, reason, reasons)
+
+    def offer(self, options: Mapping[str, Mapping[str, str]]) -> None:
+        """Options of the format would let a row in that did not fit."""
+        for name, values in options.items():
+            known = self.options.setdefault(name, {})
+            known.update(
+                {key: value for key, value in values.items() if key not in known and len(known) < MOST_OPTIONS}
+            )
 
     def keep(self, tokens: int, trained: float, trained_tokens: int, *, added: bool) -> None:
         """A row reaches the trainer with so many tokens, so much loss weight, and so many tokens that have some."""
@@ -173,6 +187,7 @@ class Account:
             "processed": [step.to_dict() for step in self.processed],
             "said": list(self.said),
             "unread_columns": list(self.unread),
+            "unread_keys": dict(self.unread_keys),
             "replaced": dict(self.filled),
             "replaced_rows": self.filled_rows,
             "plain": self.plain,
@@ -286,7 +301,7 @@ def _state(account: Account) -> dict[str, Any]:
 
 
 def _account(state: dict[str, Any]) -> Account:
-    counters = {name: Counter(state[name]) for name in ("dropped", "noted", "filled")}
+    counters = {name: Counter(state[name]) for name in ("dropped", "noted", "filled", "unread_keys")}
     texts: dict[str, Any] = {"unread": tuple(state["unread"]), "said": tuple(state["said"]), "picture": ()}
     texts["processed"] = [Processed(**step) for step in state["processed"]]
     texts["groups"] = {key: RowGroups.from_state(groups) for key, groups in state["groups"].items()}

@@ -51,7 +51,7 @@ BAD = {
     ),
     "a key nobody reads": (
         lines({"messages": [USER, {**REPLY, "wieght": 0}]}),
-        "rows.jsonl:1: messages[1].wieght: unknown key. Did you mean 'weight'?",
+        "1 of 1 rows of rows.jsonl have `messages[].wieght`, which nothing reads and which may be meant for `weight`. ",
     ),
     "a weight below zero": (
         lines({"messages": [USER, {**REPLY, "weight": -1}]}),

@@ -82,7 +82,7 @@ def test_rows_that_do_not_fit_are_all_named_and_may_be_skipped(recipe_file, prep
         {"messages": [{"role": "user", "content": 3}]},
         {"messages": []},
         {"messages": [{"role": "usr", "content": "x"}, CHAT[2]]},
-        {"messages": [{"role": "user", "content": "x", "wieght": 1}, CHAT[2]]},
+        {"messages": [{"role": "user", "content": "x", "weight": "1"}, CHAT[2]]},
         {"msgs": []},
     ]
     file = recipe_file(data=[*rows(2), *bad])
@@ -93,7 +93,7 @@ def test_rows_that_do_not_fit_are_all_named_and_may_be_skipped(recipe_file, prep
     assert "rows.jsonl:3: messages[0].content: must be text or a list of parts, not a number" in text
     assert "rows.jsonl:4: messages: holds no message" in text
     assert "rows.jsonl:5: messages[0].role: nobody knows the role 'usr'. Did you mean 'user'?" in text
-    assert "rows.jsonl:6: messages[0].wieght: unknown key. Did you mean 'weight'?" in text
+    assert "rows.jsonl:6: messages[0].weight: must be a number of at least 0, not '1'" in text
     assert "rows.jsonl:7: messages: is missing. Did you mean 'msgs'? The row has: msgs." in text
     assert text.endswith("Fix them, or set `data.on_bad_row: skip`.")
     skipped = prepared(file, "data.on_bad_row=skip")
@@ -106,11 +106,12 @@ def test_one_reason_of_many_rows_is_said_once(recipe_file, prepared):
     file = recipe_file(data=[*[{"messages": []}] * 31, *unknown, *rows(2)])
     with pytest.raises(DataError) as caught:
         prepared(file)
-    head, empty, roles, remedy = str(caught.value).splitlines()
+    head, empty, roles, way, remedy = str(caught.value).splitlines()
     assert head.startswith("56 of 58 rows of ")
     assert empty == "  31 rows (rows.jsonl:1, rows.jsonl:2, rows.jsonl:3, …): messages: holds no message"
     nobody = "messages[0].role: nobody knows the role 'role0'."
     assert roles.startswith(f"  25 rows (rows.jsonl:32, rows.jsonl:33, rows.jsonl:34, …): {nobody}")
+    assert way.startswith("  Way out, if that is what it means: in the format, `roles: {role0: user, role1: user, ")
     assert remedy == "Fix them, or set `data.on_bad_row: skip`."
     assert len(prepared(file, "data.on_bad_row=skip").train) == 2
 

@@ -25,6 +25,7 @@ from ways_out.cases import (
 
 GOOD = {"messages": [USER, REPLY]}
 SAID = [{"from": "human", "value": "Who?"}, {"from": "gpt", "value": "I."}]
+TEXT = {"type": "text", "text": "I."}
 QA = {"type": "columns", "user": "question", "assistant": "answer"}
 NO_STOP = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 """A template after whose replies nothing comes."""
@@ -170,6 +171,68 @@ CASES = [
             "`data.on_unread_column: report`": as_written,
         },
         rows=[{**GOOD, "id": 7}],
+    ),
+    Case(
+        "which nothing reads and which may be meant for {}. If it is, rename the key in the rows. If not, say so beside "
+        "the `format`: `ignore: [{}]`.",
+        {
+            "If it is, rename the key in the rows": mend_rows({"messages": [USER, {**REPLY, "reasoning": "Hm."}]}),
+            "If not, say so beside the `format`: `ignore: [{}]`": put("data.train.ignore", ["messages[].thought"]),
+        },
+        rows=[{"messages": [USER, {**REPLY, "thought": "Hm."}]}],
+    ),
+    Case(
+        "has keys in its messages that nothing reads: {}. If the model need not see them, say so beside the `format` with "
+        "`ignore: [{}]`, or for all data with `data.on_unread_column: report`.",
+        {
+            "with `ignore: [{}]`": put("data.train.ignore", ["messages[].toxic"]),
+            "`data.on_unread_column: report`": as_written,
+        },
+        rows=[{"messages": [USER, {**REPLY, "toxic": False}]}],
+    ),
+    Case(
+        "has parts with loss weights, and the chat template takes texts only. Give the message the weight",
+        {
+            "Give the message the weight": mend_rows(
+                {"messages": [USER, {"role": "assistant", "content": [TEXT], "weight": 0.5}]}
+            )
+        },
+        recipe={"chat_template": {"file": "texts.jinja"}, "masking": ["assistant", "message_weights"]},
+        rows=[{"messages": [USER, {"role": "assistant", "content": [{**TEXT, "weight": 0.5}]}]}],
+        before=file(
+            "texts.jinja",
+            "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
+            "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+        ),
+    ),
+    Case(
+        "holds calls of tools, and would be trained as plain text, not as the chat template writes calls. In the format, "
+        "say `calls: {}`, and leave `assistant` out",
+        {
+            "say `calls: {}`, and leave `assistant` out": both(
+                put("data.train.format.calls", "answers"), leave_out("data.train.format.assistant")
+            )
+        },
+        recipe={"data.train.format": {"type": "columns", "user": "query", "assistant": "answers"}},
+        rows=[{"query": "Hi?", "answers": '[{"name": "f", "arguments": {}}]', "tools": [{"name": "f"}]}],
+    ),
+    Case(
+        "To train it as it stands, write `roles: {{}: assistant}` in the format",
+        {"write `roles: {function_call: assistant}`": put("data.train.format.roles", {"function_call": "assistant"})},
+        recipe={"data.train.format": "sharegpt"},
+        rows=[{"conversations": [SAID[0], {"from": "function_call", "value": "look(1)"}]}],
+    ),
+    Case(
+        "Way out, if that is what it means: in the format, `{}: {{}}`.",
+        {"in the format, `roles: {bing: assistant}`": put("data.train.format.roles", {"bing": "assistant"})},
+        recipe={"data.train.format": "sharegpt"},
+        rows=[{"conversations": [SAID[0], {"from": "bing", "value": "Hi."}]}],
+    ),
+    Case(
+        "In the format, `column: {}` reads the turns there.",
+        {"In the format, `column: dialog` reads the turns there": put("data.train.format.column", "dialog")},
+        recipe={"data.train.format": "messages"},
+        rows=[{"dialog": [USER, REPLY]}],
     ),
     Case(
         "Add `message_weights` to the masking, or continue without them with `data.on_unread_column: report`.",
