@@ -1,5 +1,6 @@
 """What a plugin's code returns or raises by mistake is blamed on plugin, component, file and line."""
 
+import json
 import textwrap
 
 import pytest
@@ -423,3 +424,68 @@ def test_a_callback_that_fails_in_the_midst_of_training_is_blamed(recipe_file, c
     file = recipe_file(plugins=["./loop.py"], callbacks=["mine"], adapter="lora")
     said = str(command("train", file).exception)
     assert said == f"{whose}: on_step_end() failed: KeyError: 'nothing' ({tmp_path}/loop.py:15)"
+
+
+REPLACED = """import types
+import sftplug
+
+def own_loss(trainer, model, inputs, return_outputs=False, num_items_in_batch=None):
+    labels = inputs["labels"][:, 1:]
+    logits = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits[:, :-1]
+    if trainer.state.global_step == {fails}:
+        return helped({{}})
+    nll = -logits.log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
+    return nll[labels != -100].sum() / num_items_in_batch
+
+def helped(known):
+    return known["nothing"]
+
+@sftplug.hookimpl
+def sftplug_trainer_created(trainer):
+    {hook}
+"""
+IN_PLACE = "trainer.compute_loss = types.MethodType(own_loss, trainer)"
+
+
+def test_tokens_are_counted_whoever_computes_the_loss(recipe_file, command, tmp_path):
+    steps = {"train": {"max_steps": 3, "per_device_train_batch_size": 4, "logging_steps": 1}, "adapter": "lora"}
+    own = command("train", recipe_file(**steps), f"output={tmp_path / 'own'}")
+    (tmp_path / "loop.py").write_text(REPLACED.format(fails=-1, hook=IN_PLACE))
+    other = command("train", recipe_file(plugins=["./loop.py"], **steps), f"output={tmp_path / 'other'}")
+    results = [json.loads((tmp_path / name / "result.json").read_text()) for name in ("own", "other")]
+    assert results[0]["tokens"] == results[1]["tokens"] > 100
+    losses = [[entry["loss"] for entry in result["log"] if "loss" in entry] for result in results]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-5)
+    place = f"{tmp_path / 'loop.py'}:4"
+    said = " ".join(other.output.split())
+    assert f"head of the loss: none: `compute_loss` was replaced by {place}, and what it returns is" in said
+    assert "head of the loss" not in own.output
+    assert json.loads((tmp_path / "other" / "run.json").read_text())["head"]["replaced_by"] == place
+
+
+@pytest.mark.parametrize(
+    ("sections", "void"),
+    [
+        ({"loss": "dft"}, "loss 'dft' of plugin losses"),
+        ({"loss": {"type": "cross_entropy", "head": "chunked"}}, "head 'chunked' of plugin losses"),
+        ({"callbacks": ["loss_by"]}, "callback 'loss_by' of plugin callbacks"),
+        ({"masking": [{"type": "regex", "pattern": "It is", "weight": 0.5}, "assistant"]}, "the weights of tokens"),
+    ],
+)
+def test_what_a_replaced_loss_would_leave_undone_is_said(recipe_file, command, tmp_path, sections, void):
+    (tmp_path / "loop.py").write_text(REPLACED.format(fails=-1, hook=IN_PLACE))
+    said = str(command("train", recipe_file(plugins=["./loop.py"], adapter="lora", **sections)).exception)
+    assert said.startswith(f"the trainer's `compute_loss` was replaced by {tmp_path / 'loop.py'}:4, so what the recipe")
+    assert void in said
+
+
+def test_a_function_that_nobody_would_call_is_refused(recipe_file, command, tmp_path):
+    (tmp_path / "loop.py").write_text(REPLACED.format(fails=-1, hook="trainer.compute_loss_func = own_loss"))
+    said = str(command("train", recipe_file(plugins=["./loop.py"], adapter="lora")).exception)
+    assert said.startswith(f"the trainer's `compute_loss_func` was set to {tmp_path / 'loop.py'}:4, and a run of")
+
+
+def test_a_loss_in_the_place_of_the_trainer_s_is_blamed_when_it_fails(recipe_file, command, tmp_path):
+    (tmp_path / "loop.py").write_text(REPLACED.format(fails=1, hook=IN_PLACE))
+    said = str(command("train", recipe_file(plugins=["./loop.py"], adapter="lora")).exception)
+    assert said == f"plugin loop (file): compute_loss() failed: KeyError: 'nothing' ({tmp_path}/loop.py:13)"

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sftplug.errors import TrainingError
+from sftplug.errors import SftplugError, TrainingError
 from sftplug.training.loss_log import CountingTrainer
 from sftplug.training.loss_sums import with_sources
+from sftplug.training.own_loss import fault_of
 from sftplug.training.scoring import Scorer, Tokens
 from sftplug.types.tokens import IGNORED
 
@@ -27,6 +28,17 @@ class LossTrainer(CountingTrainer):
 
     scorer: Scorer = Scorer()
     """What a token costs, and what computes that."""
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Go forward and backward with a micro-batch. Raises PluginFault where a loss in the place of ours fails."""
+        try:
+            return super().training_step(*args, **kwargs)
+        except (SftplugError, OSError):
+            raise
+        except Exception as error:
+            if (fault := fault_of(self, error)) is None:
+                raise
+            raise fault from error
 
     def compute_loss(
         self,

@@ -41,6 +41,7 @@ from sftplug.run.failure import explaining
 from sftplug.run.files import noting
 from sftplug.training.arguments import layout, training_arguments
 from sftplug.training.moved_weights import WeightSample
+from sftplug.training.own_loss import heed_replaced_loss
 from sftplug.training.patched import told
 from sftplug.training.readback import Before, is_whole_here, read_back, try_to_save
 from sftplug.training.saving import save
@@ -99,6 +100,7 @@ def _train(loaded: LoadedRecipe, prepared: Prepared, session: RunSession) -> Run
     # From here on a signal ends the run after a checkpoint, and a run begun before resumes from its last one.
     with watched(loaded.recipe, trainer, session):
         loaded.call("sftplug_trainer_created", trainer=trainer)
+        heed_replaced_loss(loaded.recipe, trainer, session)
         weights = WeightSample(trainer.model)
         # The loop: batches of rows, the loss over their trained tokens, an update of the trained parameters.
         with trainer.blaming_optimizer():

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 class RunTrainer(Protocol):
     """The trainer of a run: a ``transformers.Trainer``, of which the members of most use are here, and sftplug's own.
 
-    A plugin may add callbacks to it and read it; what it changes beside that changes the run.
+    A plugin may add callbacks to it and read it; what it changes beside that changes the run. Who replaces its
+    `compute_loss` is responsible for what is trained: a run whose recipe says more of the loss than that is refused.
     """
 
     model: PreTrainedModel
