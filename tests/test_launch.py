@@ -18,6 +18,7 @@ from run.children import start
 from several import train_all
 from typer.testing import CliRunner
 
+import sftplug
 from sftplug.cli import app
 from sftplug.errors import RecipeError, RunError
 from sftplug.launch import launch_problems, refuse_other_processes
@@ -249,6 +250,12 @@ JOBS = {
     "lora_nf4": {"adapter": "lora", "quantization": EXACT},
     "weights": {"masking": WEIGHTED},
     "kl": {"masking": WEIGHTED, "adapter": "lora", "loss": {"kl_to_base": 0.5}},
+    "teacher": {"masking": WEIGHTED, "loss": {"type": "distill", "teacher": "./teacher", "temperature": 2.0}},
+    "chunked": {
+        "masking": WEIGHTED,
+        "loss": {"type": "cross_entropy", "head": "chunked"},
+        "train": {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 1},
+    },
     "focal": {"loss": "focal"},
 }
 STOP = {"plugins": "./once.py", "callbacks": {"once": {"after": {"3": 15}}}}
@@ -258,6 +265,8 @@ RUNS = {
     "lora_nf4_ddp": {"launch": "ddp"},
     "weights_ddp": {},
     "kl_ddp": {},
+    "teacher_ddp": {},
+    "chunked_ddp": {},
     "focal_fsdp2": {"launch": "fsdp2"},
     "full_fsdp2": {"launch": "fsdp2"},
     "lora_packed_fsdp2": {"launch": "fsdp2"},
@@ -305,7 +314,24 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("launch")
     write_rows(folder / "rows.jsonl", rows(27))
     (folder / "once.py").write_text(ONCE)
+    write_teacher(folder / "teacher", folder / "rows.jsonl")
     return folder
+
+
+def write_teacher(folder, rows_file):
+    """Write a wider model that reads the same tokens; nobody has taught it anything."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    from sftplug.model.loading import base_model_path
+
+    data = {"train": {"path": str(rows_file), "format": "messages"}}
+    model = base_model_path(sftplug.load({"model": {"build": TINY}, "data": data}).recipe)
+    config = AutoConfig.from_pretrained(model)
+    config.hidden_size *= 2
+    torch.manual_seed(3)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(model).save_pretrained(folder)
 
 
 @pytest.fixture(scope="module")
