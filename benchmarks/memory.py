@@ -1,6 +1,7 @@
 """What `sftplug plan` says a run takes, beside what the run takes; each run in a process of its own.
 
     python benchmarks/memory.py [--hidden 768] [--layers 8] [--length 512] [--batch 4] [--vocab 8192] [--only nf4]
+    python benchmarks/memory.py --losses [--vocab 32768]
     python benchmarks/memory.py --cuda [--size 1b|8b]
 
 On a CPU: the most resident memory (VmHWM) of the update loop, less the memory of the process after its imports, and
@@ -9,8 +10,9 @@ in as it is first called, and those of the checkpoint whose weights have been qu
 when memory is short; `files` says how many there are. Measured with an allocator that hands freed memory back, and with
 glibc's default, which keeps much of it. The model has random weights, and all rows are as long as the recipe allows.
 `off`: beyond the nearer end of the planned range. `process`: the most resident memory of a whole `sftplug train`,
-files and all, beside the plan in all. With ``--cuda``: `torch.cuda.max_memory_allocated`, Llamas of 1 or 8 billion
-weights.
+files and all, beside the plan in all. With ``--losses`` those of losses and heads, on a
+Llama in fp32 with LoRA, whose teacher is the model itself once more. With ``--cuda``:
+`torch.cuda.max_memory_allocated`, Llamas of 1 or 8 billion weights.
 """
 
 from __future__ import annotations
@@ -45,6 +47,15 @@ CASES = [
     *(("int8", "lora", checkpointing) for checkpointing in (False, True)),
     *(("nf4", "qlora", checkpointing) for checkpointing in (False, True)),
 ]
+LOSSES = {
+    "cross_entropy": {},
+    "cross_entropy, chunked": {"head": "chunked"},
+    "focal": {"type": "focal"},
+    "kl_to_base": {"type": "kl_to_base"},
+    "kl_to_base, chunked": {"type": "kl_to_base", "head": "chunked"},
+    "distill": {"type": "distill"},
+    "distill, chunked": {"type": "distill", "head": "chunked"},
+}
 SIZES = {
     "1b": {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32},
     "8b": {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32},
@@ -56,6 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     for name, default in (("hidden", 768), ("layers", 8), ("length", 512), ("batch", 4), ("vocab", 8192)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--losses", action="store_true")
     parser.add_argument("--cuda", action="store_true")
     parser.add_argument("--size", choices=SIZES, default="1b")
     parser.add_argument("--only")
@@ -71,7 +83,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         forked(lambda model: build(Path(model), options), str(folder / "model"), False)
-        for case in CASES:
+        for loss in LOSSES if options.losses else ():
+            if options.only is None or options.only in loss:
+                report(folder, ("fp32", "lora", False), options, loss)
+        for case in () if options.losses else CASES:
             if options.only is None or options.only in "-".join(map(str, case)):
                 report(folder, case, options)
 
@@ -104,17 +119,18 @@ def build(folder: Path, options: argparse.Namespace) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def report(folder: Path, case: tuple[str, str, bool], options: argparse.Namespace) -> None:
-    """Plan and run one case, and print its line."""
-    recipe = str(write(folder, case, options))
+def report(folder: Path, case: tuple[str, str, bool], options: argparse.Namespace, loss: str = "") -> None:
+    """Plan and run one case, and print its line; that of a loss begins with its name."""
+    recipe = str(write(folder, case, options, LOSSES.get(loss, {})))
     memory = forked(plan, recipe, False)
     low, high = (end - held for end, held in zip(memory["total"], memory["overhead"], strict=True))
     measured, files = forked(train, recipe, not options.cuda)
-    default = "" if options.cuda else f"{forked(train, recipe, False)[0] / 1e6:,.0f}"
-    process = "" if options.cuda else f"{whole_process(recipe) / 1e6:,.0f}"
+    short = options.cuda or loss
+    default = "" if short else f"{forked(train, recipe, False)[0] / 1e6:,.0f}"
+    process = "" if short else f"{whole_process(recipe) / 1e6:,.0f}"
     off = measured / min(max(measured, low), high) - 1
     print(
-        f"| {case[0]} | {case[1]} | {'on' if case[2] else 'off'} | {low / 1e6:,.0f} to {high / 1e6:,.0f} "
+        f"| {loss or case[0]} | {case[1]} | {'on' if case[2] else 'off'} | {low / 1e6:,.0f} to {high / 1e6:,.0f} "
         f"| {measured / 1e6:,.0f} | {off:+.1%} | {files / 1e6:,.0f} | {default} | {process} "
         f"| {memory['total'][0] / 1e6:,.0f} to {memory['total'][1] / 1e6:,.0f} |",
         flush=True,
@@ -154,7 +170,7 @@ def plan(file: str) -> Any:
     return sftplug.plan(file).plan.to_dict()["memory"]
 
 
-def write(folder: Path, case: tuple[str, str, bool], options: argparse.Namespace) -> Path:
+def write(folder: Path, case: tuple[str, str, bool], options: argparse.Namespace, loss: dict[str, Any]) -> Path:
     """Write the recipe, and rows that are all as long as the recipe allows, nearly all of it trained."""
     quantization, adapter, checkpointing = case
     text = "the " * (options.length * 3)
@@ -172,6 +188,12 @@ def write(folder: Path, case: tuple[str, str, bool], options: argparse.Namespace
         "chat_template": "plain",
         "quantization": quantization,
         "adapter": adapter,
+        "loss": {
+            "type": "cross_entropy",
+            "head": "full",
+            **loss,
+            **({"teacher": str(folder / "model")} if loss.get("type") == "distill" else {}),
+        },
         "train": {
             "max_steps": 2,
             "per_device_train_batch_size": options.batch,

@@ -210,12 +210,13 @@ def test_an_unknown_optimizer_gets_the_widest_range_and_a_note(recipe_file):
 
 def test_operations_are_those_of_the_closed_form(recipe_file):
     from sftplug.planning import closed_form
+    from sftplug.planning.fake_loss import FakeLoss
     from sftplug.planning.rehearse import FakeModel
 
     recipe = load_recipe(str(recipe_file())).recipe
     settings = settings_of(recipe, on_cpu=True)
     model, weights = count_weights(recipe, settings)
-    rehearsed = FakeModel(model, settings).rehearse(2, 32, 31).flops
+    rehearsed = FakeModel(model, settings, FakeLoss(recipe, on_cpu=True)).rehearse(2, 32, 31).flops
     assert 0.9 < rehearsed / closed_form.flops(weights, settings, 64) < 1.2
 
 

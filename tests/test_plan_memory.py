@@ -5,10 +5,12 @@ import json
 
 import pytest
 import torch
+from conftest import TINY
 from test_plan import adapted
 from typer.testing import CliRunner
 
 from sftplug.cli import app
+from sftplug.model.loading import load_model
 from sftplug.planning import closed_form
 from sftplug.planning.settings import settings_of
 from sftplug.planning.weights import count_weights
@@ -17,10 +19,17 @@ from sftplug.recipe import load_recipe
 runner = CliRunner()
 
 
-def rehearse(recipe, settings, *batch, whole=False, **how):
+def on_stage(recipe, settings, **how):
+    from sftplug.planning.fake_loss import FakeLoss
     from sftplug.planning.rehearse import FakeModel
+    from sftplug.planning.weights import count_teacher
 
-    return FakeModel(count_weights(recipe, settings)[0], settings, whole=whole).rehearse(*batch, **how)
+    loss = FakeLoss(recipe, on_cpu=settings.on_cpu, teacher=count_teacher(recipe, settings)[0])
+    return FakeModel(count_weights(recipe, settings)[0], settings, loss, **how)
+
+
+def rehearse(recipe, settings, *batch, **how):
+    return on_stage(recipe, settings).rehearse(*batch, **how)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -54,6 +63,48 @@ def test_a_rehearsal_counts_what_a_real_update_allocates(recipe_file, quantizati
         assert rehearsed.flops == pytest.approx(live.sections[0].flops, rel=0.001)
 
 
+LOSSES = [
+    "{type: cross_entropy, z_loss: 0.1}",
+    "{type: cross_entropy, head: chunked}",
+    "{type: focal}",
+    "{type: kl_to_base}",
+    "{type: kl_to_base, head: chunked}",
+    "{type: distill, teacher: TEACHER}",
+    "{type: distill, teacher: TEACHER, head: chunked}",
+]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_loss_is_counted_with_all_that_its_update_allocates(recipe_file, prepared, tmp_path, monkeypatch, loss):
+    """Logits of base and teacher, pieces of them, the second pass: by the trainer's own loss, on real numbers."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from sftplug.model.loading import load_tokenizer
+    from sftplug.planning.live import MemoryTracker, highest
+    from sftplug.training import chosen_loss
+    from sftplug.training.train import make_trainer
+
+    monkeypatch.setattr(chosen_loss, "PIECE", 128)
+    tokenizer = load_tokenizer(load_recipe(str(recipe_file())).recipe)
+    wide = {"hidden_size": 192, "intermediate_size": 256, "num_attention_heads": 4, "num_hidden_layers": 2}
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **wide)).save_pretrained(tmp_path / "teacher")
+    tokenizer.save_pretrained(tmp_path / "teacher")
+    file = recipe_file(adapter={"type": "lora", "dropout": 0.0})
+    recipe = load_recipe(str(file), [f"loss={loss.replace('TEACHER', str(tmp_path / 'teacher'))}"]).recipe
+    rehearsed = rehearse(recipe, settings_of(recipe, on_cpu=True), 4, 128, 127)
+    trainer = make_trainer(recipe, load_model(recipe), prepared(file))
+    ids, mask = torch.zeros(4, 128, dtype=torch.long), torch.ones(4, 128, dtype=torch.long)
+    mask[0, :8] = 0
+    trainer.model.train()
+    with MemoryTracker() as live:
+        trainer.compute_loss(
+            trainer.model, {"input_ids": ids, "labels": ids.clone(), "attention_mask": mask}
+        ).backward()
+        live.cut("all")
+    assert rehearsed.peak == pytest.approx(highest(live.sections), rel=0.02)
+    assert rehearsed.flops == pytest.approx(live.sections[0].flops, rel=0.01)
+
+
 def test_checkpointing_keeps_less_and_computes_more(recipe_file):
     recipe = load_recipe(str(recipe_file(adapter="lora", quantization="bf16"))).recipe
     settings = settings_of(recipe, on_cpu=True)
@@ -83,11 +134,20 @@ def test_one_layer_of_a_kind_stands_for_all(recipe_file, tmp_path, family, adapt
     config.save_pretrained(tmp_path / "model")
     recipe = load_recipe(str(recipe_file(model=str(tmp_path / "model"), quantization="bf16", adapter=adapter))).recipe
     settings = dataclasses.replace(settings_of(recipe, on_cpu=True), checkpointing=checkpointing)
-    from sftplug.planning.rehearse import FakeModel
-
-    short, whole = (FakeModel(count_weights(recipe, settings)[0], settings, whole=whole) for whole in (False, True))
+    short, whole = (on_stage(recipe, settings, whole=whole) for whole in (False, True))
     assert (short.whole, whole.whole) == (False, True)
     assert short.rehearse(2, 64, 40) == whole.rehearse(2, 64, 40)
+
+
+def test_the_pass_of_a_base_counts_the_layers_that_stand_for_others(recipe_file):
+    model = {"build": {**TINY, "layers": 6}}
+    file = recipe_file(adapter={"type": "lora", "r": 2}, model=model, loss="kl_to_base")
+    recipe = load_recipe(str(file)).recipe
+    short, whole = (on_stage(recipe, settings_of(recipe, on_cpu=True), whole=whole) for whole in (False, True))
+    assert not short.whole
+    found, expected = short.rehearse(2, 64, 40), whole.rehearse(2, 64, 40)
+    assert found.peak == expected.peak
+    assert found.flops == pytest.approx(expected.flops, rel=0.02)  # of the base, but for what the adapter multiplies
 
 
 @pytest.fixture
@@ -161,6 +221,19 @@ def test_overrides_make_it_fit_when_they_are_planned_again(llama):
     again, code = plan(*asked, *answer["overrides"])
     assert (code, again["fits"], again["tried"]) == (0, True, [])
     assert again["memory"]["total"] == answer["tried"][-1]["total"]
+
+
+def test_logits_a_piece_at_a_time_are_among_what_helps(recipe_file, monkeypatch):
+    """And a batch of any size is planned by a few of its pieces."""
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "65536")
+    train = {"per_device_train_batch_size": 64, "gradient_checkpointing": True}
+    asked = [recipe_file(adapter="lora", loss="focal", train=train), "--device", "cpu", "--rows", 1000]
+    whole = plan(*asked)[0]["memory"]["total"][1]
+    answer, code = plan(*asked, "--memory", whole - 1_000_000)
+    assert (code, answer["overrides"]) == (1, ["loss.head=chunked"])
+    again, code = plan(*asked, "loss.head=chunked", "--memory", whole - 1_000_000)
+    assert (code, again["fits"]) == (0, True)
+    assert again["work"]["flops_per_token"] > answer["work"]["flops_per_token"]
 
 
 def test_what_cannot_fit_is_said(recipe_file):

@@ -57,7 +57,7 @@ def plan(
         why=why,
         notes=[
             *planned.notes,
-            *uncounted(found.recipe, on_cpu=chosen.on_cpu),
+            *uncounted(found.recipe),
             *notices(found, chosen, planned.work.updates),
         ],
         in_force=[

@@ -10,6 +10,7 @@ from sftplug.errors import SftplugError
 from sftplug.planning.make import Planner
 from sftplug.planning.result import Range
 from sftplug.plugin.components import Adapter
+from sftplug.training.usual_head import first_head, splits
 
 if TYPE_CHECKING:
     from sftplug.planning.work import TrainingRows
@@ -85,6 +86,10 @@ def _changes(loaded: LoadedRecipe, study: Planner) -> Iterator[tuple[list[str], 
     settings = study.settings
     if not settings.checkpointing:
         yield ["train.gradient_checkpointing=true"], "compute activations again: a third slower, the same result"
+    recipe = study.recipe
+    own = any(patch.changes_logits for patch in recipe.patches)
+    if first_head(recipe, on_cpu=settings.on_cpu).takes == "logits" and not own and not splits(recipe):
+        yield ["loss.head=chunked"], "logits a piece at a time, and computed again: a little slower, the same result"
     for batch in _smaller(settings.batch):
         accumulation = settings.accumulation * settings.batch // batch
         yield (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from sftplug.planning.optimizer import KNOWN
 from sftplug.planning.result import Memory, Plan, Range
 from sftplug.planning.settings import Settings, settings_of
 from sftplug.planning.share import ProcessShare, share_of
-from sftplug.planning.weights import ModelWeights, count_weights
+from sftplug.planning.weights import ModelWeights, count_teacher, count_weights
 from sftplug.planning.work import TrainingRows, processes_of, work_of
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class Planner:
         strategy = recipe.launch.strategy if recipe.launch is not None else "ddp"
         self.share: ProcessShare = share_of(self.weights, self.settings, strategy, self.processes)
         self._by_formula: str | None = None
+        self._teacher = count_teacher(recipe, self.settings)[1]
         self.step = cache(self._step)
 
     def plan(self, batch: int | None = None) -> Plan:
@@ -120,6 +122,7 @@ class Planner:
             step.logits,
             overhead,
             share.communication,
+            self._teacher,
         )
 
     def _step(self, batch: int) -> StepMemory:
@@ -134,11 +137,12 @@ class Planner:
             except Exception as error:  # noqa: BLE001 - it is the model's own code, and fails in its own ways
                 self._by_formula = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         config = self._config()
-        logits = closed_form.logits(config, self.settings, batch, most)
+        passes = int(self.recipe.loss.reads_base) + bool(self._teacher)  # without a gradient, of base and teacher
+        logits = closed_form.logits(config, self.settings, batch, most) * (1 + passes)
         return StepMemory(
             closed_form.activations(config, self.settings, batch, self.length),
             Range(logits * least // max(most, 1), logits),
-            closed_form.flops(self.weights, self.settings, batch * self.length),
+            closed_form.flops(self.weights, self.settings, batch * self.length) * (1 + passes / 3),
         )
 
     def _rehearse(self, batch: int, least: int, most: int) -> StepMemory:
@@ -160,14 +164,18 @@ class Planner:
         return [stage.rehearse(batch, self.length, positions, accumulate=again) for positions in scored]
 
     def _stage(self, *, whole: bool) -> FakeModel:
+        from sftplug.planning.fake_loss import FakeLoss
         from sftplug.planning.rehearse import FakeModel
 
-        key = (self.settings.checkpointing, self.settings.autocast, whole)
+        key = (self.settings.checkpointing, self.settings.autocast, whole, repr(self.recipe.loss))
         if key not in self._stages:
             model, self._model = self._model, None
             # A model that was on stage is changed.
             model = count_weights(self.recipe, self.settings)[0] if model is None else model
-            self._stages[key] = FakeModel(model, self.settings, whole=whole)
+            # Each stage has tensors of its own.
+            teacher = count_teacher(self.recipe, self.settings)[0]
+            loss = FakeLoss(self.recipe, on_cpu=self.settings.on_cpu, teacher=teacher)
+            self._stages[key] = FakeModel(model, self.settings, loss, whole=whole)
         stage: FakeModel = self._stages[key]
         return stage
 
@@ -188,15 +196,24 @@ class Planner:
             f"{', '.join(KNOWN)}."
         )
 
+    def _not_rehearsed(self) -> Iterator[str]:
+        """Yield what was counted another way, because its code does not run without numbers."""
+        if self._by_formula is not None:
+            yield (
+                "activations are by formula, because the model's code does not run without numbers "
+                f"({self._by_formula})"
+            )
+        if failed := next((stage.loss.failed for stage in self._stages.values() if stage.loss.failed), ""):
+            yield (
+                f"the loss '{self.recipe.loss.type}' does not run without numbers ({failed}), so what it makes of its "
+                "logits is taken for what `cross_entropy` makes"
+            )
+
     def _notes(self) -> list[str]:
         notes, kind = [], self.recipe.quantization.type
         if not self.share.known:
             notes.append(self._unknown_state())
-        if self._by_formula is not None:
-            notes.append(
-                "activations are by formula, because the model's code does not run without numbers "
-                f"({self._by_formula})"
-            )
+        notes += self._not_rehearsed()
         if self.recipe.quantization.bits < 16 and not self.weights.quantized:
             notes.append(
                 f"quantization {kind} names no module that it quantizes on this machine, so all weights are counted in "

@@ -6,12 +6,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from sftplug.errors import SftplugError
-from sftplug.model.loading import skeleton
-from sftplug.model.teacher import with_teacher_as_model
 from sftplug.planning.settings import settings_of
 from sftplug.planning.weights import ModelWeights, count_weights
 from sftplug.planning.work import processes_of, rows_of, updates_of
-from sftplug.plugin.calls import is_nll
 from sftplug.training.preflight.notices import endless_warmup
 from sftplug.util.device import find_device
 
@@ -60,27 +57,11 @@ def notes_of(recipe: Recipe, weights: ModelWeights) -> Iterator[str]:
         )
 
 
-def uncounted(recipe: Recipe, *, on_cpu: bool) -> Iterator[str]:
-    """Yield what a loss takes beside what is planned: the head is counted as that of `cross_entropy`."""
-    loss = recipe.loss
-    if loss.reads_base or not (on_cpu or is_nll(loss)):
-        more = " twice, and a second forward pass" if loss.reads_base else ""
-        yield (
-            f"loss '{loss.type}' takes more memory than is planned here: it holds the logits of all trained tokens "
-            f"of a batch{more}, and the plan counts `cross_entropy`"
-        )
+def uncounted(recipe: Recipe) -> Iterator[str]:
+    """Yield what is not planned: what patches change."""
     if recipe.patches:
         named = ", ".join(patch.type for patch in recipe.patches)
         yield f"what `patches` ({named}) change of memory and speed is not counted: planned is the model without them"
-    if any(patch.changes_logits for patch in recipe.patches) and not (on_cpu or loss.reads_base):
-        yield "a patch changes the logits, so those of all trained tokens of a batch are held, and the plan counts less"
-    if (other := with_teacher_as_model(recipe)) is not None:
-        settings = settings_of(recipe, on_cpu=on_cpu)
-        count = skeleton(other).num_parameters()
-        yield (
-            f"the teacher of the loss '{loss.type}' takes more memory than is planned here: {count:,} parameters, "
-            f"{_bytes(count * settings.dtype.itemsize)} in each process, and a second forward pass"
-        )
 
 
 def notes_of_rows(loaded: LoadedRecipe, prepared: Prepared) -> Iterator[str]:

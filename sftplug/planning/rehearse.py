@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.nn import functional
 
 from sftplug.errors import ModelError
 from sftplug.planning.layers import Layers, find_layers
@@ -25,7 +24,9 @@ from sftplug.planning.live import MemorySection, MemoryTracker, highest
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sftplug.planning.fake_loss import FakeLoss
     from sftplug.planning.settings import Settings
+    from sftplug.training.scores import Scores
 
 _TILE = (4096, 32768)
 """Tokens and vocabulary of a tile in which TRL's fused head computes logits."""
@@ -46,12 +47,12 @@ class Rehearsal:
 class FakeModel:
     """A model on which batches can be rehearsed."""
 
-    def __init__(self, model: nn.Module, settings: Settings, *, whole: bool = False) -> None:
-        """Give the weights of `model`, which are on the meta device, shapes without numbers on a CPU.
+    def __init__(self, model: nn.Module, settings: Settings, loss: FakeLoss, *, whole: bool = False) -> None:
+        """Give the weights of `model`, which are on the meta device, shapes without numbers on a CPU; `loss` its own.
 
         Of decoder layers that are built alike one is run for all, unless the model is to be run as a `whole`.
         """
-        self.settings = settings
+        self.settings, self.loss = settings, loss
         self._fake = FakeTensorMode()
         self._model: Any = model
         self._pass = cache(self._run)
@@ -63,6 +64,8 @@ class FakeModel:
         skipped = [part for layer in self._layers.skipped for part in layer.modules()] if self._layers else []
         with self._fake:
             _materialize(model, frozenset(map(id, skipped)))
+            if loss.teacher is not None:
+                _materialize(loss.teacher, frozenset())
         model.train()
         self._gradients = sum(_bytes(parameter) for parameter in model.parameters() if parameter.requires_grad)
         if settings.checkpointing:
@@ -83,10 +86,11 @@ class FakeModel:
         """
         positions = max(scored, 1)
         there = self._gradients if accumulate else 0
-        if self.settings.on_cpu:
+        if self.loss.makes_logits:
             sections, _ = self._pass(batch, length, positions, accumulate)
-            return self._result(sections, there)
-        # TRL's fused head is not run but counted, so that one pass serves for all numbers of positions.
+            rest = MemorySection("pieces", 0, 0, self.loss.left_out(self._model, batch * positions))
+            return self._result([*sections, rest], there)
+        # A fused head is not run but counted, so that one pass serves for all numbers of positions.
         sections, before = self._pass(batch, length, 1, accumulate)
         size, flops = self._fused_head(batch * positions)
         head = [section.name for section in sections].index("norm") + 1
@@ -103,13 +107,27 @@ class FakeModel:
                 there = accumulate and parameter.requires_grad and not parameter.is_meta
                 parameter.grad = torch.empty_like(parameter) if there else None
             ids = torch.zeros(batch, length, dtype=torch.long)
-            inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False}
+            inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
             with live, _autocast(self.settings):
-                loss = self._forward(inputs, positions, live)
+                others = self.loss.before(self._model, inputs, positions, live)
+                apart = len(live.sections)
+                loss = self._forward(inputs, positions, live, others)
                 before = live.grown
                 torch.autograd.backward(loss)
                 live.cut("end")
-        return live.sections if self._layers is None else self._layers.everything(live.sections), before
+        sections = live.sections[apart:]
+        if self._layers is not None:
+            sections = self._layers.everything(sections)
+        return [*self._of_others(live.sections[:apart], live.sections[apart:], sections), *sections], before
+
+    def _of_others(
+        self, found: list[MemorySection], run: list[MemorySection], every: list[MemorySection]
+    ) -> Iterator[MemorySection]:
+        """Yield the sections of base and teacher. The base is the model: what it left out is what that left out."""
+        forward = [sum(one.flops for one in some if one.name.startswith("forward")) for some in (every, run)]
+        for section in found:
+            left_out = forward[0] - forward[1] if section.name == "base" else 0.0
+            yield replace(section, flops=section.flops + left_out)
 
     @property
     def whole(self) -> bool:
@@ -121,19 +139,19 @@ class FakeModel:
         kept = sum(section.grown for section in sections[: names.index("norm") + 1])
         return Rehearsal(highest(sections) + there, kept, sum(section.flops for section in sections))
 
-    def _forward(self, inputs: Mapping[str, Any], positions: int, live: MemoryTracker) -> Tensor:
+    def _forward(
+        self, inputs: Mapping[str, Any], positions: int, live: MemoryTracker, others: Mapping[str, Scores]
+    ) -> Tensor:
         """Return the loss."""
         handle = self._base.get_output_embeddings().register_forward_pre_hook(lambda *_: live.cut("norm"))
         try:
             with self._watched(live):
-                logits = self._hidden(inputs, positions)
+                if not self.loss.makes_logits:
+                    return self._hidden(inputs, positions).float().sum()
+                own = self.loss.own(self._model, inputs, positions)
         finally:
             handle.remove()
-        if not self.settings.on_cpu:
-            return logits.float().sum()
-        targets = torch.zeros(logits.shape[:-1], dtype=torch.long)
-        losses = functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
-        return losses.sum()
+        return self.loss.losses(own, others).sum()
 
     @contextmanager
     def _watched(self, live: MemoryTracker) -> Iterator[None]:
@@ -151,13 +169,13 @@ class FakeModel:
         import inspect
 
         if "logits_to_keep" in inspect.signature(type(self._base).forward).parameters:
-            logits: Tensor = self._model(**inputs, logits_to_keep=positions).logits
+            logits: Tensor = self._model(**inputs, use_cache=False, logits_to_keep=positions).logits
             return logits
-        everything: Tensor = self._model(**inputs).logits
+        everything: Tensor = self._model(**inputs, use_cache=False).logits
         return everything[:, -positions:]
 
     def _fused_head(self, tokens: int) -> tuple[int, float]:
-        """Return the bytes and operations of TRL's fused head.
+        """Return the bytes and operations of a fused head, as TRL's is.
 
         Bytes: a copy of the states, their gradient in 32 bits, a tile of logits. Logits are computed twice.
         """

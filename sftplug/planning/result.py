@@ -43,11 +43,13 @@ class Memory:
     memory, measured."""
     communication: Range
     """Buffers of what several processes send each other; nothing where there is but one."""
+    teacher: int = 0
+    """Weights of the teacher that the loss has; exact, and whole in each process."""
 
     @property
     def total(self) -> Range:
         """Return the sum."""
-        known = self.adapter + self.gradients
+        known = self.adapter + self.gradients + self.teacher
         step = self.activations + self.logits + self.communication
         return self.base + Range(known, known) + self.optimizer + step + self.overhead
 

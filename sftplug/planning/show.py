@@ -46,6 +46,7 @@ def _show_memory(plan: Plan, console: Console) -> None:
 def _lines(memory: Memory) -> list[tuple[str, str]]:
     return [
         ("base weights", _span(memory.base)),
+        *([("teacher's weights", _size(memory.teacher))] if memory.teacher else []),
         ("adapter", _size(memory.adapter)),
         ("gradients", _size(memory.gradients)),
         ("optimizer state", _span(memory.optimizer)),

@@ -13,6 +13,7 @@ from sftplug.model.loading import check_model, new_ids, skeleton
 from sftplug.model.new_tokens import resize_embeddings, train_new_embeddings
 from sftplug.model.parameters import count_parameters
 from sftplug.model.structure import ModelStructure, structure_of
+from sftplug.model.teacher import with_teacher_as_model
 from sftplug.model.tied_embeddings import parted
 from sftplug.plugin.calls import load_kwargs, peft_config, prepare_model, quantized_names, weight_bytes
 from sftplug.plugin.components import Quantization
@@ -129,6 +130,20 @@ def count_weights(recipe: Recipe, settings: Settings) -> tuple[nn.Module, ModelW
         routers=tuple(_trained_routers(adapted, structure)),
         parted=head.weight.numel() if (head := parted(model)) is not None else 0,
     )
+
+
+def count_teacher(recipe: Recipe, settings: Settings) -> tuple[nn.Module | None, int]:
+    """Return the teacher of the recipe's loss on the meta device, and the bytes of its weights; None and 0 without one.
+
+    It is held unquantized, in the type that the quantization computes in.
+    """
+    other = with_teacher_as_model(recipe)
+    if other is None:
+        return None, 0
+    teacher = _skeleton(other, settings)
+    teacher.requires_grad_(False)
+    teacher.eval()
+    return teacher, sum(map(_bytes, [*teacher.parameters(), *teacher.buffers()]))
 
 
 def _float_experts(model: nn.Module, structure: ModelStructure, quantized: Mapping[str, int]) -> int:

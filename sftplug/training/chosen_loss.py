@@ -61,10 +61,11 @@ class Scored:
             tokens = TrainedTokens(logits, self.labels[some], self.weights[some], base, known, teacher)
             return tokens.nll() if loss is None else token_losses(loss, tokens)
 
-        lows = range(0, len(self.labels), PIECE)
-        if not lows:
+        if not len(self.labels):
             return self.own.logits(slice(0)).sum(-1)  # a batch without a trained token has a gradient, of zeros
-        return torch.cat([_again(piece, self.own.values[low : low + PIECE], low) for low in lows])
+        # Split, and not sliced: the gradient of a slice is as large as the whole, with zeros around it.
+        pieces = enumerate(torch.split(self.own.values, PIECE))
+        return torch.cat([_again(piece, values, number * PIECE) for number, values in pieces])
 
     def losses_by(self, nll: Tensor, loss: Loss | None) -> Tensor:
         """Return (N,) what `loss` makes of the (N,) negative log-likelihood of tokens that are all trained."""

@@ -287,10 +287,19 @@ def test_a_teacher_on_the_hub_may_be_pinned(recipe_file):
     assert with_teacher_as_model(load_recipe(str(recipe_file())).recipe) is None
 
 
-def test_plan_names_a_teacher_that_it_does_not_count(recipe_file, teachers):
-    loaded = sftplug.load(recipe_file(adapter="lora"), f"loss={{distill: {teachers / 'same'}}}")
-    (said,) = [note for note in sftplug.plan(loaded).notes if "the teacher of the loss" in note]
-    assert re.search(r"planned here: [\d,]+ parameters, [\d.]+ [kM]B in each process", said)
+def test_plan_counts_a_teacher(recipe_file, teachers):
+    file = recipe_file(adapter="lora")
+    alone, taught = (
+        sftplug.plan(sftplug.load(file, loss)).plan
+        for loss in ("loss=cross_entropy", f"loss={{distill: {teachers / 'same'}}}")
+    )
+    held = sum(
+        p.numel() * p.element_size() for p in AutoModelForCausalLM.from_pretrained(teachers / "same").parameters()
+    )
+    assert (alone.memory.teacher, taught.memory.teacher) == (0, pytest.approx(held, rel=0.01))
+    assert taught.memory.total.low > alone.memory.total.low + held
+    assert taught.memory.logits.high > alone.memory.logits.high
+    assert taught.work.flops_per_token > 1.02 * alone.work.flops_per_token
 
 
 # --- what does not go together ----------------------------------------------------------------------------------------
@@ -304,15 +313,39 @@ def test_the_base_must_be_there_to_be_compared_with(recipe_file):
     assert load_recipe(str(recipe_file()), ["loss=kl_to_base", "adapter=lora"]).recipe.loss.weight == 0.1
 
 
-def test_plan_says_what_it_does_not_count(recipe_file):
-    def said(loss, device):
-        answer = sftplug.plan(sftplug.load(recipe_file(adapter="lora"), f"loss={loss}"), device=device)
-        return [note for note in answer.notes if "takes more memory than is planned here" in note]
+def test_plan_counts_what_a_loss_takes_on_every_device(recipe_file):
+    def logits(loss, device):
+        answer = sftplug.plan(sftplug.load(recipe_file(adapter="lora"), f"loss={loss}"), device=device, rows=100)
+        assert not [note for note in answer.notes if "loss" in note]
+        return answer.plan.memory.logits.high, answer.plan.work.flops_per_token
 
-    assert said("cross_entropy", "H100") == []
-    assert len(said("focal", "H100")) == 1
-    assert said("focal", "cpu") == []
-    assert "twice, and a second forward pass" in said("kl_to_base", "cpu")[0]
+    for device in ("cpu", "H100"):
+        plain, base = logits("cross_entropy", device), logits("kl_to_base", device)
+        assert base[0] > 1.2 * plain[0]
+        assert 1.2 < base[1] / plain[1] < 1.8  # another forward pass beside forward, backward and what is recomputed
+    whole, chunked = (logits(f"{{type: kl_to_base, head: {head}}}", "cpu")[0] for head in ("full", "chunked"))
+    assert chunked < 0.9 * whole
+
+
+def test_a_loss_that_plan_cannot_run_is_told(recipe_file, tmp_path):
+    loss = """
+import sftplug
+
+class Picky(sftplug.Loss):
+    type: str = "picky"
+    def token_losses(self, tokens):
+        return tokens.nll() * (2.0 if float(tokens.logits.max()) > 0 else 1.0)
+
+@sftplug.hookimpl
+def sftplug_losses():
+    return [Picky]
+"""
+    (tmp_path / "picky.py").write_text(loss)
+    notes = sftplug.plan(sftplug.load(recipe_file(plugins="./picky.py", loss="picky"))).notes
+    (said,) = [note for note in notes if "does not run without numbers" in note]
+    assert said.startswith(
+        "the loss 'picky' does not run without numbers (loss 'picky' of plugin picky (file): token_l"
+    )
 
 
 def test_what_cannot_be_switched_off_is_no_adapter_beside_a_base():
