@@ -58,9 +58,11 @@ class OneList(WithTurns):
 
     def _system(self, row: Mapping[str, Any], said: list[Message], unread: Unread) -> tuple[Message, ...]:
         """Return the system turn of the column; none where the turns hold it already."""
-        text = _system_text(row.get(self.system), self.system, unread)
+        text = _system_text(row.get(self.system), self.system, unread) if self.system in row else ""
+        if not text:
+            return ()
         own = [turn.content for turn in said if turn.role in ("system", "developer")]
-        if not text or text in own:
+        if text in own:
             return ()
         if own:
             raise RowError(

@@ -78,6 +78,8 @@ def _said(message: Message) -> str:
 def hidden(conversation: Conversation, text: str) -> Iterator[Remark]:
     """Yield what messages say and `text`, the row as it is rendered, does not show, though nothing is dropped."""
     for index, message in enumerate(conversation.messages):
+        if not message.name and not _begins_with_space(message.content):
+            continue  # as nearly all of them
         if message.name and message.role != "tool" and message.name not in text:
             yield NAMES, f"messages[{index}].name is '{message.name}', and the chat template does not show it"
         line = _indented(message)
@@ -85,10 +87,14 @@ def hidden(conversation: Conversation, text: str) -> Iterator[Remark]:
             yield TRIMMED, f"messages[{index}] begins with an indented line, and the chat template trims it"
 
 
+def _begins_with_space(content: object) -> bool:
+    return type(content) is str and content[:1].isspace()
+
+
 def _indented(message: Message) -> str:
     """Return the first line of a reply where it begins with white space that means something; else nothing."""
     content = message.content
-    if message.role != "assistant" or type(content) is not str or not content[:1].isspace():
+    if message.role != "assistant" or not isinstance(content, str) or not _begins_with_space(content):
         return ""
     lead = content[: len(content) - len(content.lstrip())].rpartition("\n")[2]
     return lead + content.lstrip().partition("\n")[0] if lead else ""
