@@ -33,9 +33,12 @@ _MOST_KNOWN = 1000
 class BoundedEnvironment(ImmutableSandboxedEnvironment):
     """Jinja's sandbox, with bounds."""
 
+    # Division is not among them: it makes nothing that is larger than what it is given.
     intercepted_binops = frozenset({"*", "**", "+", "-", "%"})
 
     def __init__(self, budget: Budget, **options: Any) -> None:
+        # Jinja's optimizer would compute ``{% set x = "x"|center(1000000000) %}`` as it compiles, where no budget
+        # counts.
         super().__init__(optimized=False, **options)
         self.budget = budget
         # With the context passed, Jinja does not try it on constants as it compiles.
@@ -145,6 +148,7 @@ def parsed(environment: jinja2.Environment, source: str) -> nodes.Template:
 def compiled(environment: BoundedEnvironment, tree: nodes.Template) -> jinja2.Template:
     """Return a template compiled from its tree, with bounds."""
     tree = Bounds(escaping=tree.find(nodes.ScopedEvalContextModifier) is not None).visit(tree)
+    # The compiler asks every node for its environment and line; those that were put into the tree have neither.
     for node in tree.find_all(nodes.Node):
         node.set_environment(environment)
         if node.lineno is None:
@@ -160,6 +164,7 @@ class Bounds(NodeTransformer):
         """Whether the template turns escaping on somewhere: then a printed constant is not the same as text."""
 
     def _with_tick(self, node: Any) -> nodes.Node:
+        # Weighed before ticks are put into it: only what the author wrote counts.
         tick = _filter(nodes.Const(_weight(node)), "sftplug_tick")
         self.generic_visit(node)
         node.body = [nodes.ExprStmt(tick), *node.body]
@@ -184,6 +189,7 @@ class Bounds(NodeTransformer):
         self.generic_visit(node)
         if isinstance(node.arg, nodes.Slice):
             return _filter(node, "sftplug_sized")
+        # ``messages[0]`` and ``m["role"]`` hash next to nothing.
         if not isinstance(node.arg, nodes.Const | nodes.Sub | nodes.Neg):
             node.arg = _filter(node.arg, "sftplug_compared")
         return node
@@ -206,6 +212,7 @@ class Bounds(NodeTransformer):
         self.generic_visit(node)
         operators = {operand.op for operand in node.ops}
         sides = [node.expr, *(operand.expr for operand in node.ops)]
+        # ``m.role == "user"`` goes through no more than four characters, however long the role is.
         if len(sides) == 2 and operators <= {"eq", "ne"} and any(map(_is_scalar, sides)):
             return node
         if len(sides) == 2 and operators <= {"in", "notin"} and _is_plain_list(sides[1]):

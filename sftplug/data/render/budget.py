@@ -71,7 +71,10 @@ class Budget:
         """A render of a row with so many characters begins."""
         self._turns = self._printed = self._work = 0
         self._looked = _LOOK  # the first look comes after so much work: most renders are over before
+        # A long row must not be refused for its length: it may make a list item of each character, and print each four
+        # times.
         self._limit, self._size = WORK + ITEM * size, SIZE + 4 * size
+        # A template that was quick a thousand times has no more than `SECONDS` in hand for the next render.
         self.left = min(self.left + EARNED, SECONDS) + PER_SIZE * size
         self._started = time.thread_time()
 
@@ -89,6 +92,7 @@ class Budget:
         if self._work > self._limit:
             raise TooMuch(f"it makes texts and lists of more than {self._limit:,} characters in one render")
         self._looked = self._work + _LOOK
+        # Processor time of this thread, not time on the clock: a busy machine must not refuse a template.
         if time.thread_time() - self._started > self.left:
             raise TooMuch(f"it takes more than {SECONDS:g} seconds")
 
@@ -113,12 +117,14 @@ class Budget:
         """Count a text or list that was made. Raises TooMuch when it is too long."""
         if isinstance(value, str):
             length = str.__len__(value)  # a traced text must not notice
+            # A Traced of many runs is dear: each of them is gone through when it is cut or joined.
             work = length if type(value) is str else length + ITEM * len(getattr(value, "_runs", ()))
         elif isinstance(value, _COUNTED):
             length = len(value)
             work = 8 * length
         else:
             return value
+        # As `afford` and `charge` do; written out, for this runs at every value that a template makes.
         if length > self._size:
             self.afford(length)
         self._work += work
@@ -177,6 +183,7 @@ def length_of(value: Any) -> int:
 
 def measured(value: Any, most: int) -> Extent:
     """Return how much `value` holds. Raises TooMuch for more than `most`, and for what is nested too deep."""
+    # A stack, and no recursion: what is measured may be nested deeper than Python's own stack.
     waiting, size, items, depth = [(value, 0)], 0, 0, 0
     while waiting:
         item, level = waiting.pop()
@@ -191,6 +198,7 @@ def measured(value: Any, most: int) -> Extent:
         depth = max(depth, level + 1)
         if depth > DEEPEST:
             raise TooMuch(f"it nests lists more than {DEEPEST:,} deep")
+        # Asked before the parts are taken in: lists that hold one list twice, thirty deep, are a billion items.
         if size + 8 * (items + len(waiting) + len(inside)) > most:
             raise TooMuch(f"it writes out, compares or sorts a list of more than {most:,} characters")
         waiting += [(part, level + 1) for part in inside]

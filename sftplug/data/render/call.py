@@ -104,5 +104,6 @@ def make_call(
         tools, kwargs = plain(list(tools)) if tools else None, plain(dict(kwargs))
     except RecursionError as error:
         raise TemplateError("the row is nested deeper than chat templates are given it.") from error
+    # Without a limit: this is the size from which the budget of its renders follows.
     held = measured((chat, tools, kwargs), sys.maxsize)
     return Call(chat, tools, kwargs, ends, given, held.work, held.depth)

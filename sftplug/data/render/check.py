@@ -50,6 +50,8 @@ def check_spans(layout: Layout, message: int, spans: Sequence[tuple[int, int]], 
                 what = quote(layout.text[max(piece.start, start) : min(piece.end, end)])
                 text = f"message {message}: text of message {piece.message} stands inside its span: {what}."
                 yield Finding("foreign_text", "error", message, text, piece.start, piece.end)
+    # With a prompt up to 40 and a span from 40 to 55: own text ahead of 40 is the prompt's (a prefilled "<think>"), and
+    # own text beyond 55 would never be trained.
     outside = uncovered(layout.content(message), [(0, prefill), *spans] if spans else [])
     for piece in outside:
         if layout.text[piece.start : piece.end].strip():
@@ -65,6 +67,7 @@ def check_interruptions(layout: Layout, message: int, tools: frozenset[int]) -> 
     sure to be the model's; what the template alone adds there could be either's.
     """
     content = layout.content(message)
+    # What the template writes ahead of its first own text is its header, which may stand anywhere.
     own = [piece for piece in layout.of(message) if content and piece.start >= content[0].start]
     interrupted = False
     for piece in layout.between(own[0].start, own[-1].start) if own else ():
@@ -74,6 +77,7 @@ def check_interruptions(layout: Layout, message: int, tools: frozenset[int]) -> 
                 what = quote(layout.text[piece.start : piece.end])
                 text = f"message {message}: text of message {piece.message} stands inside its turn: {what}."
                 yield Finding("foreign_text", "error", message, text, piece.start, piece.end)
+    # "Let me look." [the tool's answer] "<|eot|>": is that the stop of the model's turn, or of the tool's?
     if interrupted and not own[-1].field and not any(piece.end == own[-1].start for piece in content):
         start, end = own[-1].start, own[-1].end
         if layout.text[start:end].strip():
@@ -94,6 +98,7 @@ def check_iterations(layout: Layout, message: int) -> Iterator[Finding]:
 
 def check_questions(layout: Layout, message: int, start: int, users: tuple[int, ...]) -> Iterator[Finding]:
     """Yield an error when what users say before the turn of `message` stands after its `start`, or the reverse."""
+    # The order is nearly always right, which one look tells; the message that is wrong is searched for only then.
     for user in () if layout.in_order(users, message, start) else users:
         pieces = [piece for piece in layout.content(user) if piece.end > piece.start]
         if pieces and (pieces[0].start >= start) == (user < message):
@@ -117,6 +122,8 @@ def missing_texts(layout: Layout, messages: Sequence[Mapping[str, Any]]) -> Iter
         for key, text in lost_texts(message, layout.content(index), layout.text):
             yield index, key, text
         calls = message.get("tool_calls") or ()
+        # Calls are written as JSON, as tags or in words, so names and arguments are looked for in all that belongs to
+        # the message, the template's own text for it included.
         said = "".join(layout.text[piece.start : piece.end] for piece in layout.of(index)) if calls else ""
         for number, call in enumerate(calls):
             lost_argument = _lost_of_call(call, said)
@@ -132,6 +139,7 @@ def lost_texts(message: Mapping[str, Any], pieces: Sequence[Piece], whole: str) 
     for field, text in texts_of(message):
         lost = _lost_until(text, [piece for piece in pieces if piece.field == field], whole)
         if lost:
+            # Of "Hm.</think>Yes" a template may print "Yes" alone: all that is lost ends by the tag.
             thoughts = text.rfind(_THOUGHT_END)
             is_thought = thoughts >= 0 and lost <= thoughts + len(_THOUGHT_END)
             yield "thoughts" if is_thought else field, text
@@ -171,6 +179,8 @@ def _lost_until(text: str, pieces: Sequence[Piece], whole: str) -> int:
 
 
 def _covered(text: str, pieces: Sequence[Piece], whole: str) -> Iterator[tuple[int, int]]:
+    # Pieces at offset 0 (5 characters) and 8 (4): the characters 5 to 8 are lost, unless a changed piece, which has no
+    # offset, stands between the two, or the template itself wrote them there.
     reached, changed, at = 0, False, -1
     for piece in pieces:
         if piece.offset < 0:
@@ -215,6 +225,7 @@ def _strings(function: Any) -> Iterator[str]:
     elif isinstance(function, list | tuple):
         for value in function:
             yield from _strings(value)
+    # Not booleans: they are written ``true``, ``True`` or ``yes``.
     elif isinstance(function, int | float) and not isinstance(function, bool):
         yield json.dumps(function)
 

@@ -49,6 +49,7 @@ def _charge_times(budget: Budget, operator: str, left: Any, right: Any) -> None:
         if isinstance(times, int) and length_of(items) * times > budget.longest:
             raise TooMuch(f"it repeats a text or list {times:,} times")
     if isinstance(left, int) and isinstance(right, int):
+        # 7 is a number of 3 bits, so 7 ** 1000 has 3,000 at most.
         bits = left.bit_length() * right if operator == "**" else left.bit_length() + right.bit_length()
         if bits > BITS:
             raise TooMuch(f"it computes a number of more than {BITS:,} bits")
@@ -63,6 +64,7 @@ def charge_percent(budget: Budget, pattern: Any, values: Any) -> None:
         return
     specs = _PERCENT.findall(str.__str__(pattern))
     for width in (item for spec in specs for item in spec if item):
+        # 20 digits are more than any width; to read a number of a million digits would take long by itself.
         _check_width("%", int(width[:20]) if width != "*" else max(map(_largest, _as_tuple(values)), default=0))
     most = _most(budget, values) + max((sum(int(i or 0) for i in s if i != "*") for s in specs), default=0)
     budget.afford(length_of(pattern) + len(specs) * most)
@@ -181,12 +183,15 @@ def _pieces(text: str, separator: Any, *, lines: bool) -> int:
     if isinstance(separator, str) and separator:
         return text.count(separator) + 1
     if len(text) <= FEW or not text.isascii():
-        return len(text) // 2 + 1
+        # Each character may be a line of its own; a word is a character and a blank at least. There are more sorts of
+        # blank beyond ASCII than are counted below.
+        return len(text) if lines else len(text) // 2 + 1
     return sum(map(text.count, "\n\r\x0b\x0c\x1c\x1d\x1e" if lines else _SPACES)) + 1
 
 
 def _charge_replace(budget: Budget, text: str, old: Any, new: Any) -> None:
     if isinstance(old, str) and isinstance(new, str):
+        # The empty text stands before each character and at the end: "ab".replace("", "-") is "-a-b-".
         count = str.count(text, old) if old else str.__len__(text) + 1
         grown = count * str.__len__(new)
         if grown > budget.longest:
@@ -282,6 +287,9 @@ def _jsoning(budget: Budget, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
     added = sum(_largest(item) + length_of(item) for item in options)
     added += sum(length_of(part) for item in options if isinstance(item, list | tuple) for part in item)
     whole = measured(args[0], budget.longest)
+    # The most that it can be: six characters for one (``\u0000``), and for each item quotes, a comma and an indent.
+    # Real data is far below that, so only eight times too much is refused here; the text itself is measured once it is
+    # made.
     made = 6 * whole.work + whole.items * (4 + added * (whole.depth + 1))
     if made > 8 * budget.longest:
         raise TooMuch(f"`tojson` makes a text of more than {budget.longest:,} characters")
@@ -292,6 +300,7 @@ def _jsoning(budget: Budget, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
 def _sorting(budget: Budget, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
     """Count what compares the items of a list with each other."""
     values = _listed(budget, args[0])
+    # A list of a million items takes some twenty comparisons of each.
     budget.charge(20 * (budget.deep(values) + budget.deep((*args[1:], *kwargs.values()))))
     return (values, *args[1:])
 

@@ -57,6 +57,8 @@ def bounded(method: Method) -> Method:
                 try:
                     return method(self, *args, **kwargs)
                 except Unproven:
+                    # From now on the template is rendered outside at once: to find it unproven again would cost half a
+                    # render each time.
                     self.outside = True
             return _outside.ask(self.source, self.name, method.__name__, args, kwargs)
         except TooMuch as error:
@@ -95,12 +97,14 @@ class Outside:
     def ask(self, source: str, name: str, method: str, args: Any, kwargs: Any) -> Any:
         """Return what `method` of the template returns there. Raises TooMuch for what takes too much."""
         request = pickle.dumps((source, name, method, args, kwargs))
+        # The process has one pipe each way: one thread asks, and gets its answer, at a time.
         with self._lock:
             process = self._process = self._process or self._started()
             seconds = SECONDS + GRACE + PER_SIZE * len(request)
             started = time.monotonic()
             try:
                 answer = _exchange(process, request, seconds)
+            # An answer in the midst of which the process is killed cannot be unpickled.
             except (EOFError, OSError, pickle.UnpicklingError):
                 late = time.monotonic() - started >= seconds
                 self._end()
@@ -110,6 +114,7 @@ class Outside:
         return _unpacked(*answer)
 
     def _started(self) -> subprocess.Popen[bytes]:
+        # With the ``sys.path`` of this process, which may be another than Python begins with: a test runner adds to it.
         start = _START.format(module="sftplug.data.render.worker")
         command = [sys.executable, "-c", start, json.dumps(sys.path), str(MEMORY)]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -136,6 +141,7 @@ def _exchange(process: subprocess.Popen[bytes], request: bytes, seconds: float) 
     """Return the answer to `request`; the process is ended if it does not answer within `seconds`."""
     assert process.stdin is not None
     assert process.stdout is not None
+    # To read from the pipe is to wait until the process answers or is gone: the timer sees to the second.
     timer = threading.Timer(seconds, process.kill)
     timer.daemon = True
     timer.start()

@@ -51,8 +51,12 @@ class TurnFinder:
             return Turn(message, [], Start(0, "", "", ""), [start])
         turn = Turn(message, [], start, list(divergence(start, message)))
         for number, stretch in enumerate(where):
+            # After a tool's answer within the turn there is no prompt to go by: the rest begins with its first own
+            # character.
             begin = start.at if number == 0 else stretch.first
             stop = self._stop(layout, prompts, turn, TurnLocation(message, begin, begin, stretch.last, stretch.end))
+            # An empty reply keeps its span, though nothing may be in it; what follows a tool's answer must hold
+            # something.
             if stop > begin or number == 0:
                 turn.spans.append((begin, stop))
         turn.findings += check_spans(layout, message, turn.spans, start.at)
@@ -67,6 +71,7 @@ class TurnFinder:
         except TemplateError:
             # A conversation that the assistant opens has no prompt to render; its header must be the usual one.
             return self._start_by_header(layout, prompts.call, message, where)
+        # The usual case: the text goes on where the whole prompt of the turn ends, to the character.
         if prompt.shared == prompt.length:
             return Start(prompt.length, "", "", "")
         wanted, asks = prompts.wanted(message), self._generation_prompt(prompts.call)
@@ -96,6 +101,7 @@ class TurnFinder:
 
         None when it cannot render a question alone.
         """
+        # A question alone, without tools or turns before it: what is added to ask for a reply is then all that differs.
         probe = replace(call, messages=[dict(PROBE)], tools=None)
         try:
             without, prompt = self.renderer.text(probe), self.renderer.text(probe, add_generation_prompt=True)
@@ -128,6 +134,8 @@ class TurnFinder:
             return last
         if min(alone.shared, followed.shared) < last:
             return last
+        # What stands behind the turn here, where the turn is the last, and where a question follows: what all three
+        # share is how the turn ends.
         rest = layout.text[last:]
         tail = rest[: common_start(rest, followed.text(last))]
         return last + len(tail[: common_start(tail, alone.text(last))].rstrip())
@@ -168,6 +176,7 @@ class TurnFinder:
 
     def _turn_end(self, call: Call) -> TurnEnd | None:
         """Return how the template ends a turn, learned from a probe; None when it refuses the probe."""
+        # Arguments such as ``enable_thinking`` may decide how a turn ends.
         key = repr(sorted(call.kwargs.items(), key=lambda item: item[0]))
         if key not in self._turn_ends:
             self._turn_ends[key] = self._learn_turn_end(call)

@@ -70,6 +70,7 @@ class FollowingEnvironment(BoundedEnvironment):
     @contextmanager
     def following(self, record: Record, memory: LoopMemory) -> Iterator[None]:
         """Note in `record` what a render asks, and what its loops do in `memory`."""
+        # A render that was stopped midway has left its marks on the stack.
         self._record, self._memory = record, memory
         self.active.message = None
         self.active.stack.clear()
@@ -80,6 +81,7 @@ class FollowingEnvironment(BoundedEnvironment):
     def getattr(self, obj: Any, attribute: str) -> Any:
         """Return what a list and Jinja's `loop` have."""
         if isinstance(obj, View):
+            # ``messages.index(m)`` reads all of them, in a way that nobody notes.
             if hasattr(list, attribute):
                 raise NotRepeatable
             return self.undefined(obj=obj, name=attribute)
@@ -113,6 +115,7 @@ class FollowingEnvironment(BoundedEnvironment):
         stop = args[-1] if len(args) in (1, 2) else None
         if not (type(stop) is Watched and stop.cell == COUNT and stop.form.sign == 1):
             return self._range(*map(plain, args))
+        # ``range(1, messages|length - 1)`` is the part of all numbers from 1 until one before the number of messages.
         return View(ALL, self._record, plain(args[0]) if len(args) == 2 else 0, stop.form.offset)
 
     def _buffer(self, _: Any, by: int) -> None:
@@ -123,6 +126,8 @@ class FollowingEnvironment(BoundedEnvironment):
     def _loop(self, items: Any, number: int, variables: list[Any]) -> Iterator[tuple[Any, Loop]]:
         """Return what a loop goes through, and what `loop` tells; `number` is 0 for a loop in another."""
         record = self._record
+        # Remembered are loops outside of all others that print into the text itself. What a macro prints (`buffers`)
+        # may be used elsewhere, later or never.
         if number and record.step is None and not record.buffers and isinstance(items, View | list | tuple):
             return self._remembered(path_of(items), self._known_of(number, [items, *variables]))
         return self._inner(items)
@@ -133,6 +138,8 @@ class FollowingEnvironment(BoundedEnvironment):
         known = next((known for known in everything if _same_scope(known.scope, scope)), None)
         if known is None:
             known = Known(scope)
+            # A template that sets another variable for each prompt fills no memory: beyond `SCOPES` its turns run
+            # unremembered.
             if len(everything) < SCOPES:
                 everything.append(known)
         return known
@@ -140,6 +147,7 @@ class FollowingEnvironment(BoundedEnvironment):
     def _remembered(self, path: LoopPath, known: Known) -> Iterator[tuple[Any, Loop]]:
         record, place, trace = self._record, path.places.start, None
         while place < path.places.stop:
+            # Either a stretch of turns is taken over from another render, or one turn runs here.
             reached, alike = self._reached(known, place, path.places.stop)
             if alike is not None:
                 trace = self._take_over(alike, place, reached, trace)
@@ -147,12 +155,15 @@ class FollowingEnvironment(BoundedEnvironment):
                     known.latest |= dict.fromkeys(range(place, reached), trace)
                 place = reached
                 continue
+            # A trace is turns that ran one after the other: where some were taken over in between, a new one begins.
             trace = trace or Trace(place, record.cells(), record.output)
             record.known, record.ran = path.needed(place), record.ran + 1
             record.step = step = Step(record.output.length, self.active.message)
             try:
                 yield path.item(place), path.loop(place)
             finally:
+                # Also where the template breaks out of the loop, or refuses the conversation in it; such a turn is not
+                # remembered.
                 record.step, record.known = None, 0
             step.end, step.after = record.output.length, self.active.message
             trace.steps.append(step)
@@ -164,6 +175,8 @@ class FollowingEnvironment(BoundedEnvironment):
         """Return up to where turns from `place` on need not run, and the trace that tells what they would do."""
         record = self._record
         reached, alike = place, None
+        # The latest trace is mostly that of the prompt before this one, which holds nearly the same; the first is
+        # mostly that of the whole conversation, which reaches furthest.
         for trace in (known.latest.get(place), known.whole.get(place)):
             if trace is not None and trace is not alike:
                 until = min(stop, trace.reaches(place, record.cells(), record.count, self.active.message))
@@ -177,6 +190,8 @@ class FollowingEnvironment(BoundedEnvironment):
         for cell, value in alike.kept(place, reached):
             record.set(cell, value)
         self.active.message = last.after
+        # A long stretch is copied by reference, and what runs next begins a trace of its own. A few turns become turns
+        # of the present trace, or there would soon be a trace for each turn and no long stretch to find.
         if trace is None or reached - place > MERGED:
             record.output.copy(alike.output, first.start, last.end)
             return None
@@ -198,6 +213,8 @@ class FollowingEnvironment(BoundedEnvironment):
                 effects = record.effects, record.output.length
                 record.known = max(outer, left := path.needed(place))
                 yield path.item(place), path.loop(place)
+                # A turn that printed and kept nothing may be lacking in another render; one that did something must be
+                # there.
                 if record.buffers or effects != (record.effects, record.output.length):
                     needed = left
             left = 0.0
@@ -234,6 +251,8 @@ class TracedFollowing(FollowingEnvironment, TracedEnvironment):
                 mark_item(container, index)
             elif isinstance(index, int):
                 with_it = next(iter(_one_of(container, index)), None)
+                # A `View` is no list, and to ask for its length would tie what is printed to how many messages there
+                # are.
                 mark_item([with_it], 0)
 
         self.filters["sftplug_mark_item"] = mark
@@ -272,6 +291,7 @@ def _tested(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     if name in _COMPARING:
         return function
     if name in OF_TYPE:
+        # ``n is number`` is answered alike for every number: nothing is noted.
         return _passing_on(function, lambda values: tuple(map(_shown, values)))
     return _passing_on(function, lambda values: tuple(map(plain, values)))
 

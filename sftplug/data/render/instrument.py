@@ -71,8 +71,11 @@ class TracedEnvironment(BoundedEnvironment):
         """id() of a message, or of anything within one -> index of the message."""
         self.given: set[int] = set()
         """id() of what the row gives beside its messages, and of anything within that."""
+        # Jinja's compiled code joins with `environment.concat` what a macro or block has printed: a plain join has no
+        # runs.
         self.concat = lambda parts: concat(parts, self.active)  # type: ignore[method-assign]
         known = {name: self._following(name, function) for name, function in like.filters.items()}
+        # Ours come last: they know where each run goes, while `_following` can only search the result for what went in.
         self.filters.update({**known, **_filters(self)})
         self.tests.update(like.tests)
         self.globals.update(like.globals)
@@ -95,6 +98,8 @@ class TracedEnvironment(BoundedEnvironment):
         """Keep the runs through ``"…".format(…)``, which the sandbox wraps."""
         if getattr(value, "__name__", "") not in ("format", "format_map"):
             return None
+        # The sandbox returns `type(pattern)(formatted)`, and a Traced cannot be made of a text alone: it gets a plain
+        # pattern.
         owner = getattr(value, "__self__", None)
         if isinstance(owner, Traced):
             value = getattr(str.__str__(owner), value.__name__, None)
@@ -108,6 +113,7 @@ class TracedEnvironment(BoundedEnvironment):
 
             return place(render, list(traced_in((args, kwargs))), self.active, opaque=owner or "")
 
+        # `wrapped` has counted what it costs, so `call` must not count it once more.
         traced_format.counts_itself = True  # type: ignore[attr-defined]
         return traced_format
 
@@ -136,6 +142,7 @@ class TracedEnvironment(BoundedEnvironment):
 
     def _following(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return a filter of Jinja's with what can be said of the runs of its result."""
+        # Some filters get Jinja's context or environment first, which holds no argument of the template's.
         first = _PassArg.from_obj(function) is not None
         if name in _CHOOSING:
             return function
@@ -149,6 +156,7 @@ class TracedEnvironment(BoundedEnvironment):
 
     def owner_of(self, value: Any) -> int | None:
         """Return the index of the message that `value` is, or is part of, or was made from."""
+        # A stack, and no recursion: a row that is nested a thousand deep would exhaust Python's own.
         waiting = [value]
         while waiting:
             item = waiting.pop()
@@ -199,6 +207,8 @@ def _marks(environment: TracedEnvironment) -> dict[str, Callable[..., Any]]:
 
     def mark(value: Any) -> Any:
         owner = environment.owner_of(value)
+        # Every loop is marked, `{% for tool in tools %}` too: what belongs to no message leaves the active one as it
+        # is.
         active.message = active.message if owner is None else owner
         return value
 
@@ -281,10 +291,13 @@ def _tojson(value: Any, options: Mapping[str, Any], environment: TracedEnvironme
         text = json.dumps(value, **settings)
         field = GIVEN if owner is None else _field_of(value)
         return Traced(text, [TextRun(len(text), owner, field, -1)], environment.active)
+    # Marks in place of the texts would be sorted otherwise than the texts.
     if settings["sort_keys"]:
         return derived(json.dumps(value, **settings), traced_in(value), environment.active)
 
     def written(text: str) -> str:
+        # A text with a line break stands as `\n`, two characters: it is found so, and its own characters have no
+        # offsets.
         return json.dumps(text, ensure_ascii=bool(settings["ensure_ascii"]))[1:-1]
 
     def render(given: Iterator[str]) -> str:

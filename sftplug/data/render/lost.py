@@ -25,6 +25,7 @@ def missing(layout: Layout, prompts: Prompts) -> list[Finding]:
 def _missing(layout: Layout, prompts: Prompts, message: int, key: str, text: str) -> Finding:
     role = prompts.call.messages[message].get("role")
     what = f"message {message} ({role}): {key} {quote(text)}"
+    # Its words are there, but no piece says so: which of them are its own, and which only look like it, nobody knows.
     if key.startswith("content") and text.strip() in layout.text:
         said = f"{what} is in the text, but cannot be followed there."
         return Finding("provenance_lost", "error", message, said)
@@ -38,8 +39,10 @@ def _missing(layout: Layout, prompts: Prompts, message: int, key: str, text: str
 def missing_tools(layout: Layout, call: Call, write: Write) -> Iterator[Finding]:
     """Say so when the text is the same without the tools: the model would call what it was never shown."""
     try:
+        # Rendered without tools once more, not searched for: a tool's name may stand in the words of a message as well.
         shown = not call.tools or layout.text != write(replace(call, tools=None))
     except TemplateError:
+        # It does not do without them: so it reads them.
         shown = True
     if not shown:
         text = f"the tools of the row ({call.tool_names}) are not in the text: the template leaves them out."
@@ -49,6 +52,7 @@ def missing_tools(layout: Layout, call: Call, write: Write) -> Iterator[Finding]
 def _shown_at_inference(prompts: Prompts, message: int, key: str) -> bool:
     """Whether the model would see the field (or, of its own turn, produce it) in a shorter conversation."""
     own = prompts.call.messages[message].get("role") == "assistant"
+    # What an assistant said may be dropped in later turns (thoughts often are), but not where its turn is the last.
     for end in [message + 1] if own else prompts.call.assistants:
         try:
             lost = prompts.loses(end, message, key, asks=not own)

@@ -41,6 +41,7 @@ class Marks(NodeTransformer):
             targets = [node.target.name]
         marks: list[nodes.Node] = [_do(nodes.Name(name, "load"), "sftplug_mark") for name in targets]
         marks += [_do(nodes.Name(of, "load"), "sftplug_mark_item", index) for of, index in _indexed(node, targets)]
+        # ``{% for pair in messages|batch(2) %}``: ``pair[0]`` and ``pair[1]`` are two messages in one turn of the loop.
         several = targets if any(_is_one_of_several(item, targets) for item in node.find_all(nodes.Getitem)) else []
         self._several += several
         self._buffers += node.recursive
@@ -82,6 +83,7 @@ class Marks(NodeTransformer):
             node.nodes = [_filter(_as_expression(item), "sftplug_own_here") for item in node.nodes]
         if not any(marks):
             return node
+        # ``{{ pair[0].content }}{{ pair[1].content }}`` is one node: taken apart, each part has its own mark before it.
         return [
             part
             for item, before in zip(node.nodes, marks, strict=True)

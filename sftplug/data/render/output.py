@@ -42,6 +42,7 @@ class PromptText:
     def add(self, text: str, pieces: Sequence[Piece] = ()) -> None:
         """Print `text`; of its `pieces` those are remembered that a message says."""
         text = str.__str__(text)
+        # Once something else was printed than the conversation has there, nothing that follows counts as shared.
         if self.shared == self.length:
             whole = self._conversation.startswith(text, self.length)
             self.shared += len(text) if whole else agreement(self._conversation, text, self.length)
@@ -56,6 +57,7 @@ class PromptText:
     def copy(self, source: PromptText, start: int, end: int) -> None:
         """Print what `source` ran to print from `start` to `end`."""
         if self.shared == self.length:
+            # It stood at the same place there, so it has been compared with the conversation already.
             if start == self.length and start <= source.shared:
                 self.shared = min(end, source.shared)
             else:
@@ -80,6 +82,8 @@ class PromptText:
     def text(self, start: int, end: int | None = None) -> str:
         """Return what stands from `start` to `end`, or to the end of all."""
         end = self.length if end is None else end
+        # Texts of its own are joined once. What is copied from others may be long, so only the part asked for is put
+        # together.
         if not self._copied:
             if len(self._joined) != self.length:
                 self._joined = "".join(self._texts)

@@ -44,6 +44,7 @@ class Runs(NamedTuple):
 
     def cut(self, start: int, end: int) -> Runs:
         """Return the runs of the characters from `start` to `end`, their starts counted from `start`."""
+        # Of runs at 0, 10 and 25, those from 12 to 30 are the second and third, which then start at 0 and 13.
         first = max(int(np.searchsorted(self.starts, start, side="right")) - 1, 0)
         last = int(np.searchsorted(self.starts, end, side="left"))
         starts = np.maximum(self.starts[first:last] - start, 0).astype(np.int32)
@@ -79,6 +80,7 @@ def label_parts(layout: Layout, spans: Sequence[tuple[int, int, int]]) -> Runs:
 def _finder(spans: Sequence[Edges]) -> Finder:
     """Return what finds the first of `spans` that has something of a piece of the text."""
     edges = [edge for span in spans for edge in span]
+    # Nearly always spans follow one another, and can be searched by halves; only where some overlap all are looked at.
     if any(before > after for before, after in itertools.pairwise(edges)):
         return lambda piece: next(((low, high) for low, high in spans if low < piece.end and high > piece.start), None)
     ends = edges[1::2]
@@ -102,6 +104,7 @@ def _in_calls(pieces: Sequence[Piece]) -> list[bool]:
     What a template writes there belongs to the call, whatever it looks like: ``, "arguments": `` or ``</arg_key>``.
     """
     found = [False] * len(pieces)
+    # Forwards each piece learns what its message said last before it; backwards, what it says next.
     for step in (1, -1):
         near: dict[int | None, bool] = {}
         for index in range(len(pieces))[::step]:
@@ -137,6 +140,7 @@ def _label_literal(text: str, piece: Piece, last: int | None, find: Finder, inne
     owner = -1 if piece.message is None else piece.message
     span = find(piece)
     if span is None:
+        # Outside of all spans, what stands behind the last word of its message ends the turn, and all else is a header.
         yield piece.start, owner, "header" if last is None or piece.end <= last else "end_of_turn"
         return
     # "<|im_start|>assistant\n" ahead of the span is a header. Of "<|im_end|>\n" behind a content the span holds
@@ -189,6 +193,8 @@ def _split(thoughts: Sequence[re.Match[str]], runs: Runs, length: int) -> Runs:
 def _mark(thoughts: Sequence[re.Match[str]], runs: Runs) -> Runs:
     """Call everything from ``<think>`` to ``</think>`` inside a span reasoning, whoever wrote it."""
     for thought in thoughts:
+        # In a message's own text `_split` has cut ahead of the first tag and behind the white space after the last one:
+        # the run with that white space begins before `end(1)`, so it is marked too.
         first, end = np.searchsorted(runs.starts, [thought.start(), thought.end(1)])
         runs.part[first:end] = _CODE["reasoning"]
     return runs

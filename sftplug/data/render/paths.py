@@ -22,6 +22,8 @@ def can_be_followed(tree: nodes.Template) -> bool:
     """Whether nothing but a namespace keeps anything beyond the body of a loop."""
     if any(name.name in _KEEPING for name in tree.find_all(nodes.Name)):
         return False
+    # ``else`` runs where nothing was gone through, a recursive loop goes on within a turn, and ``loop`` in a condition
+    # counts the items that pass it: nothing is known of that for turns that do not run.
     if any(loop.recursive or loop.else_ or (loop.test and _names(loop, "loop")) for loop in tree.find_all(nodes.For)):
         return False
     kept = [assign.node for assign in tree.find_all(nodes.Assign)]
@@ -67,10 +69,13 @@ class _Watch(NodeTransformer):
         name, names = f"sftplug_loop_{self._number}", self._variables if outside else []
         variables = nodes.List([nodes.Name(variable, "load") for variable in names])
         number = nodes.Const(self._number if outside else 0)
+        # What a loop goes through is told by the loop around it, so its ``loop`` is not yet this one.
         iterated = self.visit(node.iter)
         self._loops.append(name)
         self.generic_visit(node)
         self._loops.pop()
+        # ``{% for m in messages %}{{ loop.last }}`` becomes ``{% for m, sftplug_loop_1 in messages|sftplug_loop(1, [])
+        # %}{{ sftplug_loop_1.last }}``.
         node.iter = nodes.Filter(iterated, "sftplug_loop", [number, variables], [], None, None)
         node.target = nodes.Tuple([node.target, nodes.Name(name, "store")], "store")
         return node

@@ -118,6 +118,7 @@ def lay_out(
     texts: list[str] = []
     pieces: list[Piece] = []
     position = 0
+    # Piece by piece, as it is printed: only at that moment `active` tells which message the template works on.
     for text in template.root_render_func(context):
         texts.append(text)
         for piece in pieces_of(text, position, environment.active):
@@ -142,6 +143,7 @@ def _piece(run: TextRun, position: int, active: Active) -> Piece:
                 return Piece(position, end, place, "", -1, place, True)
     if run.field == GIVEN:
         return Piece(position, end, within, "", -1, within, True)
+    # The template's own text is of the message that was at hand when it was kept, or else when it is printed.
     message = run.message if run.field or run.message is not None else within
     return Piece(position, end, message, run.field, run.offset, within, bool(run.field))
 
@@ -152,6 +154,7 @@ def _piece(run: TextRun, position: int, active: Active) -> Piece:
 def trace_message(message: Mapping[str, Any], index: int, environment: TracedEnvironment) -> dict[str, Any]:
     """Copy a message with every string in it traced."""
     traced = {key: _trace(value, key, index, environment) for key, value in message.items()}
+    # By identity, for two messages may be equal. The copies live as long as the render, so no id is given out twice.
     environment.owners[id(traced)] = index
     return traced
 

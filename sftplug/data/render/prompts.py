@@ -41,6 +41,7 @@ class Prompts:
         """Raise TemplateError where to render the prompts up to that of `turn` takes too long."""
         turns = self.call.assistants
         if len(turns) >= MANY and self._whole(asks=True, traced=False) is None:
+            # The prompts of the turns 1, 3 and 5, rendered whole, are 1 + 3 + 5 messages.
             ran = sum(turns)
         else:
             ran = turn + self.ran + sum(whole.ran for whole in self._wholes.values() if whole is not None)
@@ -98,6 +99,7 @@ class Prompts:
     def added(self, message: int) -> str:
         """Return what the template adds to ask for the turn of `message`."""
         asking, before = self.shown(message), self.shown(message, asks=False)
+        # Both begin as the conversation does. Only where they leave it at the same place may they have more in common.
         common = min(asking.shared, before.shared)
         if asking.shared == before.shared:
             common += agreement(asking.text(common), before.text(common))

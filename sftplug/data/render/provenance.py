@@ -137,6 +137,7 @@ class Traced(str):
         """Return the parts that `pieces` are, found from the left, `separator` characters apart (or more)."""
         parts, position = [], 0
         for piece in pieces:
+            # Behind the last piece: of "a, a" the second "a" is not the first again. White space is skipped over.
             position = str.index(self, piece, position)
             parts.append(self._part(position, position + len(piece)))
             position += len(piece) + separator
@@ -280,6 +281,7 @@ def shown(value: Any, active: Active) -> str:
     """Return what Jinja prints of `value`; of anything but a text, with a note of the texts that stand in it."""
     if isinstance(value, str):
         return value
+    # The text of a list is made of the `repr` of each item, and that of a Traced adds it to `repeated`.
     active.repeated.clear()
     text = str(value)
     return derived(text, list(active.repeated), active) if active.repeated else text
@@ -321,6 +323,7 @@ def place(
     # "%s: %s" % (name, text) is "Ann: Hi", and with marks "sftplug0_: sftplug1_": so "Ann" and "Hi" are parts, and ": "
     # is the template's. "%5s" pads a name and no mark: there the two differ, and the parts are searched for.
     stem = "sftplug"
+    # A row that itself says "sftplug0_" must not be taken for a mark.
     while stem in whole:
         stem += "g"
     pieces = re.split(f"{stem}(\\d+)_", render(iter([f"{stem}{number}_" for number in range(len(parts))])))
@@ -377,6 +380,7 @@ def follow(result: str, parts: Sequence[Traced], active: Active) -> Traced:
     """Return `result`, which something that knows nothing of runs made from `parts`, with what can be said of it."""
     active.lost()
     first, text = parts[0], str.__str__(result)
+    # The same letters but for their case (``x | capitalize``): each still stands where it stood.
     if len(text) == len(first) and text.casefold() == str.casefold(first):
         return Traced(text, first._runs, active)
     return find_parts(text, parts, active)

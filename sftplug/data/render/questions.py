@@ -120,6 +120,8 @@ class RecordingStr(Traced):
     def _note(self, method: Callable[..., Any], args: tuple[Any, ...], answer: Any) -> None:
         position, parts, text = 0, [], str.__str__(self)
         for run in self._runs:
+            # The text of ``content ~ "!"`` is kept as the content and "!", to be put together from the content of
+            # another row.
             literal = text[position : position + run.length]
             parts.append(literal if run.message is None or not run.field else (run.message, run.field))
             position += run.length
@@ -251,6 +253,7 @@ class RecordingEnvironment(TracedEnvironment):
         return super().call(context, function, *args, **kwargs)
 
     def _note_day(self, args: tuple[Any, ...]) -> None:
+        # ``%-d %B %Y`` has the directives d, B and Y.
         directives = {piece.lstrip("-")[:1] for piece in str(args[0] if args else "").split("%")[1:]}
         if not directives <= _DAY or not isinstance(self.active, QuestionLog):
             raise NotRepeatable

@@ -39,6 +39,7 @@ class Record:
         if self.step is None:
             return
         low, high = interval
+        # In the turn of message 5 every render that comes there has at least six messages: more than three is no news.
         if cell == COUNT and low <= self.known:
             low = -inf
         if (low, high) != (-inf, inf):
@@ -55,9 +56,12 @@ class Record:
 
     def read(self, cell: Cell, value: Any) -> Any:
         """Return what a template is given that reads `value` in `cell`."""
+        # What was kept as ``count - 1`` is that of this render's count: the cell must hold the same form, not the same
+        # number.
         if type(value) is Form:
             self.note(cell, NONE_ELSE)
             return Watched(value.sign * self.count + value.offset, self.note, COUNT, value)
+        # What a turn has written itself, it does not learn from outside.
         if self.step is None or cell in self.step.writes:
             return value
         if type(value) is int:

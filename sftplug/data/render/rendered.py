@@ -41,6 +41,7 @@ class Rendered:
         """Return the row with `stop` added at the end of every span that has none."""
         lacking = {finding.message for finding in self.findings if finding.kind == "no_stop"}
         row = self
+        # From the last on: what is put in moves only what comes after it.
         for index in reversed(range(len(self.spans))):
             if self.spans[index].message in lacking:
                 row = _insert_stop(row, index, stop)
@@ -76,6 +77,7 @@ _TAIL = re.compile(r"<[^\s<>]+>$")
 
 def lost_stop(alone: str, whole: str) -> str:
     """Return the stop that the next message printed in the whole text and that the turn alone lacks."""
+    # "Yes<|im_end|>" in the conversation and "Yes" alone: the next message prints "<|im_end|>", and here there is none.
     stop = _TAIL.search(whole)
     return stop.group() if stop is not None and not alone.endswith(stop.group()) and not _TAIL.search(alone) else ""
 
@@ -101,6 +103,7 @@ def _insert_stop(row: Rendered, index: int, stop: str) -> Rendered:
     if at < len(row.text):
         runs = runs.followed_by(at + shift, row.runs.cut(at, len(row.text)))
     spans = tuple(
+        # The span itself grows by the stop, and those after it move.
         replace(span, start=span.start + shift * (number > index), end=span.end + shift * (number >= index))
         for number, span in enumerate(row.spans)
     )

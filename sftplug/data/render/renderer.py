@@ -77,6 +77,7 @@ class Renderer:
     @contextmanager
     def rendering(self, call: Call) -> Iterator[None]:
         """Count what a render uses; an error of the template's own is its way of refusing the conversation."""
+        # One render at a time: environment, budget and the active message are those of the template, not of a thread.
         with self._lock:
             self.budget.begin(call.size)
             try:

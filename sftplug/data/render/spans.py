@@ -191,6 +191,8 @@ def find_opening(layout: Layout, where: TurnLocation, own_prompt: str) -> Start 
     if not words:
         own = layout.text[where.begin : where.first]
         return None if own.strip() or mine else Start(where.begin, "", "", "")
+    # All that asks for a reply, or else its first word: "<|assistant|>" of "<|assistant|><think>", which a turn without
+    # a thought lacks.
     at, first = before.rfind(words), WORDS.search(opening)
     if at < 0 and first is not None:
         at = before.rfind(opening[: first.end()])
@@ -235,9 +237,12 @@ def whole_before(text: str, at: int) -> int:
 
 def find_stop(layout: Layout, where: TurnLocation, start: int, turn_end: TurnEnd | None, ends: frozenset[str]) -> Stop:
     """Return the end of the span that begins at `start`; `ends` are the model's end tokens when they are known."""
+    # All own text may stand in the prompt (a prefilled "<think>"): the span ends no earlier than it begins.
     last = max(where.last, start)
     tail = layout.text[last : where.end].rstrip()
     last += len(_without_document_end(tail, turn_end))
+    # What the template writes for the turn after its words is its stop, unless it is known to leave that to the next
+    # turn.
     if tail and (turn_end is None or turn_end.by != "next"):
         return Stop(last, "own")
     stop = _printed_next(layout, last, turn_end)
@@ -275,6 +280,7 @@ def uncovered(pieces: Sequence[Piece], spans: Sequence[tuple[int, int]]) -> list
     outside = []
     for piece in pieces:
         position = piece.start
+        # A piece from 0 to 10 with spans 2-4 and 6-8 leaves 0-2, 4-6 and, by the empty span at its end, 8-10.
         for start, end in [*spans, (piece.end, piece.end)]:
             if position < min(start, piece.end):
                 outside.append(piece._replace(start=position, end=min(start, piece.end)))

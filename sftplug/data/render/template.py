@@ -71,6 +71,8 @@ class Template:
         `kwargs` that come from the row: their text cannot be a control token. A row that the template treats as it did
         another is filled into that row's shape. Raises TemplateError when the template refuses the conversation.
         """
+        # A shape is found by roles and arguments, and tools are no part of that: a row with them is always analysed in
+        # full.
         texts = None if tools else texts_of(messages)
         if texts is None:
             return self.analyse(messages, tools, end_tokens=end_tokens, given=given, **kwargs)
@@ -80,6 +82,7 @@ class Template:
             return rendered
         rendered = self.analyse(messages, tools, end_tokens=end_tokens, given=given, **kwargs)
         key = key_of(roles, texts, arguments)
+        # A shape is filled in without a check, so only a row in which the check has found nothing may become one.
         if not rendered.findings and self._shapes.worth_learning(key):
             shape = self._learn(texts, rendered, make_call(messages, tools, kwargs, end_tokens, given))
             if shape is not None:
@@ -142,6 +145,8 @@ class Template:
         """
         call = make_call(messages, tools, kwargs, given=given)
         layout = self._renderer.layout(call, add_generation_prompt=add_generation_prompt)
+        # Rows are compared with the plain text by `ConversationRenderer`, the first of them and then a sample. A prompt
+        # stands alone: it is compared each time.
         if layout.text != self._renderer.text(call, add_generation_prompt=add_generation_prompt):
             raise TemplateError(f"chat template '{self.name}' renders differently when its parts are told apart")
         return to_row(layout, [])
@@ -165,6 +170,8 @@ class Template:
         marked = {finding.message for finding in rendered.findings if finding.kind.startswith("divergent")}
         divergent = [message for message in assistants_in(messages) if message in marked]
         kept = tuple(span for span in rendered.spans if span.message not in divergent)
+        # Of the turns 1, 3 and 5, where 3 is divergent, the row trains 1 and 5 and shows 3 as context only. The second
+        # row is the prompt of 3 as inference shows it, and then turn 3, which alone is trained there.
         return [replace(rendered, spans=kept), *(self._finder.apart(rendered, call, message) for message in divergent)]
 
     def _turns(self, layout: Layout, prompts: Prompts) -> list[Turn]:
@@ -177,6 +184,8 @@ class Template:
     def _learn(self, texts: Mapping[Field, str], rendered: Rendered, call: Call) -> Shape | None:
         """Return the shape of a row, learned by rendering it and its prompts with texts that note what is asked."""
         asking, ask = self._renderer.asking()
+        # What a template asks to render a prompt decides where spans begin, as much as what it asks to render the
+        # whole.
         prompts = [partial(ask, call.until(turn), add_generation_prompt=True) for turn in assistants_in(call.messages)]
         try:
             return learn(texts, rendered, partial(ask, call), prompts, asking)
@@ -184,6 +193,7 @@ class Template:
             return None
 
 
+# A template learns shapes and turn ends as it renders: whoever compiles the same source again gets them too.
 @lru_cache(maxsize=256)
 def compile_template(source: str, name: str = "template") -> Template:
     """Return the compiled template, cached by its source. Raises TemplateError for what is not valid Jinja."""

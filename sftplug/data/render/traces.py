@@ -122,6 +122,7 @@ class Trace:
         if self._indexed < len(self.steps):
             self._index()
         turn = place - self.first
+        # The template's own text would be that of another message from the first character on.
         if self.steps[turn].before != active:
             return place
         reached: float = len(self.steps)
@@ -131,6 +132,7 @@ class Trace:
                 continue
             value, mine = cells.get(cell, MISSING), self._held(cell, turn)
             if not same(value, mine):
+                # No interval takes nan: what is not a number in both renders must be the same.
                 against = reads.first_against(value if type(value) is type(mine) is int else nan, turn)
                 # After it was written, it holds the same in both. The turn that writes it reads it before that.
                 reached = min(reached, against) if against <= self._next_write(cell, turn) else reached

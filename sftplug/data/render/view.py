@@ -46,6 +46,7 @@ class View:
 
     def length(self) -> Watched:
         """Return how many it shows."""
+        # ``messages[3:]`` of two messages has the length 0, and ``count - 3`` says -1: no form says that.
         if self._record.count + self._end < self._first:
             raise NotRepeatable
         return self._record.messages(self._end - self._first)
@@ -73,6 +74,7 @@ class View:
         key = plain(key)
         if type(key) is not int:
             raise NotRepeatable
+        # ``messages[-1]`` is another message for each count.
         if key < 0 or self._backwards:
             return self._all()[key]
         if not self._has(self._first + key):
@@ -108,6 +110,7 @@ class View:
 
     def _loop(self, place: int) -> Loop:
         place, length = abs(place), self._record.messages(self._end - self._first)
+        # Forwards a message has the same index in every render; backwards that depends on how many there are.
         index = length - 1 - (place - self._first) if self._backwards else place - self._first
         return Loop(index, length, self._neighbour(place))
 

@@ -65,10 +65,13 @@ class Walk:
         if isinstance(environment, TracedFollowing):
             environment.owners.clear()
             environment.given.clear()
+            # Copied once: every prompt is rendered over a `View` of these, so their ids, which tell the owners, stay
+            # valid.
             messages = [trace_message(message, index, environment) for index, message in enumerate(messages)]
             given = {"tools": call.tools, **{name: call.kwargs[name] for name in call.given}}
             variables |= {name: trace_given(value, environment) for name, value in given.items()}
         whole = FollowedConversation(self, call, text, messages, variables)
+        # The whole conversation first: this fills `memory`, and every prompt takes over what it can from there.
         return None if whole.until(len(messages)) is None else whole
 
 
@@ -100,6 +103,8 @@ class FollowedConversation:
                 for text in self.walk.template.root_render_func(context):
                     output.add(text, [*pieces_of(text, output.length, environment.active)] if traced else ())
         except TemplateError as error:
+            # ``raise_exception`` raises just this class. Any other error may come of a `View` that is no list, and
+            # proves nothing.
             if type(error.__cause__) is jinja2.TemplateError:  # of the template's own making
                 raise
             return None

@@ -56,6 +56,7 @@ class Watched:
 
     def _follows(self, other: Any, sign: int) -> bool:
         """Whether `other` changes as this does, so that the difference (of `sign` 1) or the sum is always the same."""
+        # ``count - 1`` and ``count + 2`` differ by 3 in every render; ``count - 1`` and ``5 - count`` add up to 4.
         return type(other) is Watched and self.cell == other.cell and self.form.sign == sign * other.form.sign
 
     def __add__(self, other: Any) -> Any:
@@ -77,6 +78,7 @@ class Watched:
         return self._moved(-1, other) if type(other) is int else plain(other) - self.plain()
 
     def _compare(self, name: str, other: Any) -> bool:
+        # ``count - 1 < count`` whatever the count: nothing depends on the answer.
         if self._follows(other, 1):
             return bool(_OPERATORS[name](self.value, other.value))
         other = plain(other)
@@ -123,6 +125,7 @@ def _as_plain(name: str) -> Callable[..., Any]:
 
 for _name in _OPERATORS:
     setattr(Watched, f"__{_name}__", _comparing(_name))
+# ``{{ count }}`` and ``count % 2`` tell more than any interval: from then on it must be this very number.
 for _name in (
     *("mul", "rmul", "floordiv", "rfloordiv", "truediv", "rtruediv", "mod", "rmod", "pow", "rpow", "neg", "pos", "abs"),
     *("hash", "str", "repr", "format", "index", "int", "float"),

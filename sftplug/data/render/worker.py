@@ -25,8 +25,10 @@ def serve() -> None:
     """Answer requests until there are no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever asks decides
     answers = os.fdopen(os.dup(1), "wb")
+    # Whatever a library prints goes to stderr: stdout, of which the copy is kept for answers, carries nothing else.
     os.dup2(2, 1)
     _answer("", "", "text", ([],), {})  # what is loaded late is loaded now
+    # Only now, when all is loaded: the bound is so much more than the process has by then.
     _bound_memory(int(sys.argv[2]))
     _send(answers, ("answer", None))
     while True:

@@ -13,6 +13,7 @@ from conftest import transformers_text
 
 from sftplug.data.render import budget, compile_template, enforce
 from sftplug.data.render.bounds import BoundedEnvironment
+from sftplug.data.render.costs import charge_method
 from sftplug.data.render.template import Template
 from sftplug.errors import TemplateError, TemplateStopped
 
@@ -196,6 +197,14 @@ def test_a_row_that_is_nested_too_deep_is_refused_and_the_template_goes_on():
 
 
 # --- and what is none of all this -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["\n" * 10, "\x85" * 10, "a\r\nb\n", "a b " * 600, "é b"])
+@pytest.mark.parametrize("name", ["split", "splitlines"])
+def test_a_cut_costs_no_less_than_the_pieces_that_it_makes(text, name):
+    spent = budget.Budget()
+    charge_method(spent, text, name, (), {})
+    assert spent._work >= budget.ITEM * len(getattr(text, name)())
 
 
 def test_operators_still_do_what_they_did():
