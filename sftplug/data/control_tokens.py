@@ -102,6 +102,7 @@ def controls_of(
     if template is not None and spoken:
         spoken = _spoken(spoken, written, template, arguments)
     size = max([len(tokenizer), *control.values()]) + 1
+    # The longest first, for a pattern takes the first of its branches that fits.
     texts = sorted(control, key=len, reverse=True)
     pattern = re.compile("|".join(map(re.escape, texts))) if texts else None
     ids, spoken_ids = (_mask(size, [control[text] for text in chosen]) for chosen in (texts, spoken))
@@ -137,6 +138,7 @@ def _spoken(texts: set[str], written: str, template: Template, arguments: Mappin
     """Return those of `texts` that the template writes, or reads a thought by, within an assistant's turn."""
     found = {text for text in texts if _THOUGHT.fullmatch(text) and text in written}
     for turn in _turns(template, arguments):
+        # What a turn ends with is its stop: if a reply might hold that, it could end the turn in its middle.
         found |= {text for text in texts if text in turn and not turn.rstrip().endswith(text)}
     return found
 

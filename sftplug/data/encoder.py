@@ -44,6 +44,8 @@ class Encoder:
         backend = self.engines.slow.backend
         state = json.loads(backend.to_str())
         for token in state["added_tokens"]:
+            # `encode_special_tokens` has an effect on special tokens only: so every control token is made special
+            # first.
             token["special"] |= bool(self.controls.ids[token["id"]])
         literal = type(backend).from_str(json.dumps(state))
         literal.encode_special_tokens = True
@@ -70,6 +72,7 @@ class Encoder:
     def _as_text(self, text: str) -> EncodedTexts:
         """Tokenize what must not be a control token; where its letters are one all the same, the first is cut off."""
         whole = self.literal.with_offsets([text])
+        # "[INST]" may be a token of the ordinary vocabulary, which no flag makes text of; "[" and "INST]" are text.
         if len(text) == 1 or not self.controls.ids[whole.ids].any():
             return whole
         first, rest = (self.literal.with_offsets([part]) for part in (text[:1], text[1:]))
@@ -105,6 +108,7 @@ def encoder(
     if backend is None:
         name = type(tokenizer).__name__
         raise ModelError(f"the tokenizer ({name}) has no fast backend: it cannot say which characters a token covers")
+    # A tokenizer may have been saved with both, and would fill up or cut the rows of each batch.
     backend.no_padding()
     backend.no_truncation()
     controls = controls_of(tokenizer) if controls is None else controls

@@ -68,6 +68,7 @@ def _draw(source: Available, amount: float, random: np.random.Generator) -> NDAr
         return np.tile(everything, round(amount / whole))
     shuffled = random.permutation(everything)
     reached = np.concatenate([[0], np.cumsum(source.sizes[shuffled])])
+    # Rows of 5, 5 and 9 and a rest of 12: the sums are 0, 5, 10 and 19, so the first two are nearest.
     count = int(np.argmin(np.abs(reached - rest)))
     return np.concatenate([np.tile(everything, int(passes)), np.sort(shuffled[:count])])
 

@@ -39,6 +39,7 @@ def best_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int]
         length = lengths[index]
         if length > capacity:
             raise ValueError(f"document {index} has {length} tokens, and a row holds {capacity}")
+        # Row numbers are 0 and more, so (length, -1) comes before every row with just that much room left.
         at = bisect_left(free, (length, -1))
         room, row = free.pop(at) if at < len(free) else (capacity, len(rows))
         if row == len(rows):
@@ -77,6 +78,7 @@ def _columns(
     first = np.concatenate([[0], np.cumsum(lengths[flat])[:-1]]).astype(np.int64)
     counts = [int(lengths[list(row)].sum()) for row in documents]
     for name in TOKENS.names:
+        # This copies: what `take` returns are views of the mapped file, which is not to be changed.
         values = np.concatenate(have.take(name, flat))
         if name in _UNPREDICTED:
             values[first] = _UNPREDICTED[name]

@@ -63,6 +63,7 @@ class Stages:
         early = None if self.measured else Early.of(self.encode.engines, self.recipe, self.maskings)
         examples = examples if early is None else early.rest(examples, self.account)
         noted = (remarks.note(example, self.account) for example in examples)
+        # A batch of which every row was dropped has nothing to tokenize.
         texts = filter(None, (self._texts(batch) for batch in _batched(noted, BATCH)))
         for batch, encoded in _ahead(texts, self._encoded):
             yield from fitter.fit(self._tokens(batch, encoded), self.account)
@@ -98,6 +99,8 @@ class Stages:
             self._note_look_alike(texts[index], look_alike)
         weights = weigh(tokens, self.maskings)
         added = np.array([text.added for text in texts], dtype=bool)
+        # In the row of a divergent turn all else is context, whatever the masking gives it: it is trained where it came
+        # from.
         weights[added[tokens.row] & ~tokens.trainable] = 0
         return Batch(texts, tokens, weights)
 
@@ -147,6 +150,7 @@ def _ahead(items: Iterable[Item], work: Callable[[Item], Result]) -> Iterator[tu
     with ThreadPoolExecutor(AHEAD) as threads:
         for item in items:
             coming.append((item, threads.submit(work, item)))
+            # So however slow the masking is, no more than `AHEAD` batches of tokens wait for it in memory.
             if len(coming) > AHEAD:
                 yield _first(coming)
         while coming:
@@ -167,6 +171,8 @@ def few_pauses() -> Iterator[None]:
     """
     interval = sys.getswitchinterval()
     sys.setswitchinterval(interval / 10)
+    # What is there by now is out of the collector's sight until the end; what is made from here on is collected as
+    # ever.
     gc.freeze()
     try:
         yield

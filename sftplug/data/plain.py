@@ -29,6 +29,7 @@ def render_plain(conversation: Conversation, bos: str, eos: str, stops: Collecti
     pieces: list[Piece] = [(-1, "scaffold", "" if own_bos else bos)]
     pieces += [(index, "content", text) for index, text in enumerate(texts[:-1])]
     pieces += _last(len(texts) - 1, texts[-1], stop, eos)
+    # Runs tile the text, so one without characters would lie at the place of the next.
     pieces = [piece for piece in pieces if piece[2]]
     starts = np.cumsum([0, *(len(text) for _, _, text in pieces)])
     message = np.array([index for index, _, _ in pieces], dtype=np.int32)

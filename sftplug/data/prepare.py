@@ -119,6 +119,7 @@ def prepare(  # noqa: PLR0913 - the edge of the pipeline: what comes in, and who
     proofs = store.proofs if store is not None else None
     ways = Ways(gate, tokenizer, templates)
     work = _Work(recipe, gate, tokenizer, ledger, progress, watch, proofs, still, ways)
+    # Whoever watches wants to see the rows being made, so they are neither looked up nor kept.
     key = key_of(recipe, tokenizer, end_tokens, store.code) if store is not None and watch is None else None
     opened = _Opening(tokenizer, end_tokens, _asks_provenance(recipe, provenance))
     if store is None or key is None:
@@ -139,6 +140,8 @@ class _Temporary:
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="sftplug-"))
+        # Not when `prepare` returns: the dataset maps the files of the folder into memory as long as somebody holds
+        # `Prepared`.
         weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
 
 
@@ -176,6 +179,7 @@ class _Opening:
 
 def _by_row(placed: NDArray[np.int64]) -> tuple[tuple[int, ...], ...]:
     """Return the rows that -1 ends."""
+    # [0, 3, -1, 1, 2, -1] is ((0, 3), (1, 2)). Behind the last -1 there is nothing.
     ends = np.flatnonzero(placed < 0)
     return tuple(tuple(row[row >= 0].tolist()) for row in np.split(placed, ends + 1)[:-1])
 
@@ -204,6 +208,8 @@ class _Work:
             encode = replace(encode, escape_plain=escape_plain)
             trained = TrainedRows() if len(splits_of(self.recipe)) > 1 else None
             made = {name: self._split(name, encode, folder, trained) for name in splits_of(self.recipe)}
+        # Before anything is said of the rows: of a file that was written to meanwhile, nobody knows which rows these
+        # were.
         self.still.check()
         self.ledger.engine = encode.engines.name
         self.ledger.preamble = self.gate.preamble
@@ -239,6 +245,7 @@ class _Work:
                 codes = batch.tokens.provenance(_numbers(groups, index, batch)[batch.tokens.row])
                 columns = Columns(batch.tokens.ids, batch.weights, codes)
                 writer.write(columns, RowSizes(batch.lengths, batch.trained), batch.kept)
+                # In step with the rows that are kept: line k of the origins is row k of the table.
                 origins.write(text.origin for text, kept in zip(batch.texts, batch.kept.tolist(), strict=True) if kept)
                 self.progress(f"preparing {name}", account.read, None)
             bounds.append(writer.rows)
@@ -254,6 +261,7 @@ class _Work:
         data, seed, order = self.recipe.data, seed_of(self.recipe), None
         if name == "train":
             order, self.ledger.mixed = mix(list(split.available(data.mix.by)), data.mix.stop, seed)
+        # With any other packing rows stay documents: the trainer puts them together a batch at a time.
         if data.packing == "rows" and data.max_length is not None:
             lengths = split.measures.lengths
             order = np.arange(len(lengths)) if order is None else order
@@ -261,6 +269,7 @@ class _Work:
             _remember(folder, name, placed)
         elif order is not None:
             rearrange(rows, final, order)
+            # Each row alone, in the form that packed ones have: 4, 2 is kept as 4, -1, 2, -1.
             _remember(folder, name, np.stack([order, np.full(len(order), -1)], axis=1).ravel())
         else:
             rows.rename(final)

@@ -98,6 +98,7 @@ class SplitRows:
         return rows
 
     def _context(self, where: str, step: int) -> RowContext:
+        # Of the seed alone, two processors of a recipe would draw the same numbers.
         seed = np.random.SeedSequence([seed_of(self.recipe), *where.encode(), step]).generate_state(1)
         if self._of_train:
             return RowContext(int(seed[0]), "train", partial(_held_out, self.recipe))
@@ -118,6 +119,8 @@ class SplitRows:
         random, fraction = np.random.default_rng(seed_of(self.recipe)), self.recipe.data.eval_fraction
         for row in rows:
             is_held_out = random.random() < fraction
+            # The training account counts every row that is read, and gives back those that are held out. That of the
+            # held-out rows counted none (see `_counted`), and takes those on its side.
             if self.split == "train":
                 account.read -= is_held_out
             else:
@@ -213,6 +216,7 @@ class _Together:
     def of(self, index: int) -> Iterator[Row]:
         """Yield the rows of one source. Raises PluginError where one of an earlier source comes too late."""
         while (row := self._ahead or next(self.rows, None)) is not None:
+            # The first row of the next source ends this one; it is kept for when that is asked for.
             if row.source > index:
                 self._ahead = row
                 return

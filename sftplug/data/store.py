@@ -79,6 +79,8 @@ def key_of(
     if None in rows or None in processors:
         return None
     template = str(tokenizer.chat_template)
+    # What changes a token or a label belongs here, or a stale row would be trained on. What changes neither (the
+    # weights of the model, the size of batches) does not, or rows would be prepared anew for nothing.
     made_by = {
         "rows": rows,
         "processors": processors,
@@ -137,6 +139,8 @@ def own_code() -> str:
     from importlib.metadata import version
 
     digest = hashlib.sha256()
+    # All of it: to know which file may change a label would be a promise to keep, and to prepare rows again takes
+    # minutes.
     for file in sorted(Path(__file__).parents[1].rglob("*.py")):
         digest.update(file.read_bytes())
     libraries = ("transformers", "tokenizers", "tiktoken", "jinja2", "datasets")

@@ -49,12 +49,14 @@ class TableWriter:
 
 def lists(flat: NDArray[Any], counts: Sequence[int] | NDArray[Any]) -> pa.ListArray:
     """Return rows of `counts` values each; the flat array goes in as it is, cut by offsets."""
+    # 32 bits are enough for a batch; the table of all batches may hold more tokens than that.
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
     return pa.ListArray.from_arrays(offsets, pa.array(flat))
 
 
 def row_sums(flat: NDArray[Any], lengths: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return (R,) the sum over each of R rows that lie end to end; exactly 0 where every number of a row is."""
+    # Over a row of zeros the running sum does not move, so the difference is 0 to the bit.
     running = np.concatenate([[0.0], np.cumsum(flat, dtype=np.float64)])
     return np.diff(running[np.concatenate([[0], np.cumsum(lengths)])])
 
@@ -136,6 +138,7 @@ class StoredRows:
 
     def __init__(self, file: Path) -> None:
         """Map `file` into memory."""
+        # Hardly anything is read yet: the arrays are views of the file, whose pages come when they are looked at.
         table = pa.ipc.open_stream(pa.memory_map(str(file))).read_all()
         self._columns = {name: _flat_chunks(table[name]) for name in table.column_names}
         sizes = [len(chunk) for chunk in table[0].chunks]
@@ -144,6 +147,7 @@ class StoredRows:
     def take(self, column: str, rows: Iterable[int]) -> list[NDArray[Any]]:
         """Return the values of `rows` in `column`."""
         indices = np.fromiter(rows, dtype=np.int64)
+        # With batches of 500 and 300 rows, row 620 is row 120 of the second.
         chunks = np.searchsorted(self._first, indices, side="right") - 1
         found = []
         for row, chunk in zip((indices - self._first[chunks]).tolist(), chunks.tolist(), strict=True):
@@ -170,6 +174,7 @@ def rearrange(source: Path, target: Path, rows: Sequence[int] | NDArray[np.int64
 
 def batched(items: Sequence[Any] | NDArray[Any], size: int) -> Iterator[Any]:
     """Yield `items` in stretches of at most `size`."""
+    # 10 items in stretches of 4 have the edges 0, 4, 8 and 10.
     return (items[low:high] for low, high in itertools.pairwise([*range(0, len(items), size), len(items)]))
 
 

@@ -59,6 +59,7 @@ def tokenize(
     stuck = frozenset[int]()
     if escaped:
         placed, escaped, stuck = _escape(batch, placed, encode, speakers, escaped)
+    # Looked for only now: where a control token was cut out as text, other tokens lie at the edges than before.
     apart = _straddled(batch, placed)
     if apart:
         _refuse_prefix_space(encode)
@@ -94,8 +95,11 @@ class _Batch(NamedTuple):
     @classmethod
     def of(cls, rendered: Sequence[Rendered]) -> _Batch:
         texts = [row.text for row in rendered]
+        # One place more than each text has characters: the end of a row is not the beginning of the next, and an empty
+        # text has a place of its own.
         base = np.cumsum([0, *(len(text) + 1 for text in texts)])[:-1]
         sizes = [len(row.runs.starts) for row in rendered]
+        # numpy joins no empty list; of no rows, `base` is empty as well.
         runs = np.concatenate([row.runs.starts for row in rendered] or [base]) + np.repeat(base, sizes)
         listed = [
             (span.start + offset, span.end + offset, span.message)
@@ -152,6 +156,8 @@ def _look_alikes_in(batch: _Batch, placed: _Placed, encode: Encoder, speakers: _
     if not len(tokens):
         return {}
     first, last = batch.run_of(placed.start[tokens]), batch.run_of(placed.end[tokens] - 1)
+    # The running count of runs that the row wrote: where it is larger behind a token's last run than at its first, the
+    # row wrote some of the token. Of "<|im" of the template and "_end|>" of a message, that is the second half.
     given = np.concatenate([[0], np.cumsum(batch.joined("given"))])
     written = given[last + 1] > given[first]
     tokens, first = tokens[written], first[written]
@@ -179,6 +185,7 @@ def _escape(
     if encode.puts_space_before_pieces():
         return placed, found, frozenset(found)
     marks, left = {row: list(places) for row, places in found.items()}, found
+    # What stands beside a cut is tokenized anew as well, and may become a control token only then.
     for _ in range(_ROUNDS):
         pieces = {row: encode.encode_pieces(batch.texts[row], [], marks[row]) for row in left}
         placed = batch.replace(placed, pieces)
@@ -235,6 +242,7 @@ def _straddled(batch: _Batch, placed: _Placed) -> tuple[int, ...]:
     """Return the rows in which the edge of a trained span lies inside a token."""
     _, start, end = placed
     edges = np.unique(batch.spans[:, :2])
+    # The edge 7 lies inside the token from 5 to 9: the last token that starts before it ends after it.
     before = np.searchsorted(start, edges, side="left") - 1
     inside = (before >= 0) & (end[np.maximum(before, 0)] > edges) if len(start) else edges < 0
     return tuple(np.unique(batch.row_of(edges[inside])).tolist())
@@ -306,15 +314,20 @@ def _span_of(spans: NDArray[np.int64], start: NDArray[np.int64], end: NDArray[np
     if not len(spans):
         return np.full(len(start), -1, dtype=np.int32)
     opens, closes, message = spans.T
+    # Offsets that the tokenizer itself tells may go back; then each token is looked up by itself.
     if not (_ascends(start) and _ascends(end)):
         index = _stretch_of(opens, start)
         within = (index >= 0) & (start < closes[index]) & (end <= closes[index])
         return np.where(within, message[index], -1).astype(np.int32)
     # The tokens of a span are those from the first that starts in it to the last that ends in it.
     first = np.searchsorted(start, opens, side="left")
+    # The second of the two is for a token without characters right at the end of a span: it ends in it, and starts
+    # behind.
     last = np.minimum(np.searchsorted(end, closes, side="right"), np.searchsorted(start, closes, side="left"))
     last = np.maximum(last, first)
     edges = np.stack([first, last], axis=1).ravel()
+    # Four tokens at 0, 3, 5 and 9, and a span of message 1 from 3 to 9: its tokens are those from 1 to 3. So 1 token
+    # outside, 2 in the span, 1 outside: -1, 1, 1, -1.
     counts = np.diff(np.concatenate([[0], edges, [len(start)]]))
     between = np.full((len(spans) + 1, 2), -1, dtype=np.int32)
     between[:-1, 1] = message
@@ -330,6 +343,8 @@ def _stretch_of(starts: NDArray[np.int64], position: NDArray[np.int64]) -> NDArr
     if not _ascends(position):
         return np.searchsorted(starts, position, side="right") - 1
     # Positions ascend, as those of tokens do: to look up the few starts is quicker than the many positions.
+    # With starts at 0 and 4, and positions 0, 1 and 5: no position before the first start, 2 in stretch 0, 1 in stretch
+    # 1.
     first = np.searchsorted(position, starts, side="left")
     counts = np.diff(np.concatenate([[0], first, [len(position)]]))
     return np.repeat(np.arange(-1, len(starts)), counts)

@@ -57,6 +57,8 @@ class Early:
                 yield example
                 continue
             said = self._certain(example.conversation)
+            # Cheap first: few tokens stand for more than 8 characters on average, so a row of fewer is rendered and
+            # counted.
             if self._sure(said) > limit and self._trains(example.conversation):
                 self._leave_out(example, self._sure(said), account)
             else:

@@ -45,6 +45,7 @@ def unread(error: BaseException, output: Path) -> Interrupted | None:
 
     Where rich prints, it ends the process with SystemExit.
     """
+    # rich turns a broken pipe into SystemExit(1), and leaves the cause in the context only.
     by_rich = isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError)
     if not by_rich and not (isinstance(error, BrokenPipeError) and let_go()):
         return None

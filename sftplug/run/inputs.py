@@ -57,6 +57,7 @@ def _would_read(source: Path, here: Path) -> bool:
     if source.is_dir():
         return source.resolve() in here.parents
     pattern = str(source)
+    # A file by its name is looked at by `refuse_among_inputs` itself.
     if not any(letter in pattern for letter in "*?["):
         return False
     matches = fnmatch if "**" in pattern else _by_part

@@ -91,6 +91,8 @@ def _candidates(was: str, before: Mapping[str, Any], run: Path) -> Iterator[str]
     if not Path(was).is_absolute():
         yield _resolved(was, run)
         return
+    # A run of "out" recorded /home/a/data/x.jsonl. Seen from /home/a/out that is ../data/x.jsonl: so it lies there when
+    # the project has moved to /home/b.
     for around in [Path(output)] if Path(output).is_absolute() else [above / output for above in Path(was).parents]:
         yield _resolved(os.path.relpath(was, around), run)
 

@@ -114,11 +114,13 @@ def open_session(loaded: LoadedRecipe, *, resume: bool = False, overwrite: bool 
     """
     directory = RunDirectory(Path(loaded.recipe.output))
     if not is_main():
+        # Waits for what the main process shares below, once it has found all that out.
         checkpoint, options, context = share(None)
         begun = replace(with_settled(loaded, options), context=context)
         yield RunSession(begun, directory, RunState("running"), checkpoint, writes=False)
         return
     refuse_place(loaded, directory, resume=resume, overwrite=overwrite)
+    # In this order: the lock is a file in the folder.
     with claimed(directory.path), locked(directory.path) as note:
         session = _open(loaded, directory, resume=resume, overwrite=overwrite)
         session.notes = (*([note] if note else []), *session.notes)
@@ -178,11 +180,14 @@ def _open(loaded: LoadedRecipe, directory: RunDirectory, *, resume: bool, overwr
     if found is None:
         _refuse_models_only(directory)
     begun, added = loaded, list[str]()
+    # Without a checkpoint the run begins anew, as a run of today: it may be of another recipe, and what was left open
+    # is open again. Who demands `resume` gets the recipe that was begun.
     if found is not None or resume:
         begun = as_begun(loaded, directory)
         added = _refuse_other_recipe(begun, directory)
         check_sources(directory, loaded.recipe)
     notes = (*added, *_notes(loaded, directory, found), *changes(loaded, begun))
+    # Last of all: as long as anything may be refused, nothing is deleted.
     _discard_unfinished(directory.path, found)
     return _record(begun, directory, state, found, notes)
 
@@ -293,6 +298,7 @@ def _record(
         state.seconds, state.tokens = found.progress["seconds"], found.progress["tokens"]
     known: dict[str, Any] = environment()
     state.attempts.append({"started": _now(), "from_step": step, "environment": known})
+    # A run that is resumed stays the run that it is.
     state.id, state.house, state.meta = state.id or uuid4().hex, loaded.house.record(), meta_of(loaded.recipe)
     record_recipe(directory, loaded)
     directory.write("environment.json", known)

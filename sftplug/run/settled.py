@@ -41,6 +41,8 @@ def _train(
     train = dict(loaded.recipe.train)
     for name in {**train, **before}:
         was = then.get(f"train.{name}", OF_TRL)
+        # Trained at 2e-4 because an older version of the adapter said so: it stays that, though the adapter says 1e-4
+        # now. Nobody asked for either. What the recipe itself says, now or then, is compared elsewhere.
         if is_default(_origin(loaded, name)) and is_default(was):
             train.pop(name, None)
             if name in before:
@@ -56,6 +58,8 @@ def _quantization(
     That is the whole of it where its name was left open, else the options that were left to the device.
     """
     now = _dumped(loaded.recipe.quantization)
+    # Left open in both: the whole quantization is that of the beginning. Named, and the same as then: its options that
+    # were left open are. Named, and another: nothing is taken, and the difference is refused elsewhere.
     if is_default(origins.get(("quantization",), "")) and is_default(_was(then, "quantization.type")):
         taken, now = dict(before), {}
     elif now["type"] == before["type"]:

@@ -34,6 +34,7 @@ def integrity_error(folder: Path) -> str | None:
         for name, known in listed:
             if not (folder / name).is_file():
                 return f"has lost {name}"
+            # The size first: that costs nothing, and a file that was cut short is not read.
             if (folder / name).stat().st_size != known["bytes"] or checksum(folder / name) != known["xxh3"]:
                 return f"has a {name} that is not what was written"
     except FileNotFoundError:

@@ -40,6 +40,7 @@ def no_room(error: BaseException, folder: Path) -> NoRoom | None:
     errors = list(_chain(error))
     if _says(errors, _FULL, _FULL_WORDS):
         return _full(folder)
+    # Torch says only that a write was cut short. A limit for files below what is free was met before the disk was full.
     large, short = _says(errors, _LARGE, _LARGE_WORDS), _says(errors, (), _CUT_SHORT)
     limit = _largest_file()
     if large or (short and limit is not None and limit < _free(folder)):
@@ -84,6 +85,7 @@ def cannot_keep(folder: Path, what: str, error: OSError) -> Exception:
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
+        # A library may have put an error of its own around what the system says.
         error = error.__cause__ or error.__context__
 
 

@@ -20,6 +20,7 @@ def atomic_write(file: Path, text: str, *, private: bool = False) -> None:
     beside = file.with_name(f".{file.name}.new")
     try:
         if private:
+            # Private from the first byte on: a mode that is set afterwards comes too late for whoever opened it before.
             beside.unlink(missing_ok=True)
             beside.touch(mode=0o600, exist_ok=False)
         with beside.open("w", encoding="utf-8") as stream:

@@ -25,6 +25,7 @@ def atomic_folder(output: Path) -> Iterator[Path]:
     """
     refuse_taken(output)
     made = [folder for folder in (output, *output.parents) if not folder.exists()]
+    # Within `output` itself, so that what is in it is on the same disk and only renamed in the end.
     unfinished = output / UNFINISHED
     try:
         output.mkdir(parents=True, exist_ok=True)

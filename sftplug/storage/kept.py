@@ -50,6 +50,7 @@ class KeptFolders:
                 return place, True
             self.folder.mkdir(parents=True, exist_ok=True)
             with waited_for(self._lock(key), waiting):
+                # Once more, now that the lock is held: another process may have made it while this one waited.
                 if self._is_as_made(place):
                     return place, True
                 say_dropped(place)
@@ -80,6 +81,7 @@ class KeptFolders:
         self._forget()
         shutil.rmtree(place, ignore_errors=True)
         self._delete_left(place.name)
+        # Under another name until it is whole: whoever looks without the lock sees the whole folder, or none.
         unfinished = self.folder / f".{place.name}-{secrets.token_hex(4)}"
         unfinished.mkdir()  # readable for others as far as the user's umask lets it
         try:
@@ -108,6 +110,7 @@ class KeptFolders:
                 shutil.rmtree(left, ignore_errors=True)
                 continue
             try:
+                # Whoever makes a folder holds the lock of its key: where that is free, nobody does any more.
                 with FileLock(self._lock(key), timeout=0):
                     shutil.rmtree(left, ignore_errors=True)
             except Timeout:

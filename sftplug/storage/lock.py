@@ -44,6 +44,8 @@ def locked(folder: Path) -> Iterator[str | None]:
                 raise RunError(_refusal(folder, owner)) from None
         except (OSError, NotImplementedError) as error:
             raise RunError(f"{folder} cannot be locked: {error}. {_NO_LOCKS}") from error
+    # Where a file system has no locks, filelock falls back to a mere file, and the lock is of another class from then
+    # on.
     _refuse_marker(lock, folder)
     before = _owner(folder)
     try:
@@ -51,6 +53,7 @@ def locked(folder: Path) -> Iterator[str | None]:
         (folder / OWNER).write_text(json.dumps(note), encoding="utf-8")
         yield _taken_over(before)
     finally:
+        # The note first: once the lock is free, the note is that of the next owner.
         (folder / OWNER).unlink(missing_ok=True)
         lock.release()
 
@@ -122,6 +125,7 @@ def _is_dead(owner: dict[str, Any]) -> bool:
     if not owner or owner["host"] != socket.gethostname() or os.name != "posix":
         return False
     try:
+        # Signal 0 is sent to nobody: it only asks whether there is such a process.
         os.kill(int(owner["pid"]), 0)
     except ProcessLookupError:
         return True

@@ -80,6 +80,8 @@ def _why_not(there: Path, file: Path) -> str | None:
     if not there.is_dir():
         return f"{there} is {'a file' if there.is_file() else 'not a folder'}"
     try:
+        # Permissions tell less than a trial: they say nothing of a file system that is read-only, a quota, or a disk
+        # that is full.
         with _trial(there) as trial:
             (trial / file).parent.mkdir(parents=True, exist_ok=True)
             (trial / file).write_bytes(b"x")

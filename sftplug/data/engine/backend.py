@@ -49,5 +49,6 @@ def _with_offsets(encoding: Any) -> EncodedTexts:
     ends = offsets[:, 1]
     # Some tokenizers trim a leading space from a token's offsets; the token covers it all the same.
     covered = np.concatenate([[0], np.maximum.accumulate(ends)[:-1]]) if len(ends) else ends
+    # Of "Hello world" such a tokenizer tells 0-5 and 6-11: the second token is then from 5 to 11.
     starts = np.minimum(offsets[:, 0], covered).astype(np.int32)
     return EncodedTexts(np.array(encoding.ids, dtype=np.int32), np.array([len(ends)]), starts, ends)

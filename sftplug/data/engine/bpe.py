@@ -115,6 +115,7 @@ def _controls(state: Mapping[str, Any]) -> dict[str, int] | None:
     if any(token[flag] for token in added for flag in ("single_word", "lstrip", "rstrip")):
         return None
     texts = sorted(token["content"] for token in added)
+    # In order, a text stands right before those that begin with it: to look at neighbours is enough.
     if any(longer.startswith(text) for text, longer in itertools.pairwise(texts)) or any(
         "\ue000" in text for text in texts
     ):

@@ -70,6 +70,7 @@ class Encoders:
             self._seen += len(texts)
             if not self.chosen and (self.wanted == "tiktoken" or self._seen >= WORTH_IT):
                 self._choose(texts)
+        # Without a spelling, `located` asks for ids and offsets together.
         return self.engine.ids(texts) if self.spelling is not None else []
 
     def located(self, ids: Sequence[IntArray], texts: Sequence[str]) -> EncodedTexts:

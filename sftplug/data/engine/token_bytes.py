@@ -37,9 +37,13 @@ class Spelling:
         lengths = self.length[flat]
         ends = np.cumsum(lengths)
         token_bounds = np.concatenate([[0], np.cumsum(counts)])
+        # Two texts of 3 and 2 tokens have the token bounds 0, 3, 5. The byte bounds say where each text would begin and
+        # end if its tokens spelled it: two texts are spelled only if that is as long as they are.
         byte_bounds = np.concatenate([[0], ends])[token_bounds]
         spelled = np.diff(byte_bounds) == sizes
         spelled = spelled if known is None else spelled & known
+        # Only now do the bytes of tokens and texts lie side by side, so that the n-th of one is compared with the n-th
+        # of the other.
         if spelled.all():
             buffer = np.frombuffer(b"".join(written), dtype=np.uint8)
             spelled = spelled if known is not None else self._same_bytes(flat, lengths, ends, buffer, byte_bounds)
@@ -59,6 +63,8 @@ class Spelling:
         byte_bounds: NDArray[np.int64],
     ) -> NDArray[np.bool_]:
         """Return (T,) whether the tokens of each text have its very bytes."""
+        # A token stands at 40 in the table and at 7 in the texts: byte 9 of the texts is to be byte 40 - 7 + 9 of the
+        # table.
         source = np.repeat(self.first[ids] - (ends - lengths), lengths)
         source += np.arange(len(buffer), dtype=np.int64)
         wrong = np.flatnonzero(self.table[source] != buffer)
@@ -90,6 +96,7 @@ def spelling_of(state: Mapping[str, Any]) -> Spelling | None:
     spell = spell_byte_level if _is_byte_level(state) else _spell_byte_fallback
     added = {token["id"]: token["content"].encode() for token in state["added_tokens"]}
     spelled = {**dict(zip(vocabulary.values(), spell(list(vocabulary)), strict=True)), **added}
+    # Some vocabularies leave out ids: those have no bytes, and no text has them.
     tokens = [spelled.get(index) or b"" for index in range(max(spelled, default=0) + 1)]
     length = np.fromiter(map(len, tokens), np.int64, len(tokens))
     first = np.concatenate([[0], np.cumsum(length)[:-1]]) if len(length) else length
@@ -137,6 +144,7 @@ _BYTES[list(map(ord, ALPHABET))] = list(ALPHABET.values())
 
 def spell_byte_level(tokens: Sequence[str]) -> list[bytes | None]:
     """Return the bytes that each token of byte-level BPE is written for; None for one that no text can have."""
+    # Four bytes for each character, so that one look-up serves the whole vocabulary.
     codes = np.frombuffer("".join(tokens).encode("utf-32-le"), dtype=np.uint32)
     spelled = _BYTES[np.minimum(codes, len(_BYTES) - 1)]
     bounds = np.concatenate([[0], np.cumsum(np.fromiter(map(len, tokens), np.int64, len(tokens)))])

@@ -155,7 +155,8 @@ class FollowingEnvironment(BoundedEnvironment):
                     known.latest |= dict.fromkeys(range(place, reached), trace)
                 place = reached
                 continue
-            # A trace is turns that ran one after the other: where some were taken over in between, a new one begins.
+            # A trace is turns that ran one after the other: where a long stretch was taken over in between, a new one
+            # begins.
             trace = trace or Trace(place, record.cells(), record.output)
             record.known, record.ran = path.needed(place), record.ran + 1
             record.step = step = Step(record.output.length, self.active.message)
