@@ -74,6 +74,7 @@ def _built(builder: ModelBuilder) -> Path:
 def _fingerprint(builder: ModelBuilder) -> str:
     """Return a hash over the options, the builder's own code and the libraries that shape the weights."""
     source = Path(inspect.getfile(type(builder)))
+    # A builder in a package may use its neighbours there, so they count; one in a plugin file has none.
     files = sorted(source.parent.glob("*.py")) if (source.parent / "__init__.py").is_file() else [source]
     digest = hashlib.sha256(json.dumps(builder.model_dump(mode="json"), sort_keys=True).encode())
     for file in files:
@@ -102,6 +103,8 @@ def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(path, **_options(recipe))
     except Exception as error:  # the tokenizers library raises nothing narrower for a damaged file
         code = untrusted(recipe.model, path, error)
+        # What helps most comes first: code that is not allowed to run, a file that is damaged, and only then what a
+        # library said.
         why = code or damaged_json(Path(path)) or f"{error}{_hint_of_folder(recipe)}"
         raise ModelError(f"the tokenizer of {path} cannot be loaded: {why}") from error
     if fault := _unusable(tokenizer):
@@ -165,6 +168,7 @@ def skeleton(recipe: Recipe, **options: Any) -> PreTrainedModel:
         refuse_other_kinds(config)
     refuse_endless(config)
     try:
+        # There a tensor has a shape and no memory: a model of 70 billion parameters is made in seconds.
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config, **options)
     except NO_MODEL as error:
@@ -231,6 +235,7 @@ def _untrained_tokens(recipe: Recipe) -> list[str]:
     model, config = skeleton(recipe, **attention_options(recipe)), peft_config(recipe.adapter)
     try:
         if config is not None:
+            # Any id will do: whether rows can be trained at all does not depend on which.
             train_new_embeddings(config, model, [0])
         else:
             prepare_model(recipe.adapter, model)
@@ -342,6 +347,7 @@ def load_base(
         raise ModelError(f"the model {path} cannot be loaded as {recipe.quantization.type}: {error}{hint}") from error
     refuse_other_weights(path, info)
     drop_unused(model.generation_config)
+    # What a run has saved has the new rows already.
     if recipe.model.add_tokens and folder is None:
         resize_embeddings(model, new_ids(recipe))
     if not original:

@@ -31,6 +31,7 @@ def resize_embeddings(model: PreTrainedModel, ids: Sequence[int]) -> None:
     """
     import torch
 
+    # Many tables have more rows than the tokenizer has tokens: then a new token gets one that nobody has used.
     if max(ids) >= model.get_input_embeddings().weight.shape[0]:
         model.resize_token_embeddings(max(ids) + 1, mean_resizing=False)
     with torch.no_grad():

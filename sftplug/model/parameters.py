@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 def count_parameters(model: nn.Module) -> ParameterCounts:
     """Return the size of a model in memory, its trained modules by the last part of their names."""
+    # By identity: a head that is tied to the embeddings is one tensor with two names, and counts once.
     owners = {id(parameter): name for name, parameter in model.named_parameters()}
     held = {id(parameter): _parameters_in(parameter) for parameter in model.parameters()}
     layers = _adapted_layers(model)
@@ -61,6 +62,8 @@ def _beside(model: nn.Module) -> tuple[set[int], set[int]]:
             own = {id(parameter) for parameter in base.parameters()}
             brought |= {id(parameter) for parameter in module.parameters()} - own
             tensor = getattr(module, "parameter_name", None)  # PEFT's wrapper of one tensor of a module
+            # What PEFT is put around is changed, all of it or the one tensor; a table beside which it trains some rows
+            # is not.
             changed = [getattr(base, tensor)] if tensor else base.parameters()
             touched |= {id(parameter) for parameter in changed} if not _trains_rows(module) else set()
     return brought, touched - brought

@@ -42,6 +42,8 @@ def patches_in_force(recipe: Recipe) -> Iterator[None]:
 @contextmanager
 def without_patches() -> Iterator[None]:
     """Undo what is in force as long as the block lasts: what is loaded then is what anybody loads."""
+    # A copy: to close a stack takes its entry out of the list. The innermost is closed first, as blocks within blocks
+    # are.
     held = _in_force[:]
     for _, stack in reversed(held):
         stack.close()
@@ -91,6 +93,7 @@ def plain_twin(recipe: Recipe, model: PreTrainedModel) -> PreTrainedModel | None
         return None
     with without_patches():
         twin = skeleton(recipe, **attention_options(recipe))
+    # The base has the rows of new tokens by now, and the twin must have a place for them.
     if recipe.model.add_tokens:
         resize_embeddings(twin, new_ids(recipe))
     tensors = {

@@ -64,6 +64,7 @@ def encode_prompt(
             f"the prompt holds the control token {tokenized.look_alikes[0]!r}, and this tokenizer cannot tokenize it "
             "as text. Leave it out, or set `data.special_tokens_in_content: allow` to let it control."
         )
+    # Of what the tokenizer puts around an empty text, the first id if that is BOS: True is 1 as the end of a slice.
     start = tokenizer("", add_special_tokens=True)["input_ids"] if plain else []
     return [*start[: start[:1] == [tokenizer.bos_token_id]], *map(int, tokenized.tokens.ids)]
 

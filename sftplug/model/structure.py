@@ -140,6 +140,7 @@ def idle_parts(model: Any) -> Iterator[str]:
     if hasattr(config, "get_text_config") and config.get_text_config() is not config:
         used = [model.get_decoder(), model.get_input_embeddings(), _head(model)]
     text = {id(parameter) for module in used if module is not None for parameter in module.parameters()}
+    # A part for images or sound may lie within the decoder: what takes no ids is not run by rows of text.
     text -= {id(parameter) for tower in _towers(model) for parameter in tower.parameters()}
     yield from _topmost(model, "", text)
 
@@ -156,6 +157,7 @@ def _topmost(module: nn.Module, name: str, text: set[int]) -> Iterator[str]:
     for child_name, child in module.named_children():
         ids = {id(parameter) for parameter in child.parameters()}
         place = f"{name}.{child_name}".lstrip(".")
+        # Of a module that text does not run at all, the name is enough; one that it runs in part is looked into.
         if ids and not ids & text:
             yield place
         elif ids - text:

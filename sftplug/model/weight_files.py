@@ -134,6 +134,7 @@ def fault_of(file: Path) -> str | None:
     if size < 8 or length > size - 8:
         return f"it has {size:,} bytes, and ends within its header"
     try:
+        # A download that was broken off shows here: the header, which comes first, tells how long the file should be.
         ends = [int(tensor["data_offsets"][1]) for tensor in header_of(file).values()]
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
         return f"its header cannot be read ({type(error).__name__})"
@@ -281,6 +282,7 @@ def unlike_experts(held: Mapping[str, Any]) -> str:
             numbers.setdefault(before, set()).add(found[1])
     missing, other = [], []
     for (before, after), shapes in kinds.items():
+        # The shape that most experts have is the right one: the file may lack some, or have some of another model.
         usual = Counter(shapes.values()).most_common(1)[0][0]
         missing += [f"{before}{number}{after}" for number in sorted(numbers[before] - shapes.keys())]
         other += [f"{before}{number}{after}" for number, shape in shapes.items() if shape != usual]

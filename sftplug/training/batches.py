@@ -47,14 +47,17 @@ class BatchTrainer(CheckpointingTrainer):
 
         None after the last step: a run resumed from its last checkpoint has nothing left to do.
         """
+        # The trainer may ask for a step that is not to be taken any more, and would draw rows for it.
         if 0 < self.state.max_steps <= self.state.global_step or self.control.should_training_stop:
             return [], None
         self._micro_batch = 0
         batches, count = super().get_batch_samples(*args, **kwargs)
+        # The libraries have counted the labels of all processes; those of rows that only fill up are taken off again.
         if batches and count is not None and self.accelerator.num_processes > 1:
             repeated = torch.tensor([self._without_repeated_rows(batches[-1], len(batches))], device=self.args.device)
             count = count - self.accelerator.gather(repeated).sum()
         if batches and "weights" in batches[0]:
+            # Without the first column: nothing predicts the first token of a row.
             count = torch.stack([batch["weights"][:, 1:].sum() for batch in batches]).sum().to(self.args.device)
             if self.args.average_tokens_across_devices:
                 count = self.accelerator.gather(count).sum()
@@ -104,6 +107,7 @@ class BatchTrainer(CheckpointingTrainer):
     def rows_of_step(self, first: int, count: int) -> list[int]:
         """Return the training rows in `count` micro-batches of the step under way, drawn once more from the sampler."""
         epoch, seen = self._epoch_so_far()
+        # The order of an epoch follows from the seed and its number, so it can be drawn again; no row is read for that.
         loader = self.callback_handler.train_dataloader
         loader.set_epoch(epoch)
         batches = islice(iter(loader.batch_sampler), seen + first, seen + first + count)

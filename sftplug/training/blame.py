@@ -32,6 +32,7 @@ class BlamingHandler(CallbackHandler):  # type: ignore[misc]
         cls, handler: CallbackHandler, callbacks: Sequence[TrainerCallback], components: Sequence[Component]
     ) -> BlamingHandler:
         """Return a handler in place of `handler`, with all that it knows; each of `components` made a callback."""
+        # All that the handler holds is taken over, whatever that is in the installed version of transformers.
         made = cls.__new__(cls)
         owners = dict(zip(map(type, callbacks), components, strict=True))
         made.__dict__.update(vars(handler), components=owners, plugins=())
@@ -56,6 +57,8 @@ class BlamingHandler(CallbackHandler):  # type: ignore[misc]
 
     def _failed(self, event: str, error: Exception) -> tuple[TrainerCallback | None, TracebackType | None]:
         """Return the callback that `error` comes from, and its traceback from there on."""
+        # The traceback leads from the trainer into the callback and on from there: the first frame that runs the method
+        # of a callback tells whose it is.
         codes = {_code(callback, event): callback for callback in self.callbacks}
         where = error.__traceback__
         while where is not None and where.tb_frame.f_code not in codes:

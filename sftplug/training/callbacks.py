@@ -41,6 +41,8 @@ class GradientCheck(TrainerCallback):  # type: ignore[misc]
             return
         model = kwargs["model"]
         trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+        # Idle is what got no gradient in any step so far: of those known to be idle, a step keeps the ones that are so
+        # again.
         idle = {name for name, parameter in trained if parameter.grad is None}
         self._left = _patience(model) if self._idle is None else self._left
         self._idle = idle if self._idle is None else self._idle & idle

@@ -42,7 +42,10 @@ class CheckpointingTrainer(OptimizingTrainer):
         """Write a checkpoint, then seal it: only then is it one, and may an older one go."""
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         if self.args.should_save:
+            # A run that was killed as it wrote this checkpoint has left a part of it, of which nothing may count as
+            # written now.
             checkpoints.discard(folder)
+        # Nobody writes into the folder before what was in it is gone.
         self.accelerator.wait_for_everyone()
         with self.while_saving(), explaining(f"{folder.name} cannot be written", folder.parent):
             try:
@@ -52,6 +55,7 @@ class CheckpointingTrainer(OptimizingTrainer):
                 if self.carried is not None:
                     self.carried.write(folder, self.args.process_index)
                 checkpoints.write_progress(folder, self.args.process_index, self._progress())
+                # The seal lists what all processes have written, so all of them must be done.
                 self.accelerator.wait_for_everyone()
                 if self.args.should_save:
                     self._seal(folder)

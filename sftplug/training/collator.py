@@ -38,6 +38,7 @@ class Collator:
         if self.flat:
             rows = [_end_to_end(rows)]
         longest = max(len(row["input_ids"]) for row in rows)
+        # Rounded up: 10 tokens in multiples of 8 are 16, for -(-10 // 8) is 2.
         length = -(-longest // self.pad_to_multiple_of) * self.pad_to_multiple_of
         batch = {
             "input_ids": self._padded(rows, "input_ids", length, self.pad_token_id),
@@ -80,6 +81,7 @@ def blank_rows(batch: dict[str, Tensor], first: int, rows: int) -> None:
     """Take the rows from the `first` on out of a batch of `rows`, in place: no label, no weight, no token counts."""
     where: tuple[slice, ...] = (slice(first, None),)
     if len(batch["labels"]) < rows:  # laid end to end: each row begins at position 0, and so does the padding
+        # Rows of 3 and 2 tokens begin at 0 and 3: without the rows from the second on, nothing counts from place 3 on.
         starts = [*(batch["position_ids"][0] == 0).nonzero().flatten().tolist(), batch["labels"].shape[1]]
         where = (slice(None), slice(starts[min(first, len(starts) - 1)], None))
         batch["real_tokens"].clamp_(max=int(where[1].start))

@@ -36,6 +36,8 @@ class Base:
 
     def __init__(self, model: nn.Module) -> None:
         """Remember which tensors and modules there are; nothing is kept alive."""
+        # `_version` counts what is written to a tensor in place: so an adapter that begins by changing a weight is
+        # found out.
         self._tensors = {id(tensor): (weakref.ref(tensor), tensor._version) for _, tensor in _tensors(model)}
         self._modules = weakref.WeakSet(model.modules())
         self._samples = [(weakref.ref(parameter), sample(parameter)) for parameter in model.parameters()]
@@ -131,8 +133,10 @@ class TrainedState:
             if changed.plain:
                 attributes[module] = [[list(path), text] for path, text in changed.plain.items()]
                 rest |= {_of_attribute(module, name): tensor for name, tensor in changed.tensors.items()}
+        # A row more than there are parameters, so that there is something to stack where all of them are trained.
         rest[_FROZEN] = torch.stack([*self._frozen.values(), torch.zeros(_SAMPLED)])
         copies = {name: tensor.clone() for name, tensor in rest.items()}  # some share their memory
+        # True is for what is trained now and was not at first, False for what is left out by now.
         switched = {name: name not in self._trained for name in self._trained ^ self._trained_now()}
         told = {_ATTRIBUTES: json.dumps(attributes), _SWITCHED: json.dumps(switched)}
         save_file(copies, folder / REST, metadata=told)
@@ -276,6 +280,7 @@ class _Saved:
     def gives(self, name: str, tensor: Tensor) -> bool:
         """Whether the trainer's files hold `tensor`: under its own name, or to the bit under the adapter's."""
         if name in self._where:
+            # The trainer has just written it from memory: of the same shape and type, it is the same.
             part = self._where[name].get_slice(name)
             return tuple(part.get_shape()) == tuple(tensor.shape) and _dtype(self._where[name], name) == tensor.dtype
         known = self._adapted(name)
@@ -316,6 +321,7 @@ _ADAPTER = re.compile(r"\.(?:modules_to_save\.)?default(?=\.|$)")
 
 def _dtype(file: Any, name: str) -> torch.dtype:
     """Return the type of a tensor in a file, without reading it."""
+    # A type that is not listed counts as one that no weight has, so that such a tensor is written beside.
     return _DTYPES.get(file.get_slice(name).get_dtype(), torch.float64)
 
 

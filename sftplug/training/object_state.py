@@ -45,6 +45,7 @@ class Snapshot:
         """Return what is another than it was `before`, or is new."""
         changed = {path: text for path, text in self.plain.items() if not self._same(before, path, text)}
         names = {name for text in changed.values() for name in tensor_names(text)}
+        # What cannot be taken down counts as changed where it is another object; what changes within one, nobody sees.
         opaque = {path: known for path, known in self.opaque.items() if before.opaque.get(path, known)[1] != known[1]}
         opaque |= {path: known for path, known in self.opaque.items() if path not in before.opaque}
         return Snapshot(changed, {name: self.tensors[name] for name in names}, opaque)
@@ -117,6 +118,7 @@ _OF_MODULES = frozenset(vars(torch.nn.Module()))
 
 def _values(owner: object, path: AttributePath, value: Any, seen: set[int]) -> Iterator[tuple[AttributePath, Any]]:
     if _is_helper(owner, value):
+        # Helpers may hold each other.
         if id(value) not in seen:
             seen.add(id(value))
             yield from _attributes(value, path, seen)
@@ -167,6 +169,7 @@ def _encode_many(value: Any, name: str, found: dict[str, torch.Tensor]) -> Any:
     if type(value) is np.random.Generator:
         return {"generator": _encode(value.bit_generator.state, name, found)}
     if type(value).__name__ in _KINDS and type(value) is _KINDS[type(value).__name__]:
+        # A set has no order: sorted, the same set is always the same text.
         return {type(value).__name__: encoded(sorted(value, key=repr) if isinstance(value, set | frozenset) else value)}
     raise _OpaqueError(value)
 

@@ -61,6 +61,7 @@ def _is_of_weights(name: str, value: Any) -> bool:
 def _share(model: nn.Module) -> Any:
     """Return a copy of the modules of `model` with the same tensors in them."""
     tensors = [*model.parameters(), *model.buffers()]
+    # Its memo says what has been copied already and by what: each tensor by itself.
     return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
 
 
@@ -126,12 +127,14 @@ def is_whole_here(trainer: CheckpointingTrainer) -> bool:
 def try_to_save(recipe: Recipe, trainer: CheckpointingTrainer, before: Before, save: Callable[[Path], None]) -> None:
     """Save what is not trained yet, read it back and compare. Raises ModelError when that fails, before any step."""
     output = Path(recipe.output)
+    # Where the result will be: another disk may be full, or take no such files.
     with tempfile.TemporaryDirectory(dir=output, prefix=".trial-") as name, _undisturbed(trainer.model):
         try:
             if before.structure is None:
                 _refuse_brought(recipe, before, trainer.model)
                 _compare_patched(recipe, Probe(trainer), before, None)
             if before.structure is None and _bytes(trainer.model) > CHEAP:
+                # Without weights: whatever else belongs to the model is written in a moment.
                 trainer.model.save_pretrained(name, state_dict={})
                 return
             with _moved(recipe, trainer.model):
@@ -216,6 +219,7 @@ def _compare_own(recipe: Recipe, probe: Probe, before: Before, folder: Path) -> 
     """
     base = copy.deepcopy(before.again(probe.live.device))
     probe.compare(with_own_adapter(recipe, base, folder), "by its own `load`")
+    # A second copy beside the first may not fit.
     del base
     base = copy.deepcopy(before.again(probe.live.device))
     probe.compare(by_card(recipe.adapter, base, files=folder), "by its own `loading_code`, as its model card says,")

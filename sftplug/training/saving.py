@@ -29,6 +29,7 @@ def _generation_config(model: PreTrainedModel, prepared: Prepared) -> Any:
     tokenizer, config = prepared.tokenizer, copy.deepcopy(model.generation_config)
     known = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
     special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
+    # Only special and added tokens: where turns end in a line break, an answer would end at its first line.
     stops = [stop for stop in prepared.ledger.stop_ids if stop in special]
     config.eos_token_id = list(dict.fromkeys([*stops, *(end for end in known if end is not None)])) or None
     config.pad_token_id = tokenizer.pad_token_id

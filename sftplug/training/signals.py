@@ -108,6 +108,7 @@ class SignalHandler:
             if is_main():
                 _say(f"{_name(number)}: {_FIRST}.")
         else:
+            # From then on the system itself meets the next signal, and ends the process in whatever it does.
             if again or not self._writing:
                 self._handle(signal.SIG_DFL)
             _say(f"{_name(number)}: {_AGAIN if again else _WRITING if self._writing else f'{_FIRST}; {_SECOND}'}.")

@@ -299,6 +299,7 @@ def watched(recipe: Recipe, trainer: SftplugTrainer, session: RunSession) -> Ite
         trainer.add_callback(RestoreCounters(trainer.go_on, session.checkpoint))
     trainer.add_callback(MetricsWriter(session, trainer.clock, lambda: trainer.tokens))
     trainer.add_callback(Moments(session.loaded.call))
+    # The last of ours: it may end the run once a checkpoint is saved, of which all others must have heard by then.
     trainer.add_callback(CheckpointSchedule(stop))
     with stop.listening():
         yield

@@ -67,6 +67,7 @@ class SftplugTrainer(LossTrainer):
         if best := self.state.best_model_checkpoint:  # the folder of the run may have been moved
             self.state.best_model_checkpoint = str(Path(self.args.output_dir) / Path(best).name)
         self._total_train_tokens = progress["tokens"]
+        # Added, for it is a tensor, and on the device of the trainer.
         self._tr_loss = self._tr_loss + progress["loss"]
         self._total_loss_scalar = progress["loss_total"]
         self._globalstep_last_logged = progress["logged_at"]

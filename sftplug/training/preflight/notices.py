@@ -48,6 +48,7 @@ def _far_rate(loaded: LoadedRecipe) -> Iterator[str]:
     """A rate that was copied from another sort of training learns nothing that shows, or spoils the model."""
     recipe = loaded.recipe
     rate, usual = recipe.train.get("learning_rate"), suits(recipe).get("learning_rate")
+    # A rate of ten times what is usual is told, whatever 10 * 2e-4 comes to in floats.
     if not rate or not usual or usual / FAR * (1 + 1e-9) < rate < usual * FAR * (1 - 1e-9):
         return
     origin = origin_of(loaded.tree, ("train", "learning_rate"))
@@ -116,6 +117,7 @@ def _rounded_back(recipe: Recipe, step: float) -> str:
     rate = recipe.train.get("learning_rate")
     if not rate:
         return ""
+    # Only weights up to rate / step are moved, and those of norms are about 1.
     norms = ", norms among them" if rate < step else ""
     return (
         f"Adam moves a weight by about the learning rate in an update: at {rate:g}, those beyond {rate / step:.2g} are "

@@ -31,8 +31,7 @@ PACKAGES = {
     "comet": "comet-ml",
     "flyte": "flytekit",
 }
-"""What an error of transformers, or the name of a tracker, has in it -> the package that pip knows, if it is "
-"another."""
+"""What an error of transformers, or the name of a tracker, has in it -> the package that pip knows, if another."""
 STEPS = 100
 """A schedule is gone through in so many steps where the recipe does not say how many there are."""
 
