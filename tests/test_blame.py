@@ -201,6 +201,7 @@ WRONG = [
     ),
     ("sftplug_quantizations", "loading_code", "return None", "must return Python as text, not NoneType", "train"),
     ("sftplug_quantizations", "loading_code", "return 'for'", "must return Python: invalid syntax, line 1", "train"),
+    ("sftplug_quantizations", "loading_code", "return 'import torch, sftplug'", "must do without sftplug", "train"),
     ("sftplug_quantizations", "prepare_model", "model.nothing()", "failed: AttributeError: ", "train"),
     (
         "sftplug_adapters",

@@ -67,8 +67,9 @@ def changes_model(quantization: Quantization) -> bool:
 
 def _imported(tree: ast.Module) -> set[str]:
     """Return the names of the packages that some code imports."""
-    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
-    names = [node.module or "" if isinstance(node, ast.ImportFrom) else node.names[0].name for node in nodes]
+    # `import torch, sftplug.data as data` is one statement that imports two packages.
+    names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     return {name.partition(".")[0] for name in names}
 
 
