@@ -42,5 +42,6 @@ class Distill(Loss):
         model, teacher = (
             (logits[:, :size] / self.temperature).log_softmax(-1) for logits in (tokens.logits, tokens.teacher_logits)
         )
+        # The first argument is the distribution that is learned: this is KL(teacher || model).
         distance = functional.kl_div(model, teacher, log_target=True, reduction="none").sum(-1)
         return (1 - self.weight) * tokens.nll() + self.weight * self.temperature**2 * distance

@@ -70,6 +70,7 @@ class LastAssistant(Masking):
 
 def _last_assistant(conversation: Conversation) -> int:
     turns = [index for index, message in enumerate(conversation.messages) if message.role == "assistant"]
+    # Not -1, which is that of text of no message.
     return turns[-1] if turns else -2
 
 
@@ -87,6 +88,7 @@ class Turns(Masking):
 
     def _first(self, conversation: Conversation) -> int:
         turns = [index for index, message in enumerate(conversation.messages) if message.role == "assistant"]
+        # Without a turn of the assistant it is beyond all messages: nothing is trained.
         return (turns[-self.last :] or [len(conversation.messages)])[0]
 
 

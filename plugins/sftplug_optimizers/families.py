@@ -198,6 +198,8 @@ class LowRank(LibraryOptimizer):
 
     def grouped(self, trained: TrainedParameters, groups: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
         """Return groups as transformers tells them apart, of what is trained, and with weight decay."""
+        # transformers groups all parameters by their names, frozen ones too: by `id` those that are trained are found
+        # again.
         known = {id(p.value): p for p in trained.parameters}
         found: list[dict[str, Any]] = []
         for group in groups or ():

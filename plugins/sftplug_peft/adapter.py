@@ -58,6 +58,7 @@ class PeftAdapter(Adapter):
         """Say so when PEFT refuses the options, or finds no module to adapt, on the model without weights."""
         peft = require("peft", needed_by=f"adapter {self.type}")
         self._choose_targets(model)
+        # Before PEFT puts anything into the model: from then on modules have other names.
         structure = structure_of(model)
         try:
             adapted = peft.get_peft_model(model, self.peft_config())
@@ -125,6 +126,7 @@ class PeftAdapter(Adapter):
             return
         structure = structure_of(model)
         left_out = structure.idle | structure.read_as_weights
+        # A type without that option counts as one in which it is set: there is nothing to choose.
         if left_out and getattr(self, _EXCLUDE, "set") is None:
             self._chosen[_EXCLUDE] = _pattern(left_out)
         if not self._lists(family) and adapts_linear_layers(self.type):
@@ -149,5 +151,6 @@ def _pattern(parts: Iterable[str]) -> str:
     return f"({'|'.join(sorted({_LAYER.sub(_ANY_LAYER, re.escape(part)) for part in parts}))})(\\..*)?"
 
 
+# Escaped, a name reads ``layers\.3\.mlp``: a number between a dot and the next backslash is that of a layer.
 _LAYER = re.compile(r"(?<=\.)\d+(?=\\)")
 _ANY_LAYER = r"\\d+"

@@ -77,6 +77,7 @@ class Filter(RowProcessor):
             return sum(map(len, texts_in(value)))
         if self.by == "words":
             return sum(len(text.split()) for text in texts_in(value))
+        # Whether `true` is at least 3 is no question: nan fails every comparison, so such a row is dropped.
         try:
             return float("nan") if isinstance(value, bool) else float(value)  # a cell of a .csv file is text
         except (TypeError, ValueError, OverflowError):
@@ -130,6 +131,8 @@ class Sample(StreamProcessor):
             if index < self.n:
                 held.append((index, row))
                 continue
+            # The eleventh row draws one of 0 to 10: with 4 places held, it takes one of them with the chance 4/11, as
+            # each row has.
             place = int(random.integers(index + 1))
             if place < self.n:
                 (_, row), held[place] = held[place], (index, row)

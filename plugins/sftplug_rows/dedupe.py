@@ -83,6 +83,7 @@ def _near(least: float) -> Find:
     def find(data: Mapping[str, Any], origin: str) -> str | None:
         sketch = rensa.RMinHash(num_perm=PERMUTATIONS, seed=0)
         sketch.update(shingles(data))
+        # The most alike, and of several the first: of (0.95, -4) and (0.95, -9) the former is larger.
         alike = ((sketch.jaccard(sketches[index]), -index) for index in table.query(sketch))
         similarity, index = max(alike, default=(0.0, 0))
         if similarity >= least:

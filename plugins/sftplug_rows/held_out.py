@@ -70,6 +70,7 @@ class Decontaminate(StreamProcessor):
         """Return hash -> origin of what must not occur."""
         counts, origins = Counter[int](), dict[int, str]()
         for row in held_out:
+            # What a row says twice counts once: `common` is a number of rows.
             keys = set(self._keys(row.data))
             counts.update(keys)
             for key in keys:
@@ -87,6 +88,8 @@ class Decontaminate(StreamProcessor):
         for words in texts:
             count = len(words) - self.ngram + 1
             if count <= 0 and len(words) >= FEWEST:
+                # A mark that no word has: a whole text is the same as another whole text, and not as some words within
+                # one.
                 yield _hash(f"\0{' '.join(words)}")
             yield from (_hash(" ".join(words[start : start + self.ngram])) for start in range(count))
 

@@ -93,8 +93,8 @@ class Fitter:
         # A row that is rendered again brings its own rows for divergent turns.
         anew = {text.number for text, _ in again}
         batch.kept &= np.array([text.number not in anew for text in batch.texts], dtype=bool)
-        # What is left may still be too long once it is rendered (some templates print more for the last turn), so it is
-        # fitted again; a policy that keeps nothing ends that.
+        # What is left may still be too long once it is rendered (some templates print more for the last turn): it is
+        # fitted again, with fewer messages each time.
         texts = [text for before, conversation in again for text in self._render(before, conversation)]
         return [batch, *parted, *(self._fit(self.encode(texts)) if texts else [])]
 

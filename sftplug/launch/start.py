@@ -61,6 +61,7 @@ def _environment(recipe: Recipe, launch: LaunchSection) -> None:
     if on_cpu(recipe):
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed, where it is installed, warns of finding none
     if on_cpu(recipe) and "OMP_NUM_THREADS" not in os.environ:
+        # The cores shared out: with all of them in each process, threads would wait for each other.
         here = max(processes(recipe, launch) // launch.nodes, 1)
         os.environ["OMP_NUM_THREADS"] = str(max((os.cpu_count() or 1) // here, 1))
 
@@ -109,5 +110,7 @@ def _when(failure: Any) -> float:
     if failure.exitcode == -signal.SIGTERM:
         return math.inf
     if failure.exitcode < 0:
+        # Killed by the launcher, which waits that long after the first failure, it comes a second behind that one.
+        # Killed by the system, it comes long before those that lost it.
         return float(failure.timestamp) + 1 - float(os.environ[LAST_WORDS])
     return float(_extra(failure).get("time", failure.timestamp))

@@ -77,6 +77,7 @@ def split_beneath_adapter(recipe: Recipe, trainer: Trainer) -> None:
 
     model, base = trainer.model, _beneath_adapter(trainer.model)
     trained = {parameter for parameter in model.parameters() if parameter.requires_grad}
+    # Layer by layer, so that only one of them is whole at a time.
     for module in [module for module in base.modules() if type(module).__name__ in (base._no_split_modules or ())]:
         fully_shard(module, ignored_params=trained)
     fully_shard(model, ignored_params=trained)

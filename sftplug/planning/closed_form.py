@@ -30,6 +30,7 @@ def activations(config: Any, settings: Settings, batch: int, length: int) -> Ran
     kept = layers * layer
     if settings.checkpointing:
         kept = layers * 2 * length * batch * width + layer  # the input of each layer, and one layer at a time
+    # The formula is for numbers of two bytes.
     return Range(kept * itemsize // 2, SPREAD * kept * itemsize // 2)
 
 

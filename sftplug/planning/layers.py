@@ -25,6 +25,7 @@ class Layers:
         self._layers = layers
         last = len(layers) - 1
         # Of six layers that are built alike [0, 1, 1, 1, 1, 5] are run: the second stands for those up to the last.
+        # From the back: of each kind the first layer is the one that stays in the dict.
         kinds = {_kind(layers[index]): index for index in range(last - 1, 0, -1)}
         self._like = [0, *(kinds[_kind(layer)] for layer in layers[1:last]), last]
         self._live: MemoryTracker | None = None
@@ -79,6 +80,7 @@ class Layers:
         elif index - 1 in self.run:
             live.cut(f"forward {index - 1}")
         if index > 0 and index in self.run:
+            # When the gradient of its input is there, the backward pass of a layer is done.
             _hidden(args, kwargs).register_hook(lambda _: live.cut(f"backward {index}"))
 
     def _after(self, index: int, module: nn.Module, args: Any, output: Any) -> None:

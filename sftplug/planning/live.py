@@ -76,6 +76,7 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torc
         self._known[key] = storage.nbytes()
         self.bytes += self._known[key]
         self._most = max(self._most, self.bytes)
+        # A storage lives as long as any tensor that looks into it, or a graph that has saved one.
         weakref.finalize(storage, self._forget, key)
 
     def _forget(self, key: int) -> None:

@@ -147,6 +147,7 @@ class Planner:
 
     def _rehearse(self, batch: int, least: int, most: int) -> StepMemory:
         try:
+            # With a single position there are next to no logits: what the others take beyond that is what logits take.
             none, some, every = self._rehearsals(self._stage(whole=False), batch, (1, max(least, 1), most))
         except Exception:  # noqa: BLE001 - the same fails again, unless leaving layers out was to blame
             none, some, every = self._rehearsals(self._stage(whole=True), batch, (1, max(least, 1), most))

@@ -72,6 +72,7 @@ def sizes(value: Any) -> dict[int, int]:
 
     if isinstance(value, torch.Tensor):
         storage = value.untyped_storage()
+        # By storage, for two tensors of a state may look into one.
         return {storage._cdata: storage.nbytes()}
     items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
     return {key: size for item in items for key, size in sizes(item).items()}

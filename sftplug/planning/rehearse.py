@@ -72,6 +72,7 @@ class FakeModel:
             self._checkpoint()
 
     def _checkpoint(self) -> None:
+        # As TRL does for an adapter: gradients go back to what the embeddings put out, frozen as these are.
         self._base.enable_input_require_grads()
         try:
             self._base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

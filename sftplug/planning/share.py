@@ -118,6 +118,7 @@ def _zero3(weights: ModelWeights, settings: Settings, processes: int) -> Process
 def _zero(weights: ModelWeights, settings: Settings, processes: int) -> ProcessShare:
     """Share gradients and optimizer state; DeepSpeed casts all weights to the type that it computes in."""
     held, share = _cast(weights, settings), -(-weights.trainable // processes)
+    # DeepSpeed lays all that is trained end to end, in 32 bits, and cuts it into equal shares.
     flat = Trained((share,), 4 * share, embedding=False)
     state, known = state_of(settings, [flat])
     return ProcessShare(

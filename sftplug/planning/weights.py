@@ -99,6 +99,7 @@ def count_weights(recipe: Recipe, settings: Settings) -> tuple[nn.Module, ModelW
 
     model = _skeleton(recipe, settings)
     quantized = _quantized(recipe, settings, model)
+    # Taken down before the adapter comes, which gives parameters other names: by `id` they are known again.
     base = {id(parameter): quantized.get(name) for name, parameter in model.named_parameters()}
     constants = _constants(recipe, model, quantized)
     _keep_in_fp32(model, settings)

@@ -64,6 +64,7 @@ def updates_of(settings: Settings, rows: TrainingRows | None, processes: int) ->
         return settings.max_steps
     if rows is None:
         return None
+    # 10 rows in batches of 4 are 3 batches, and for 2 processes 2 each.
     batches = math.ceil(math.ceil(rows.count / settings.batch) / processes)
     return math.ceil(settings.epochs * max(math.ceil(batches / settings.accumulation), 1))
 

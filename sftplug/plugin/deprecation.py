@@ -67,6 +67,7 @@ def old_name(module: str, name: str, listed: Iterable[Deprecation] = DEPRECATION
     deprecation = found.get(f"{module}.{name}")
     if deprecation is None:
         raise AttributeError(f"module {module!r} has no attribute {name!r}", name=name, obj=owner)
+    # The third frame is the plugin's line: before it come this function and the module's `__getattr__`.
     warnings.warn(str(deprecation), ApiDeprecationWarning, stacklevel=3)
     return getattr(importlib.import_module(module), str(deprecation.renamed))
 

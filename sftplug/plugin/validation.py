@@ -32,6 +32,7 @@ def refuse_other_versions(distribution: Distribution) -> None:
         except InvalidRequirement:
             continue  # pip would not have installed it; what it says of sftplug cannot be known
         applies = required.marker is None or required.marker.evaluate({"extra": ""})
+        # Else a development version of sftplug (0.3.dev1) would fit nothing but what names it.
         fits = required.specifier.contains(version, prereleases=True)
         if required.name.lower() == "sftplug" and applies and not fits:
             raise PluginError(

@@ -60,6 +60,7 @@ class _Reader:
             raise RecipeError(PYTHON, [Problem(dotted(path[:3]), f"holds {limit}.")])
         if isinstance(value, Component):
             self.classes += [type(value), *(type(part) for _, part in parts_of(value))]
+            # Only what was set: else each default would count as said by the program.
             return self.read(
                 value.model_dump(mode="json", by_alias=True, exclude_unset=True) | {"type": value.type}, path
             )

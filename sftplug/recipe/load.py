@@ -171,6 +171,7 @@ def load_asked(asked: LoadRequest, *, rows: bool = True, device: Device | None =
     rules, wrong = house_rules(house, registry, aged)
     problems += [*wrong, *_train_problems(tree)]
     recipe = _validate(tree, registry, problems, _used(tree, registry, house, rules, classes), asked)
+    # What suits them is asked of components only in a recipe that is valid: they may rely on that.
     if recipe is not None and not problems:
         recipe = with_files(settle(recipe, tree, registry, device), tree, registry, house)
         recipe = recipe.model_copy(update={"output": recipe.output.replace("{name}", name)})
@@ -183,6 +184,7 @@ def load_asked(asked: LoadRequest, *, rows: bool = True, device: Device | None =
         problems = list(with_versions(problems, tree, registry, asked.versions))
     house = replace(house.in_effect(tree), blocked=registry.plugins.blocked)
     if problems or recipe is None:
+        # In the order of the lines, as whoever fixes the file goes through it.
         refused = RecipeError(asked.name, sorted(problems, key=lambda problem: _line(problem.origin)))
         for sentence in house.told():  # a place such as sftplug.toml:3 does not say in which folder that is
             refused.add_note(f"note: {sentence}")

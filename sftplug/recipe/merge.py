@@ -33,6 +33,7 @@ def read_override(override: str, origin: str = COMMAND_LINE) -> Tree:
         parsed = parse_yaml(value, name=COMMAND_LINE, base=Path.cwd())
     except RecipeError as error:
         raise RecipeError(COMMAND_LINE, [Problem(keys, problem.text) for problem in error.problems]) from error
+    # ``a.b.c=1`` is {a: {b: {c: 1}}}, every mapping a `Way`: what else stands on the way to the value stays.
     nested: Any = parsed.data
     for key in reversed(path):
         nested = Way({key: nested})

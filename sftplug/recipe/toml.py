@@ -93,6 +93,7 @@ def _statements(text: str) -> Iterator[tuple[int, list[str]]]:
             continue
         start = start if chunk else number
         chunk.append(line)
+        # ``plugins = [`` cannot be read alone, so its statement goes on; with the line that closes the list it can.
         if _parsed(chunk) is not None:
             yield start, chunk
             chunk = []

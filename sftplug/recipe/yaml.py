@@ -109,6 +109,7 @@ def read_yaml(file: Path) -> Tree:
     try:
         with file.open("rb") as stream:
             content = stream.read(MOST_BYTES + 1)
+        # What is too long may be cut within a character, and is then refused for its length, not for that character.
         text = content[:MOST_BYTES].decode("utf-8", errors="strict" if len(content) <= MOST_BYTES else "ignore")
     except UnicodeDecodeError as error:
         what = f"is not UTF-8 text: {error.reason} at byte {error.start}. Convert it first."

@@ -42,8 +42,10 @@ def probes(rows: Iterable[Mapping[str, Any]]) -> list[tuple[list[int], list[int]
     """Return (ids, positions) of the first rows: positions whose next token is trained, spread over the row."""
     found = []
     for row in rows:
+        # The logits at position t are for token t + 1.
         before = [index - 1 for index, label in enumerate(row["labels"]) if label != IGNORED and index > 0]
         if before:
+            # Of 100 positions every fourth is taken: 25, and no more than 32.
             step = max(1, -(-len(before) // POSITIONS))
             found.append((list(row["input_ids"]), before[::step]))
         if len(found) == ROWS:

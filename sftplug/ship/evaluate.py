@@ -53,6 +53,7 @@ class Scores:
 
 
 def _numbers(loss: float, accuracy: float) -> dict[str, float]:
+    # Beyond e ** 709 there is no float.
     return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "accuracy": accuracy}
 
 
@@ -96,6 +97,7 @@ def _token_scores(model: PreTrainedModel, batch: Mapping[str, Tensor], targets: 
     for low in range(0, len(needed), step):
         at, some = needed[low : low + step], logits[:, low : low + step].float()
         wanted = targets[:, at]
+        # `mT`: it wants the vocabulary second, (B, V, P).
         nll[:, at] = functional.cross_entropy(some.mT, wanted, ignore_index=IGNORED, reduction="none")
         right[:, at] = some.argmax(-1) == wanted
     return nll, right

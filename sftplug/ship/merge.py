@@ -115,6 +115,7 @@ def merge(directory: RunDirectory, recipe: Recipe, rows: MeasuredRows, output: P
     wanted = probes(rows.rows)
     if not wanted:
         raise ModelError("there are no rows with trained tokens to compare the merged model on.")
+    # Measured first and let go: the adapter's model and the merged one need not fit into memory together.
     before, computed_in = _before(directory, for_inference(recipe), wanted)
     with atomic_folder(output) as folder:
         model = merged(directory, recipe, how)
@@ -187,6 +188,7 @@ def merged(directory: RunDirectory, recipe: Recipe, how: Merge) -> PreTrainedMod
     adapted = with_adapter(recipe, base, directory.path)
     if calls.saves_itself(recipe.adapter):
         return calls.merged(recipe.adapter, adapted)
+    # Added to a head that shares its weights with the embeddings, the update would change these too.
     if (head := parted(adapted.get_base_model())) is not None:
         part(adapted.get_base_model(), head)
     model = calls.merged(recipe.adapter, adapted)

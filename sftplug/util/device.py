@@ -200,6 +200,7 @@ def measured(size: int = 256, rounds: int = 10) -> tuple[float, float]:
         seconds = [[_seconds(torch.nn.functional.linear, *layer) for layer in layers] for _ in range(rounds + 1)]
     finally:
         torch.set_num_threads(threads)
+    # Without the first round, in which the libraries set themselves up.
     float32, bfloat16 = (threads * 2.0 * size**3 / min(column) for column in zip(*seconds[1:], strict=True))
     return float32, bfloat16
 

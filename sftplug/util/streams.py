@@ -17,6 +17,7 @@ def fill_closed() -> None:
 
     Else the next file that is opened would get their number, and all that is printed.
     """
+    # The system gives the lowest number that is free: as long as that is 0, 1 or 2, it was one of those missing.
     while (number := os.open(os.devnull, os.O_RDWR)) <= ERROR:
         os.set_inheritable(number, True)
     os.close(number)

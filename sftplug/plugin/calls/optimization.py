@@ -81,6 +81,7 @@ def make_optimizer(component: Optimizer, trained: TrainedParameters, learning_ra
     with plugin_errors(component, "optimizer"):
         answer: object = component.optimizer(trained, learning_rate)
     made: optim.Optimizer = checked(component, "optimizer", answer, torch.optim.Optimizer, "a torch.optim.Optimizer")
+    # By identity: tensors are compared number by number, and two of zeros are equal.
     held = Counter(id(value) for value in chain.from_iterable(group["params"] for group in made.param_groups))
     for parameter in trained.parameters:
         if (count := held[id(parameter.value)]) != 1:

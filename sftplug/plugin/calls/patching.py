@@ -28,6 +28,8 @@ def before_loading(patch: ModelPatch, config: PretrainedConfig) -> Iterator[None
         if isinstance(answer, type) or not isinstance(answer, AbstractContextManager):
             text = f"must return a context manager, which undoes what it does, not {kind_of(answer)}"
             raise plugin_error(patch, "before_loading", text)
+        # By hand, and not by `with`: what goes wrong in the block is neither blamed on the patch nor shown to it, which
+        # could swallow it.
         answer.__enter__()
     try:
         yield

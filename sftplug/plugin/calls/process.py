@@ -158,6 +158,8 @@ class _Stream:
             text = f"raised RowError, which would end all rows: yield sftplug.Dropped(error, row) ({error})"
             raise self._wrong(text) from error
         except DataError as error:
+            # The rows come through the processor's hands: what one before it, or the source, has said on purpose is
+            # told as it is.
             if error is self.foreign:
                 raise
             raise DataError(f"{self.where}: {error}") from error
@@ -172,6 +174,7 @@ class _Stream:
             for row in rows:
                 self.last = row.origin
                 given = _Given(row.data, row.origin, row)
+                # By identity: two rows may be equal, and both must be accounted for.
                 self.open[id(given)] = given
                 if len(self.open) > MOST_HELD and not self.processor.holds_rows:
                     text = f"holds more than {MOST_HELD:,} rows, and its class does not say `holds_rows = True`"

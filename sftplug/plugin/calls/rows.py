@@ -156,6 +156,7 @@ def shortened(policy: LengthPolicy, row: LongRow) -> Sequence[Conversation] | sl
         return items
     messages = len(row.conversation.messages)
     for item in items:
+        # Fewer messages each time: so a row that is too long even then is shortened again, and that comes to an end.
         if not isinstance(item, Conversation) or len(item.messages) >= messages:
             text = f"must return conversations with fewer messages than the row's {messages}, or a slice"
             raise plugin_error(policy, "shorten", f"{text} of its tokens, or slices, not {kind_of(answer)}")

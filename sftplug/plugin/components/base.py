@@ -84,6 +84,8 @@ class Component(StrictModel, ABC):
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Where an option is annotated with a kind, take a component of that kind."""
+        # An option of the kind `Masking` takes any masking; one of the class `Assistant` takes that alone, as pydantic
+        # has it.
         if Component not in cls.__bases__:
             return super().__get_pydantic_core_schema__(source, handler)
         dump = core_schema.plain_serializer_function_ser_schema(_dumped_part, info_arg=True)
@@ -132,6 +134,7 @@ def _part(kind: type[Component], value: Any, info: core_schema.ValidationInfo) -
     known = [cls for cls in _subclasses(kind) if cls.model_fields["type"].default == name]
     if not known:
         raise ValueError(f"must be a {kind.__name__}, or a mapping with the `type` of one that is imported")
+    # The newest: in a notebook, a class is made again each time its cell runs.
     return known[-1].model_validate(written)
 
 
