@@ -134,6 +134,8 @@ class Lora(Adapter):
         return {
             "target_modules": list(found.modules),
             "target_parameters": list(found.parameters) or None,
+            # Rank and alpha are both doubled, as PEFT itself does for such tensors: alpha / r stays what it is for
+            # other layers. (Not so alpha / sqrt(r), which `rslora` takes: it becomes 1.4 times as large.)
             "rank_pattern": {rf".*\.{end}": 2 * self.r for end in ends},
             "alpha_pattern": {rf".*\.{end}": 2 * self.alpha for end in ends},
         }

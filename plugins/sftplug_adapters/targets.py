@@ -104,6 +104,8 @@ class Search:
 
     def _left_out(self, name: str) -> bool:
         """Whether a module, or the tensor of a module, is excluded or trained whole."""
+        # Of a tensor such as `mlp.experts.down_proj` also the module that holds it: `exclude: ['*.experts']` is meant
+        # for it.
         places = (name, name.rpartition(".")[0]) if name not in self.names else (name,)
         if any(fnmatch.fnmatch(place, pattern) for place in places for pattern in self.exclude):
             return True
@@ -113,6 +115,8 @@ class Search:
         if any(_is(place, target) for place in (name, name.rpartition(".")[0]) for target in targets):
             return True
         groups = self._halves(name)
+        # `gate_proj` and `up_proj` are one tensor here: it is meant where both are named, and not where one is
+        # (`_half_alone`).
         return any(all(self._named(half, targets) for half in group) for group in groups)
 
     def _halves(self, name: str) -> list[tuple[str, ...]]:
@@ -131,6 +135,8 @@ class Search:
             return False
         block = _block(name)
         sizes = [math.prod(other[1:]) for known, other in self.structure.experts.items() if _block(known) == block]
+        # With 64 channels and 128 within an expert, `down_proj` is (4, 64, 128) and `gate_up_proj` (4, 256, 64): the
+        # first dimension are the 4 experts.
         return math.prod(shape[1:]) == 2 * min(sizes)
 
     def saves_tied(self) -> bool:
@@ -140,6 +146,7 @@ class Search:
         ]
         names = [name for name in self.names if any(self.model.get_submodule(name) is table for table in tables)]
         weights = {id(table.weight) for table in tables if table is not None}
+        # Two modules, and one tensor.
         return len(names) == 2 and len(weights) == 1 and any(self._named(name, self.whole) for name in names)
 
     # --- what is wrong ------------------------------------------------------------------------------------------------

@@ -153,6 +153,7 @@ def _ends(tokenizer: Any, model: Any) -> list[int]:
     known = model.generation_config.eos_token_id
     ends = set(known if isinstance(known, list) else [known]) | {tokenizer.eos_token_id}
     if tokenizer.chat_template:
+        # What ends a turn is seen in one that is rendered: the last token of "…b<|im_end|>\n" without the white space.
         turn = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
         text = render_prompt(tokenizer, turn, reply=False).rstrip()
         ends.add(tokenizer(text, add_special_tokens=False)["input_ids"][-1])

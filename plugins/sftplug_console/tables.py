@@ -160,6 +160,7 @@ def show_size(recipe: Recipe, size: ParameterCounts) -> None:
         )
     share = size.trainable / size.total if size.total else 0.0
     trained = f"{recipe.adapter.type} on {recipe.quantization.type}"
+    # The adapter is part of the total, and no part of the model that is fully fine-tuned in comparison.
     base = size.total - (0 if recipe.adapter.trains_base else size.trainable)
     rows = [
         (trained, f"{size.trainable:,} ({share:.1%})", f"{size.bytes:,}"),

@@ -24,6 +24,8 @@ class DropOldestTurns(LengthPolicy):
         if len(exchanges) < 2:
             return []
         first = len(exchanges) - 1
+        # From the last exchange backwards, for as long as the one before it fits. `first > 1`, because with all of them
+        # the row is too long: at least the first must go.
         left = room - _size(row, exchanges[first])
         while first > 1 and _size(row, exchanges[first - 1]) <= left:
             first -= 1
@@ -41,6 +43,7 @@ class SplitAtTurns(LengthPolicy):
         head, exchanges = _parts(row.conversation)
         room = row.limit - _fixed(row, head)
         stretches: list[list[Exchange]] = []
+        # Nothing is left of a stretch that is not there, so the first exchange opens one.
         left = 0
         for exchange in exchanges:
             size = _size(row, exchange)
@@ -73,5 +76,6 @@ def _size(row: LongRow, messages: range) -> int:
 def _keep(conversation: Conversation, head: range, exchanges: Sequence[Exchange]) -> Conversation:
     kept = [*head, *(index for exchange in exchanges for index in exchange)]
     start = conversation.completion_from
+    # Of messages 0 to 4 with the completion from 3 on, 0, 3 and 4 are kept: the completion now begins at 1.
     moved = None if start is None else sum(index < start for index in kept)
     return replace(conversation, messages=tuple(conversation.messages[index] for index in kept), completion_from=moved)

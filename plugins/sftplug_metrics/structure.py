@@ -11,6 +11,7 @@ from pydantic import AfterValidator
 
 from sftplug import Field, Metric, Pattern, Reply, RowError
 
+# From the start to the end of the reply: in "Here it is: ```json …```" the words before make it no JSON.
 _FENCE = re.compile(r"\A\s*```[A-Za-z]*[ \t]*\n(.*?)\n?[ \t]*```\s*\Z", re.DOTALL)
 
 

@@ -16,6 +16,7 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 def squad(text: str) -> str:
     """Return `text` as SQuAD compares answers: lower case, no ASCII punctuation, no articles, single spaces."""
+    # In the order of SQuAD's script: "a.m." becomes "am". With articles first, "m" would be left of it.
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
@@ -81,4 +82,5 @@ def _f1(said: Sequence[str], wanted: Sequence[str]) -> float:
     if not (said and wanted):
         return float(said == wanted)
     shared = (Counter(said) & Counter(wanted)).total()
+    # 2PR / (P + R), where P = shared / said and R = shared / wanted.
     return 2 * shared / (len(said) + len(wanted))

@@ -36,6 +36,7 @@ def make_component(name: str) -> type[LibraryOptimizer]:
 
 def family_of(name: str) -> type[LibraryOptimizer]:
     """Return the class with the options of the optimizer of that name; without any for one that is new."""
+    # The order of the table counts: `adamw_torch_8bit` is TorchAo's, though it begins with `adamw_` as well.
     return next((family for start, family in _FAMILIES.items() if name.startswith(start)), LibraryOptimizer)
 
 

@@ -66,6 +66,7 @@ class Rename(StreamProcessor):
         for row in rows:
             here = self.columns.keys() & row.data.keys()
             missing -= here
+            # Names are collected for the error alone: once each column was found, there will be none.
             if missing:
                 seen.update(dict.fromkeys(row.data))
             if taken := self._taken(row):
@@ -79,6 +80,7 @@ class Rename(StreamProcessor):
             raise DataError(f"no row has the column '{name}'.{hint} They have: {known}. Correct it, or leave it out.")
 
     def _taken(self, row: Row) -> RowError | None:
+        # With `a: b`, a row that has both a and b would have two columns b.
         names = [self.columns.get(name, name) for name in row.data]
         twice = next((name for name in names if names.count(name) > 1), None)
         return None if twice is None else RowError(twice, "would stand twice in the row: it has a column of that name")

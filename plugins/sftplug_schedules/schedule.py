@@ -58,6 +58,8 @@ def _function_of(
     given = {name: value for name, value in told.items() if name in component.lengths}
     if "num_stable_steps" in dict(options):
         del given["num_training_steps"]  # the one follows from the other
+    # Nobody updates anything with it: transformers' functions take an optimizer, and what is wanted is their
+    # multiplier.
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=horizon.learning_rate)
     try:
         scheduler = component.function()(optimizer, **given, **dict(options))

@@ -174,6 +174,7 @@ class ConversationRenderer:
 
     def _drop(self, stage: str, example: Example, error: MaskError | TemplateError, account: Account) -> None:
         reasons = error.reasons if isinstance(error, MaskError) and error.reasons else [("", str(error))]
+        # The first row's picture is the one that is shown.
         account.picture = account.picture or getattr(error, "picture", ())
         account.drop(stage, example.origin, str(error), reasons)
         self.sample.refuse(example, reasons)
@@ -253,9 +254,12 @@ class ConversationRenderer:
 
     def _known(self, conversation: Conversation) -> Rendered | None:
         """Return the row without asking the template, if it treats the conversation as it did another."""
+        # One row in a hundred is rendered by the template, and compared with transformers' own text in `_compare`.
         if conversation.tools or conversation.template_kwargs or not self.seen % COMPARED_FIRST:
             return None
         texts = _texts(conversation)
+        # The first hundred are rendered, every one: a template that goes wrong with some shape of row should be found
+        # early.
         if texts is None or self.seen <= COMPARED_FIRST or isinstance(self.template, SftplugError):
             return None
         roles = [message.role for message in conversation.messages]
@@ -309,6 +313,7 @@ def draw(rendered: Rendered, wrong: Sequence[Finding]) -> list[tuple[str, str]]:
     marked += [(finding.start, finding.end, "bold red") for finding in wrong if finding.start >= 0]
     cuts = sorted({0, len(rendered.text), *(edge for start, end, _ in marked for edge in (start, end))})
     styles = dict.fromkeys(cuts, "dim")  # of what begins at each cut
+    # A finding is drawn over a span: what is wrong in what would be trained is red.
     for start, end, style in marked:
         low, high = bisect_left(cuts, start), bisect_left(cuts, end)
         styles.update(dict.fromkeys(cuts[low:high], style))
@@ -335,6 +340,7 @@ def open_gate(
     chat_template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, end_tokens: frozenset[str], policies: Policies
 ) -> ConversationRenderer:
     """Give `tokenizer` the chat template and return the gate for it."""
+    # Some tokenizers have a BOS token and do not put it before text.
     with_special = tokenizer("", add_special_tokens=True)["input_ids"]
     bos = str(tokenizer.bos_token) if with_special[:1] == [tokenizer.bos_token_id] else ""
     ends = end_tokens | {str(tokenizer.eos_token)} if tokenizer.eos_token else end_tokens

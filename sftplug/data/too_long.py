@@ -52,13 +52,12 @@ class Early:
         """Yield the examples that are not certainly too long; tell `account` of the others."""
         limit = self.recipe.data.max_length or 0
         for example in examples:
-            # Nearly every row is done with here, by what it costs to add up a few numbers.
+            # Nearly every row is done with here, by what it costs to add up a few numbers. It may be too long as well,
+            # which its tokens will tell.
             if _characters(example.conversation) <= 8 * limit:
                 yield example
                 continue
             said = self._certain(example.conversation)
-            # Cheap first: few tokens stand for more than 8 characters on average, so a row of fewer is rendered and
-            # counted.
             if self._sure(said) > limit and self._trains(example.conversation):
                 self._leave_out(example, self._sure(said), account)
             else:

@@ -81,6 +81,7 @@ def strategy_of(model: nn.Module, kept_equal: bool = False) -> str:
         return "dataparallel"
     if isinstance(model, torch.nn.parallel.DistributedDataParallel):
         return "ddp"
+    # DeepSpeed's engine alone has this method.
     if stage := getattr(model, "zero_optimization_stage", None):
         return f"zero{stage()}"
     if any(isinstance(module, FullyShardedDataParallel) for module in model.modules()):

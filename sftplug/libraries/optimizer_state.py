@@ -74,6 +74,7 @@ def _adafactor(tensor: Trained) -> int:
     """
     if len(tensor.shape) < 2:
         return 4 * tensor.count + 4
+    # Experts in one tensor, (8, 64, 32), are 8 matrices: 8 x (64 + 32) means.
     *lead, rows, columns = tensor.shape
     return 4 * math.prod(lead) * (rows + columns) + 4
 
@@ -94,6 +95,7 @@ def _bits8(states: int) -> Callable[[Trained], int]:
 
 
 def _is_8bit(tensor: Trained) -> bool:
+    # transformers has bitsandbytes keep a 32-bit state for the weights of `nn.Embedding`.
     return tensor.count >= _SMALL and not tensor.embedding
 
 

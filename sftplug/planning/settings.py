@@ -61,6 +61,8 @@ def settings_of(recipe: Recipe, *, on_cpu: bool) -> Settings:
         optimizer=_optimizer(recipe),
         chosen=recipe.optimizer,
         dtype=dtype,
+        # The trainer computes in bf16 or fp16 where an option says so. Where none does, sftplug lets it compute in the
+        # type of the weights, if this is one of the two and there is an accelerator.
         autocast=next(
             (
                 kind

@@ -83,6 +83,8 @@ class Offer:
 
     def made(self, component: type[Any] | None) -> bool:
         """Whether `component` is the class; asking does not make it."""
+        # `cached_property` keeps what it made in `__dict__`. To read the attribute would make the class, and import its
+        # library.
         return component is not None and self.__dict__.get("component") is component
 
     def __str__(self) -> str:
@@ -189,8 +191,11 @@ def build_registry(plugins: Plugins) -> Registry:
     two components claim is kept among the clashes. Whether either matters depends on the recipe.
     """
     registry = Registry(plugins, {kind: {} for kind in HOOKS.values()})
+    # A copy: `give_up` takes a plugin out of `loaded`.
     for plugin in list(plugins.loaded.values()):
         try:
+            # All of them, before any is on offer: of a plugin that is broken in its third hook, what the first two
+            # offer is not used.
             offered = list(_offered_by(plugin, plugins))
         except PluginError as error:
             plugins.give_up(plugin, error)

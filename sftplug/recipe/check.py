@@ -16,6 +16,7 @@ from sftplug.recipe.model import DataSection, MaskingList, ModelSection, Recipe
 def check_core(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """Yield (path, sentence) for what the core's own sections say that does not go together."""
     model = recipe.model
+    # Equal where both are missing, and where both are there.
     if (model.name_or_path is None) == (model.build is None):
         yield "model", "needs exactly one of `name_or_path` and `build`."
     yield from _check_remote_code(model)

@@ -100,6 +100,7 @@ def find_runs(paths: Sequence[Path]) -> Found:
 def _once(runs: Sequence[Path], skipped: Sequence[str]) -> tuple[tuple[Path, ...], tuple[str, ...]]:
     """Return the runs without links to one of them (`latest`) and what is named twice, and why they are left out."""
     true = dict[Path, Path]()
+    # False sorts before True: a folder comes before the links to it, and is what stays.
     for path in sorted(runs, key=Path.is_symlink):
         true.setdefault(path.resolve(), path)
     kept = [path for path in dict.fromkeys(runs) if true[path.resolve()] == path]

@@ -74,6 +74,7 @@ class ChatSession:
         import torch
 
         ids = torch.tensor([self._prompt(text)], device=self.model.device)
+        # At each answer, so that the same conversation is answered alike, whatever was asked before it was begun.
         if self.sampling.seed is not None:
             torch.manual_seed(self.sampling.seed)
         patched = patches_in_force(self.recipe) if self.recipe is not None else nullcontext()

@@ -119,10 +119,13 @@ def merge(directory: RunDirectory, recipe: Recipe, rows: MeasuredRows, output: P
     before, computed_in = _before(directory, for_inference(recipe), wanted)
     with atomic_folder(output) as folder:
         model = merged(directory, recipe, how)
+        # Read now: it is let go before the record is written.
         dtype, tied = _dtype(model), model.config.get_text_config().tie_word_embeddings
         _save(directory, recipe, model, folder)
         del model
         gc.collect()
+        # From the disk, not from memory: what is compared is what somebody else will load, names and ties of tensors
+        # included.
         apart = difference(before, logits_at(_reloaded(for_inference(recipe), folder, how), wanted))
         allowed = how.allows(computed_in, dtype)
         record = {
@@ -184,6 +187,7 @@ def merged(directory: RunDirectory, recipe: Recipe, how: Merge) -> PreTrainedMod
     if not (how.in_place or how.original):
         base = _dequantized(recipe, base)
     if how.dtype is not None:
+        # With fp32 the update is added in 32 bits, and not rounded to the 16 of the base.
         base = base.to({"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[how.dtype])
     adapted = with_adapter(recipe, base, directory.path)
     if calls.saves_itself(recipe.adapter):

@@ -68,6 +68,7 @@ def given(recipe: Recipe) -> Selection:
 
 def few_training_rows(recipe: Recipe) -> Selection:
     """Return the selection of the first training rows, for where nothing was held out and any rows do."""
+    # A source that reads fewer as it is keeps to them.
     first = [source.model_copy(update={"first": min(source.first or FEW, FEW)}) for source in recipe.data.train]
     return Selection(_only(recipe, first), "train", "training rows")
 

@@ -55,6 +55,7 @@ def _places(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 _TEXTS = st.text(alphabet="ab Z19.,!é漢\n<|", max_size=12)
+# What stands here twice is drawn twice as often.
 _ROLES = ("system", "developer", "user", "assistant", "assistant", "tool")
 _WEIGHTS = st.sampled_from((None, None, 0.0, 0.5, 2.0))
 
@@ -65,6 +66,7 @@ def conversations(draw: DrawFn) -> Conversation:
     if draw(st.integers(0, 9)) == 0:
         return Conversation((Message("document", draw(_TEXTS)),), plain=True)
     roles = draw(st.lists(st.sampled_from(_ROLES), max_size=6))
+    # One turn whatever else is drawn, for no conversation is empty.
     messages = tuple(draw(_messages(role)) for role in [*roles, "user"])
     completion = draw(st.one_of(st.none(), st.integers(0, len(messages) - 1)))
     return Conversation(messages, completion_from=completion, weight=draw(st.sampled_from((1.0, 1.0, 0.5))))

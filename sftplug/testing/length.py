@@ -59,6 +59,8 @@ def invents_nothing(asked: Shortened) -> None:
     """Every message of what it returns is one of the row's, and they stand in the row's order."""
     messages, shorter = asked.row.conversation.messages, shortened(asked.policy, asked.row)
     for item in conversations(shorter):
+        # One iterator for all: each message is searched behind the one before it, so another order is found out. `is`,
+        # because two turns may say the same.
         left = iter(messages)
         demand(
             all(any(message is kept for message in left) for kept in item.messages),

@@ -85,6 +85,7 @@ def _tokens(row: int, pieces: Sequence[tuple[int, _Piece]], conversation: Conver
         for word in _TOKEN.findall(piece.text):
             end = position + len(word)
             yield _Token(
+                # Not `hash`, which gives another number to the same word in every process.
                 zlib.crc32(word.encode()) % 32000,
                 row,
                 message,

@@ -93,9 +93,6 @@ def _again(piece: Callable[[Tensor, int], Tensor], values: Tensor, low: int) -> 
     return losses
 
 
-    # Of a mixture of experts that is trained, the outputs of its routers are wanted; of a teacher they are not.
-    # PEFT's own `forward` takes any argument and hands it on: only the base says what it knows.
-# --- logits -----------------------------------------------------------------------------------------------------------
 # --- the base ---------------------------------------------------------------------------------------------------------
 
 

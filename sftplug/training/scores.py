@@ -122,6 +122,7 @@ def states_at(model: Any, head: OutputHead, inputs: Mapping[str, Any], positions
 
 def _run(model: Any, own: nn.Module, inputs: Mapping[str, Any], positions: Tensor) -> tuple[Any, bool]:
     """Return the outputs of a model, and whether it was able to choose the positions."""
+    # PEFT's own `forward` takes any argument and hands it on: only the base says what it knows.
     if "logits_to_keep" in inspect.signature(type(base_of(own)).forward).parameters:
         return model(**inputs, use_cache=False, logits_to_keep=positions), True
     return model(**inputs, use_cache=False), False

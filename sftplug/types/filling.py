@@ -24,6 +24,8 @@ class TextFiller:
     def __init__(self, texts: Mapping[str, str]) -> None:
         """`texts` is what is searched for -> what stands there instead."""
         self._texts = texts
+        # `re` takes the first of the alternatives that fits, not the longest: `$name|$name2` would find `$name` in
+        # "$name2".
         self._searched = re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))))
         self.found, self.last = Counter(dict.fromkeys(texts, 0)), Counter()
 

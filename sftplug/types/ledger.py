@@ -134,6 +134,7 @@ class Account:
 
     def keep(self, tokens: int, trained: float, trained_tokens: int, *, added: bool) -> None:
         """A row reaches the trainer with so many tokens, so much loss weight, and so many tokens that have some."""
+        # `balanced` counts each row that was read once: one that was added is not among those kept.
         self.kept += not added
         self.added += added
         self.tokens += tokens
@@ -302,9 +303,11 @@ def _state(account: Account) -> dict[str, Any]:
 
 def _account(state: dict[str, Any]) -> Account:
     counters = {name: Counter(state[name]) for name in ("dropped", "noted", "filled", "unread_keys")}
+    # The picture is of a row for which the run stops. What is read here was written by one that went on.
     texts: dict[str, Any] = {"unread": tuple(state["unread"]), "said": tuple(state["said"]), "picture": ()}
     texts["processed"] = [Processed(**step) for step in state["processed"]]
     texts["groups"] = {key: RowGroups.from_state(groups) for key, groups in state["groups"].items()}
+    # JSON has no numbers as keys: {512: 3.0} comes back as {"512": 3.0}.
     lost_at = {int(length): lost for length, lost in state["lost_at"].items()}
     return Account(**{**state, **counters, **texts, "lengths": _numbered(state["lengths"]), "lost_at": lost_at})
 

@@ -57,6 +57,7 @@ class LossGroupCounter:
         """`tags` are the names of the tags of each source."""
         self.tagged = any(tags)
         self._known: dict[tuple[int, tuple[tuple[str, str], ...]], int] = {}
+        # Numbered ahead, so that sources keep their places where the first row comes from the second of them.
         for index in range(0 if self.tagged else len(tags)):
             self._known[index, ()] = index
 

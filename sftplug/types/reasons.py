@@ -12,8 +12,11 @@ ORIGINS = 3
 MOST = 50
 """So many reasons are told apart for each stage; what comes after counts as one."""
 _ROLE = r"(?:system|developer|user|assistant|tool|document|None)"
+# The apostrophe in "the row's 'a'" begins no quoted value: a letter stands before it. Of roles only a list is a value,
+# not "a user turn": which role it is may be the whole reason.
 _VALUES = re.compile(rf"(?<!\w)'[^']*'|\"[^\"]*\"|\d[\d,.]*(?<![,.])|\b{_ROLE}(?:, {_ROLE})+|(?<=row )\([^()]*\)")
 """What differs between rows of one reason: quoted values, numbers, the roles of a conversation, the tools of a row."""
+# "columns 'a', 'b'" and "columns 'c'" are one reason: "columns …".
 _LIST = re.compile("…(?:, …)+")
 
 Reason = tuple[str, str]

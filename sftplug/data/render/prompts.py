@@ -85,6 +85,7 @@ class Prompts:
 
         Raises TemplateError where the template refuses them.
         """
+        # Messages before `end` do not include it.
         if end <= message:
             return True
         output, said = self._follow(end, asks=asks, traced=True), self.call.messages[message]
@@ -130,6 +131,7 @@ class Prompts:
         if key not in self._wholes:
             walk = self.walks.of(traced=traced)
             begun = None if walk is None else walk.begin(self.call, self.text, add_generation_prompt=asks)
+            # None is kept, too: what cannot be followed is not tried again at each turn.
             self._wholes[key] = begun
         return self._wholes[key]
 
