@@ -61,7 +61,9 @@ def test_there_is_a_package_of_every_kind_that_recipes_choose(packages):
         assert project["project"]["name"] == f"sftplug-own-{kind}"  # by which `sftplug plugins search` finds it
         assert project["project"]["keywords"] == ["sftplug-plugin"]
         assert project["project"]["entry-points"]["sftplug"] == {f"own_{kind}": f"own_{kind}"}
-        for file in project["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"]:
+        *shipped, quality = project["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"]
+        assert quality == f"own_{kind}.quality.json"  # which `sftplug plugins test` writes
+        for file in shipped:
             assert (folder / file).is_file()
         assert (f"own-{kind}" if kind == "command" else f"own_{kind}") in (folder / "README.md").read_text()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 
 import rich
 import rich.box
@@ -29,6 +30,13 @@ def show(table: Table) -> None:
     with plain.capture() as capture:
         plain.print(table)
     typer.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
+
+
+def narrow(text: str, width: int = 60) -> str:
+    """Return `text` in lines of a column, where it is not a terminal that wraps them."""
+    if rich.get_console().is_terminal:
+        return text
+    return textwrap.fill(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def say(text: str, style: str | None = None) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
-from sftplug.cli.display import show
+from sftplug.cli.display import narrow, show
 from sftplug.cli.options import NoPlugin, Verbose, be_verbose, tell, warn
 from sftplug.cli.plugins_index import add_plugin, search_plugins
 from sftplug.cli.plugins_show import show_plugin
@@ -36,6 +39,7 @@ def _list(context: typer.Context, no_plugin: NoPlugin = None, verbose: Verbose =
 
 
 def _print_plugins(blocked: list[str], commands: Commands) -> None:
+    from sftplug.plugin.quality import quality_of
     from sftplug.recipe.given import LoadRequest
     from sftplug.recipe.house import house_above
     from sftplug.recipe.named_plugins import load_named_plugins
@@ -46,7 +50,7 @@ def _print_plugins(blocked: list[str], commands: Commands) -> None:
     registry, wrong, _ = load_named_plugins(Tree({}), house, LoadRequest("", blocked=tuple(blocked)))
     found, why = registry.plugins, why_active(house, registry)
     recipes = plugin_recipes(broken=commands.broken, blocked=blocked)
-    table = Table("plugin", "distribution", "version", "offers", "source")
+    table = Table("plugin", "distribution", "version", "offers", "quality", "source")
     for name, plugin in found.loaded.items():
         offers = [
             f"{kind.__name__}: {', '.join(mine)}"
@@ -58,7 +62,9 @@ def _print_plugins(blocked: list[str], commands: Commands) -> None:
         shipped = [recipe for recipe, (owner, _) in recipes.items() if owner.name == name]
         offers += [f"recipes: {', '.join(shipped)}"] if shipped else []
         offers += [f"in use for every recipe: {why[name]}"] if name in why else []
-        table.add_row(name, plugin.distribution, plugin.version, "\n".join(offers) or "watches", plugin.module.__name__)
+        quality = str(quality_of(plugin, registry) or "")
+        columns = "\n".join(map(narrow, offers)) or "watches", narrow(quality)
+        table.add_row(name, plugin.distribution, plugin.version, *map(escape, columns), plugin.module.__name__)
     show(table)
     tell(replace(house, blocked=found.blocked).told())
     warn(dict.fromkeys([*registry.warnings(), *map(str, wrong), *commands.clashes.values(), *commands.broken]))
@@ -84,3 +90,17 @@ def new(
     for file in write_package(kind, name, folder, registry):
         typer.echo(str(file))
     typer.echo(f"\nNext: cd {folder / name}; pip install -e '.[test]'; pytest; sftplug train recipe.yaml")
+
+
+@plugins.command("test")
+def examine(
+    folder: Annotated[
+        Path, typer.Argument(metavar="[FOLDER]", help="Folder of a package that is installed from it.")
+    ] = Path(),
+) -> None:
+    """Run the tests of a package, and write beside its plugins which laws they have kept, and with which versions.
+
+    `sftplug plugins` works a tier out of that, wherever the package is installed.
+    """
+    done = subprocess.run([sys.executable, "-m", "sftplug.testing", str(folder)], check=False)
+    raise typer.Exit(done.returncode)

@@ -17,6 +17,7 @@ from sftplug.plugin.manager import Plugin, load_plugins
 
 if TYPE_CHECKING:
     from sftplug.plugin.components import Component
+    from sftplug.plugin.quality import Quality
     from sftplug.plugin.registry import Offer, Registry
 
 
@@ -32,7 +33,7 @@ def show_plugin(
     if plugin is None and not found:
         raise PluginError(_unknown(registry, name))
     if plugin is not None:
-        _show_plugin(plugin)
+        _show_plugin(plugin, registry)
     for kind, component_name, offer in found:
         _show_component(kind, component_name, offer)
     warn(str(clash) for clash in registry.clashes.values() if clash.name == name)
@@ -57,7 +58,7 @@ def _unknown(registry: Registry, name: str) -> str:
     return f"no plugin and no component is named '{name}'.{did_you_mean(name, known)} `sftplug plugins` lists them."
 
 
-def _show_plugin(plugin: Plugin) -> None:
+def _show_plugin(plugin: Plugin, registry: Registry) -> None:
     say(f"plugin {plugin.name}", "bold cyan")
     if plugin.module.__doc__:
         say(f"  {plugin.module.__doc__.splitlines()[0]}")
@@ -66,6 +67,21 @@ def _show_plugin(plugin: Plugin) -> None:
     say(f"  sha256        {plugin.sha256}")
     hooks = [name for name, value in inspect.getmembers(plugin.module) if hasattr(value, "sftplug_impl")]
     say(f"  hooks         {', '.join(hooks)}")
+    from sftplug.plugin.quality import quality_of
+
+    if (quality := quality_of(plugin, registry)) is not None:
+        _show_quality(quality)
+
+
+def _show_quality(quality: Quality) -> None:
+    """Say what the kit has found, and with which versions."""
+    say(f"  quality       {quality}")
+    if quality.found is not None:
+        found = quality.found
+        with_versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
+        say(f"                {found.date}: {with_versions}")
+        for name, laws in found.laws.items():
+            say(f"                {name}: {', '.join(laws)}")
 
 
 def _show_component(kind: type[Component], name: str, offer: Offer) -> None:

@@ -31,6 +31,8 @@ GROUP = "sftplug"
 DISTRIBUTION = "sftplug"
 IN_PROGRAM = "python"
 """The distribution of a plugin that is a module of the running program."""
+QUALITY = "quality.json"
+"""The file in which the kit writes what it has found of a plugin: no code of the plugin."""
 DISABLE_VARIABLE = "SFTPLUG_DISABLE_PLUGINS"
 
 _log = logging.getLogger("sftplug.hooks")
@@ -84,7 +86,8 @@ def _package_folder(source: Path) -> Path | None:
 
 
 def _files_of_package(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+    found = (file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+    return sorted(file for file in found if file != folder / QUALITY)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from sftplug.testing.adapters import check_adapter
 from sftplug.testing.callbacks import check_callback
 from sftplug.testing.commands import check_command
 from sftplug.testing.component import check_component, check_upgrade
+from sftplug.testing.examine import examine
 from sftplug.testing.exporters import check_exporter
 from sftplug.testing.formats import check_format
 from sftplug.testing.heads import check_head
@@ -59,5 +60,6 @@ __all__ = [
     "check_source",
     "check_template",
     "check_upgrade",
+    "examine",
     "token_batch",
 ]

@@ -21,6 +21,7 @@ from sftplug.plugin.calls import (
 from sftplug.plugin.components import Adapter
 from sftplug.testing.component import check_component
 from sftplug.testing.law import Breach, check, demand, make, shown
+from sftplug.testing.proofs import proving
 from sftplug.testing.runs import TrainingRun, difference, logits
 
 EXACT = 1e-5
@@ -51,6 +52,7 @@ class AdapterTrial:
         return saves_itself(self.adapter)
 
 
+@proving
 def check_adapter(component: type[Adapter], /, **options: Any) -> None:
     """Hold an adapter to its laws: it is trained for a few steps, saved, loaded and merged. Raises LawBroken."""
     check_component(component, **options)

@@ -12,9 +12,11 @@ from sftplug.plugin.calls import trainer_callback
 from sftplug.plugin.components import Callback
 from sftplug.testing.component import check_component
 from sftplug.testing.law import check, demand, make, shown
+from sftplug.testing.proofs import proving
 from sftplug.testing.runs import TrainingRun, weights_of
 
 
+@proving
 def check_callback(component: type[Callback], /, **options: Any) -> None:
     """Hold a callback to its laws: it watches a short run. Raises LawBroken."""
     check_component(component, **options)

@@ -12,9 +12,11 @@ import typer
 
 from sftplug.plugin.additions import is_command
 from sftplug.testing.law import check_named, demand
+from sftplug.testing.proofs import proving
 from sftplug.types.command_names import COMMAND_NAMES
 
 
+@proving
 def check_command(name: str, run: Callable[..., Any], /) -> None:
     """Hold what ``sftplug_commands`` offers under a name, a function or a typer app, to its laws. Raises LawBroken."""
     check_named(f"command '{name}'", LAWS, Command(name, run))

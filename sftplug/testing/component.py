@@ -15,15 +15,18 @@ from sftplug.plugin.components import Component
 from sftplug.plugin.validation import component_name, problem_of_class
 from sftplug.recipe.yaml import parse_yaml, write_yaml
 from sftplug.testing.law import Breach, check, demand, make, shown
+from sftplug.testing.proofs import proving
 from sftplug.util.field_docs import field_docs
 
 
+@proving
 def check_component(component: type[Component], /, **options: Any) -> None:
     """Hold a component to the laws that hold for every kind. Raises LawBroken."""
     made = make(component, options)
     check(made, LAWS, made)
 
 
+@proving
 def check_upgrade(
     component: type[Component],
     old: Mapping[str, Any],

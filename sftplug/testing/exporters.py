@@ -13,6 +13,7 @@ from sftplug import api
 from sftplug.plugin.components import Exporter
 from sftplug.testing.component import check_component
 from sftplug.testing.law import check, demand, make, shown
+from sftplug.testing.proofs import proving
 from sftplug.testing.runs import load_tiny, write_rows
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class ExportTrial:
         return _hashes(target) if target.is_dir() else {"": _hash(target)}
 
 
+@proving
 def check_exporter(component: type[Exporter], /, **options: Any) -> None:
     """Hold an exporter to its laws, on an adapter and on a whole model. Raises LawBroken."""
     check_component(component, **options)

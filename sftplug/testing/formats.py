@@ -13,6 +13,7 @@ from sftplug.plugin.calls import conversation_of
 from sftplug.plugin.components import DatasetFormat
 from sftplug.testing.component import check_component
 from sftplug.testing.law import Breach, check, check_drawn, demand, make, need_hypothesis, shown
+from sftplug.testing.proofs import proving
 from sftplug.types.conversation import ROLES, Conversation
 
 
@@ -28,6 +29,7 @@ class Read:
         return conversation_of(self.format, copy.deepcopy(self.row))
 
 
+@proving
 def check_format(component: type[DatasetFormat], rows: Sequence[Mapping[str, Any]], /, **options: Any) -> None:
     """Hold a format to its laws; `rows` are a few that fit it, and damaged ones are drawn from them.
 

@@ -9,6 +9,7 @@ from sftplug.plugin.calls import head_nll
 from sftplug.plugin.components import Head
 from sftplug.testing.component import check_component
 from sftplug.testing.law import check, demand, make
+from sftplug.testing.proofs import proving
 from sftplug.types.output_layer import OutputLayer
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class HeadSubject:
         return f"bias {'there' if self.bias else 'absent'}, scale {self.scale:g}, softcap {self.softcap}"
 
 
+@proving
 def check_head(component: type[Head], /, **options: Any) -> None:
     """Hold a head to its laws, on output layers of every sort. Raises LawBroken.
 

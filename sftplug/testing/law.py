@@ -15,6 +15,7 @@ from sftplug.errors import MissingLibraryError, PluginError
 from sftplug.libraries.versions import require
 from sftplug.plugin.components import Component
 from sftplug.plugin.errors import describe
+from sftplug.testing.proofs import note
 
 T = TypeVar("T")
 C = TypeVar("C", bound=Component)
@@ -73,6 +74,7 @@ def check_named(name: str, laws: Sequence[Law[T]], subject: T) -> None:
     for law in laws:
         try:
             law(subject)
+            note([law.__name__])
         except Breach as breach:
             raise LawBroken(name, law, breach.found, breach.fix) from breach.__cause__
         except MissingLibraryError:

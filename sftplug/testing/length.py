@@ -10,6 +10,7 @@ from sftplug.plugin.calls import shortened
 from sftplug.plugin.components import LengthPolicy
 from sftplug.testing.component import check_component
 from sftplug.testing.law import check_drawn, demand, make, need_hypothesis, shown
+from sftplug.testing.proofs import proving
 from sftplug.types.conversation import Conversation
 from sftplug.types.tokens import LongRow
 
@@ -22,6 +23,7 @@ class Shortened:
     row: LongRow
 
 
+@proving
 def check_length_policy(component: type[LengthPolicy], /, **options: Any) -> None:
     """Hold a length policy to its laws, on rows of every shape that are too long. Raises LawBroken."""
     need_hypothesis()

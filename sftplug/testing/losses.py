@@ -11,6 +11,7 @@ from sftplug.plugin.calls import teacher_of, token_losses
 from sftplug.plugin.components import Loss
 from sftplug.testing.component import check_component
 from sftplug.testing.law import check, demand, make
+from sftplug.testing.proofs import proving
 from sftplug.types.tokens import PARTS, ROLE_CODES
 from sftplug.types.trained_tokens import TrainedTokens
 
@@ -54,6 +55,7 @@ class LossSubject:
         return token_losses(self.loss, self.tokens() if tokens is None else tokens)
 
 
+@proving
 def check_loss(component: type[Loss], /, **options: Any) -> None:
     """Hold a loss to its laws, on logits of models that know nothing, something, and everything. Raises LawBroken."""
     check_component(component, **options)

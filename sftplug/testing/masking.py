@@ -14,6 +14,7 @@ from sftplug.plugin.calls import loss_weights, trains
 from sftplug.plugin.components import Masking
 from sftplug.testing.component import check_component
 from sftplug.testing.law import Breach, check, check_drawn, demand, make, need_hypothesis, shown
+from sftplug.testing.proofs import proving
 from sftplug.testing.tokens import token_batch
 from sftplug.types.conversation import Conversation, Message, ToolCall
 from sftplug.types.tokens import ROLE_CODES, TokenBatch
@@ -51,6 +52,7 @@ class Weighed:
         return loss_weights(self.masking, self.tokens).astype(np.float64)
 
 
+@proving
 def check_masking(component: type[Masking], /, **options: Any) -> None:
     """Hold a masking strategy to its laws, on conversations of every shape. Raises LawBroken."""
     need_hypothesis()

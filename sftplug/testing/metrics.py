@@ -12,6 +12,7 @@ from sftplug.plugin.calls import metric_label, metric_scores
 from sftplug.plugin.components import Metric
 from sftplug.testing.component import check_component
 from sftplug.testing.law import check, check_drawn, demand, make, need_hypothesis, shown
+from sftplug.testing.proofs import proving
 from sftplug.types.conversation import Reply
 
 WORDS = ("", " ", "It is 42.", "it is", "The sky\nis blue", '{"a": [1, true]}', "```json\n{}\n```", "é 🦀", "[", "NaN")
@@ -29,6 +30,7 @@ class MetricSubject:
         return metric_scores(self.metric, copy.deepcopy(self.replies if replies is None else replies))
 
 
+@proving
 def check_metric(component: type[Metric], references: Sequence[str] = WORDS, /, **options: Any) -> None:
     """Hold a metric to its laws, on replies of every sort to rows that say one of `references`. Raises LawBroken."""
     hypothesis = need_hypothesis()

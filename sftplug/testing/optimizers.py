@@ -13,6 +13,7 @@ from sftplug.plugin.calls import is_resumable, make_optimizer, takes_weight_deca
 from sftplug.plugin.components import Optimizer
 from sftplug.testing.component import check_component
 from sftplug.testing.law import check, demand, make
+from sftplug.testing.proofs import proving
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -90,6 +91,7 @@ def _model() -> nn.Module:
     )
 
 
+@proving
 def check_optimizer(component: type[Optimizer], /, **options: Any) -> None:
     """Hold an optimizer to its laws, on a small model. Raises LawBroken."""
     check_component(component, **options)

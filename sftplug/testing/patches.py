@@ -10,6 +10,7 @@ from sftplug.plugin.calls import changes_loading, loading_code, patch_problems
 from sftplug.plugin.components import ModelPatch
 from sftplug.testing.component import check_component
 from sftplug.testing.law import Breach, check, demand, make, shown
+from sftplug.testing.proofs import proving
 from sftplug.testing.runs import TrainingRun, difference, logits
 
 EXACT = 1e-5
@@ -49,6 +50,7 @@ class PatchTrial:
         return self.tensors(self.patched)
 
 
+@proving
 def check_model_patch(component: type[ModelPatch], /, **options: Any) -> None:
     """Hold a patch to its laws: models are loaded with it and without, compared and trained. Raises LawBroken."""
     check_component(component, **options)

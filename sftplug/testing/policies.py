@@ -10,6 +10,7 @@ from sftplug.plugin.components import Policy
 from sftplug.recipe.model import Recipe
 from sftplug.testing.component import check_component
 from sftplug.testing.law import check, demand, make, shown
+from sftplug.testing.proofs import proving
 from sftplug.testing.runs import load_tiny
 
 COMMANDS = (
@@ -19,6 +20,7 @@ COMMANDS = (
 """Every command, and one that there may be one day."""
 
 
+@proving
 def check_policy(component: type[Policy], /, **options: Any) -> None:
     """Hold a policy to its laws. Raises LawBroken."""
     check_component(component, **options)

@@ -12,6 +12,7 @@ from sftplug.plugin.calls import adaptable, bytes_per_parameter, for_device, loa
 from sftplug.plugin.components import Quantization
 from sftplug.testing.component import check_component
 from sftplug.testing.law import Breach, check, demand, make, shown
+from sftplug.testing.proofs import proving
 from sftplug.testing.runs import TrainingRun, difference, load_tiny, logits
 from sftplug.util.device import Device
 
@@ -35,6 +36,7 @@ class QuantizationTrial:
         self.full = TrainingRun(quantization=self.quantization)
 
 
+@proving
 def check_quantization(component: type[Quantization], /, **options: Any) -> None:
     """Hold a backend to its laws: models are loaded in it, trained, saved and loaded again. Raises LawBroken."""
     check_component(component, **options)

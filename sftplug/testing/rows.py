@@ -16,6 +16,7 @@ from sftplug.plugin.calls import MOST_HELD, outcomes, processor_fingerprint, row
 from sftplug.plugin.components import RowProcessor, StreamProcessor
 from sftplug.testing.component import check_component
 from sftplug.testing.law import Breach, check, check_drawn, demand, make, need_hypothesis, shown
+from sftplug.testing.proofs import proving
 from sftplug.types.conversation import Row
 from sftplug.types.processing import RowContext
 
@@ -46,6 +47,7 @@ class ProcessorSubject:
         ]
 
 
+@proving
 def check_row_processor(
     component: type[RowProcessor],
     rows: Sequence[Mapping[str, Any]],

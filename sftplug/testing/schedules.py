@@ -8,6 +8,7 @@ from sftplug.plugin.calls import multiplier, warms_up
 from sftplug.plugin.components import Schedule
 from sftplug.testing.component import check_component
 from sftplug.testing.law import check, demand, make
+from sftplug.testing.proofs import proving
 from sftplug.types.trained_parameters import Horizon
 
 _RATE = 1e-3
@@ -17,6 +18,7 @@ _HORIZONS = tuple(
 """Runs with and without warmup, of one update, and shorter than their warmup."""
 
 
+@proving
 def check_schedule(component: type[Schedule], /, **options: Any) -> None:
     """Hold a schedule to its laws, on runs of several lengths. Raises LawBroken."""
     check_component(component, **options)

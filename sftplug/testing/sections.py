@@ -11,9 +11,11 @@ from sftplug.recipe.origins import origins_at
 from sftplug.run.record import recorded
 from sftplug.testing.component import check_component
 from sftplug.testing.law import check, demand, make, shown
+from sftplug.testing.proofs import proving
 from sftplug.testing.runs import load_tiny
 
 
+@proving
 def check_recipe_section(component: type[RecipeSection], /, **options: Any) -> None:
     """Hold a section of the recipe to its laws. Raises LawBroken."""
     check_component(component, **options)

@@ -10,12 +10,14 @@ from sftplug.plugin.calls import fingerprint, label, rows_of, stamp
 from sftplug.plugin.components import DatasetSource
 from sftplug.testing.component import check_component
 from sftplug.testing.law import check, demand, make, shown
+from sftplug.testing.proofs import proving
 from sftplug.types.conversation import Row
 
 FIRST = 1000
 """So many rows are looked at."""
 
 
+@proving
 def check_source(component: type[DatasetSource], /, **options: Any) -> None:
     """Hold a dataset source to its laws, on the rows that it has. Raises LawBroken."""
     check_component(component, **options)

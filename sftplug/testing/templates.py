@@ -12,6 +12,7 @@ from sftplug.plugin.calls import template_source
 from sftplug.plugin.components import ChatTemplate
 from sftplug.testing.component import check_component
 from sftplug.testing.law import Breach, check, check_drawn, demand, make, need_hypothesis, shown
+from sftplug.testing.proofs import proving
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -56,6 +57,7 @@ class TemplateTrial:
         return self.compiled.text(messages, add_generation_prompt=prompt, **self.arguments)
 
 
+@proving
 def check_template(
     component: type[ChatTemplate], tokenizer: PreTrainedTokenizerBase | None = None, /, **options: Any
 ) -> None:

@@ -3,6 +3,7 @@
 FOLLOWED = {
     "Offer the loss as a component, with the hook `sftplug_losses`.": "test_a_function_that_nobody_would_call_is_refused",
     "Offer that loss as a component, with the hook `sftplug_losses`": "test_what_a_replaced_loss_would_leave_undone_is_said",
+    "the kit has not run on it (`sftplug": "test_the_kit_writes_what_it_found_and_the_tier_is_worked_out_of_that",
     "loss.head: {}: {}. Choose `head: full`, or leave it out.": "test_a_head_that_is_not_equal_is_refused_or_passed_over",
     "the run was begun with the head '{}', which no plugin in use": "test_a_head_whose_plugin_is_gone_is_asked_for",
     "is named {}, as a section of sftplug's own is: choose": "test_a_name_that_is_sftplug_s_own_is_refused_naming_both",
