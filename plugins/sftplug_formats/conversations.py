@@ -8,7 +8,7 @@ from typing import Any
 from sftplug import Conversation, DatasetFormat, Field, Message, RowError, did_you_mean
 from sftplug_formats.blocks import one_text
 from sftplug_formats.calls import read_tools
-from sftplug_formats.fields import kind_of
+from sftplug_formats.fields import kind_of, read_arguments
 from sftplug_formats.roles import Role
 from sftplug_formats.spelling import Unread, says_nothing
 from sftplug_formats.turns import TurnReader
@@ -23,6 +23,9 @@ class WithTurns(DatasetFormat):
     both become part of the assistant's turn."""
     tools: str = "tools"
     """Column that holds the tool schemas: a list, or the JSON text of one."""
+    template_kwargs: str = "chat_template_kwargs"
+    """Column that holds more arguments of the chat template, such as ``enable_thinking``: an object, or the JSON text
+    of one. What is null in it is left out."""
 
     def reader(self) -> TurnReader:
         """Return what reads the turns of one row."""
@@ -54,7 +57,12 @@ class OneList(WithTurns):
         reader = self.reader()
         said = reader.read(row[self.column], self.column)
         before = self._system(row, said, reader.unread)
-        return Conversation((*before, *said), self.declared(row, reader), unread=tuple(reader.unread.found))
+        return Conversation(
+            (*before, *said),
+            self.declared(row, reader),
+            template_kwargs=read_arguments(row, self.template_kwargs),
+            unread=tuple(reader.unread.found),
+        )
 
     def _system(self, row: Mapping[str, Any], said: list[Message], unread: Unread) -> tuple[Message, ...]:
         """Return the system turn of the column; none where the turns hold it already."""

@@ -66,3 +66,15 @@ def _unique(pairs: list[tuple[str, Any]], field: str) -> dict[str, Any]:
         doubled = next(key for key in keys if keys.count(key) > 1)
         raise RowError(field, f"holds the key '{doubled}' twice in one object, and only one could be read")
     return made
+
+
+def read_arguments(row: Mapping[str, Any], column: str) -> Mapping[str, Any]:
+    """Return the arguments of the chat template in `column`: an object, or the JSON text of one; nulls are left out."""
+    value = row.get(column)
+    if isinstance(value, str):
+        value = parsed_json(value, column) if value.strip() else None
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise RowError(column, f"must be an object of arguments, not {kind_of(value)}")
+    return {name: argument for name, argument in value.items() if argument is not None}

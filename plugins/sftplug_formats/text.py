@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from sftplug import Conversation, DatasetFormat, Field, Message, RowError
 from sftplug_formats.calls import read_tools
 from sftplug_formats.conversations import WithTurns
-from sftplug_formats.fields import kind_of, required_text
+from sftplug_formats.fields import kind_of, read_arguments, required_text
 
 
 class Text(DatasetFormat):
@@ -60,12 +61,14 @@ class PromptCompletion(WithTurns):
         reader = self.reader()
         before = reader.read(row[self.prompt], self.prompt)
         after = reader.read(row[self.completion], self.completion)
-        tools, unread = self.declared(row, reader), tuple(reader.unread.found)
-        return Conversation((*before, *after), tools, completion_from=len(before), unread=unread)
+        conversation = Conversation((*before, *after), self.declared(row, reader), completion_from=len(before))
+        arguments, unread = read_arguments(row, self.template_kwargs), tuple(reader.unread.found)
+        return replace(conversation, template_kwargs=arguments, unread=unread)
 
     def _of_strings(self, row: Mapping[str, Any]) -> Conversation:
         prompt, completion = required_text(row, self.prompt), required_text(row, self.completion)
         turns = (Message("user", prompt), Message("assistant", completion))
         if self.as_ == "chat":
-            return Conversation(turns, read_tools(row.get(self.tools), self.tools), completion_from=1)
+            tools, arguments = read_tools(row.get(self.tools), self.tools), read_arguments(row, self.template_kwargs)
+            return Conversation(turns, tools, completion_from=1, template_kwargs=arguments)
         return Conversation(turns, completion_from=1, plain=True)

@@ -13,7 +13,7 @@ from sftplug.data.media import refuse_columns, refuse_parts
 from sftplug.data.recipe_text import RecipeText
 from sftplug.errors import RowError, did_you_mean
 from sftplug.plugin.calls import conversation_of
-from sftplug.types.conversation import ROLES, Conversation, Message, Row, ToolCall
+from sftplug.types.conversation import GIVEN_TO_TEMPLATES, ROLES, Conversation, Message, Row, ToolCall
 from sftplug.types.ledger import Account
 from sftplug.types.loss_groups import NO_TAG
 
@@ -33,6 +33,10 @@ class Example:
 
     conversation: Conversation
     origin: str
+    arguments: frozenset[str] = frozenset()
+    """Arguments of the chat template that the row gives, and not its source."""
+    arguments_from: str = ""
+    """Column that they stand in."""
 
 
 def convert(
@@ -55,7 +59,8 @@ def convert(
             if number <= WATCHED:
                 data = _Watched(data, read)
             conversation = checked(conversation_of(source.format, data, row.origin))
-            refuse_columns(row.data, read, source.ignore, conversation.messages)
+            refuse_columns(row.data, read, source.ignored, conversation.messages)
+            own = frozenset(conversation.template_kwargs)
             conversation = _with_options(recipe_s.lead(conversation), source, row)
         except RowError as error:
             account.drop("bad", row.origin, str(error))
@@ -64,8 +69,9 @@ def convert(
         account.unread_keys.update(conversation.unread)
         if number <= WATCHED:
             given.update(dict.fromkeys(str(name) for name, value in row.data.items() if _says_something(value)))
+            account.columns = tuple(given)
             account.unread = tuple(name for name in given if name not in read)
-        yield Example(conversation, row.origin)
+        yield Example(conversation, row.origin, own, getattr(source.format, "template_kwargs", "") if own else "")
 
 
 def _says_something(value: object) -> bool:
@@ -140,7 +146,15 @@ def checked(conversation: Conversation) -> Conversation:
             _check_message(f"messages[{index}]", message)
     for index, tool in enumerate(conversation.tools):
         _check_leaves(f"tools[{index}]", tool)
+    if conversation.template_kwargs:
+        _check_arguments(conversation.template_kwargs)
     return conversation
+
+
+def _check_arguments(arguments: Mapping[str, Any]) -> None:
+    if taken := [name for name in arguments if name in GIVEN_TO_TEMPLATES]:
+        raise RowError(f"template_kwargs.{taken[0]}", "is what the row gives the chat template already. Leave it out.")
+    _check_leaves("template_kwargs", arguments)
 
 
 def _is_plain(message: Message) -> bool:

@@ -11,13 +11,13 @@ from sftplug.types.conversation import Row
 
 
 def without(row: Row, ignored: Sequence[str]) -> Row:
-    """Return a row without what `ignored` names: columns, or keys as in ``messages[].annotations``.
+    """Return a row without what `ignored` names: columns, or keys: ``messages[].annotations``, ``arguments.date``.
 
     A column that holds the JSON text of a list is read for that; one whose name is spelled like a path is a column.
     """
     data = {name: value for name, value in row.data.items() if name not in ignored}
     for path in ignored:
-        if "[]." in path and path not in row.data:
+        if "." in path and path not in row.data:
             data = _pruned(data, re.findall(r"\[\]|[^.\[\]]+", path))
     return Row(data, row.origin)
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import ceil
 
 from sftplug.data.row_warnings import LAID_OUT, UNUSED_WEIGHT
+from sftplug.data.unread_columns import unread_columns
 from sftplug.data.unread_keys import offered_options, unread_keys
 from sftplug.errors import DataError, MaskError
 from sftplug.plugin.calls import undecided_option
-from sftplug.plugin.components import DatasetFormat
 from sftplug.recipe.model import DataSection, SourceSection
 from sftplug.types.ledger import MOST_ORIGINS, Account, Ledger, length_quantiles
 from sftplug.types.reasons import RowGroup
@@ -48,7 +47,7 @@ def enforce_limits(
             letter
             for _, source, mine in _by_source(ledger, data)
             for account in mine
-            for letter in (*_unread(account, source.format), *unread_keys(account), *_unused(account))
+            for letter in (*_unread(account, source), *unread_keys(account), *_unused(account))
         ]
     letters += [*_unfilled(ledger, data), *_unled(ledger, data), *_idle(ledger, data, idle)]
     letters += [letter for account in accounts for letter in (*_losses(account, data), *_drops(account, data))]
@@ -92,42 +91,9 @@ def _lacking_column(account: Account, groups: Sequence[RowGroup], source: Source
     return ""
 
 
-_NAMES, _LONGEST_NAME = 50, 100
-"""So many columns are named, and so many characters of a name."""
-
-
-def _unread(account: Account, format: DatasetFormat) -> Iterator[str]:
-    """Yield a paragraph when rows have columns that nothing reads, and one for those that the format could read.
-
-    Of a ``system_prompt`` among ten columns that nobody needs, the whole list pasted into `ignore` would lose it.
-    """
-    could = {name: option for name in account.unread if (option := _option_for(name, format)) is not None}
-    for name, option in could.items():
-        yield (
-            f"{account.source} has a column '{name}', which its format does not read, and an option that may be meant "
-            f"for it: `format: {{type: {format.type}, {option}: {name}}}` reads it. If not, `ignore: [{name}]`."
-        )
-    if known := [name for name in account.unread if name not in could]:
-        names = ", ".join(name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…" for name in known[:_NAMES])
-        names += f" … and {len(known) - _NAMES:,} more" if len(known) > _NAMES else ""
-        yield (
-            f"{account.source} has columns that its format does not read: {names}. If that is meant, say so beside its "
-            f"`format` with `ignore: [{names}]`, or for all data with `data.on_unread_column: report`."
-        )
-
-
-_CALLED = {"system": {"system", "sys"}, "tools": {"tool", "tools", "function", "functions"}}
-"""Option of a format that names a column -> words by which people call such a column."""
-
-
-def _option_for(column: str, format: DatasetFormat) -> str | None:
-    """Return the option of a format that seems meant for a column: ``system`` for ``system_prompt``."""
-    if len(column) > _LONGEST_NAME or not re.fullmatch(r"[\w.-]+", column):
-        return None  # it would have to be quoted
-    words = set(re.findall(r"[a-z]+", column.lower()))
-    return next(
-        (name for name, called in _CALLED.items() if name in type(format).model_fields and words & called), None
-    )
+def _unread(account: Account, source: SourceSection) -> Iterable[str]:
+    """Return paragraphs about columns that nothing reads; none where the source says that it ignores the rest."""
+    return () if source.ignore == "rest" else unread_columns(account, source.format)
 
 
 def _unfilled(ledger: Ledger, data: DataSection) -> Iterator[str]:

@@ -82,8 +82,8 @@ class SplitRows:
             rows = self._own(index, self._counted(account))
         else:
             rows = _counting(_read(source), self._counted(account))
-        if source.ignore:
-            rows = (without(row, source.ignore) for row in rows)
+        if source.ignored:
+            rows = (without(row, source.ignored) for row in rows)
         return self._drawn(rows, account) if self.recipe.data.eval_fraction else rows
 
     def _own(self, index: int, account: Account) -> Iterator[_Tracked]:

@@ -208,8 +208,7 @@ class ConversationRenderer:
             raise ModelError(str(self.template)) from self.template
         self.templated += 1
         conversation = example.conversation
-        if unread := conversation.template_kwargs.keys() - self.template.reads:
-            raise self._unread(example.origin, min(unread), self.template.reads)
+        self._check_arguments(example, self.template.reads)
         known = self._known(conversation)
         if known is not None:
             return [known]
@@ -243,6 +242,18 @@ class ConversationRenderer:
                 "Choose a chat template that ends its turns, or `warn`, which trains without a stop."
             )
         return str(eos)
+
+    def _check_arguments(self, example: Example, reads: frozenset[str]) -> None:
+        """Raise for arguments that the template does not read: RowError for those of the row, DataError for others."""
+        unread = sorted(example.conversation.template_kwargs.keys() - reads)
+        if own := [name for name in unread if name in example.arguments]:
+            column, names = example.arguments_from, ", ".join(f"'{name}'" for name in own)
+            paths = ", ".join(f"{column}.{name}" for name in own)
+            left_out = f": `ignore: [{paths}]` beside the format leaves out what it cannot show" if column else ""
+            reason = f"the row gives arguments ({names}) that chat template '{self.name}' does not read{left_out}."
+            raise RowError(column or "template_kwargs", reason)
+        if unread:
+            raise self._unread(example.origin, unread[0], reads)
 
     def _unread(self, origin: str, name: str, reads: frozenset[str]) -> DataError:
         known = ", ".join(sorted(reads - self.special_tokens.keys())) or "none"

@@ -110,8 +110,9 @@ class SourceSection(Section):
     """More arguments of the chat template for these rows, such as ``enable_thinking``."""
     row_weight: str | None = None
     """Column that holds the loss weight of each row; the masking `message_weights` reads it."""
-    ignore: tuple[str, ...] = ()
-    """Columns that the rows have and the run does not use, such as ``id``."""
+    ignore: tuple[str, ...] | Literal["rest"] = ()
+    """Columns that the rows have and the run does not use, such as ``id``; ``rest`` is every column that nothing reads,
+    and the ledger names them."""
     replace: dict[Annotated[str, Field(min_length=1)], str] = Field(default_factory=dict)
     """Texts that stand for others, such as ``{"{{name}}": Ada}``; each is replaced as it is written, in every text of a
     row, before the format reads it. One that stands in no row is refused."""
@@ -123,6 +124,11 @@ class SourceSection(Section):
     record of the run, policies may ask for it, and it changes nothing."""
     system: str | None = Field(None, min_length=1)
     """The system turn of rows that have none; without it the template's own, if it has one, is what they train with."""
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """The columns that are ignored by name."""
+        return () if isinstance(self.ignore, str) else self.ignore
 
     @field_validator("tags")
     @classmethod
@@ -180,7 +186,7 @@ class DataSection(Section):
     """Longest row, in tokens."""
     too_long: LengthPolicy = Field("drop", validate_default=True)
     """What becomes of a longer row."""
-    max_loss: Share | None = None
+    max_loss: Annotated[float | None, BeforeValidator(as_share)] = Field(None, ge=0.0, le=1.0)
     """Largest share of a source's trained tokens that may be lost with rows that are too long; null is 1 %, and no
     limit for a policy such as `truncate`, which asks for the loss."""
     max_dropped: Share = 1.0

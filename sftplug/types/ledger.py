@@ -91,6 +91,8 @@ class Account:
     """What each row processor did, in their order: those of the source, then those of all training rows."""
     said: tuple[str, ...] = ()
     """What the source says of its rows beforehand, such as the split that it reads and the files that it leaves out."""
+    columns: tuple[str, ...] = ()
+    """Columns that hold something in any of the first rows."""
     unread: tuple[str, ...] = ()
     """Columns that the format did not read in any of the first rows, though they hold something."""
     unread_keys: Counter[str] = field(default_factory=Counter)
@@ -304,7 +306,12 @@ def _state(account: Account) -> dict[str, Any]:
 def _account(state: dict[str, Any]) -> Account:
     counters = {name: Counter(state[name]) for name in ("dropped", "noted", "filled", "unread_keys")}
     # The picture is of a row for which the run stops. What is read here was written by one that went on.
-    texts: dict[str, Any] = {"unread": tuple(state["unread"]), "said": tuple(state["said"]), "picture": ()}
+    texts: dict[str, Any] = {
+        "unread": tuple(state["unread"]),
+        "said": tuple(state["said"]),
+        "columns": tuple(state["columns"]),
+        "picture": (),
+    }
     texts["processed"] = [Processed(**step) for step in state["processed"]]
     texts["groups"] = {key: RowGroups.from_state(groups) for key, groups in state["groups"].items()}
     # JSON has no numbers as keys: {512: 3.0} comes back as {"512": 3.0}.

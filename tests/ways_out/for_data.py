@@ -359,6 +359,38 @@ CASES = [
         rows=[GOOD, {"messages": [{"role": "system", "content": "Be brief."}, *GOOD["messages"]]}],
         before=template(STRICT),
     ),
+    Case(
+        "has columns {}, which its format does not read, and options that may be meant for them: `format: {}` reads them. If "
+        "not, `ignore: [{}]`.",
+        {
+            "`format: {type: sharegpt, system: system_prompt, tools: functions}`": put(
+                "data.train.format", {"type": "sharegpt", "system": "system_prompt", "tools": "functions"}
+            ),
+            "If not, `ignore: [system_prompt, functions]`": put("data.train.ignore", ["system_prompt", "functions"]),
+        },
+        recipe={"data.train.format": "sharegpt"},
+        rows=[{"conversations": SAID, "system_prompt": "Be brief.", "functions": [TOOL]}],
+    ),
+    Case(
+        "has what seems to be for the model in {}, and no option of its format `{}` reads that. If the model need not see "
+        "it, `ignore: [{}]`.",
+        {"`ignore: [context]`": put("data.train.ignore", ["context"])},
+        rows=[{**GOOD, "context": "A kitchen."}],
+    ),
+    Case(
+        ": `ignore: [{}]` beside the format leaves out what it cannot show",
+        {
+            "`ignore: [chat_template_kwargs.mood]` beside the format": put(
+                "data.train.ignore", ["chat_template_kwargs.mood"]
+            )
+        },
+        rows=[{**GOOD, "chat_template_kwargs": {"mood": "gay"}}],
+    ),
+    Case(
+        "is what the row gives the chat template already. Leave it out.",
+        {"Leave it out": mend_rows(GOOD)},
+        rows=[{**GOOD, "chat_template_kwargs": {"tools": []}}],
+    ),
     # --- plain text ---
     Case(
         "Plain text has no turns to part it at: `data.too_long: chunks` makes rows of it and loses nothing.",
