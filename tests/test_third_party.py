@@ -78,7 +78,7 @@ def prove(python, folder):
     used = {plugin["name"]: plugin for plugin in json.loads((folder / "run" / "plugins.json").read_text())}
     # The exporter has listed what may leave.
     assert "adapter_model.safetensors" in (folder / "run" / "exports" / "listing.txt").read_text().splitlines()
-    assert {module.stem for module in MODULES} - {"acme_scale"} <= set(used)
+    assert {module.stem for module in MODULES} - {"acme_scale", "acme_head"} <= set(used)
     # The policy lets nobody train at a rate that it does not like.
     fast = [python, "-m", "sftplug", "check", "recipe.yaml", "train.learning_rate=0.5"]
     refused = subprocess.run(fast, cwd=folder, capture_output=True, text=True, check=False)
@@ -87,13 +87,30 @@ def prove(python, folder):
     return used
 
 
+HEADED = ("patches=[]", "loss={type: capped, most: 5, head: plain}", "evaluation.metrics=[]", "export=[]")
+"""The patch of the recipe changes logits, which a head that makes its own would pass by."""
+
+
+def prove_head(python, folder):
+    """Train with the stranger's head, which has the losses of all logits."""
+    runs = {"own": HEADED, "full": (HEADED[0], HEADED[1].replace("plain", "full"), *HEADED[2:])}
+    for name, overrides in runs.items():
+        sftplug(python, folder, "train", "recipe.yaml", "--output", name, *overrides)
+    heads = [json.loads((folder / name / "run.json").read_text())["head"]["name"] for name in runs]
+    assert heads == ["plain", "full"]
+    lines = [map(json.loads, (folder / name / "metrics.jsonl").read_text().splitlines()) for name in runs]
+    own, full = ([line["loss"] for line in found if "loss" in line] for found in lines)
+    assert len(own) == 2
+    assert own == pytest.approx(full, rel=1e-5)
+
+
 SCALED = ("adapter=acme_scale", "quantization=fp32", "evaluation.metrics=[]")
 LONGER = {"acme_scale.py": 40}
 """An adapter that is no type of PEFT is trained, loaded, merged and loaded without sftplug by its own code."""
 
 
 def test_each_module_is_at_most_15_lines():
-    assert len(MODULES) == 13
+    assert len(MODULES) == 14
     for module in MODULES:
         assert sum(map(bool, module.read_text().splitlines())) <= LONGER.get(module.name, 15), module.name
 
@@ -106,6 +123,7 @@ def test_as_files_of_a_recipe(tmp_path):
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     used = prove(sys.executable, tmp_path)
     assert {used[module.stem]["distribution"] for module in MODULES} == {"file"}
+    prove_head(sys.executable, tmp_path)
 
 
 @pytest.mark.skipif(
@@ -120,6 +138,7 @@ def test_as_an_installed_wheel(tmp_path):
     assert used["acme_format"]["version"] == "1.2.3"
     said = sftplug(python, tmp_path, "train", "recipe.yaml", "--output", "scale", *SCALED)
     assert "acme_scale on fp32" in said
+    prove_head(python, tmp_path)
     merged = sftplug(python, tmp_path, "merge", "scale", "--output", "merged")
     assert "merged acme_scale onto the base in float32" in merged
     listed = sftplug(python, tmp_path, "plugins")
