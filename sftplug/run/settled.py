@@ -29,9 +29,14 @@ def as_begun(loaded: LoadedRecipe, directory: RunDirectory) -> LoadedRecipe:
     """Return `loaded` with what it leaves open, and left open when the run in `directory` began, as it was then."""
     (before, _), then = begun_with(directory, loaded), _origins_then(directory)
     tree = loaded.tree.copy()
-    tree.data["train"] = _train(loaded, before["train"], then, tree.origins)
-    tree.data["quantization"] = _quantization(loaded, before["quantization"], then, tree.origins)
-    return with_settled(replace(loaded, tree=tree), tree.data)
+    options = {
+        "train": _train(loaded, before["train"], then, tree.origins),
+        "quantization": _quantization(loaded, before["quantization"], then, tree.origins),
+        **{section: _plain_options(section, loaded, before, then) for section in _SECTIONS},
+    }
+    for section, values in options.items():
+        tree.data[section] = {**tree.data.get(section, {}), **values} if section in _SECTIONS else values
+    return with_settled(replace(loaded, tree=tree), options)
 
 
 def _train(
@@ -71,8 +76,39 @@ def _quantization(
     return {**now, **taken}
 
 
+_SECTIONS = ("data", "spans")
+"""Sections of the core whose options are one value each, but for those that hold components."""
+
+
+def _plain_options(
+    section: str, loaded: LoadedRecipe, before: Mapping[str, Any], then: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the options of a section of the core that are left open, and were when the run began, as they were then.
+
+    Those only that are others today: rows of 0.1.0 were escaped by default, ``escape``, and a new run has ``auto``.
+    """
+    now = origin_by_path(loaded)
+    return {
+        name: before[section][name]
+        for name, value in _plain(loaded, section).items()
+        if before[section].get(name, value) != value
+        and is_default(now.get(f"{section}.{name}", "default"))
+        and is_default(_was(then, f"{section}.{name}"))
+    }
+
+
+def _plain(loaded: LoadedRecipe, section: str) -> dict[str, Any]:
+    """Return the options of a section of the core that hold one value."""
+    options = getattr(loaded.recipe, section).model_dump(mode="json")
+    return {name: value for name, value in options.items() if not isinstance(value, list | dict)}
+
+
 def _was(then: Mapping[str, str], path: str) -> str:
     return then.get(path, "default")
+
+
+_ONCE = 0.01
+"""What `data.max_loss` was by default when it could not be null."""
 
 
 def begun_with(directory: RunDirectory, loaded: LoadedRecipe) -> tuple[dict[str, Any], list[str]]:
@@ -82,6 +118,8 @@ def begun_with(directory: RunDirectory, loaded: LoadedRecipe) -> tuple[dict[str,
     a recipe stated them.
     """
     recipe = directory.recipe()
+    if recipe["data"].get("max_loss") == _ONCE and is_default(_origins_then(directory).get("data.max_loss", "default")):
+        recipe["data"]["max_loss"] = None  # which means the same, and does not hold for a policy that asks for the loss
     upgrades = upgrade_options(Tree(recipe), loaded.registry, directory.versions())
     own = {name: value for name in loaded.recipe.train if (value := own_default(name)) is not None}
     return {**recipe, "train": {**own, **recipe["train"]}}, upgrades
@@ -89,14 +127,19 @@ def begun_with(directory: RunDirectory, loaded: LoadedRecipe) -> tuple[dict[str,
 
 def settled(loaded: LoadedRecipe) -> dict[str, Any]:
     """Return what is settled of `loaded` where it may be left open, as plain data."""
-    options = {"train": loaded.recipe.train, "quantization": _dumped(loaded.recipe.quantization)}
+    options = {
+        "train": loaded.recipe.train,
+        "quantization": _dumped(loaded.recipe.quantization),
+        **{section: _plain(loaded, section) for section in _SECTIONS},
+    }
     plain: dict[str, Any] = json.loads(json.dumps(options, default=str))
     return plain
 
 
 def with_settled(loaded: LoadedRecipe, options: Mapping[str, Any]) -> LoadedRecipe:
     """Return `loaded` with what was `settled` before, or by another process."""
-    update: dict[str, Any] = {"train": options["train"]}
+    sections = {name: getattr(loaded.recipe, name).model_copy(update=options[name]) for name in _SECTIONS}
+    update: dict[str, Any] = {"train": options["train"], **sections}
     if options["quantization"] != _dumped(loaded.recipe.quantization):
         kind = loaded.registry.classes()[Quantization][options["quantization"]["type"]]
         update["quantization"] = made = kind.model_validate(options["quantization"])

@@ -366,6 +366,11 @@ def leaves(value, path):
         yield path, value
 
 
+def _is_within(path, key):
+    """Whether `path` is `key` or below it; of JSON in a text, the keys in it are told."""
+    return path == key or path.startswith((f"{key}.", f"{key}["))
+
+
 @given(st.lists(_turn, min_size=1, max_size=3))
 def test_what_a_turn_says_is_in_the_conversation_or_told_as_unread_or_refused(said):
     try:
@@ -375,5 +380,5 @@ def test_what_a_turn_says_is_in_the_conversation_or_told_as_unread_or_refused(sa
     held = json.dumps([[message.to_dict() for message in made.messages], list(made.tools)])
     for path, text in leaves(said, "messages"):
         for word in re.findall("said[0-9]+", text):
-            told = any(path == key or path.startswith((f"{key}.", f"{key}[")) for key in made.unread)
+            told = any(_is_within(path, key) or _is_within(key, path) for key in made.unread)
             assert word in held or told, (path, word, held, made.unread)
