@@ -41,6 +41,5 @@ def sftplug_callbacks():
 
 @hookimpl
 def sftplug_run_finished(recipe, result):
-    number = recipe.section(Ticket).number
-    if number is not None:
+    if (number := recipe.section(Ticket).number) is not None:
         (result.output / "ticket.json").write_text(json.dumps({"ticket": number, "loss": result.loss}))
