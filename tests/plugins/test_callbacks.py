@@ -429,16 +429,14 @@ def test_a_plugin_splits_the_loss_by_whatever_it_likes_and_training_stops_by_tha
 
 
 @pytest.mark.parametrize("weighted", [True, False])
-def test_the_fused_head_of_accelerators_gives_the_same_numbers(train, two_sources, monkeypatch, weighted):
+def test_the_fused_head_of_accelerators_gives_the_same_numbers(train, two_sources, weighted):
     """It runs on CPUs too, only slower: the losses are the same, and TRL's own metrics are logged beside them."""
-    from sftplug.training.trainer import SftplugTrainer
-
     masking = [] if weighted else ["masking=assistant", "data.on_unread_column=report"]
     steps = [*two_sources, *masking, "train.max_steps=4", "train.gradient_accumulation_steps=2"]
     plain = train(*steps, output="plain", **LOSS_BY)
-    monkeypatch.setattr(SftplugTrainer, "_fused", lambda self: True)
-    fused = train(*steps, output="fused", **LOSS_BY)
-    trl = train(*steps, output="trl")
+    head = "loss={type: cross_entropy, head: fused}"
+    fused = train(*steps, head, output="fused", **LOSS_BY)
+    trl = train(*steps, head, output="trl")
     names = [name for entry in plain.metrics() for name in entry if "loss" in name]
     assert len(names) > 20
     for name in dict.fromkeys(names):
