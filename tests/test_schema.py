@@ -19,7 +19,10 @@ from sftplug.plugin.manager import load_plugins
 from sftplug.plugin.registry import build_registry
 from sftplug.recipe import load_recipe, shipped_recipes
 from sftplug.recipe.defaults import assume_quantization
+from sftplug.recipe.given import LoadRequest
 from sftplug.recipe.load import _train_problems, _validate
+from sftplug.recipe.named_plugins import named_in
+from sftplug.recipe.own_sections import in_use
 from sftplug.recipe.schema import recipe_schema
 from sftplug.recipe.short_forms import spell_out
 from sftplug.recipe.train_options import is_offered, train_fields
@@ -246,7 +249,8 @@ def problems_of_structure(recipe):
     tree, problems = spell_out(Tree(copy.deepcopy(recipe)), REGISTRY.classes()), []
     assume_quantization(tree, REGISTRY)
     problems += _train_problems(tree)
-    _validate(tree, REGISTRY, problems)
+    used = in_use(tree, REGISTRY, named_in(tree))
+    _validate(tree, REGISTRY, problems, used, LoadRequest(recipe))
     return problems
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -88,7 +89,8 @@ class _Writer:
         return {**schema, **described, **_default(item)}
 
     def _value(self, annotation: Any, metadata: Sequence[Any], part: bool) -> Schema:
-        forms = [item.func for item in metadata if isinstance(item, BeforeValidator)]
+        inner = [item for part in typing.get_args(annotation) for item in typing.get_args(part)]  # of ``Share | None``
+        forms = [item.func for item in (*metadata, *inner) if isinstance(item, BeforeValidator)]
         if ShortForm.UNIONS in metadata:
             return _any_of([self._maskings(), *_null_in(annotation)])
         if ShortForm.ONE_FOR_A_LIST in metadata:
@@ -99,7 +101,8 @@ class _Writer:
         if _holds_parts(annotation):
             return self._type(annotation, part)
         limits = tuple(item for item in metadata if not isinstance(item, BeforeValidator))
-        whole: Any = Annotated[(annotation, *limits)] if limits else annotation
+        plain = _without_forms(annotation)
+        whole: Any = Annotated[(plain, *limits)] if limits else plain
         leaf = TypeAdapter(whole).json_schema(schema_generator=_Lenient)
         return {"anyOf": [leaf, {"type": "string", "pattern": _PER_CENT}]} if as_share in forms else _untitled(leaf)
 
@@ -253,6 +256,17 @@ def _untitled(schema: Schema) -> Schema:
 def _default(item: FieldInfo) -> Schema:
     plain = isinstance(item.default, str | int | float | bool) or (item.default is None and not item.is_required())
     return {"default": item.default} if plain and not item.default_factory else {}
+
+
+def _without_forms(annotation: Any) -> Any:
+    """Return an annotation without what reads short forms: before that, JSON Schema would not say the limits."""
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        kept = tuple(item for item in inner[1:] if not isinstance(item, BeforeValidator))
+        return Annotated[(inner[0], *kept)] if kept else inner[0]
+    if origin in (typing.Union, types.UnionType):
+        return typing.Union[tuple(map(_without_forms, inner))]  # noqa: UP007 - built at run time
+    return annotation
 
 
 def _null_in(annotation: Any) -> list[Schema]:
