@@ -17,8 +17,11 @@ Part = Mapping[str, Any]
 
 _TEXTS = {"text", "input_text", "output_text", "summary_text", "reasoning_text"}
 _THOUGHTS = {"thinking", "reasoning"}
-_CALLS, _RESULTS = {"tool_use"}, {"tool_result"}
-_RESULT = {"type", "content", "output", "response", "tool_use_id", "tool_call_id", "id", "name"}
+_CALLS, _RESULTS = {"tool_use", "tool-call"}, {"tool_result", "tool-result"}
+_ANSWERS = ("content", "output", "response", "result")
+_IDS = ("tool_use_id", "tool_call_id", "toolCallId", "id")
+_NAMES = ("name", "toolName")
+_RESULT = {"type", *_ANSWERS, *_IDS, *_NAMES}
 _GEMINI = {
     "functionCall": "tool_use",
     "function_call": "tool_use",
@@ -89,12 +92,14 @@ class Blocks:
             self.texts.append({"type": "text", "text": text, **({} if weight is None else {"weight": weight})})
 
     def _add_result(self, given: Keys, where: str) -> None:
-        key, content = spelled(given, ("content", "output", "response"), where)
-        _, id = spelled(given, ("tool_use_id", "tool_call_id", "id"), where)
+        key, content = spelled(given, _ANSWERS, where)
+        id = optional(given, spelled(given, _IDS, where)[0], where)
         self.unread.note(given, _RESULT, where)
         said = result_text(content, f"{where}.{key}", self.unread)
         self._flush()
-        self.results.append(Message("tool", said, name=optional(given, "name", where), tool_call_id=id))
+        self.results.append(
+            Message("tool", said, name=optional(given, spelled(given, _NAMES, where)[0], where), tool_call_id=id)
+        )
 
     def _flush(self) -> None:
         if self.texts:

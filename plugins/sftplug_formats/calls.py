@@ -33,10 +33,20 @@ def calls_in(text: str, where: str) -> Any:
     try:
         return parsed_json(text, where)
     except RowError as error:
-        calls = _python_calls(text)
+        calls = _line_by_line(text) or _python_calls(text)
         if calls is None:
             raise error
         return calls
+
+
+def _line_by_line(text: str) -> list[Any] | None:
+    """Return the objects of a text that has one on each line; None where it has something else."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    try:
+        found = [parsed_json(line, "") for line in lines]
+    except RowError:
+        return None
+    return found if all(isinstance(call, Mapping) for call in found) else None
 
 
 def _python_calls(text: str) -> list[dict[str, Any]] | None:
@@ -129,8 +139,10 @@ def _tools(tool: Any, where: str) -> tuple[Mapping[str, Any], ...]:
 
 def call_of_block(given: Mapping[str, Any], where: str, unread: Unread) -> ToolCall:
     """Return the call in a block of Anthropic's, ``{"type": "tool_use", …}``, or in a part of Gemini's."""
-    if not isinstance(given.get("name"), str):
+    _, name = spelled(given, ("name", "toolName"), where)
+    if not isinstance(name, str):
         raise RowError(where, "must be a call with a name and arguments")
-    unread.note(given, _CALL, where)
+    unread.note(given, _CALL | {"toolName", "toolCallId"}, where)
     key, arguments = spelled(given, ARGUMENTS, where)
-    return ToolCall(given["name"], _arguments(arguments, f"{where}.{key}"), optional(given, "id", where))
+    id, _ = spelled(given, ("id", "toolCallId"), where)
+    return ToolCall(name, _arguments(arguments, f"{where}.{key}"), optional(given, id, where))

@@ -98,7 +98,9 @@ class TurnReader:
     def _role(self, given: Keys, where: str) -> str:
         key, name = spelled(given, WHO, where)
         if not isinstance(name, str):
-            raise RowError(f"{where}.{key}", "is missing" if name is None else "must be text")
+            raise RowError(
+                f"{where}.{key}", f"is missing. The message has: {', '.join(given)}" if name is None else "must be text"
+            )
         role = role_of(name, self.roles)
         if role is None:
             raise RowError(f"{where}.{key}", unknown_role(name, self.roles), {"roles": self._unknown})
@@ -123,15 +125,14 @@ class TurnReader:
             self._declare(given, where)
         content = said.content
         if content is None and not calls:
-            raise RowError(f"{where}.{said.key}", "is missing, and the message has no tool calls")
+            has = f"It has: {', '.join(given)}"
+            raise RowError(f"{where}.{said.key}", f"is missing, and the message has no tool calls. {has}")
         if not (content is None or isinstance(content, str | list)):
             raise RowError(f"{where}.{said.key}", f"must be text or a list of parts, not {kind_of(content)}")
         name, id = optional(given, "name", where), _id(given, where)
         return Message(role, content, calls, thoughts, name, id, read_weight(given, where))
 
     def _calls(self, given: Keys, where: str) -> tuple[ToolCall, ...]:
-        if "function_call" in given and isinstance(given["function_call"], Mapping):
-            given = {**given, "function_call": [given["function_call"]]}
         key, calls = spelled(given, CALLS, where)
         return () if says_nothing(calls) else read_calls(calls, f"{where}.{key}", self.unread)
 
@@ -176,10 +177,14 @@ class TurnReader:
     def _results(self, blocks: Blocks, given: Keys, where: str) -> Iterator[_Said]:
         if blocks.calls or blocks.thoughts:
             raise RowError(where, "holds the answer of a tool and a call: these are turns of two roles")
-        if rest := [key for key in (*CALLS, *REASONING, "name") if not says_nothing(given.get(key))]:
+        if rest := [key for key in (*CALLS, *TOOLS, *REASONING, "name") if not says_nothing(given.get(key))]:
             raise RowError(f"{where}.{rest[0]}", "stands beside answers of tools, and nobody reads it there")
-        weight = read_weight(given, where)
-        yield from (_Said(replace(message, weight=weight), where) for message in blocks.messages())
+        weight, id = read_weight(given, where), _id(given, where)
+        messages = [*blocks.messages()]
+        if id is not None and [message.tool_call_id or id for message in messages] != [id]:
+            raise RowError(f"{where}.tool_call_id", "stands beside parts that answer another call, or several")
+        for message in messages:
+            yield _Said(replace(message, weight=weight, tool_call_id=id or message.tool_call_id), where)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +218,9 @@ def _plain(items: Sequence[Any]) -> list[Message] | None:
     return made
 
 
+_ITEMS = ("message", "function_call", "function_call_output", "reasoning")
+
+
 def _without_type(given: dict[str, Any]) -> dict[str, Any]:
     """Return an item of OpenAI's Responses API as a message: its `type` says what it is."""
     sort = given.get("type")
@@ -223,6 +231,8 @@ def _without_type(given: dict[str, Any]) -> dict[str, Any]:
         return rest
     if "role" in given or "from" in given or not isinstance(sort, str):
         return given
+    if sort not in _ITEMS and role_of(sort, {}) is not None:
+        return {**rest, "role": sort}  # LangChain's: {"type": "human", "content": …}
     if sort == "function_call":
         call = {key: rest.pop(key) for key in ("call_id", "name", "arguments") if key in rest}
         return {**rest, "role": "tool_call", "tool_calls": [call]}
@@ -297,4 +307,5 @@ def _both(last: _Said, part: _Said) -> Message:
         tool_calls=first.tool_calls + second.tool_calls,
         reasoning_content="\n\n".join(thoughts) or None,
         name=first.name or second.name,
+        tool_call_id=first.tool_call_id or second.tool_call_id,
     )

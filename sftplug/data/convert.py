@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from sftplug.data.media import refuse_columns, refuse_parts
+from sftplug.data.media import refuse_columns, refuse_keys, refuse_parts
 from sftplug.data.recipe_text import RecipeText
 from sftplug.errors import RowError, did_you_mean
 from sftplug.plugin.calls import conversation_of
@@ -59,6 +59,7 @@ def convert(
             if number <= WATCHED:
                 data = _Watched(data, read)
             conversation = checked(conversation_of(source.format, data, row.origin))
+            refuse_keys(conversation.unread)
             refuse_columns(row.data, read, source.ignored, conversation.messages)
             own = frozenset(conversation.template_kwargs)
             conversation = _with_options(recipe_s.lead(conversation), source, row)

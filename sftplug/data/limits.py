@@ -47,7 +47,7 @@ def enforce_limits(
             letter
             for _, source, mine in _by_source(ledger, data)
             for account in mine
-            for letter in (*_unread(account, source), *unread_keys(account), *_unused(account))
+            for letter in (*_unread(account, source), *_unused(account))
         ]
     letters += [*_unfilled(ledger, data), *_unled(ledger, data), *_idle(ledger, data, idle)]
     letters += [letter for account in accounts for letter in (*_losses(account, data), *_drops(account, data))]
@@ -92,8 +92,8 @@ def _lacking_column(account: Account, groups: Sequence[RowGroup], source: Source
 
 
 def _unread(account: Account, source: SourceSection) -> Iterable[str]:
-    """Return paragraphs about columns that nothing reads; none where the source says that it ignores the rest."""
-    return () if source.ignore == "rest" else unread_columns(account, source.format)
+    """Return paragraphs about columns and keys that nothing reads; none where the source says to ignore the rest."""
+    return () if source.ignore == "rest" else (*unread_columns(account, source.format), *unread_keys(account))
 
 
 def _unfilled(ledger: Ledger, data: DataSection) -> Iterator[str]:

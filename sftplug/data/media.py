@@ -33,6 +33,15 @@ def refuse_parts(where: str, content: Any) -> None:
             raise RowError(f"{where}[{index}]", f"is {kind}: {TEXT_ONLY}")
 
 
+def refuse_keys(unread: Sequence[str]) -> None:
+    """Raise RowError for keys of messages that hold media, such as ``messages[].images``: to ignore them is no way."""
+    for path in unread:
+        key = path.rpartition(".")[2]
+        if _COLUMN.fullmatch(key):
+            kind = next((words for word, words in _KINDS.items() if word in key.lower()), _KINDS["image"])
+            raise RowError(path, f"is {kind}: {TEXT_ONLY}")
+
+
 def refuse_columns(
     data: Mapping[str, Any], read: set[str], ignored: Sequence[str], messages: Sequence[Message]
 ) -> None:
@@ -54,6 +63,8 @@ def refuse_columns(
 def _medium(value: Any, column: str) -> str | None:
     """Return what media a value is, or is the address of; None for anything else, such as the name of a container."""
     for item in value if isinstance(value, list | tuple) else [value]:
+        if isinstance(item, Mapping) and {"array", "sampling_rate"} <= item.keys():
+            return _KINDS["audio"]
         inner = (item.get("bytes"), item.get("path"), item.get("url")) if isinstance(item, Mapping) else (item,)
         if any(isinstance(one, bytes) or (isinstance(one, str) and _FILE.match(one)) for one in inner):
             return next((words for word, words in _KINDS.items() if word in column.lower()), _KINDS["image"])
