@@ -14,6 +14,7 @@ from marked import fill
 from measured import adapters_page, quantizations_page
 from packages import package_files
 from recipe_keys import recipe_keys_page
+from shapes import shapes_page
 from train_options import train_options_page
 
 from sftplug.plugin import hookspecs
@@ -114,6 +115,7 @@ def files() -> dict[str, str]:
         "adapters.md": adapters_page(),
         "quantizations.md": quantizations_page(),
         "train-options.md": train_options_page(),
+        "shapes.md": shapes_page(),
         "architecture.md": fill(_here("architecture.md"), "layers", drawing()),
         **package_files(registry),
     }
