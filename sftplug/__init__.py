@@ -89,6 +89,7 @@ if _typing.TYPE_CHECKING:
     from sftplug.types.output_layer import OutputLayer
     from sftplug.types.processing import Dropped, Made, RowContext
     from sftplug.types.reasons import RowGroup, RowGroups
+    from sftplug.types.recognition import Recognized
     from sftplug.types.result import MovedWeights, ParameterCounts, RunResult
     from sftplug.types.tokens import PARTS, ROLE_CODES, LongRow, LossSums, TokenBatch
     from sftplug.types.trained_parameters import Horizon, TrainedParameter, TrainedParameters
@@ -147,6 +148,7 @@ else:  # else a type checker would take any name for one of this package
         "sftplug.types.output_layer": "OutputLayer",
         "sftplug.types.processing": "Dropped Made RowContext",
         "sftplug.types.reasons": "RowGroup RowGroups",
+        "sftplug.types.recognition": "Recognized",
         "sftplug.types.result": "MovedWeights ParameterCounts RunResult",
         "sftplug.types.tokens": "PARTS ROLE_CODES LongRow LossSums TokenBatch",
         "sftplug.types.trained_parameters": "Horizon TrainedParameter TrainedParameters",
@@ -241,6 +243,7 @@ __all__ = [
     "Recipe",
     "RecipeError",
     "RecipeSection",
+    "Recognized",
     "Reply",
     "Row",
     "RowContext",

@@ -123,7 +123,7 @@ OVER = [
     (
         {},
         ["data.eval.path=rows.jsonl"],
-        {"data.eval[0].source.path": "command line", "data.eval[0].format.type": "default"},
+        {"data.eval[0].source.path": "command line", "data.eval[0].format.type": "read from the rows"},
     ),
     ({}, ["data.train.format.column=chat"], {"data.train[0].format.column": "command line"}),
     ({}, ["callbacks.0.type=samples"], "callbacks[0].prompts (command line): is required."),

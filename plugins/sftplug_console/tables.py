@@ -30,6 +30,11 @@ def show_recipe(recipe: Recipe, origins: Mapping[str, str]) -> None:
     if recipe.model.trust_remote_code:
         code = recipe.model.code_revision or recipe.model.revision
         table.add_row("", f"[bold red]runs code that comes with the model, revision {escape(str(code))}")
+    for split, sources in (("train", recipe.data.train), ("eval", recipe.data.eval)):
+        for index, source in enumerate(sources):
+            path = f"data.{split}[{index}].format.type"
+            if origins.get(path) == "read from the rows":  # else the recipe says it
+                table.add_row("format", escape(source.format.type), f"[dim]{origins[path]}")
     table.add_row("template", recipe.chat_template.type)
     table.add_row("masking", ", ".join(" + ".join(part.type for part in union) for union in recipe.masking))
     chosen = [("adapter", recipe.adapter.type, "adapter.type")]

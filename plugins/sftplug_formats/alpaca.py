@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from sftplug import Conversation, DatasetFormat, Field, Message, RowError
+from sftplug import Conversation, DatasetFormat, Field, Message, Recognized, RowError
 from sftplug_formats.fields import kind_of, optional_text, required_text
+from sftplug_formats.recognition import Rows, columns, has_text
 
 
 class Alpaca(DatasetFormat):
@@ -25,6 +26,21 @@ class Alpaca(DatasetFormat):
     """Column that holds earlier turns: a list of [question, reply]."""
     separator: str = Field("\n\n")
     """What stands between the instruction and its input."""
+
+    @classmethod
+    def recognizes(cls, rows: Rows) -> Recognized | str:
+        """Take rows with `instruction` and `output`; with `response`, and perhaps `context`, as Dolly has them, too."""
+        if not has_text(rows, "instruction"):
+            return "no text in `instruction`"
+        replies = [name for name in ("output", "response") if has_text(rows, name)]
+        if len(replies) != 1:
+            return "no text in `output` or `response`" if not replies else "text in both `output` and `response`"
+        given = [name for name in ("input", "context") if name in columns(rows)]
+        if len(given) > 1:
+            return "the instruction is about `input` or about `context`, and the rows have both"
+        wanted = {"input": given[0] if given else "input", "output": replies[0]}
+        options = {option: column for option, column in wanted.items() if option != column}
+        return Recognized(f"columns {', '.join(['instruction', *given, *replies])}", options)
 
     def to_conversation(self, row: Mapping[str, Any]) -> Conversation:
         """Return system prompt, history, question and reply as messages."""

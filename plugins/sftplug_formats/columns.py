@@ -8,9 +8,28 @@ from typing import Any, Literal, Self
 
 from pydantic import field_validator, model_validator
 
-from sftplug import Conversation, DatasetFormat, Field, Message, RowError, ToolCall, did_you_mean
+from sftplug import Conversation, DatasetFormat, Field, Message, Recognized, RowError, ToolCall, did_you_mean
 from sftplug_formats.calls import read_calls, read_tools
+from sftplug_formats.recognition import Rows, has_text, turn_columns
 from sftplug_formats.spelling import Unread, says_nothing
+
+_PAIRS = (
+    ("question", "answer"),
+    ("question", "response"),
+    ("question", "solution"),
+    ("query", "response"),
+    ("query", "answer"),
+    ("prompt", "response"),
+    ("prompt", "answer"),
+    ("problem", "solution"),
+    ("problem", "generated_solution"),
+    ("input", "output"),
+    ("inputs", "targets"),
+    ("user", "assistant"),
+)
+"""Columns of a question and its reply as data sets name them: GSM8K, OpenOrca, MetaMath, HelpSteer, NuminaMath, FLAN.
+"""
+_SYSTEM = ("system", "system_prompt")
 
 
 class Columns(DatasetFormat):
@@ -41,6 +60,27 @@ class Columns(DatasetFormat):
         if self.assistant is None and self.calls is None:
             raise ValueError("needs `assistant`, the reply, or `calls`, the calls that it makes.")
         return self
+
+    @classmethod
+    def recognizes(cls, rows: Rows) -> Recognized | str:
+        """Take rows with a question and its reply in two columns of well-known names, and no turns elsewhere."""
+        if turn := next(turn_columns(rows), None):
+            return f"`{turn}` holds turns"
+        if has_text(rows, "instruction"):
+            return "`instruction` is a question by itself, or with others"
+        found = [pair for pair in _PAIRS if has_text(rows, *pair)]
+        way = "Say whose turn each column is: `format: {type: columns, user: COLUMN, assistant: COLUMN}`"
+        if not found:
+            return f"no two columns have names that say which is the question. {way}"
+        if len(found) > 1:
+            pairs = " or ".join(f"`{user}` and `{assistant}`" for user, assistant in found)
+            return f"question and reply may be {pairs}. {way}"
+        ((user, assistant),) = found
+        system = [name for name in _SYSTEM if has_text(rows, name)]
+        said = {"system": system[0]} if len(system) == 1 else {}
+        return Recognized(
+            f"columns {', '.join([*said.values(), user, assistant])}", {**said, "user": user, "assistant": assistant}
+        )
 
     def to_conversation(self, row: Mapping[str, Any]) -> Conversation:
         """Return the turns, filled in from the row."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+from sftplug import Recognized
 from sftplug_formats.conversations import OneList
+from sftplug_formats.recognition import Rows, turns
 
 
 class Messages(OneList):
@@ -18,3 +20,8 @@ class Messages(OneList):
     type: Literal["messages"] = "messages"
     column: str = "messages"
     """Column that holds the list of messages."""
+
+    @classmethod
+    def recognizes(cls, rows: Rows) -> Recognized | str:
+        """Take rows with a column of messages, whatever its name is."""
+        return turns(rows, "messages", "role", "messages with `role`")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+from sftplug import Recognized
 from sftplug_formats.conversations import OneList
+from sftplug_formats.recognition import Rows, turns
 
 
 class ShareGPT(OneList):
@@ -17,3 +19,8 @@ class ShareGPT(OneList):
     type: Literal["sharegpt"] = "sharegpt"
     column: str = "conversations"
     """Column that holds the list of turns."""
+
+    @classmethod
+    def recognizes(cls, rows: Rows) -> Recognized | str:
+        """Take rows with a column of turns, whatever its name is."""
+        return turns(rows, "conversations", "from", "turns with `from`")

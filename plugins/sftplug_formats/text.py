@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
-from sftplug import Conversation, DatasetFormat, Field, Message, RowError
+from sftplug import Conversation, DatasetFormat, Field, Message, Recognized, RowError
 from sftplug_formats.calls import read_tools
 from sftplug_formats.conversations import WithTurns
 from sftplug_formats.fields import kind_of, read_arguments, required_text
+from sftplug_formats.recognition import Rows, columns, has_text, is_text, lacking, most
 
 
 class Text(DatasetFormat):
@@ -25,6 +26,15 @@ class Text(DatasetFormat):
     def to_conversation(self, row: Mapping[str, Any]) -> Conversation:
         """Return the text as a document."""
         return Conversation((Message("document", required_text(row, self.column)),), plain=True)
+
+    @classmethod
+    def recognizes(cls, rows: Rows) -> Recognized | str:
+        """Take rows with a column `text`, unless a row is one message among others."""
+        if not has_text(rows, "text"):
+            return lacking(rows, "text")
+        if of_messages := sorted({"role", "parent_id"} & {*columns(rows)}):
+            return f"`text` stands beside `{of_messages[0]}`, so a row seems to be one message of a conversation"
+        return Recognized("column text")
 
 
 class PromptCompletion(WithTurns):
@@ -48,6 +58,15 @@ class PromptCompletion(WithTurns):
     def undecided(self) -> str | None:
         """Strings may be meant as turns."""
         return "as: chat" if self.as_ is None else None
+
+    @classmethod
+    def recognizes(cls, rows: Rows) -> Recognized | str:
+        """Take rows with `prompt` and `completion`, two texts or two lists."""
+        if all(most(rows, name, lambda value: isinstance(value, list)) for name in ("prompt", "completion")):
+            return Recognized("columns prompt and completion, of messages")
+        if all(most(rows, name, is_text) for name in ("prompt", "completion")):
+            return Recognized("columns prompt and completion, of text")
+        return "no text, and no messages, in both `prompt` and `completion`"
 
     def to_conversation(self, row: Mapping[str, Any]) -> Conversation:
         """Return the prompt as the user's text and the completion as the assistant's, or the messages of both."""

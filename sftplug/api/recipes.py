@@ -37,12 +37,15 @@ def load(
     return load_asked(LoadRequest(reference, overrides, tuple(without), tuple(plugins), PYTHON))
 
 
-def loaded(recipe: Given, command: str) -> LoadedRecipe:
-    """Return `recipe` for what `command` does, about which its policies are asked; load it if it is not loaded."""
+def loaded(recipe: Given, command: str, begun: Any = None) -> LoadedRecipe:
+    """Return `recipe` for what `command` does, about which its policies are asked; load it if it is not loaded.
+
+    `begun` is that of a `LoadRequest`.
+    """
     if isinstance(recipe, LoadedRecipe):
         return recipe.for_command(command)
     reference = str(recipe) if isinstance(recipe, str | Path) else recipe
-    return load_asked(LoadRequest(reference, origin=PYTHON, command=command))
+    return load_asked(LoadRequest(reference, origin=PYTHON, command=command, begun=begun))
 
 
 def check(recipe: Given) -> list[str]:

@@ -39,7 +39,9 @@ def train(recipe: Given, *, resume: bool = False, overwrite: bool = False, show:
     """
     if resume and overwrite:
         raise ValueError("resume continues a run, overwrite deletes it: choose one.")
-    found = loaded(recipe, "train")
+    from sftplug.run.recognized import begun_with_formats
+
+    found = loaded(recipe, "train", begun=None if overwrite else begun_with_formats)
     run = run_recipe(found, resume=resume, overwrite=overwrite, show=show)
     if run is None:
         raise RunError(f"the run is over, and its folder {found.recipe.output} is on the main node.")
@@ -66,7 +68,7 @@ def _shown(recipe: LoadedRecipe) -> LoadedRecipe:
     """Return the recipe with the console plugin in use; of several processes, the main one says what is wrong."""
     if is_main():
         say(f"warning: {sentence}" for sentence in recipe.warnings())
-        say(f"note: {sentence}" for sentence in recipe.house.told())
+        say(f"note: {sentence}" for sentence in recipe.told())
     return recipe.using("console")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -49,20 +49,22 @@ def read_recipe(  # noqa: PLR0913 - one for each thing that a command line says
     device: Device | None = None,
     *,
     command: str,
+    begun: Any = None,
 ) -> LoadedRecipe:
-    """Load the recipe with what the command line adds, and show nothing."""
+    """Load the recipe with what the command line adds, and show nothing; `begun` is that of a `LoadRequest`."""
     from sftplug.recipe.given import LoadRequest
     from sftplug.recipe.load import load_asked
 
     given = [*(overrides or []), *([f"output={output}"] if output is not None else [])]
-    return load_asked(LoadRequest(recipe, tuple(given), tuple(no_plugin or ()), command=command), device=device)
+    asked = LoadRequest(recipe, tuple(given), tuple(no_plugin or ()), command=command, begun=begun)
+    return load_asked(asked, device=device)
 
 
 def shown(loaded: LoadedRecipe) -> LoadedRecipe:
     """Return the recipe with the console plugin in use; of several processes, the main one shows what is wrong."""
     if is_main():
         warn(loaded.warnings())
-        tell(loaded.house.told())
+        tell(loaded.told())
     return loaded.using("console")
 
 

@@ -30,7 +30,7 @@ def open_run(run: Path, no_plugin: list[str] | None = None) -> OpenRun:
     directory = open_finished(run)
     loaded, left_out = load_finished(directory, without=tuple(no_plugin or ()))
     warn([*loaded.warnings(), *map(says, left_out)])
-    tell(loaded.house.told())
+    tell(loaded.told())
     return OpenRun(directory.path, loaded, left_out)
 
 

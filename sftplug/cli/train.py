@@ -31,11 +31,14 @@ def train(  # noqa: PLR0913 - an argument is an option of the command
     An unfinished run of the same recipe in the output folder is resumed from its last checkpoint.
     """
     from sftplug.api.runs import run_recipe
+    from sftplug.run.recognized import begun_with_formats
 
     be_verbose(verbose)
     if resume and overwrite:
         raise typer.BadParameter("--resume continues a run, --overwrite deletes it: choose one.")
-    loaded = read_recipe(recipe, [*(overrides or []), *launch_overrides(launch)], no_plugin, output, command="train")
+    more = [*(overrides or []), *launch_overrides(launch)]
+    begun = None if overwrite else begun_with_formats
+    loaded = read_recipe(recipe, more, no_plugin, output, command="train", begun=begun)
     run = run_recipe(loaded, resume=resume, overwrite=overwrite, show=True)
     if run is not None and run.replies is not None:
         show_replies(run.replies)

@@ -115,10 +115,12 @@ def words_for(annotation: Any) -> str:
 def _default_of(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
-    return _flow(to_jsonable_python(field.get_default(call_default_factory=True, validated_data={}), fallback=str))
+    return in_one_line(
+        to_jsonable_python(field.get_default(call_default_factory=True, validated_data={}), fallback=str)
+    )
 
 
-def _flow(value: Any) -> str:
+def in_one_line(value: Any) -> str:
     """Return `value` as one line of YAML."""
     text = write_yaml(value, default_flow_style=True, width=10_000)
     return text.removesuffix("\n").removesuffix("\n...")

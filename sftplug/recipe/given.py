@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sftplug.errors import Problem, RecipeError
 from sftplug.plugin.components import Component, parts_of
 from sftplug.recipe.yaml import MOST_LEVELS, MOST_VALUES, LocatedStr, Path_, Tree, dotted
 from sftplug.storage.files import write_json
+
+if TYPE_CHECKING:
+    from sftplug.plugin.registry import Registry
+    from sftplug.recipe.model import Recipe
 
 PYTHON = "python"
 """The origin of a value that a Python program gives, and the name of a recipe that is a dict."""
@@ -37,6 +41,10 @@ class LoadRequest:
     """Of the record of a run: plugin -> its version then. None for a recipe, which knows none."""
     command: str = ""
     """What it is loaded for: policies are asked about that. Empty where that is not known yet; they are asked then."""
+    recognized: Sequence[Any] = ()
+    """What its rows were found to be when it was loaded before: they are not looked at again."""
+    begun: Callable[[str, Recipe, Registry], Sequence[Any]] | None = None
+    """Returns what the rows of a run were found to be when it began, by its folder; None where none is resumed."""
 
     @property
     def name(self) -> str:

@@ -28,6 +28,7 @@ from sftplug.recipe.named_plugins import load_named_plugins, named_in, plugin_na
 from sftplug.recipe.own_sections import bind, in_use, leave_out_gone, own_sections
 from sftplug.recipe.places import is_record
 from sftplug.recipe.problems import path_of, problem_at, problems_from
+from sftplug.recipe.recognize import Found, Recognition, put_in
 from sftplug.recipe.replaced import words
 from sftplug.recipe.rules import Rule, against, house_rules, misfits, rules_of
 from sftplug.recipe.short_forms import Offers, spell_out
@@ -62,6 +63,8 @@ class LoadedRecipe:
     """The policies that it is held to: its own, and those of the house file."""
     context: MomentContext = field(default_factory=MomentContext)
     """What it is used for, as plugins are told."""
+    recognized: tuple[Found, ...] = ()
+    """The formats that the recipe leaves out, as they were read from the rows."""
 
     def for_command(self, command: str) -> LoadedRecipe:
         """Return the recipe for what `command` does. Raises RecipeError with what its policies say against that."""
@@ -73,7 +76,13 @@ class LoadedRecipe:
 
     def again(self, *overrides: str, device: Device | None = None) -> LoadedRecipe:
         """Load the recipe once more, with more overrides, or for another device."""
-        return load_asked(replace(self.asked, overrides=(*self.asked.overrides, *overrides)), device=device)
+        known = replace(self.asked, recognized=self.recognized)
+        return load_asked(replace(known, overrides=(*known.overrides, *overrides)), device=device)
+
+    def told(self) -> Iterator[str]:
+        """Yield what its owner should know: what a house file gave, and what the rows were found to be."""
+        yield from self.house.told()
+        yield from map(str, self.recognized)
 
     def nowhere_written(self) -> list[str]:
         """Return a sentence for each plugin in use that the recipe cannot name, for it is an object of a program."""
@@ -162,8 +171,7 @@ def load_asked(asked: LoadRequest, *, rows: bool = True, device: Device | None =
     name, house, layers, classes = _read(asked)
     # Which plugins a recipe names is known without them; what its other sections mean is not.
     named = _laid([_plugins_of(layer) for layer in layers], {})
-    used = frozenset(word for layer in layers for word in words(layer.data))
-    registry, problems, aged = load_named_plugins(named, house, asked, used)
+    registry, problems, aged = load_named_plugins(named, house, asked, _words_of(layers))
     offer_classes(registry, classes)
     tree = _of_today(_laid(layers, registry.classes()), registry, asked, aged)
     written = tree.copy()  # only whole sections are filled in
@@ -171,6 +179,9 @@ def load_asked(asked: LoadRequest, *, rows: bool = True, device: Device | None =
     rules, wrong = house_rules(house, registry, aged)
     problems += [*wrong, *_train_problems(tree)]
     recipe = _validate(tree, registry, problems, _used(tree, registry, house, rules, classes), asked)
+    found: list[Found] = []
+    if recipe is not None and not problems and rows:
+        recipe, found = _recognized(recipe, (tree, written), registry, problems, (name, asked))
     # What suits them is asked of components only in a recipe that is valid: they may rely on that.
     if recipe is not None and not problems:
         recipe = with_files(settle(recipe, tree, registry, device), tree, registry, house)
@@ -189,19 +200,19 @@ def load_asked(asked: LoadRequest, *, rows: bool = True, device: Device | None =
         for sentence in house.told():  # a place such as sftplug.toml:3 does not say in which folder that is
             refused.add_note(f"note: {sentence}")
         raise refused
-    active = _active(recipe, registry, house, in_force, asked)
     return LoadedRecipe(
         name,
         recipe,
         tree,
         registry,
-        tuple(sorted(active)),
+        tuple(sorted(_active(recipe, registry, house, in_force, asked))),
         asked,
         written,
         tuple(aged),
         house=house,
         rules=tuple(in_force),
         context=MomentContext(asked.command),
+        recognized=tuple(found),
     )
 
 
@@ -231,6 +242,24 @@ def _beneath(house: House) -> list[Tree]:
     return [defaults] if defaults.data else []
 
 
+def _recognized(
+    recipe: Recipe, trees: Sequence[Tree], registry: Registry, problems: list[Problem], of: tuple[str, LoadRequest]
+) -> tuple[Recipe, list[Found]]:
+    """Return the recipe with the formats that it leaves out, which are put into `trees`, and these formats.
+
+    They are known without a look at the rows where the recipe was loaded before, and where a run is resumed.
+    """
+    name, asked = of
+    known = asked.recognized
+    if not known and asked.begun is not None:
+        known = asked.begun(recipe.output.replace("{name}", name), recipe, registry)
+    recognition = Recognition(trees[0], registry, problems)
+    recipe = recognition.complete(recipe, known)
+    for tree in trees:
+        put_in(tree, recognition.found)
+    return recipe, recognition.found
+
+
 def _laid(layers: Iterable[Tree], offers: Offers) -> Tree:
     """Return one tree of all layers, in which everything is spelled out."""
     return merge([spell_out(layer, offers) for layer in layers], offers)
@@ -251,6 +280,11 @@ def _plugins_of(layer: Tree) -> Tree:
     """Return of a layer what it says about plugins."""
     data = {name: value for name, value in layer.data.items() if name == "plugins"}
     return Tree(type(layer.data)(data), layer.origins, layer.places)
+
+
+def _words_of(layers: Iterable[Tree]) -> frozenset[str]:
+    """Return the words of all layers, among which the names of components are."""
+    return frozenset(word for layer in layers for word in words(layer.data))
 
 
 def _active(recipe: Recipe, registry: Registry, house: House, rules: Iterable[Rule], asked: LoadRequest) -> set[str]:

@@ -41,6 +41,7 @@ from sftplug.plugin.components import (
     parts_of,
     section_of,
 )
+from sftplug.recipe.left_out import LeftOut
 from sftplug.recipe.section import ModelName, Section, Share, ShortForm, as_share, refuse_nul
 from sftplug.recipe.yaml import Path_, dotted
 from sftplug.types.conversation import GIVEN_TO_TEMPLATES
@@ -93,8 +94,9 @@ class SourceSection(Section):
 
     source: DatasetSource
     """Where rows come from. May be left out where `path` or `hub` says it."""
-    format: DatasetFormat = Field("messages", validate_default=True)
-    """What the rows look like. Rows that do not fit are refused, with the columns that they have."""
+    format: DatasetFormat = Field(default_factory=LeftOut)
+    """What the rows look like. Left out, the first rows say it: the one installed format that recognizes them is taken,
+    and told. Rows that do not fit are refused, with the columns that they have."""
     first: int | None = Field(None, gt=0)
     """Read only so many rows, from the start."""
     process: Annotated[tuple[RowProcessor, ...], ShortForm.ONE_FOR_A_LIST] = ()

@@ -8,13 +8,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
 from sftplug.errors import PluginError, RowError
-from sftplug.plugin.calls import conversation_of
+from sftplug.plugin.calls import conversation_of, recognition
 from sftplug.plugin.components import DatasetFormat
 from sftplug.testing.component import check_component
 from sftplug.testing.law import Breach, check, check_drawn, demand, make, need_hypothesis, shown
 from sftplug.testing.proofs import proving
 from sftplug.types.conversation import ROLES, Conversation
+from sftplug.types.recognition import Recognized
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +46,25 @@ def check_format(component: type[DatasetFormat], rows: Sequence[Mapping[str, Any
     for row in rows:
         check(made, (reads_the_row, is_deterministic, leaves_the_row_alone), Read(made, row))
     check(made, [refuses_an_empty_row], Read(made, {}))
+    check(made, (reads_what_it_recognizes, recognizes_no_others), Asked(component, rows))
     from sftplug.testing.draw import damaged_rows
 
     drawn = damaged_rows(rows).map(lambda row: Read(made, row))
     check_drawn(made, (refuses_a_bad_row_by_name, leaves_the_row_alone), drawn, examples=150)
+    asked = damaged_rows(rows).map(lambda row: Asked(component, [row]))
+    check_drawn(made, [answers_whatever_the_rows_are], asked, examples=50)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A class of formats, and rows that it may recognize."""
+
+    component: type[DatasetFormat]
+    rows: Sequence[Mapping[str, Any]]
+
+    def __call__(self) -> Recognized | str | None:
+        """Ask it."""
+        return recognition(self.component, self.rows)
 
 
 def reads_the_row(read: Read) -> None:
@@ -106,6 +124,46 @@ def refuses_an_empty_row(read: Read) -> None:
     except PluginError as error:
         raise Breach(f"{{}}: {error}", fix) from error
     raise Breach(f"{{}} became {shown(conversation)}", fix)
+
+
+def reads_what_it_recognizes(asked: Asked) -> None:
+    """Rows that a format recognizes, for a recipe without `format`, are read by it with the options that it names."""
+    answer = asked()
+    if not isinstance(answer, Recognized):
+        return
+    fix = "let recognizes look at what to_conversation reads, and return the options that read it."
+    try:
+        made = asked.component.model_validate(dict(answer.options))
+    except ValidationError as error:
+        (first, *_) = error.errors()
+        place = ".".join(map(str, first["loc"])) or "options"
+        found = f"it recognizes {shown(asked.rows[0])} with {shown(answer.options)}: {place}: {first['msg']}"
+        raise Breach(found, fix) from error
+    for row in asked.rows:
+        try:
+            conversation_of(made, copy.deepcopy(row))
+        except (RowError, PluginError) as error:
+            raise Breach(f"it recognizes {shown(row)}, and does not read it: {error}", fix) from error
+
+
+def recognizes_no_others(asked: Asked) -> None:
+    """Rows without any column that the format reads are not recognized."""
+    for row in ({}, {"a column of no format": "text"}):
+        answer = recognition(asked.component, [row])
+        demand(
+            not isinstance(answer, Recognized),
+            f"it recognizes {shown(row)}, by {shown(answer)}",
+            "look for the columns that to_conversation reads, and return a sentence where they are not there.",
+        )
+
+
+def answers_whatever_the_rows_are(asked: Asked) -> None:
+    """Asked whether it recognizes rows, a format answers, whatever is in them."""
+    try:
+        asked()
+    except PluginError as error:
+        fix = "look before you take: recognizes gets rows of other formats too."
+        raise Breach(f"for {shown(asked.rows[0])}: {error}", fix) from error
 
 
 def _judge(conversation: Conversation, row: Mapping[str, Any]) -> None:

@@ -29,6 +29,7 @@ from sftplug import (
     Message,
     Metric,
     Quantization,
+    Recognized,
     Row,
     RowError,
     RowProcessor,
@@ -280,6 +281,12 @@ class Careful(DatasetFormat):
 
     type: Literal["pair"] = "pair"
 
+    @classmethod
+    def recognizes(cls, rows):
+        if all(isinstance(row.get(name), str) for row in rows for name in ("question", "answer")):
+            return Recognized("columns question and answer")
+        return "no text in question and answer"
+
     def to_conversation(self, row):
         for name in ("question", "answer"):
             if not isinstance(row.get(name), str):
@@ -292,6 +299,30 @@ class KeyErrors(Careful):
 
     def to_conversation(self, row):
         return pair(row)
+
+
+class Greedy(Careful):
+    """It takes every table for its own."""
+
+    @classmethod
+    def recognizes(cls, rows):
+        return Recognized("any columns")
+
+
+class Elsewhere(Careful):
+    """It recognizes rows with an option that it does not have."""
+
+    @classmethod
+    def recognizes(cls, rows):
+        return Recognized("column question", {"column": "question"}) if "question" in rows[0] else "no question"
+
+
+class Hasty(Careful):
+    """It counts on what rows of other formats do not have."""
+
+    @classmethod
+    def recognizes(cls, rows):
+        return Recognized("question") if rows[0].get("question", "").endswith("?") else "asks nothing"
 
 
 class Popping(Careful):
@@ -353,6 +384,9 @@ class Martian(Careful):
         (Swallowing, "refuses_an_empty_row", "{} became Conversation("),
         (Numbers, "refuses_a_bad_row_by_name", "has the content None | a content is text, a list of parts, or None"),
         (Nameless, "refuses_a_bad_row_by_name", "RowError('', 'bad row') | name the field and the reason"),
+        (Greedy, "recognizes_no_others", "it recognizes {}, by Recognized(by='any columns'"),
+        (Elsewhere, "reads_what_it_recognizes", "with {'column': 'question'}: column: Extra inputs are not permitted"),
+        (Hasty, "answers_whatever_the_rows_are", "recognizes() failed: AttributeError: 'NoneType' object"),
         (Martian, "reads_the_row", "has the role ['martian'] | roles are system, developer, user, assistant, tool"),
     ],
 )

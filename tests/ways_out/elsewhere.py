@@ -1,6 +1,8 @@
 """Advice that is followed in another test, that cannot be followed here, and texts that only look like advice."""
 
 FOLLOWED = {
+    "formats recognize the rows. Write the one that is meant": "test_rows_that_several_recognize_are_refused_with_a_line_for_each",
+    "Say whose turn each column is: `format: {": "test_rows_that_none_recognizes_are_refused_with_the_reason_of_each",
     "Offer the loss as a component, with the hook `sftplug_losses`.": "test_a_function_that_nobody_would_call_is_refused",
     "Offer that loss as a component, with the hook `sftplug_losses`": "test_what_a_replaced_loss_would_leave_undone_is_said",
     "the kit has not run on it (`sftplug": "test_the_kit_writes_what_it_found_and_the_tier_is_worked_out_of_that",
@@ -117,6 +119,8 @@ NO_ADVICE = (
     "train an adapter in place of the weights: another result",
     "Merge lora module to .*-bit linear",
     "list of {}",
+    "read from the rows",  # where a value comes from
+    "{}: read as {} ({})",
     ", or give one another `name`",
     "Written by `sftplug schema` for: {}.",
     "Name the capital of {e}.",

@@ -7,6 +7,7 @@ refuses, a plugin's own tests refuse in the same words. What rows themselves mus
 from sftplug.plugin.calls.aging import upgraded
 from sftplug.plugin.calls.check import component_problems
 from sftplug.plugin.calls.exporting import export, needs_merged
+from sftplug.plugin.calls.first_rows import first_rows, hand_over, rows_of
 from sftplug.plugin.calls.loss import head_nll, head_problems, is_nll, teacher_of, token_losses
 from sftplug.plugin.calls.model import (
     OWNED_LOAD_KWARGS,
@@ -53,7 +54,7 @@ from sftplug.plugin.calls.rows import (
     is_remote,
     label,
     loss_weights,
-    rows_of,
+    recognition,
     shortened,
     source_notes,
     stamp,
@@ -79,7 +80,9 @@ __all__ = [
     "dequantized",
     "export",
     "fingerprint",
+    "first_rows",
     "for_device",
+    "hand_over",
     "head_nll",
     "head_problems",
     "is_adam_like",
@@ -111,6 +114,7 @@ __all__ = [
     "processor_fingerprint",
     "quantization_for",
     "quantized_names",
+    "recognition",
     "row_columns",
     "rows_of",
     "save_adapter",

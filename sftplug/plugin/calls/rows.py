@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 from sftplug.errors import MaskError, PluginError, SftplugError
@@ -10,6 +11,7 @@ from sftplug.plugin.calls.check import checked, kind_of, sentences
 from sftplug.plugin.components import DatasetSource, parts_of
 from sftplug.plugin.errors import complain, failed, plugin_error, plugin_errors
 from sftplug.types.conversation import Conversation, Message, Row
+from sftplug.types.recognition import Recognized
 from sftplug.types.tokens import ROLE_CODES
 from sftplug.util.redact import redact
 
@@ -58,7 +60,7 @@ def is_remote(source: DatasetSource) -> bool:
     return own or any(is_remote(part) for _, part in parts_of(source) if isinstance(part, DatasetSource))
 
 
-def rows_of(source: DatasetSource) -> Iterator[Row]:
+def read_rows(source: DatasetSource) -> Iterator[Row]:
     """Yield the rows of a source. Raises PluginError for one that is not a `Row`."""
     for row in _rows(source):
         if not isinstance(row, Row) or not isinstance(row.data, Mapping):
@@ -90,6 +92,25 @@ def conversation_of(format_: DatasetFormat, row: Mapping[str, Any], origin: str 
         if not isinstance(message, Message):
             text = f"must return a conversation of sftplug.Message, not of {kind_of(message)}"
             raise plugin_error(format_, "to_conversation", text)
+    return answer
+
+
+def recognition(format_: type[DatasetFormat], rows: Sequence[Mapping[str, Any]]) -> Recognized | str | None:
+    """Return what a class of formats says of rows. Raises PluginError for anything but what it may say.
+
+    It gets a copy of the rows.
+    """
+    with plugin_errors(format_, "recognizes"):
+        answer: object = format_.recognizes(deepcopy(list(rows)))
+    if answer is None or isinstance(answer, str):
+        return answer if answer is None else redact(answer)
+    if not isinstance(answer, Recognized):
+        text = f"must return sftplug.Recognized, a sentence that says why not, or None, not {kind_of(answer)}"
+        raise plugin_error(format_, "recognizes", text)
+    options: object = answer.options
+    if not isinstance(options, Mapping) or "type" in options or not isinstance(answer.by, str) or not answer.by:
+        text = f"must say by what it knows the rows, and the options without `type`, not {answer!r}"
+        raise plugin_error(format_, "recognizes", text)
     return answer
 
 

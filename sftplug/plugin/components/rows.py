@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from sftplug.types.conversation import Conversation, Row
     from sftplug.types.processing import Dropped, Made, RowContext
+    from sftplug.types.recognition import Recognized
     from sftplug.types.tokens import LongRow, TokenBatch
 
 
@@ -117,6 +118,19 @@ class DatasetFormat(Component):
 
         None too where the recipe has decided. `sftplug check` tells of it, and a chat template that a recipe names and
         that renders no row for want of it is refused.
+        """
+        return None
+
+    @classmethod
+    def recognizes(cls, rows: Sequence[Mapping[str, Any]]) -> Recognized | str | None:
+        """Return whether `rows` are of this format, for a recipe that leaves ``format`` out; None, by default, if asked
+        in vain: the format is taken only where a recipe names it.
+
+        `rows` are the first of a source, at least one and about 50 at most, as its processors leave them; it may be
+        that one of them fits no format. Either they are `Recognized`, with the options that read them, or a sentence
+        says why not: what is missing, or what makes it unsure, as in ``no column holds a list of messages``. A recipe
+        goes on where exactly one installed format recognizes its rows, so take what is surely yours: the columns and
+        what is in them, not the columns alone.
         """
         return None
 

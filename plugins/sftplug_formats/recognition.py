@@ -1,0 +1,73 @@
+"""Which rows a format takes for its own, where a recipe names none: by columns and by what is in them.
+
+One bad row among many must not hide what the others are, so a column counts where most rows fit; what does not fit is
+refused when it is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from sftplug import Recognized
+
+Rows = Sequence[Mapping[str, Any]]
+_WHO, _WHAT = ("role", "from"), ("content", "value", "text", "parts", "tool_calls", "function_call", "type")
+
+
+def turns(rows: Rows, usual: str, who: str, noun: str) -> Recognized | str:
+    """Return whether one column holds lists of turns that are spelled with the key `who`.
+
+    `usual` is the column where the format looks by itself; it is preferred where several hold turns, for what else is
+    there is told as not read.
+    """
+    found = list(turn_columns(rows, who))
+    if usual in found:
+        return Recognized(f"column {usual}")
+    if len(found) == 1:
+        return Recognized(f"column {found[0]}", {"column": found[0]})
+    if found:
+        return f"the columns {' and '.join(found)} hold {noun}: `column` says which is meant"
+    return f"no column holds a list of {noun}"
+
+
+def turn_columns(rows: Rows, *who: str) -> Iterator[str]:
+    """Yield the columns that hold lists of turns in most rows, whose turn it is under one of the keys `who`."""
+    for column in columns(rows):
+        if most(rows, column, lambda value: _are_turns(value, who or _WHO)):
+            yield column
+
+
+def columns(rows: Rows) -> list[str]:
+    """Return the columns of the rows, in their order."""
+    return list(dict.fromkeys(str(name) for row in rows for name in row))
+
+
+def most(rows: Rows, column: str, fits: Callable[[Any], bool]) -> bool:
+    """Whether most rows have something in `column` that fits."""
+    return 2 * sum(row.get(column) is not None and fits(row[column]) for row in rows) > len(rows)
+
+
+def is_text(value: Any) -> bool:
+    """Whether a value is text."""
+    return isinstance(value, str)
+
+
+def has_text(rows: Rows, *names: str) -> bool:
+    """Whether each of these columns holds text in most rows."""
+    return all(most(rows, name, is_text) for name in names)
+
+
+def lacking(rows: Rows, *names: str) -> str:
+    """Return the sentence that says which of these columns hold no text."""
+    return f"no text in {', '.join(f'`{name}`' for name in names if not has_text(rows, name))}"
+
+
+def _are_turns(value: Any, who: Sequence[str]) -> bool:
+    turns = value if isinstance(value, list | tuple) else ()
+    return bool(turns) and all(_is_turn(turn, who) for turn in turns)
+
+
+def _is_turn(turn: Any, who: Sequence[str]) -> bool:
+    given = {key for key, value in turn.items() if value is not None} if isinstance(turn, Mapping) else set()
+    return bool(given & set(who)) and bool(given & set(_WHAT))
