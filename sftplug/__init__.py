@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 if _typing.TYPE_CHECKING:
     from pydantic import Field
 
+    from sftplug.api.decoding import decode
     from sftplug.api.encoding import Encoded, encode
     from sftplug.api.explaining import Explanation, explain
     from sftplug.api.planning import plan
@@ -82,6 +83,7 @@ if _typing.TYPE_CHECKING:
     from sftplug.recipe.section import InputPath, ModelName
     from sftplug.run.directory import RunDirectory
     from sftplug.types.conversation import ROLES, Conversation, Message, Reply, Row, ToolCall
+    from sftplug.types.decoded import Decoded
     from sftplug.types.filling import TextFiller
     from sftplug.types.finished_model import FinishedModel
     from sftplug.types.ledger import Account, Ledger, Mixed, Packing, Processed
@@ -103,6 +105,7 @@ if _typing.TYPE_CHECKING:
 else:  # else a type checker would take any name for one of this package
     _HOMES = {
         "pydantic": "Field",
+        "sftplug.api.decoding": "decode",
         "sftplug.api.encoding": "Encoded encode",
         "sftplug.api.explaining": "Explanation explain",
         "sftplug.api.planning": "plan",
@@ -141,6 +144,7 @@ else:  # else a type checker would take any name for one of this package
         "sftplug.recipe.section": "InputPath ModelName",
         "sftplug.run.directory": "RunDirectory",
         "sftplug.types.conversation": "ROLES Conversation Message Reply Row ToolCall",
+        "sftplug.types.decoded": "Decoded",
         "sftplug.types.filling": "TextFiller",
         "sftplug.types.finished_model": "FinishedModel",
         "sftplug.types.ledger": "Account Ledger Mixed Packing Processed",
@@ -190,6 +194,7 @@ __all__ = [
     "DataError",
     "DatasetFormat",
     "DatasetSource",
+    "Decoded",
     "Deferred",
     "Device",
     "Dropped",
@@ -271,6 +276,7 @@ __all__ = [
     "add_plugin",
     "check",
     "count_parameters",
+    "decode",
     "did_you_mean",
     "encode",
     "encode_prompt",

@@ -502,6 +502,25 @@ def test_encode_takes_the_template_that_it_asks_for(tokenizer):
     assert sftplug.encode(tokenizer, CHAT, chat_template="chatml").input_ids
 
 
+def test_decode_reads_back_what_a_model_generates_and_the_next_turn_is_rendered_as_in_training(tokenizer):
+    import torch
+
+    own = with_template(tokenizer, FORGETS)
+    said = own("<think>Six sevens.</think>42<|im_end|>", add_special_tokens=False)["input_ids"]
+
+    class Model:
+        def generate(self, input_ids, max_new_tokens):
+            assert max_new_tokens >= len(said)
+            return torch.cat([input_ids, torch.tensor([said])], dim=1)
+
+    messages = [{"role": "user", "content": "6 times 7?"}]
+    names = {"sftplug": sftplug, "tokenizer": own, "torch": torch, "model": Model(), "messages": messages}
+    exec(shown("decode"), names)
+    assert messages[1] == {"role": "assistant", "content": "42", "reasoning_content": "Six sevens."}
+    assert (names["reply"].stopped, names["reply"].exact, names["reply"].problem) == (True, True, "")
+    assert sftplug.encode(own, messages).labels[-len(said) - 1 : -1] == said
+
+
 FORGETS = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
     "{% if m.reasoning_content and loop.last %}{{ '<think>' + m.reasoning_content + '</think>' }}{% endif %}"

@@ -129,7 +129,7 @@ def encode(
     chosen = _Chosen(**options)
     batched = bool(messages) and not isinstance(messages[0], Mapping)
     encoding = _Encoding(
-        *_machine(tokenizer, _template(tokenizer, chosen.chat_template), chosen, on_divergence, len(tokenizer)),
+        *_machine(tokenizer, template_of(tokenizer, chosen.chat_template), chosen, on_divergence, len(tokenizer)),
         _maskings(masking),
     )
     encoded = encoding.encode(_conversations(messages, tools, chosen, batched=batched))
@@ -318,7 +318,8 @@ class _Source(ChatTemplate):
         return self.text
 
 
-def _template(tokenizer: Any, given: Any) -> ChatTemplate:
+def template_of(tokenizer: Any, given: Any) -> ChatTemplate:
+    """Return the chat template that is `given`: a name, Jinja source or an object; by default the tokenizer's own."""
     if given is None:
         if not tokenizer.chat_template:
             raise ModelError("the tokenizer has no chat template. Name one: chat_template='chatml', or Jinja source.")
