@@ -15,6 +15,7 @@ if _typing.TYPE_CHECKING:
     from sftplug.api.decoding import decode
     from sftplug.api.encoding import Encoded, encode
     from sftplug.api.explaining import Explanation, explain
+    from sftplug.api.inspecting import DataInspection, inspect_data
     from sftplug.api.planning import plan
     from sftplug.api.plugins import add_plugin, search_plugins
     from sftplug.api.previewing import Preview, preview
@@ -108,6 +109,7 @@ else:  # else a type checker would take any name for one of this package
         "sftplug.api.decoding": "decode",
         "sftplug.api.encoding": "Encoded encode",
         "sftplug.api.explaining": "Explanation explain",
+        "sftplug.api.inspecting": "DataInspection inspect_data",
         "sftplug.api.planning": "plan",
         "sftplug.api.plugins": "add_plugin search_plugins",
         "sftplug.api.previewing": "Preview preview",
@@ -192,6 +194,7 @@ __all__ = [
     "ComputeDtype",
     "Conversation",
     "DataError",
+    "DataInspection",
     "DatasetFormat",
     "DatasetSource",
     "Decoded",
@@ -282,6 +285,7 @@ __all__ = [
     "encode_prompt",
     "explain",
     "hookimpl",
+    "inspect_data",
     "known_state_bytes",
     "load",
     "open_run",

@@ -10,6 +10,7 @@ import typer
 
 from sftplug.cli.chat import chat
 from sftplug.cli.check import check
+from sftplug.cli.data import data
 from sftplug.cli.evaluate import evaluate
 from sftplug.cli.explain import explain
 from sftplug.cli.export import export
@@ -40,6 +41,7 @@ app = typer.Typer(
 )
 app.command()(train)
 app.command()(check)
+app.command()(data)
 app.command()(prepare)
 app.command()(preview)
 app.command()(schema)

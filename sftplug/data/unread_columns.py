@@ -45,8 +45,12 @@ _CALLED: Mapping[str, _Words] = {
 """Option of a format that names a column -> how people call such a column."""
 
 
-def unread_columns(account: Account, format: DatasetFormat) -> Iterator[str]:
-    """Yield a paragraph for columns that the format could read, for what seems meant for the model, for the rest."""
+def sorted_out(account: Account, format: DatasetFormat) -> tuple[dict[str, str], list[str], list[str]]:
+    """Return columns that nothing reads.
+
+    First option of the format -> the column that it could read, then what else seems meant for the model, then the
+    rest.
+    """
     could: dict[str, str] = {}
     others, rest = [], []
     for name in account.unread:
@@ -57,6 +61,12 @@ def unread_columns(account: Account, format: DatasetFormat) -> Iterator[str]:
             others.append(name)
         else:
             could[option] = name
+    return could, others, rest
+
+
+def unread_columns(account: Account, format: DatasetFormat) -> Iterator[str]:
+    """Yield a paragraph for columns that the format could read, for what seems meant for the model, for the rest."""
+    could, others, rest = sorted_out(account, format)
     if could:
         yield _readable(account, format, could)
     if others:

@@ -2,7 +2,20 @@
 
 COMMAND_NAMES = frozenset(
     (
-        *("chat", "check", "eval", "explain", "export", "merge", "plan", "plugins", "prepare", "preview", "push"),
+        *(
+            "chat",
+            "check",
+            "data",
+            "eval",
+            "explain",
+            "export",
+            "merge",
+            "plan",
+            "plugins",
+            "prepare",
+            "preview",
+            "push",
+        ),
         *("recipes", "replay", "report", "schema", "train"),
     )
 )

@@ -121,6 +121,7 @@ NO_ADVICE = (
     "list of {}",
     "read from the rows",  # where a value comes from
     "{}: read as {} ({})",
+    "# {} rows of {}; ask `sftplug check` before training",
     ", or give one another `name`",
     "Written by `sftplug schema` for: {}.",
     "Name the capital of {e}.",
