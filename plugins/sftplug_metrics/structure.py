@@ -70,17 +70,17 @@ class JsonEqual(Metric):
         except (ValueError, RecursionError) as error:
             raise RowError("reference", f"is not a JSON text: {error}") from error
         try:
-            return _same(_parsed(reply.text, self.fenced), wanted)
+            return same(_parsed(reply.text, self.fenced), wanted)
         except (ValueError, RecursionError):
             return False
 
 
-def _same(one: Any, other: Any) -> bool:
+def same(one: Any, other: Any) -> bool:
     """Whether two values of JSON are equal; Python's own comparison takes true for 1."""
     if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_same(value, other[key]) for key, value in one.items())
+        return one.keys() == other.keys() and all(same(value, other[key]) for key, value in one.items())
     if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_same, one, other))
+        return len(one) == len(other) and all(map(same, one, other))
     return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
 
 

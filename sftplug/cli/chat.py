@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -38,7 +38,8 @@ def chat(  # noqa: PLR0913 - an argument is an option of the command
 ) -> None:
     """Talk to the model that RUN has trained, with the template that it was trained with.
 
-    Each line is a message; /reset begins a new conversation, /quit or the end of the input ends. In a pipe, messages
+    Each line is a message; /reset begins a new conversation, /quit or the end of the input ends. Reasoning stands apart
+    from the answer, under ``[thinking]``, and a call of a tool in a line with ``[call]``. In a pipe, messages
     come from the input, a line each, and the output holds the answers alone (those of ``--compare-base`` with the name
     of the model before them).
     """
@@ -80,11 +81,16 @@ def _answer(line: str, tuned: ChatSession, base: ChatSession | None) -> None:
         tuned.ask(line, lambda text: typer.echo(visible(text), nl=False))
         typer.echo()
         return
-    answers = {"base": visible(base.ask(line)), "tuned": visible(tuned.ask(line))}
+    answers = {name: visible(_shown(talk, line)) for name, talk in (("base", base), ("tuned", tuned))}
     if sys.stdout.isatty():
         _beside(answers)
     else:  # where lines have no width, two columns of them cannot be read
         typer.echo("".join(f"{name}: {answer}\n" for name, answer in answers.items()), nl=False)
+
+
+def _shown(talk: ChatSession, line: str) -> str:
+    talk.ask(line)
+    return talk.shown
 
 
 def _beside(answers: dict[str, str]) -> None:
@@ -100,4 +106,11 @@ def _beside(answers: dict[str, str]) -> None:
 
 def _answer_as_json(line: str, tuned: ChatSession, base: ChatSession | None) -> None:
     before = {"base": base.ask(line)} if base is not None else {}
-    typer.echo(json.dumps({"prompt": line, **before, "answer": tuned.ask(line)}, ensure_ascii=False))
+    told = {"prompt": line, **before, "answer": tuned.ask(line), **_more(tuned)}
+    typer.echo(json.dumps(told, ensure_ascii=False))
+
+
+def _more(talk: ChatSession) -> dict[str, Any]:
+    """Return the reasoning and the calls of the last answer, if it has any."""
+    said = talk.messages[-1]
+    return {key: said[key] for key in ("reasoning_content", "tool_calls") if key in said}

@@ -66,6 +66,7 @@ def _replies(
     """Return how many rows were answered, and what each metric says of the replies."""
     from transformers import GenerationConfig
 
+    from sftplug.data.parse import ReplyReader
     from sftplug.ship.replies import Answering, places, scored
 
     asked = list(places(rows.rows, recipe.evaluation.rows))
@@ -74,7 +75,9 @@ def _replies(
     ends = GenerationConfig.from_pretrained(str(directory.path)).eos_token_id
     ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
     limit = recipe.evaluation.max_new_tokens
-    answering = Answering(how["model"], rows.prepared.tokenizer, ends, how["size"], limit)
+    tokenizer = rows.prepared.tokenizer
+    reader = ReplyReader.of(tokenizer, ends, recipe.model.add_tokens) if tokenizer.chat_template else None
+    answering = Answering(how["model"], tokenizer, ends, how["size"], limit, reader)
     origins = rows.origins.of([place.row for place in asked])
     replies = list(answering.replies(asked, origins, names))
     return {"replies": len(replies), "metrics": scored(recipe.evaluation.metrics, replies)}

@@ -22,6 +22,9 @@ from sftplug.types.tokens import IGNORED
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from sftplug.data.parse import ReplyReader
+    from sftplug.types.decoded import Decoded
+
 
 @dataclass(frozen=True, slots=True)
 class ReplyPosition:
@@ -65,19 +68,26 @@ class Answering:
     """Ids of the tokens that end a reply."""
     size: int
     max_new_tokens: int
+    reader: ReplyReader | None = None
+    """Reads replies back into messages; None for a model without a chat template."""
 
     def replies(self, asked: Sequence[ReplyPosition], origins: Sequence[str], groups: LossGroups) -> Iterator[Reply]:
         """Yield a reply for each place; `origins` say where its row stands, `groups` of what it is."""
         for first in range(0, len(asked), self.size):
             batch = asked[first : first + self.size]
-            answers = self.answer([place.prompt for place in batch])
+            answers = self._generated([place.prompt for place in batch])
             for place, ids, origin in zip(batch, answers, origins[first : first + self.size], strict=True):
-                said, wanted, prompt = map(self._text, (ids, place.reply, place.prompt))
+                said, wanted, prompt = map(self._text, (self._until_end(ids), place.reply, place.prompt))
                 group = groups.groups[place.group]
-                yield Reply(said, wanted, prompt, origin, groups.sources[group.source], group.tags)
+                read = self._read(place, ids)
+                yield Reply(said, wanted, prompt, origin, groups.sources[group.source], group.tags, *read)
 
     def answer(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
         """Return the ids of each answer, up to and without the first token that ends it."""
+        return [self._until_end(ids) for ids in self._generated(prompts)]
+
+    def _generated(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Return the ids of each answer, what follows its end too."""
         # Prompts of 2 and 4 tokens are padded to 4 on the left, so that every answer begins at 4.
         width, pad = max(map(len, prompts)), int(self.tokenizer.pad_token_id)
         ids = torch.tensor([[*[pad] * (width - len(prompt)), *prompt] for prompt in prompts])
@@ -91,7 +101,15 @@ class Answering:
                 eos_token_id=list(self.ends) or None,
                 pad_token_id=pad,
             )
-        return [self._until_end(row) for row in out[:, width:].tolist()]
+        return [list(row) for row in out[:, width:].tolist()]
+
+    def _read(self, place: ReplyPosition, ids: list[int]) -> tuple[Decoded | None, Decoded | None]:
+        """Return the answer and the row's reply as messages."""
+        if self.reader is None:
+            return None, None
+        end = len(self._until_end(ids)) + 1  # a call may be known by the token that ends it
+        said, wanted = (self.reader.read_after(place.prompt, reply) for reply in (ids[:end], place.reply))
+        return said, wanted
 
     def _until_end(self, ids: list[int]) -> list[int]:
         return ids[: next((at for at, token in enumerate(ids) if token in self.ends), len(ids))]

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sftplug.types.decoded import Decoded
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "document")
 """The roles a format may write. ``document`` is plain text that no chat template renders."""
@@ -43,6 +46,10 @@ class Reply:
     """Short name of the source it is from."""
     tags: Mapping[str, str] = field(default_factory=dict)
     """Tag -> value of the row."""
+    decoded: Decoded | None = None
+    """The answer as a message: content, reasoning and tool calls; None where no chat template asked for it."""
+    decoded_reference: Decoded | None = None
+    """The row's reply as a message."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from sftplug import Reply, RowError
+from sftplug import Decoded, Message, Reply, RowError, ToolCall
+from sftplug_metrics.calls import ToolCallsEqual
 from sftplug_metrics.structure import JsonEqual, JsonValid, Regex
 from sftplug_metrics.words import Contains, ExactMatch, TokenF1
 
@@ -87,3 +88,40 @@ def test_a_row_by_which_nothing_can_be_scored_is_refused(metric, reason):
 def test_an_expression_that_is_none_is_refused_when_the_recipe_is_read():
     with pytest.raises(ValidationError, match=r"is not a regular expression: unterminated character set at position 0"):
         Regex(pattern="[0-9")
+
+
+def called(*calls, problem=""):
+    calls = tuple(ToolCall(name, arguments) for name, arguments in calls)
+    return Decoded(Message("assistant", "I look.", calls), "", True, True, problem)
+
+
+LOOK, READ = ("look", {"at": "sky", "depth": 2}), ("read", {})
+CALL_CASES = [
+    ((LOOK,), (("look", '{"depth": 2.0, "at": "sky"}'),), {}, 1),
+    ((LOOK,), (("look", {"at": "sky", "depth": "2"}),), {}, 0),
+    ((LOOK,), (("see", LOOK[1]),), {}, 0),
+    ((LOOK,), (), {}, 0),
+    ((), (LOOK,), {}, 0),
+    ((), (), {}, 1),
+    ((LOOK, READ), (READ, LOOK), {}, 0),
+    ((LOOK, READ), (READ, LOOK), {"any_order": True}, 1),
+    ((LOOK, LOOK), (READ, LOOK), {"any_order": True}, 0),
+    ((LOOK, LOOK), (LOOK,), {"any_order": True}, 0),
+]
+
+
+@pytest.mark.parametrize("case", CALL_CASES, ids=str)
+def test_calls_are_compared_by_name_and_by_what_the_arguments_say(case):
+    said, wanted, options, expected = case
+    replies = [Reply("", "", "?", "a:1", decoded=called(*said), decoded_reference=called(*wanted))]
+    assert ToolCallsEqual(**options).scores(replies) == [expected]
+
+
+def test_half_a_call_is_wrong_and_a_row_that_cannot_be_read_back_is_refused():
+    half = called(problem="'<tool_call>' stands in it.")
+    metric = ToolCallsEqual()
+    assert metric.scores([Reply("", "", "?", "a:1", decoded=half, decoded_reference=called())]) == [0]
+    with pytest.raises(RowError, match=r"cannot be read back: '<tool_call>' stands in it$"):
+        metric.scores([Reply("", "", "?", "a:1", decoded=called(), decoded_reference=half)])
+    with pytest.raises(RowError, match="is no reply that the run's chat template writes after such a prompt"):
+        metric.scores([Reply("", "", "?", "a:1")])

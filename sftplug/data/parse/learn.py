@@ -32,6 +32,11 @@ TOOLS = [
     for name in _NAMES
 ]
 """The tools of the calls in these replies, for templates that look them up."""
+ANSWERED: tuple[dict[str, Any], ...] = (
+    Message("assistant", "", (ToolCall(_NAMES[0], {_KEYS[0]: _TEXT}, _IDS[0]),)).to_dict(),
+    {"role": "tool", "name": _NAMES[0], "tool_call_id": _IDS[0], "content": _CONTENT},
+)
+"""A call and its answer."""
 
 
 class _Calls(NamedTuple):

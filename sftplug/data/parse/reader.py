@@ -9,12 +9,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sftplug.data.parse.forms import Forms
-from sftplug.data.parse.learn import learn, shortened
+from sftplug.data.parse.learn import ANSWERED, TOOLS, learn, shortened
 from sftplug.data.parse.match import Called, Matcher, Reading, Types
 from sftplug.data.parse.replies import Messages, Situation, in_parts
 from sftplug.data.parse.tokens import ids_of, text_of, without_marks
-from sftplug.data.render import Template
+from sftplug.data.render import Template, compile_template
 from sftplug.data.render.call import PROBE
+from sftplug.errors import TemplateError, TemplateStopped
 from sftplug.types.conversation import Message, ToolCall
 from sftplug.types.decoded import Decoded
 
@@ -54,6 +55,19 @@ class ReplyReader:
     """Texts of the tokens that end a reply."""
     _known: dict[tuple[Any, ...], Forms] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int], words: Sequence[str] = ()) -> ReplyReader:
+        """Return the reader for the tokenizer's own chat template.
+
+        `ends` are the ids that end a reply, `words` the added tokens that words may hold.
+        """
+        from sftplug.data.control_tokens import controls_of
+
+        template = compile_template(tokenizer.get_chat_template(), "of the tokenizer")
+        special = tokenizer.special_tokens_map
+        tokens = frozenset(str(tokenizer.convert_ids_to_tokens(index)) for index in ends)
+        return cls(tokenizer, template, controls_of(tokenizer, template, special, words), special, tokens)
+
     def read(
         self,
         reply: str | Sequence[int],
@@ -69,6 +83,36 @@ class ReplyReader:
         where = Situation(self.template, list(messages or [PROBE]), tools or None, arguments, self.end_tokens)
         text = reply if isinstance(reply, str) else self._text(reply)
         return self._read(text, where, self.forms(where))
+
+    def read_after(self, prompt: Sequence[int], reply: Sequence[int]) -> Decoded | None:
+        """Return a reply to a prompt of which only the ids are known; None where no template asked for it so."""
+        # The end of the prompt tells whether it is a question or a tool's answer that is replied to, and whether a
+        # thought is opened already; the rest of the conversation has no part in how a reply is written.
+        shown = text_of(list(prompt), self.tokenizer, self.controls)
+        for where in self._situations():
+            try:
+                opening = where.opening()
+            except TemplateStopped:
+                raise
+            except TemplateError:
+                continue
+            if opening and shown.endswith(opening):
+                return self._read(self._text(reply), where, self.forms(where))
+        return None
+
+    def marks(self, messages: Messages) -> tuple[tuple[str, ...], bool]:
+        """Return what no words of a reply to `messages` hold, and whether the prompt opens a thought."""
+        where = Situation(self.template, list(messages), None, self.special_tokens, self.end_tokens)
+        forms = self.forms(where)
+        opened = any(
+            form.slots[0] == "reasoning" and form.continues and not form.literals[0].strip() for form in forms.replies
+        )
+        return forms.marks, opened
+
+    def _situations(self) -> Iterator[Situation]:
+        """Yield what may be replied to: a question, then a tool's answer."""
+        for tools, messages in ((None, [PROBE]), (TOOLS, [PROBE]), (TOOLS, [PROBE, *ANSWERED])):
+            yield Situation(self.template, messages, tools, self.special_tokens, self.end_tokens)
 
     def forms(self, where: Situation) -> Forms:
         """Return how the template writes replies; learned once for each way in which it asks for one."""
