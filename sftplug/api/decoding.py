@@ -38,7 +38,7 @@ def decode(
 
     It inverts the chat template, whichever that is: a few replies that the template renders show how it writes
     thoughts and calls, and a message is returned only if the template renders the `reply` of it again. What is none,
-    such as half of a call, is all content, and `.problem` says what was not understood.
+    such as half of a call, is content, and `.problem` says what was not understood.
 
     `reply` is the (T,) token ids that were generated, without the prompt, or their text with special tokens. Of ids,
     what merely spells a control token is text; those after the first end token are left out. `messages` are what the

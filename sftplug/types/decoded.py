@@ -12,7 +12,8 @@ class Decoded:
     """A reply that was read back: the message whose render is the text that the model generated."""
 
     message: Message
-    """The assistant's: content, reasoning and tool calls. All of the text is its content where there is a `problem`."""
+    """The assistant's: content, reasoning and tool calls. Where there is a `problem`, all is its content
+    but a thought that is whole."""
     text: str
     """The text that was read, with the stop that ends it."""
     stopped: bool

@@ -83,5 +83,7 @@ class Forms:
     """What ends a reply, the longest first."""
     marks: tuple[str, ...]
     """What is written like control tokens within replies: tags of thoughts and calls."""
+    thought_marks: tuple[str, ...]
+    """Those around thoughts, and the stops."""
     parts: bool
     """Whether the template writes a content only where it is a list of parts, as templates of models with images do."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -61,7 +61,11 @@ def learn(where: Situation) -> Forms:
     call, calling = _learn_calls(where)
     stops = tuple(sorted(_stops(where, spoken, call), key=len, reverse=True))
     forms = tuple(_without_stop(form, stops) for form in [*calling, *spoken])
-    return Forms(forms, call, stops, _marks(forms, call, stops), where.parts)
+    around = [literal for form in forms for literal in _around_thought(form)]
+    inside = [*call.literals, call.between or ""] if call is not None else []
+    written = [literal for form in forms for literal in form.literals]
+    marks, thought_marks = _marks([*written, *inside], stops), _marks(around, stops)
+    return Forms(forms, call, stops, marks, thought_marks, where.parts)
 
 
 def _says(where: Situation) -> bool:
@@ -262,10 +266,15 @@ def _without_stop(form: Form, stops: Sequence[str]) -> Form:
     return next((form.without(stop) for stop in stops if form.literals[-1].endswith(stop)), form)
 
 
-def _marks(forms: Sequence[Form], call: CallForm | None, stops: Sequence[str]) -> tuple[str, ...]:
-    literals = [literal for form in forms for literal in form.literals]
-    if call is not None:
-        literals += [*call.literals, call.between or ""]
+def _around_thought(form: Form) -> Sequence[str]:
+    """Return what stands before and after the thought of a reply without calls."""
+    if "reasoning" not in form.slots or "calls" in form.slots:
+        return ()
+    at = form.slots.index("reasoning")
+    return form.literals[at : at + 2]
+
+
+def _marks(literals: Iterable[str], stops: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*(mark for text in literals for mark in SPECIAL.findall(text)), *stops]))
 
 

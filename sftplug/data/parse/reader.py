@@ -128,7 +128,7 @@ class ReplyReader:
 
     def _text(self, reply: Sequence[int]) -> str:
         ends = [index for index, text in self.controls.texts.items() if text in self.end_tokens]
-        return text_of(ids_of(reply, self.tokenizer, ends), self.tokenizer, self.controls)
+        return text_of(ids_of(reply, ends), self.tokenizer, self.controls)
 
     def _read(self, text: str, where: Situation, forms: Forms) -> Decoded:
         core = _without_stop(text, forms)
@@ -146,7 +146,7 @@ class ReplyReader:
             matcher = Matcher(text.core, types, loose, cut)
             for reading in itertools.islice(matcher.readings(form, forms.call), TRIED):
                 foreign = self._foreign(reading, forms)
-                if foreign and (doubtful is not None or cut):
+                if foreign and (doubtful is not None or cut or reading.calls):
                     continue
                 decoded = _checked(reading, text, where, forms, cut=cut)
                 if decoded is not None and not foreign:
@@ -171,10 +171,16 @@ class ReplyReader:
         return replace(rest, message=message, exact=False) if same and thought else None
 
     def _foreign(self, reading: Reading, forms: Forms) -> str:
-        """Return what is wrong with words that hold what no words do: half of a call, a control token."""
-        for words in reading.texts.values():
-            marks = [mark for mark in forms.marks if mark in words]
-            marks += self.controls.pattern.findall(words) if self.controls.pattern is not None else []
+        """Return what is wrong with words that hold what no words do: half of a call, a control token.
+
+        A thought may speak of calls, which come after it; what ends it, it cannot hold.
+        """
+        for slot, words in reading.texts.items():
+            thinks = slot == "reasoning"
+            known = self.controls.pattern.findall(words) if self.controls.pattern is not None else []
+            spoken = self.controls.spoken_texts if thinks else frozenset()
+            marks = [mark for mark in (forms.thought_marks if thinks else forms.marks) if mark in words]
+            marks += [token for token in known if token not in spoken]
             if marks:
                 return _NOT_WHOLE.format(mark=marks[0])
         return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from sftplug.errors import DataError
@@ -22,18 +23,16 @@ def without_marks(text: str) -> str:
     return text.replace(SPELLED, "")
 
 
-def ids_of(reply: Any, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]) -> list[int]:
+def ids_of(reply: Any, ends: Sequence[int]) -> list[int]:
     """Return the ids of one reply, up to the first that ends it. Raises DataError for what are none."""
     listed = reply.tolist() if hasattr(reply, "tolist") else list(reply)
-    size = len(tokenizer)
     for index in listed:
-        if not isinstance(index, int) or not 0 <= index < size:
+        if not isinstance(index, Integral) or index < 0:
             raise DataError(
-                f"a reply is the token ids of one text, and {index!r} is no id below {size:,}. "
-                "Of a batch, decode each row."
+                f"a reply is the token ids of one text, and {index!r} is no token id. Of a batch, decode each row."
             )
     end = next((at + 1 for at, index in enumerate(listed) if index in ends), len(listed))
-    return listed[:end]
+    return [int(index) for index in listed[:end]]
 
 
 def text_of(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase, controls: Controls) -> str:

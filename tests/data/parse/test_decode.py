@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import numpy
 import pytest
 import trl
 from hypothesis import given, settings
@@ -211,6 +212,18 @@ def test_a_call_that_is_no_json_is_content_with_a_reason():
     assert "<tool_call>" in found.problem
 
 
+def test_a_thought_may_speak_of_calls_and_a_call_beside_half_of_one_is_none():
+    thinking = read("qwen3", "<think>\nUse <tool_call>?\n</think>\n\nNo.<|im_end|>")
+    assert thinking.message == Message("assistant", "No.", reasoning_content="Use <tool_call>?")
+    assert (thinking.exact, thinking.problem) == (True, "")
+    twice = read("qwen3", "<think>\na\n</think>\n\nb\n</think>\n\nc<|im_end|>")
+    assert "'</think>' stands in it" in twice.problem
+    text = '<tool_call>\n{"name": \n<tool_call>\n{"name": "look_up", "arguments": {}}\n</tool_call>'
+    half = read("qwen2_5", text + "<|im_end|>")
+    assert half.message == Message("assistant", text)
+    assert "'<tool_call>' stands in it" in half.problem
+
+
 def test_other_white_space_than_the_template_s_is_understood_and_told():
     text = '<tool_call>{"name":"look_up","arguments":{"word":"low  tide","list":[1,2]}}</tool_call><|im_end|>'
     found = read("qwen2_5", text)
@@ -281,7 +294,8 @@ def test_ids_behind_the_end_are_left_out_and_what_are_no_ids_is_refused():
     ids = [*tokenizer()("Yes.", add_special_tokens=False)["input_ids"], end, pad, pad]
     found = sftplug.decode(tokenizer(), ids, chat_template=CHATML, end_tokens=["<|im_end|>"])
     assert (found.message, found.text) == (Message("assistant", "Yes."), "Yes.<|im_end|>")
-    with pytest.raises(DataError, match=r"is no id below 1,0\d\d. Of a batch, decode each row"):
+    assert sftplug.decode(tokenizer(), numpy.array(ids), chat_template=CHATML, end_tokens=["<|im_end|>"]) == found
+    with pytest.raises(DataError, match=r"is no token id\. Of a batch, decode each row"):
         sftplug.decode(tokenizer(), [ids], chat_template=CHATML)
     bare = build_tokenizer(1024)
     bare.chat_template = None
