@@ -85,5 +85,7 @@ class Forms:
     """What is written like control tokens within replies: tags of thoughts and calls."""
     thought_marks: tuple[str, ...]
     """Those around thoughts, and the stops."""
+    unread_calls: bool
+    """Whether the template writes calls, and not so that they could be found again."""
     parts: bool
     """Whether the template writes a content only where it is a list of parts, as templates of models with images do."""

@@ -62,10 +62,10 @@ def learn(where: Situation) -> Forms:
     stops = tuple(sorted(_stops(where, spoken, call), key=len, reverse=True))
     forms = tuple(_without_stop(form, stops) for form in [*calling, *spoken])
     around = [literal for form in forms for literal in _around_thought(form)]
-    inside = [*call.literals, call.between or ""] if call is not None else []
+    inside = [*call.literals, call.between or ""] if call is not None else list(_unread(where))
     written = [literal for form in forms for literal in form.literals]
     marks, thought_marks = _marks([*written, *inside], stops), _marks(around, stops)
-    return Forms(forms, call, stops, marks, thought_marks, where.parts)
+    return Forms(forms, call, stops, marks, thought_marks, bool(call is None and inside), where.parts)
 
 
 def _says(where: Situation) -> bool:
@@ -122,6 +122,15 @@ def _shown(where: Situation, way: _Calls) -> str | None:
     said = where.said(Message("assistant", "", (way.call({_KEYS[0]: _TEXT}),)))
     wanted = [_NAMES[0], _JSON] if way.as_text else [_NAMES[0], _KEYS[0]]
     return said.text if said is not None and all(text in said.text for text in wanted) else None
+
+
+def _unread(where: Situation) -> Iterator[str]:
+    """Yield replies with calls that are written, but not so that name and arguments could be found, as Kimi K2's."""
+    plain = where.said(Message("assistant", ""))
+    for way in _WAYS:
+        said = where.said(Message("assistant", "", (way.call({_KEYS[0]: _TEXT}),)))
+        if said is not None and (plain is None or said.text != plain.text):
+            yield said.text
 
 
 def _call_form(where: Situation, way: _Calls, shown: str) -> tuple[CallForm, str] | None:

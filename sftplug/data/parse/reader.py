@@ -182,10 +182,19 @@ class ReplyReader:
             marks = [mark for mark in (forms.thought_marks if thinks else forms.marks) if mark in words]
             marks += [token for token in known if token not in spoken]
             if marks:
-                return _NOT_WHOLE.format(mark=marks[0])
+                return _said_of(marks[0], forms)
         return ""
 
 
+def _said_of(mark: str, forms: Forms) -> str:
+    """Return what is wrong with a text that holds `mark`."""
+    unread = forms.unread_calls and mark not in forms.thought_marks
+    return (_UNREAD if unread else _NOT_WHOLE).format(mark=mark)
+
+
+_UNREAD = (
+    "'{mark}' stands in it: the chat template writes calls, and not so that name and arguments could be found again."
+)
 _NOT_WHOLE = "'{mark}' stands in it, and not where the template writes it: what it begins or ends is not whole."
 
 
@@ -195,7 +204,7 @@ def _why(text: str, forms: Forms) -> str:
         return "the chat template writes no text of an assistant in which what it says could be found again."
     mark = next((mark for mark in forms.marks if mark in text), None)
     if mark is not None:
-        return _NOT_WHOLE.format(mark=mark)
+        return _said_of(mark, forms)
     return "there is no message of which the chat template writes this text."
 
 

@@ -310,3 +310,19 @@ def test_a_template_that_writes_nothing_of_a_reply_is_not_inverted():
     found = sftplug.decode(tokenizer(), "YES", chat_template=silent)
     assert found.message == Message("assistant", "YES")
     assert found.problem.startswith("the chat template writes no text of an assistant in which what it says could be")
+
+
+NAMELESS = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% for call in m.tool_calls or [] %}"
+    "<|call|>{{ call.id }}<|arguments|>{{ call.function.arguments | tojson }}{% endfor %}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+def test_calls_that_a_template_writes_without_their_names_are_not_read_back():
+    text = 'I look.<|call|>functions.look_up:0<|arguments|>{"word": "tide"}<|end|>'
+    template = compile_template(NAMELESS, "nameless")
+    found = ReplyReader(tokenizer(), template, controls_of(tokenizer()), KWARGS, frozenset()).read(text)
+    assert found.message == Message("assistant", text.removesuffix("<|end|>"))
+    said = "'<|call|>' stands in it: the chat template writes calls, and not so that name and arguments could be found"
+    assert found.problem == f"{said} again."
