@@ -35,9 +35,8 @@ class Replace(StreamProcessor):
 
     def stream(self, rows: Iterator[Row], context: RowContext) -> Iterator[Row | Made | Dropped]:
         """Fill in each row. Raises DataError for texts that stand in none."""
-        filler, first = TextFiller(self.texts), ""
+        filler = TextFiller(self.texts)
         for row in rows:
-            first = first or row.origin
             try:
                 filled = filler.fill(row.data)
             except RowError as error:

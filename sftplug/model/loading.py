@@ -305,7 +305,6 @@ def check_names(recipe: Recipe) -> None:
     quiet_progress_bars()
     place, config = Path(base_model_path(recipe)), model_config(recipe)
     if place.is_dir() and recipe.model.use_safetensors and getattr(config, "quantization_config", None) is None:
-        quiet_progress_bars()
         foresee_weights(skeleton(recipe, **attention_options(recipe)), place, weights_named_in(config))
 
 

@@ -238,4 +238,4 @@ def _holds_json(text: str, said: str) -> bool:
         value = json.loads(text)
     except (ValueError, RecursionError):
         return False
-    return isinstance(value, dict | list) and all(_lost_of_call({"function": item}, said) is None for item in [value])
+    return isinstance(value, dict | list) and _lost_of_call({"function": value}, said) is None
