@@ -80,7 +80,7 @@ class Found:
         if self.rest:
             raise DataError(
                 f"{self.path}: names of files say {self._listed()}, and {_some(self.rest)} says no split. Choose with "
-                "`split`, which leaves that out, or name files with a pattern as `path`."
+                "`split`, which leaves that out, or list the files, each as a `path` of its own."
             )
         if "train" not in self.splits:
             raise DataError(

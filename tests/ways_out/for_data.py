@@ -451,11 +451,13 @@ CASES = [
     ),
     # --- splits of a folder ---
     Case(
-        ": names of files say {}, and {} says no split. Choose with `split`, which leaves that out, or name files with a "
-        "pattern as `path`.",
+        ": names of files say {}, and {} says no split. Choose with `split`, which leaves that out, or list the files, each "
+        "as a `path` of its own.",
         {
             "Choose with `split`": put("data.train.split", "train"),
-            "name files with a pattern as `path`": put("data.train.path", "ds/[tm]*.jsonl"),
+            "list the files, each as a `path` of its own": put(
+                "data.train", [{"path": f"ds/{name}.jsonl", "format": "messages"} for name in ("train", "more")]
+            ),
         },
         recipe={"data.train": {"path": "ds"}},
         before=both(*(file(f"ds/{name}.jsonl", GOOD) for name in ("train", "more"))),
