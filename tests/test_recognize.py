@@ -36,6 +36,16 @@ THEIRS = {
         {"type": "columns", "system": "system_prompt", "user": "question", "assistant": "response"},
         "columns system_prompt, question, response",
     ),
+    "a preference set": (
+        [{"chosen": SAID, "rejected": SAID}],
+        {"type": "messages", "column": "chosen"},
+        "column chosen, what was preferred",
+    ),
+    "columns of calls": (
+        [{"query": "Hi?", "answers": '[{"name": "f", "arguments": {}}]', "tools": "[]"}],
+        {"type": "columns", "user": "query", "calls": "answers"},
+        "columns query, answers of calls, tools",
+    ),
     "one bad row of several": (
         [{"messages": "?"}, {"messages": SAID}, {"messages": SAID}],
         {"type": "messages"},

@@ -10,7 +10,7 @@ from pydantic import field_validator, model_validator
 
 from sftplug import Conversation, DatasetFormat, Field, Message, Recognized, RowError, ToolCall, did_you_mean
 from sftplug_formats.calls import read_calls, read_tools
-from sftplug_formats.recognition import Rows, has_text, turn_columns
+from sftplug_formats.recognition import Rows, columns, has_text, most, turn_columns
 from sftplug_formats.spelling import Unread, says_nothing
 
 _PAIRS = (
@@ -68,6 +68,8 @@ class Columns(DatasetFormat):
             return f"`{turn}` holds turns"
         if has_text(rows, "instruction"):
             return "`instruction` is a question by itself, or with others"
+        if has_text(rows, "query") and most(rows, "answers", _holds_calls) and "tools" in columns(rows):
+            return Recognized("columns query, answers of calls, tools", {"user": "query", "calls": "answers"})
         found = [pair for pair in _PAIRS if has_text(rows, *pair)]
         way = "Say whose turn each column is: `format: {type: columns, user: COLUMN, assistant: COLUMN}`"
         if not found:
@@ -126,6 +128,10 @@ def _fill(text: str, row: Mapping[str, Any], turn: str) -> str:
     if not {"{", "}"} & set(text):
         return _cell(row, text, turn)  # without braces it is the name of a column
     return "".join(literal + (_cell(row, name, turn) if name is not None else "") for literal, name in _fields(text))
+
+
+def _holds_calls(value: Any) -> bool:
+    return _are_calls(value) if isinstance(value, str) else isinstance(value, list) and bool(value)
 
 
 def _are_calls(text: str) -> bool:

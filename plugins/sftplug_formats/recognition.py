@@ -24,6 +24,8 @@ def turns(rows: Rows, usual: str, who: str, noun: str) -> Recognized | str:
     found = list(turn_columns(rows, who))
     if usual in found:
         return Recognized(f"column {usual}")
+    if {*found} == {"chosen", "rejected"}:
+        return Recognized("column chosen, what was preferred", {"column": "chosen"})
     if len(found) == 1:
         return Recognized(f"column {found[0]}", {"column": found[0]})
     if found:
