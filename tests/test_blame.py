@@ -117,6 +117,8 @@ USES = {
     ],
 }
 
+_NLL = "__import__('torch').nn.functional.cross_entropy((states @ layer.weight.T).float(), labels, reduction='none')"
+"""What a head computes; it is compared with the model's own logits before anything else."""
 WRONG = [
     ("sftplug_row_processors", "process", "return None", "must return the columns of a row (a mapping), a ", "prepare"),
     (
@@ -180,10 +182,16 @@ WRONG = [
         "sftplug_length_policies",
         "shorten",
         "return [row.conversation]",
-        "must return conversations with fewer messages than the row's 2, or a slice of its tokens, not list",
+        "must return conversations with fewer messages than the row's 2, or a slice of its tokens, or slices, not list",
         "prepare",
     ),
-    ("sftplug_length_policies", "shorten", "return None", "or a slice of its tokens, not NoneType", "prepare"),
+    (
+        "sftplug_length_policies",
+        "shorten",
+        "return None",
+        "or a slice of its tokens, or slices, not NoneType",
+        "prepare",
+    ),
     ("sftplug_model_builders", "build", "raise OSError('no room')", "failed: OSError: no room", "prepare"),
     (
         "sftplug_quantizations",
@@ -264,7 +272,7 @@ WRONG = [
     ("sftplug_losses", "token_losses", "return tokens.nothing", "failed: AttributeError: 'TrainedTokens'", "train"),
     ("sftplug_heads", "nll", "return 1.0", "must return a tensor, not float", "train"),
     ("sftplug_heads", "nll", "return states.sum(-1).mean()", "tokens: a float tensor of shape (", "train"),
-    ("sftplug_heads", "nll", "return states.sum(-1).detach()", "gradient does not reach them", "train"),
+    ("sftplug_heads", "nll", f"return {_NLL}.detach()", "gradient does not reach them", "train"),
     ("sftplug_heads", "nll", "return layer.nothing", "failed: AttributeError: 'OutputLayer'", "train"),
     ("sftplug_heads", "check_model", "yield 1", "must yield sentences, or return a list of them, not", "check"),
     ("sftplug_heads", "check_model", "return model.nothing", "failed: AttributeError: ", "check"),

@@ -148,8 +148,8 @@ ROWS = {
     "a word": Hostile(b'"hello"\n', "rows.jsonl:1: must be an object"),
     "a number": Hostile(b"7\n", "rows.jsonl:1: must be an object"),
     "null": Hostile(b"null\n", "rows.jsonl:1: must be an object"),
-    "a list of rows in one line": Hostile(b"[" + LINE.strip() + b"]\n", "rows.jsonl:1: must be an object"),
-    "lines in a file that should hold one list": Hostile(LINE * 2, "name it .jsonl", name="rows.json"),
+    "a list of rows in one line": Hostile(b"[" + LINE.strip() + b"]\n", "rows.jsonl", code=0),
+    "lines in a file that should hold one list": Hostile(LINE * 2, "rows.json", name="rows.json", code=0),
     "a list that is not closed": Hostile(b"[" + LINE.strip(), "rows.json", name="rows.json"),
     "an object in a file of rows": Hostile(b'{"data": 7}', "rows.json", name="rows.json"),
     # --- messages -----------------------------------------------------------------------------------------------------
@@ -167,7 +167,9 @@ ROWS = {
     ),
     "a NUL in a text": Hostile(reply(content="a\0b"), "", code=0),
     "an escape sequence in a text": Hostile(reply(content="\x1b]0;owned\x07\x1b[2J"), "", code=0),
-    "an escape sequence in an unknown key": Hostile(said({**USER, "\x1b]0;owned\x07": 1}, REPLY), "unknown key"),
+    "an escape sequence in an unknown key": Hostile(
+        said({**USER, "\x1b]0;owned\x07": 1}, REPLY), "keys in its messages that nothing reads"
+    ),
     "writing from right to left": Hostile(reply(content="\u202eabc\u2066"), "", code=0),
     "a thousand marks on a letter": Hostile(reply(content="a" + "\u0301" * 1_000), "too long", data={"max_loss": 1.0}),
     "a forged turn": Hostile(
