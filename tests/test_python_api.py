@@ -432,7 +432,7 @@ def test_explain_says_where_each_value_comes_from(tmp_path, command):
         sftplug.explain(recipe, "adapter.rr")
     (tmp_path / "my.yaml").write_text(yaml.safe_dump(given(tmp_path)))
     told = command("explain", tmp_path / "my.yaml", "adapter", "--json")
-    assert json.loads(told.output)["values"] == sftplug.explain(tmp_path / "my.yaml", "adapter").to_dict()["values"]
+    assert json.loads(told.stdout)["values"] == sftplug.explain(tmp_path / "my.yaml", "adapter").to_dict()["values"]
 
 
 # --- encode -----------------------------------------------------------------------------------------------------------

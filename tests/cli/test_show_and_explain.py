@@ -96,6 +96,9 @@ def test_every_example_is_valid(tmp_path, kind, name, component):
     for file in ("rows.jsonl", "template.jinja"):
         (tmp_path / file).write_text("{}\n")
     example = yaml.safe_load(example_of(component))
+    sources = example.get("data", {}).get("train", [])
+    for source in sources if isinstance(sources, list) else [sources]:
+        source.setdefault("format", "messages")  # there are no rows here to read it from
     saved = {"train": {"save_strategy": "epoch"}}  # early stopping restores a checkpoint
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({"extends": "quickstart", **saved, **example}))
     refusals, loaded = _load(tmp_path / "recipe.yaml")
