@@ -27,24 +27,27 @@ def as_the_template_takes_it(conversation: Conversation, write: Write) -> Conver
     the parts have loss weights of their own, which a joined text can't have.
     """
     joined = replace(conversation, messages=tuple(map(_joined, conversation.messages)))
-    try:
-        plain = write(joined)
-    except TemplateStopped:
-        raise
-    except TemplateError:
+    plain = _written(write, joined)
+    if plain is None:
         return conversation
-    try:
-        if _shows_the_same(conversation, write(conversation), plain):
-            return conversation
-    except TemplateStopped:
-        raise
-    except TemplateError:
-        pass  # it adds texts to each other, and a list is none
+    shown = _written(write, conversation)  # none where the template adds texts to each other: a list is no text
+    if shown is not None and _shows_the_same(conversation, shown, plain):
+        return conversation
     for index, message in enumerate(conversation.messages):
         if any("weight" in part for part in _parts(message)):
             text = "has parts with loss weights, and the chat template takes texts only. Give the message the weight"
             raise RowError(f"messages[{index}].content", text)
     return joined
+
+
+def _written(write: Write, conversation: Conversation) -> str | None:
+    """Return what the template renders; None where it refuses the conversation."""
+    try:
+        return write(conversation)
+    except TemplateStopped:
+        raise  # it would be stopped at every row
+    except TemplateError:
+        return None
 
 
 def joined_messages(before: Conversation, after: Conversation) -> list[int]:
