@@ -80,7 +80,10 @@ class CountingTrainer(BatchTrainer):
     # --- what is logged -----------------------------------------------------------------------------------------------
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
-        """Evaluate. The loss is ``sum(w * loss) / sum(w)`` over all held-out tokens, not a mean of means of batches."""
+        """Evaluate. The loss is ``sum(w * loss) / sum(w)`` over all held-out tokens, not a mean of means of batches.
+
+        It is that of the tokens alone, as ``sftplug eval`` says it; an auxiliary loss is logged beside it.
+        """
         tally = self.tallies["eval"]
         tally.clear()
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
@@ -94,9 +97,7 @@ class CountingTrainer(BatchTrainer):
         loss, weight = tally.sums.sum(dim=0).tolist()
         whole, tally.steps = max(weight, 1e-8), 1
         tally.sums /= whole
-        auxiliary = self._metrics["eval"].get("aux_loss", [])
-        added = self._coefficient() * sum(auxiliary) / len(auxiliary) if auxiliary else 0.0
-        return {"loss": loss / whole + added, **(self._split(tally.take()) if self.readers else {})}
+        return {"loss": loss / whole, **(self._split(tally.take()) if self.readers else {})}
 
     def _split(self, sums: LossSums | None) -> dict[str, float]:
         return {name: value for reader in self.readers for name, value in reader(sums).items()} if sums else {}

@@ -567,7 +567,9 @@ def experts(recipe_file, tmp_path):
 
 
 @pytest.mark.parametrize("weighted", [True, False])
-def test_an_auxiliary_loss_is_added_to_the_weighted_one(train, prepared, two_sources, experts, weighted):
+def test_an_auxiliary_loss_is_added_to_what_is_trained_and_not_to_what_is_held_out(
+    train, prepared, two_sources, experts, weighted
+):
     """By hand: sum(w * nll) / sum(w) over the step, and the coefficient times the mean of the micro-batches' own."""
     from transformers import AutoModelForCausalLM
 
@@ -592,9 +594,9 @@ def test_an_auxiliary_loss_is_added_to_the_weighted_one(train, prepared, two_sou
     order = ["train.train_sampling_strategy=sequential"]
     run = train(*settings, *once, *sizes, *order, **LOSS_BY)
     logged = {name: value for entry in run.metrics() for name, value in entry.items()}
-    for prefix in ("", "eval_"):
+    for prefix, coefficient in (("", 0.5), ("eval_", 0.0)):
         assert logged[f"{prefix}aux_loss"] == pytest.approx(sum(auxiliary) / 3, abs=1e-5)
-        assert logged[f"{prefix}loss"] == pytest.approx(loss / weight + 0.5 * sum(auxiliary) / 3, abs=1e-5)
+        assert logged[f"{prefix}loss"] == pytest.approx(loss / weight + coefficient * sum(auxiliary) / 3, abs=1e-5)
         parts = [name for name in PARTS if f"{prefix}loss/{name}" in logged]
         total = sum(logged[f"{prefix}share/{name}"] * logged[f"{prefix}loss/{name}"] for name in parts)
         assert total == pytest.approx(loss / weight, abs=1e-5)
