@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
@@ -34,7 +35,7 @@ class Lora(Adapter):
 
     type: Literal["lora"] = "lora"
     r: int = Field(16, gt=0)
-    """Rank of the update matrices; a tensor of experts that holds two projections, gate and up, gets it for each."""
+    """Rank of the update matrices. Where `targets` names two projections that experts hold in one tensor, of each."""
     alpha: float = Field(32, gt=0)
     """The update is scaled by alpha / r (by alpha / sqrt(r) with `rslora`)."""
     dropout: float = Field(0.0, ge=0, lt=1)
@@ -130,14 +131,15 @@ class Lora(Adapter):
             pattern = "|".join(map(fnmatch.translate, self.exclude)) or None
             return {"target_modules": self.targets, "exclude_modules": pattern}
         # Block, holder and tensor: ``mlp.experts.gate_up_proj``.
-        ends = sorted({re.escape(".".join(name.split(".")[-3:])) for name in found.fused})
+        ends = sorted({re.escape(".".join(name.split(".")[-3:])) for name in found.pairs})
+        # One update of rank 2 r holds two of rank r, as PEFT itself makes of these names. Its scale, alpha / r or
+        # alpha / sqrt(r), stays that of all others.
+        alpha = self.alpha * (math.sqrt(2) if self.rslora else 2)
         return {
             "target_modules": list(found.modules),
             "target_parameters": list(found.parameters) or None,
-            # Rank and alpha are both doubled, as PEFT itself does for such tensors: alpha / r stays what it is for
-            # other layers. (Not so alpha / sqrt(r), which `rslora` takes: it becomes 1.4 times as large.)
             "rank_pattern": {rf".*\.{end}": 2 * self.r for end in ends},
-            "alpha_pattern": {rf".*\.{end}": 2 * self.alpha for end in ends},
+            "alpha_pattern": {rf".*\.{end}": alpha for end in ends},
         }
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import importlib
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +31,8 @@ class Targets:
     modules: tuple[str, ...] = ()
     parameters: tuple[str, ...] = ()
     """Tensors that PEFT adapts by themselves: those of all experts, and weights of what is not a linear layer."""
-    fused: tuple[str, ...] = ()
-    """Those of `parameters` that hold two projections, gate and up: they get the rank of both."""
+    pairs: tuple[str, ...] = ()
+    """Those of `parameters` that are meant by names of two projections, gate and up: each of the two has its rank."""
 
 
 @dataclass
@@ -86,12 +85,16 @@ class Search:
         modules = [name for name in self.names if any(_is(name, target) for target in targets)]
         modules = [name for name in modules if not self.structure.is_idle(name) and name not in self.holders]
         plain = {name for name in modules if name in self.structure.routers and name not in self.structure.linear}
-        experts = [name for name in self.structure.experts if self._names_expert(name, targets)]
+        whole = {name for name in self.structure.experts if self._names_expert(name, targets)}
+        parts = {name: self._parts_named(name, targets) for name in self.structure.experts if name not in whole}
+        experts = [name for name in self.structure.experts if name in whole or parts[name]]
         return self._targets(
-            [name for name in modules if name not in plain], [*experts, *(f"{name}.weight" for name in sorted(plain))]
+            [name for name in modules if name not in plain],
+            [*experts, *(f"{name}.weight" for name in sorted(plain))],
+            pairs={name for name, named in parts.items() if len(named) == 2},
         )
 
-    def _targets(self, modules: Sequence[str], parameters: Sequence[str]) -> Targets:
+    def _targets(self, modules: Sequence[str], parameters: Sequence[str], pairs: Set[str] = frozenset()) -> Targets:
         taken = names_taken(self.model, self.structure)
         kept = [name for name in modules if not self._left_out(name)]
         weights = [f"{name}.weight" for name in kept if _last(name) in taken] if self.float_base else []
@@ -99,7 +102,7 @@ class Search:
         return Targets(
             modules=tuple(name for name in kept if _last(name) not in taken),
             parameters=tuple(chosen),
-            fused=tuple(name for name in chosen if self._is_fused(name)),
+            pairs=tuple(name for name in chosen if name in pairs),
         )
 
     def _left_out(self, name: str) -> bool:
@@ -111,13 +114,17 @@ class Search:
             return True
         return any(_is(place, module) for place in places for module in self.whole)
 
-    def _names_expert(self, name: str, targets: Sequence[str]) -> bool:
-        if any(_is(place, target) for place in (name, name.rpartition(".")[0]) for target in targets):
-            return True
-        groups = self._halves(name)
+    @staticmethod
+    def _names_expert(name: str, targets: Sequence[str]) -> bool:
+        """Whether a tensor of experts, or the module that holds it, is named as it is in the model."""
+        return any(_is(place, target) for place in (name, name.rpartition(".")[0]) for target in targets)
+
+    def _parts_named(self, name: str, targets: Sequence[str]) -> tuple[str, ...]:
+        """Return the projections in a tensor of experts that `targets` name, if they name all of them."""
         # `gate_proj` and `up_proj` are one tensor here: it is meant where both are named, and not where one is
         # (`_half_alone`).
-        return any(all(self._named(half, targets) for half in group) for group in groups)
+        groups = self._halves(name)
+        return next((group for group in groups if all(self._named(half, targets) for half in group)), ())
 
     def _halves(self, name: str) -> list[tuple[str, ...]]:
         """Return the whole names that the parts of an expert's tensor would have."""
@@ -127,17 +134,6 @@ class Search:
     @staticmethod
     def _named(name: str, targets: Sequence[str]) -> bool:
         return any(_is(name, target) for target in targets)
-
-    def _is_fused(self, name: str) -> bool:
-        """Whether an expert's tensor is twice as large as the smallest of its block: gate and up in one."""
-        shape = self.structure.experts.get(name)
-        if shape is None:
-            return False
-        block = _block(name)
-        sizes = [math.prod(other[1:]) for known, other in self.structure.experts.items() if _block(known) == block]
-        # With 64 channels and 128 within an expert, `down_proj` is (4, 64, 128) and `gate_up_proj` (4, 256, 64): the
-        # first dimension are the 4 experts.
-        return math.prod(shape[1:]) == 2 * min(sizes)
 
     def saves_tied(self) -> bool:
         """Whether a module that is trained whole shares its weights with another: PEFT then trains one for both."""
@@ -263,8 +259,3 @@ def _is(name: str, target: str) -> bool:
 
 def _last(name: str) -> str:
     return name.rpartition(".")[2]
-
-
-def _block(name: str) -> str:
-    """Return the block of an expert's tensor: ``…mlp`` for ``…mlp.experts.down_proj``, ``…mlp.input_linear.weight``."""
-    return name.rpartition(".")[0].rpartition(".")[0]
