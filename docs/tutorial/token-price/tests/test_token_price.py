@@ -8,7 +8,6 @@ import token_price
 from token_price import TokenPrice
 
 RECIPE = Path(__file__).parents[1] / "recipe.yaml"
-OWN = f"plugins=[{token_price.__file__}]"
 
 
 def test_it_keeps_the_laws_of_sections() -> None:
@@ -16,11 +15,11 @@ def test_it_keeps_the_laws_of_sections() -> None:
 
 
 def test_a_recipe_has_it_with_its_options() -> None:
-    assert sftplug.load(RECIPE, OWN).recipe.section(TokenPrice).per_million == 0.4
+    assert sftplug.load(RECIPE, plugins=[token_price]).recipe.section(TokenPrice).per_million == 0.4
     with pytest.raises(sftplug.RecipeError, match="must be greater than 0"):
-        sftplug.load(RECIPE, OWN, "token_price.per_million=-1")
+        sftplug.load(RECIPE, "token_price.per_million=-1", plugins=[token_price])
 
 
 def test_a_training_is_billed(tmp_path: Path) -> None:
-    run = sftplug.train(sftplug.load(RECIPE, OWN, f"output={tmp_path / 'run'}"), show=False)
+    run = sftplug.train(sftplug.load(RECIPE, f"output={tmp_path / 'run'}", plugins=[token_price]), show=False)
     assert float((run.output / "cost.txt").read_text()) == round(0.4 * run.tokens / 1e6, 6)
