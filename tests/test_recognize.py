@@ -46,6 +46,28 @@ THEIRS = {
         {"type": "columns", "user": "query", "calls": "answers"},
         "columns query, answers of calls, tools",
     ),
+    "texts that take turns": ([{"data": ["Hi?", "Hello."], "id": "0"}], {"type": "alternating", "column": "data"}, ""),
+    "a transcript": (
+        [{"text": "### Human: Hi?### Assistant: Hello."}],
+        {"type": "transcript"},
+        "column text, a transcript",
+    ),
+    "a transcript after a preamble": (
+        [{"text": "A chat. USER: Hi? ASSISTANT: Hello.</s>"}],
+        {"type": "transcript", "before": "system"},
+        "column text, a transcript",
+    ),
+    "transcripts of what was preferred": (
+        [dict.fromkeys(("chosen", "rejected"), "\n\nHuman: Hi?\n\nAssistant: Hello.")],
+        {"type": "transcript", "column": "chosen"},
+        "column chosen, a transcript, what was preferred",
+    ),
+    "messages and the text of their reply": (
+        [{"input": SAID[:1], "output": "Hello.", "system_prompt": "Be kind."}],
+        {"type": "prompt_completion", "prompt": "input", "completion": "output", "system": "system_prompt"},
+        "columns input and output, messages and their reply",
+    ),
+    "messages in a cell of a table": ([{"messages": json.dumps(SAID)}], {"type": "messages"}, "column messages"),
     "one bad row of several": (
         [{"messages": "?"}, {"messages": SAID}, {"messages": SAID}],
         {"type": "messages"},

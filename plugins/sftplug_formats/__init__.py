@@ -1,14 +1,16 @@
-"""The dataset formats that people have: plain text, prompt and completion, messages, Alpaca, ShareGPT, any table."""
+"""The dataset formats that people have: text, prompts and completions, conversations, transcripts, any table."""
 
 import sftplug
 from sftplug_formats.alpaca import Alpaca
+from sftplug_formats.alternating import Alternating
 from sftplug_formats.columns import Columns
 from sftplug_formats.messages import Messages
 from sftplug_formats.sharegpt import ShareGPT
 from sftplug_formats.text import PromptCompletion, Text
+from sftplug_formats.transcript import Transcript
 
 
 @sftplug.hookimpl
 def sftplug_dataset_formats() -> list[type[sftplug.DatasetFormat]]:
     """Offer the built-in formats."""
-    return [Text, PromptCompletion, Messages, Alpaca, ShareGPT, Columns]
+    return [Text, PromptCompletion, Messages, Alpaca, ShareGPT, Alternating, Transcript, Columns]

@@ -33,7 +33,7 @@ def calls_in(text: str, where: str) -> Any:
     try:
         return parsed_json(text, where)
     except RowError as error:
-        calls = _line_by_line(text) or _python_calls(text)
+        calls = _line_by_line(text) or python_calls(text) or python_value(text)
         if calls is None:
             raise error
         return calls
@@ -49,7 +49,19 @@ def _line_by_line(text: str) -> list[Any] | None:
     return found if all(isinstance(call, Mapping) for call in found) else None
 
 
-def _python_calls(text: str) -> list[dict[str, Any]] | None:
+def python_value(text: str) -> Any:
+    """Return the objects that a text has as Python prints them, ``{'name': 'f', 'arguments': {}}``; None for others."""
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of an escape that Python does not know
+            value = ast.literal_eval(text.strip())
+        json.dumps(value, allow_nan=False)
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+        return None
+    listed = value if isinstance(value, list) else [value]
+    return value if listed and all(isinstance(item, dict) for item in listed) else None
+
+
+def python_calls(text: str) -> list[dict[str, Any]] | None:
     """Return the calls of ``weather(city="Oslo")``, one a line or in a list; None where the text is something else."""
     try:
         with warnings.catch_warnings(action="ignore"):  # of an escape that Python does not know

@@ -42,13 +42,15 @@ class Columns(DatasetFormat):
     """The question."""
     assistant: str | None = Field(None, examples=["answer"])
     """The reply."""
+    reasoning: str | None = Field(None, examples=["rationale"])
+    """What the assistant thinks before it replies."""
     calls: str | None = None
     """Column that holds the calls of tools that the reply makes, as a list or its JSON text: ``[{"name": …,
     "arguments": …}]``. Instead of `assistant`, or after what it says."""
     tools: str = "tools"
     """Column that holds the tool schemas, where the table has any: a list, or the JSON text of one."""
 
-    @field_validator("system", "user", "assistant")
+    @field_validator("system", "user", "assistant", "reasoning")
     @classmethod
     def _well_formed(cls, value: str | None) -> str | None:
         if value is not None:
@@ -89,7 +91,8 @@ class Columns(DatasetFormat):
         before = [Message("system", _fill(self.system, row, "system"))] if self.system is not None else []
         before.append(Message("user", _fill(self.user, row, "user")))
         unread = Unread()
-        reply = Message("assistant", *self._reply(row, unread))
+        thought = None if self.reasoning is None else _fill(self.reasoning, row, "reasoning")
+        reply = Message("assistant", *self._reply(row, unread), reasoning_content=thought or None)
         tools = read_tools(row.get(self.tools), self.tools)
         if tools and not reply.tool_calls:
             self._refuse_calls_as_text(row)

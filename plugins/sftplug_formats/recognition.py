@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sftplug import Recognized
+from sftplug import Recognized, RowError
+from sftplug_formats.fields import parsed_json
+from sftplug_formats.roles import role_of
 
 Rows = Sequence[Mapping[str, Any]]
 _WHO, _WHAT = ("role", "from"), ("content", "value", "text", "parts", "tool_calls", "function_call", "type")
@@ -22,6 +24,8 @@ def turns(rows: Rows, usual: str, who: str, noun: str) -> Recognized | str:
     there is told as not read.
     """
     found = list(turn_columns(rows, who))
+    if prompt := next(iter(prompts(rows)), None):
+        return f"`{prompt[0]}` ends before the reply, which stands in `{prompt[1]}`"
     if usual in found:
         return Recognized(f"column {usual}")
     if {*found} == {"chosen", "rejected"}:
@@ -30,7 +34,18 @@ def turns(rows: Rows, usual: str, who: str, noun: str) -> Recognized | str:
         return Recognized(f"column {found[0]}", {"column": found[0]})
     if found:
         return f"the columns {' and '.join(found)} hold {noun}: `column` says which is meant"
+    if answering := answers(rows):
+        return f"{answering}, and `process: message_trees` beside `path` makes conversations of them"
     return f"no column holds a list of {noun}"
+
+
+def answers(rows: Rows) -> str:
+    """Return in words that rows are messages that answer each other, or trees of these; nothing where they are not."""
+    if "parent_id" in columns(rows) and has_text(rows, "role"):
+        return "each row seems to be a message that answers another (`parent_id`)"
+    if most(rows, "prompt", lambda value: isinstance(value, Mapping) and "replies" in value):
+        return "each row seems to be a tree of messages (`prompt`, `replies`)"
+    return ""
 
 
 def turn_columns(rows: Rows, *who: str) -> Iterator[str]:
@@ -38,6 +53,17 @@ def turn_columns(rows: Rows, *who: str) -> Iterator[str]:
     for column in columns(rows):
         if most(rows, column, lambda value: _are_turns(value, who or _WHO)):
             yield column
+
+
+REPLIES = (("prompt", "completion"), ("input", "output"), ("messages", "completion"))
+"""Columns of turns and of the reply to them; `input` and `output` are those of Nemotron's sets."""
+
+
+def prompts(rows: Rows) -> Iterator[tuple[str, str]]:
+    """Yield columns of turns that end before the assistant's, each with the column that holds its reply."""
+    for column, reply in REPLIES:
+        if most(rows, column, _is_unanswered) and has_text(rows, reply):
+            yield column, reply
 
 
 def columns(rows: Rows) -> list[str]:
@@ -65,9 +91,33 @@ def lacking(rows: Rows, *names: str) -> str:
     return f"no text in {', '.join(f'`{name}`' for name in names if not has_text(rows, name))}"
 
 
+def _is_unanswered(value: Any) -> bool:
+    turns = _listed(value)
+    names = [turns[-1].get(key) for key in _WHO] if _are_turns(turns, _WHO) else [""]
+    return not any(isinstance(name, str) and role_of(name, {}) in ("assistant", None) for name in names)
+
+
 def _are_turns(value: Any, who: Sequence[str]) -> bool:
-    turns = value if isinstance(value, list | tuple) else ()
+    turns = _listed(value)
     return bool(turns) and all(_is_turn(turn, who) for turn in turns)
+
+
+def listed_turns(value: Any) -> Sequence[Any] | None:
+    """Return turns that are a list, or the JSON text of one; None for what is neither, a mere text among others."""
+    if isinstance(value, list | tuple):
+        return value
+    turns = _listed(value)
+    return turns if _are_turns(turns, _WHO) else None
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    """Return a list, or the one that a text is the JSON of, as tables have it; an empty one for anything else."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = parsed_json(value, "")
+        except RowError:
+            return ()
+    return value if isinstance(value, list | tuple) else ()
 
 
 def _is_turn(turn: Any, who: Sequence[str]) -> bool:

@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from sftplug import Conversation, DatasetFormat, Field, Message, Recognized, RowError
-from sftplug_formats.calls import read_tools
-from sftplug_formats.conversations import WithTurns
+from sftplug_formats.conversations import WithRoles, WithSystem
 from sftplug_formats.fields import kind_of, read_arguments, required_text
-from sftplug_formats.recognition import Rows, columns, has_text, is_text, lacking, most
+from sftplug_formats.recognition import Rows, columns, has_text, lacking, listed_turns, most, prompts
+from sftplug_formats.transcript import transcripts
 
 
 class Text(DatasetFormat):
@@ -34,11 +34,13 @@ class Text(DatasetFormat):
             return lacking(rows, "text")
         if of_messages := sorted({"role", "parent_id"} & {*columns(rows)}):
             return f"`text` stands beside `{of_messages[0]}`, so a row seems to be one message of a conversation"
+        if transcripts(rows, "text") is not None:
+            return "`text` holds transcripts, turns with a marker before each"
         return Recognized("column text")
 
 
-class PromptCompletion(WithTurns):
-    """A prompt and its completion: two strings, or two lists of messages.
+class PromptCompletion(WithSystem, WithRoles):
+    """A prompt and its completion: two strings, two lists of messages, or a list and the text of the reply.
 
     Strings are joined as they stand, as text that may be laid out by a chat template already: control tokens in them
     control, and what ends in a stop of its own gets no other. ``as: chat`` makes a turn of the user and one of the
@@ -61,33 +63,45 @@ class PromptCompletion(WithTurns):
 
     @classmethod
     def recognizes(cls, rows: Rows) -> Recognized | str:
-        """Take rows with `prompt` and `completion`, two texts or two lists."""
-        if all(most(rows, name, lambda value: isinstance(value, list)) for name in ("prompt", "completion")):
-            return Recognized("columns prompt and completion, of messages")
-        if all(most(rows, name, is_text) for name in ("prompt", "completion")):
+        """Take rows with `prompt` and `completion`, two texts or two lists; and a list with the text of its reply."""
+        if all(most(rows, name, lambda value: listed_turns(value) is not None) for name in ("prompt", "completion")):
+            return Recognized("columns prompt and completion, of messages", _system(rows))
+        for prompt, completion in prompts(rows):
+            named = {"prompt": prompt, "completion": completion}
+            options = {name: column for name, column in named.items() if name != column}
+            return Recognized(f"columns {prompt} and {completion}, messages and their reply", options | _system(rows))
+        if has_text(rows, "prompt", "completion"):
             return Recognized("columns prompt and completion, of text")
         return "no text, and no messages, in both `prompt` and `completion`"
 
     def to_conversation(self, row: Mapping[str, Any]) -> Conversation:
         """Return the prompt as the user's text and the completion as the assistant's, or the messages of both."""
-        if not isinstance(row.get(self.prompt), list):
+        if listed_turns(row.get(self.prompt)) is None and self.as_ != "chat":
             return self._of_strings(row)
         if self.as_ == "text":
             raise RowError(self.prompt, "is a list of messages, which a chat template renders. Leave `as: text` out.")
-        if not isinstance(row.get(self.completion), list):
-            reason = f"must be a list of messages, as the prompt is, not {kind_of(row.get(self.completion))}"
-            raise RowError(self.completion, reason)
         reader = self.reader()
-        before = reader.read(row[self.prompt], self.prompt)
-        after = reader.read(row[self.completion], self.completion)
+        before = reader.read(self._turns(row, self.prompt, "user"), self.prompt)
+        after = reader.read(self._turns(row, self.completion, "assistant"), self.completion)
+        before = [*self.lead(row, before, reader, self.prompt), *before]
         conversation = Conversation((*before, *after), self.declared(row, reader), completion_from=len(before))
         arguments, unread = read_arguments(row, self.template_kwargs), tuple(reader.unread.found)
         return replace(conversation, template_kwargs=arguments, unread=unread)
 
+    def _turns(self, row: Mapping[str, Any], column: str, role: str) -> Any:
+        """Return the messages in a column; a text is one of `role`. Raises RowError for anything else."""
+        if (turns := listed_turns(row.get(column))) is not None:
+            return turns
+        if column == self.completion and column in row and not isinstance(row[column], str):
+            reason = f"must be text, or a list of messages, not {kind_of(row[column])}"
+            raise RowError(column, reason)
+        return [{"role": role, "content": required_text(row, column)}]
+
     def _of_strings(self, row: Mapping[str, Any]) -> Conversation:
         prompt, completion = required_text(row, self.prompt), required_text(row, self.completion)
-        turns = (Message("user", prompt), Message("assistant", completion))
-        if self.as_ == "chat":
-            tools, arguments = read_tools(row.get(self.tools), self.tools), read_arguments(row, self.template_kwargs)
-            return Conversation(turns, tools, completion_from=1, template_kwargs=arguments)
-        return Conversation(turns, completion_from=1, plain=True)
+        return Conversation((Message("user", prompt), Message("assistant", completion)), completion_from=1, plain=True)
+
+
+def _system(rows: Rows) -> dict[str, str]:
+    """Return the option that reads a column of system prompts."""
+    return {"system": "system_prompt"} if has_text(rows, "system_prompt") and "system" not in columns(rows) else {}

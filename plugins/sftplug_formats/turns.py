@@ -12,6 +12,7 @@ from sftplug_formats.calls import read_calls, read_tools
 from sftplug_formats.fields import kind_of, parsed_json
 from sftplug_formats.roles import guessed, role_of, unknown_role
 from sftplug_formats.spelling import Keys, Unread, optional, present, says_nothing, spelled
+from sftplug_formats.text_calls import Notation, answers_of, calls_of, tools_taken_from
 from sftplug_formats.weights import WEIGHTS, read_weight
 
 WHO, WHAT = ("role", "from"), ("content", "value", "text", "parts")
@@ -47,6 +48,10 @@ class TurnReader:
 
     roles: Mapping[str, str] = field(default_factory=dict)
     """Further names of roles -> what they stand for."""
+    calls_in_text: Notation | None = None
+    """How replies write calls in their text; None where that is only text."""
+    tools_in_system: bool = False
+    """Whether system turns hold the JSON of tools, which is taken out of them."""
     unread: Unread = field(default_factory=Unread)
     """What was not read so far."""
     tools: tuple[Mapping[str, Any], ...] = ()
@@ -64,7 +69,8 @@ class TurnReader:
             raise RowError(where, f"must be a list of messages, not {kind_of(value)}")
         if not value:
             raise RowError(where, "holds no message")
-        if not self.roles and (plain := _plain(value)) is not None:
+        is_usual = not (self.roles or self.calls_in_text or self.tools_in_system)
+        if is_usual and (plain := _plain(value)) is not None:
             return plain
         self._look(value)
         said = [part for index, item in enumerate(value) for part in self._said(item, f"{where}[{index}]")]
@@ -72,6 +78,8 @@ class TurnReader:
 
     def _said(self, item: Any, where: str) -> Iterator[_Said]:
         """Yield the messages that one item is; a user's blocks may hold several."""
+        if isinstance(item, str) and item.lstrip().startswith("{"):
+            item = parsed_json(item, where)
         if not isinstance(item, Mapping):
             raise RowError(where, f"must be an object with role and content, not {kind_of(item)}")
         given = _without_type(present(item))
@@ -79,21 +87,33 @@ class TurnReader:
         self.unread.note(given, _KEYS.get(role, KEYS), where)
         if role == "reasoning":
             yield self._thought(given, where)
-            return
-        if role == "tool_call":
+        elif role == "tool_call":
             yield self._call(given, where)
-            return
+        else:
+            yield from self._turn(role, given, where)
+
+    def _turn(self, role: str, given: Keys, where: str) -> Iterator[_Said]:
+        """Yield the messages of a turn that is not a part of another; what tools answer may be several."""
         key, content = spelled(given, WHAT, where)
-        blocks = None
+        blocks, contents = None, [content]
         if isinstance(content, list | tuple):
             blocks = read_blocks(content, f"{where}.{key}", self.unread)
             if blocks.results:
                 yield from self._results(blocks, given, where)
                 return
-            content = blocks.content
-        elif role == "tool" and isinstance(content, Mapping):
-            content = result_text(content, f"{where}.{key}", self.unread)
-        yield _Said(self._message(role, given, _Content(key, content, blocks), where), where)
+            contents = [blocks.content]
+        elif role == "tool":
+            contents = self._answers(content, f"{where}.{key}")
+        for said in contents:
+            yield _Said(self._message(role, given, _Content(key, said, blocks), where), where)
+
+    def _answers(self, content: Any, where: str) -> list[Any]:
+        """Return what a turn of tools holds: one answer, or several in ``<tool_response>`` tags."""
+        if isinstance(content, Mapping):
+            return [result_text(content, where, self.unread)]
+        if self.calls_in_text == "tool_call" and isinstance(content, str):
+            return [*answers_of(content)]
+        return [content]
 
     def _role(self, given: Keys, where: str) -> str:
         key, name = spelled(given, WHO, where)
@@ -121,9 +141,12 @@ class TurnReader:
     def _message(self, role: str, given: Keys, said: _Content, where: str) -> Message:
         calls = self._calls(given, where) + (tuple(said.blocks.calls) if said.blocks else ())
         thoughts = _reasoning(given, said.blocks, where)
+        content = said.content
         if role == "system" or role == "developer":
             self._declare(given, where)
-        content = said.content
+            content = self.without_tools(content, f"{where}.{said.key}") if isinstance(content, str) else content
+        if role == "assistant" and self.calls_in_text and isinstance(content, str) and not calls:
+            content, calls = calls_of(content, self.calls_in_text, f"{where}.{said.key}", self.unread)
         if content is None and not calls:
             has = f"It has: {', '.join(given)}"
             raise RowError(f"{where}.{said.key}", f"is missing, and the message has no tool calls. {has}")
@@ -140,6 +163,16 @@ class TurnReader:
         key, tools = spelled(given, TOOLS, where)
         if not says_nothing(tools):
             self.tools = read_tools(tools, f"{where}.{key}")
+
+    def without_tools(self, text: str, where: str) -> str:
+        """Return a system prompt without the tools that it holds, where they are taken out of it, and declare them."""
+        if not self.tools_in_system:
+            return text
+        text, found = tools_taken_from(text, where)
+        if found and self.tools and found != self.tools:
+            raise RowError(where, "declares other tools than the row does elsewhere: keep one of them")
+        self.tools = found or self.tools
+        return text
 
     # --- turns for what is only a part of the assistant's ---
 

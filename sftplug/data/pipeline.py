@@ -59,7 +59,7 @@ class Stages:
         served = {name for processor in processors for name in row_columns(processor)}
         examples = convert(rows, source, self.account, data.system, served)
         examples = Repairs.of(self.recipe.spans).rows(examples, self.account)
-        remarks = Remarks.of(self.maskings)
+        remarks = Remarks.of(self.maskings, source.format)
         early = None if self.measured else Early.of(self.encode.engines, self.recipe, self.maskings)
         examples = examples if early is None else early.rest(examples, self.account)
         noted = (remarks.note(example, self.account) for example in examples)

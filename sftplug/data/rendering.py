@@ -245,7 +245,9 @@ class ConversationRenderer:
 
     def _check_arguments(self, example: Example, reads: frozenset[str]) -> None:
         """Raise for arguments that the template does not read: RowError for those of the row, DataError for others."""
-        unread = sorted(example.conversation.template_kwargs.keys() - reads)
+        given = example.conversation.template_kwargs
+        # An empty list of tools, which SmolTalk2 has in every row, says nothing that a template could show.
+        unread = sorted(name for name in given.keys() - reads if given[name] not in ("", [], {}, ()))
         if own := [name for name in unread if name in example.arguments]:
             column, names = example.arguments_from, ", ".join(f"'{name}'" for name in own)
             paths = ", ".join(f"{column}.{name}" for name in own)

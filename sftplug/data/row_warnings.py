@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
+from sftplug.data.calls_as_text import calls_as_text, may_call
 from sftplug.data.convert import Example
 from sftplug.data.noted import once, remarks
 from sftplug.plugin.calls import trains
-from sftplug.plugin.components import Masking
+from sftplug.plugin.components import DatasetFormat, Masking
 from sftplug.types.conversation import Conversation, Message
 from sftplug.types.ledger import Account
 
@@ -34,22 +36,25 @@ class Remarks:
     """Whether a masking strategy reads the weights that rows give."""
     trained: frozenset[str]
     """Roles of which tokens may be trained."""
+    reads_calls: bool
+    """Whether the format has an option that makes calls of what is text."""
 
     @classmethod
-    def of(cls, maskings: Sequence[Sequence[Masking]]) -> Remarks:
-        """Return what there is to look out for with these strategies."""
+    def of(cls, maskings: Sequence[Sequence[Masking]], format: DatasetFormat) -> Remarks:
+        """Return what there is to look out for with these strategies, and in rows of this format."""
         reads = any(part.reads_weights for union in maskings for part in union)
-        return cls(reads, trained_roles(maskings))
+        return cls(reads, trained_roles(maskings), "calls_in_text" in type(format).model_fields)
 
     def note(self, example: Example, account: Account) -> Example:
         """Tell `account` what there is to say of a row, and return the row."""
         conversation = example.conversation
         if conversation.weight == 1 and not conversation.tools and _are_usual(conversation.messages):
             return example
-        for kind, text in once(remarks(conversation)):
+        said = () if conversation.plain else calls_as_text(conversation, self.reads_calls)
+        for kind, text in once(chain(remarks(conversation), said)):
             account.note(kind, example.origin, text)
-        if not self.uses_weights and (said := next(self._unused(conversation), "")):
-            account.note(UNUSED_WEIGHT, example.origin, f"{said}, which no masking strategy reads")
+        if not self.uses_weights and (unused := next(self._unused(conversation), "")):
+            account.note(UNUSED_WEIGHT, example.origin, f"{unused}, which no masking strategy reads")
         if empty := [index for index, message in enumerate(conversation.messages) if _is_empty_reply(message)]:
             where = ", ".join(f"messages[{index}]" for index in empty)
             account.note(EMPTY_REPLY, example.origin, f"{where} says nothing: all that it teaches is to stop at once")
@@ -86,7 +91,7 @@ def _is_usual(message: Message) -> bool:
     """Whether there is nothing to say of a message, which holds for most of them."""
     content = message.content
     said = type(content) is str and bool(content) and not content.isspace() and "{{" not in content
-    said = said and not message.tool_calls and "<image>" not in str(content)
+    said = said and not message.tool_calls and "<image>" not in str(content) and not may_call(str(content))
     return said and message.weight is None and "{{" not in (message.reasoning_content or "")
 
 

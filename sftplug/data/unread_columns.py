@@ -39,6 +39,10 @@ _CALLED: Mapping[str, _Words] = {
         frozenset({"available", "list", "schema", "schemas", "definition", "definitions", "json", "spec", "specs"}),
     ),
     "template_kwargs": _Words(frozenset({"kwargs"}), frozenset({"chat", "template"})),
+    "reasoning": _Words(
+        frozenset({"reasoning", "thinking", "thought", "thoughts", "rationale", "rationales", "cot", "think"}),
+        frozenset({"content", "trace", "traces", "process", "text", "steps", "chain", "of"}),
+    ),
     "history": _Words(frozenset({"history"}), frozenset({"chat", "dialog", "dialogue", "conversation", "message"})),
     "input": _Words(frozenset({"input", "context"})),
 }

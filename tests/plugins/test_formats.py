@@ -44,9 +44,16 @@ def test_prompt_completion_of_strings_and_of_messages():
     row = {"prompt": [{"role": "user", "content": "a"}], "completion": [{"role": "assistant", "content": "b"}]}
     conversation = PromptCompletion().to_conversation(row)
     assert (conversation.plain, conversation.completion_from, len(conversation.messages)) == (False, 1, 2)
-    assert refused(PromptCompletion(), {**row, "completion": "b"}) == (
-        "completion: must be a list of messages, as the prompt is, not text"
+    assert turns(PromptCompletion(), {**row, "completion": "b", "system": "c"}) == [
+        ("system", "c"),
+        ("user", "a"),
+        ("assistant", "b"),
+    ]
+    assert refused(PromptCompletion(), {**row, "completion": 3}) == (
+        "completion: must be text, or a list of messages, not a number"
     )
+    in_a_table = PromptCompletion().to_conversation({name: json.dumps(said) for name, said in row.items()})
+    assert in_a_table == conversation, "JSON texts of messages are messages"
 
 
 def test_messages_keep_calls_reasoning_parts_and_weights():
@@ -339,6 +346,11 @@ def test_columns_make_calls_of_a_column():
     assert refused(Columns(user="q", calls="calls"), {**row, "calls": []}).startswith("calls: holds no call, and there")
     with pytest.raises(ValidationError, match="needs `assistant`, the reply, or `calls`"):
         Columns(user="q")
+
+
+def test_columns_have_a_thought_before_the_reply():
+    made = Columns(user="q", assistant="a", reasoning="why").to_conversation({"q": "1", "a": "2", "why": "3"})
+    assert made.messages[-1] == Message("assistant", "2", reasoning_content="3")
 
 
 # --- nothing that a turn holds is lost without a word -----------------------------------------------------------------

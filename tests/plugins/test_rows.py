@@ -1,6 +1,7 @@
 """The built-in row processors: what they keep, drop, change, and refuse."""
 
 import json
+import re
 
 import pytest
 from conftest import write_rows
@@ -210,3 +211,83 @@ def test_held_out_rows_are_compared_as_their_own_processors_leave_them(written, 
     )
     file.write_text(text)
     assert kept(prepared(file)) == [2]
+
+
+def said(name, parent, text, **more):
+    role = "assistant" if name.startswith("a") else "prompter"
+    return {"message_id": name, "parent_id": parent, "text": text, "role": role, "rank": None, "lang": "en", **more}
+
+
+TABLE = [
+    said("a2", "q1", "Ask him.", rank=1),
+    said("q1", None, "Far?"),
+    said("a3", "q1", "A mile.", rank=0),
+    said("q4", "a3", "By foot?"),
+    said("a5", "q4", "Yes.", mood="calm"),
+    said("q6", "a2", "Whom?"),
+    said("q7", "a2", "Him?"),
+    said("a8", "q7", "Yes, him.", deleted=True),
+    said("a9", "q4", "No."),
+]
+
+
+@pytest.mark.parametrize(
+    ("paths", "wanted", "lines"),
+    [
+        ("best", [["Far?", "A mile.", "By foot?", "Yes."]], [1, 6, 7, 8, 9]),
+        (
+            "all",
+            [
+                ["Far?", "A mile.", "By foot?", "Yes."],
+                ["Far?", "A mile.", "By foot?", "No."],
+                ["Far?", "Ask him."],
+            ],
+            [6, 7, 8],
+        ),
+    ],
+)
+def test_messages_that_answer_each_other_become_conversations(paths, wanted, lines, written, prepared):
+    ready = prepared(written(TABLE, {"message_trees": paths}, format="messages"))
+    bare = [text.replace("<|im_end|>", "") for text in texts(ready)]
+    assert [re.findall(r"(?:user|assistant)\n(.*)\n", text) for text in bare] == wanted
+    account = ready.ledger.splits["train"][0]
+    assert account.unread == ("lang",), "what all messages of a path have is a column of the row"
+    assert [*account.unread_keys] == ["messages[].mood"]
+    left_out = [int(re.match(r"rows.jsonl:(\d+)", reason)[1]) for reason in account.reasons["message_trees"]]
+    assert sorted(left_out) == lines
+    assert account.read == len(TABLE)
+
+
+def test_trees_in_a_row_are_the_same_conversations(written, prepared):
+    def grown(name):
+        (node,) = [row for row in TABLE if row["message_id"] == name]
+        return {**node, "replies": [grown(row["message_id"]) for row in TABLE if row["parent_id"] == name]}
+
+    table = texts(prepared(written(TABLE, {"message_trees": "all"}, format="messages")))
+    tree = {"prompt": grown("q1"), "tree_state": "ready"}
+    ready = prepared(written([tree], {"message_trees": "all"}, format="messages"))
+    assert texts(ready) == table
+    assert ready.origins.of(range(3)) == ["rows.jsonl:1"] * 3
+
+
+def test_messages_that_answer_none_are_bad_rows(written, prepared):
+    rows = [
+        *TABLE,
+        said("q10", "q99", "Who?"),
+        said("q1", None, "Again?"),
+        {"text": "?"},
+        said("a11", "q10", 3),
+        said("a12", "a12", "Me."),
+        {"prompt": {"role": "prompter", "text": "Who?", "replies": [3]}},
+    ]
+    ready = prepared(written(rows, "message_trees", format="messages", data={"on_bad_row": "skip", "max_dropped": 1.0}))
+    told = " ".join(reasons(ready, "bad"))
+    for reason in (
+        "rows.jsonl:10: message_trees: parent_id: names 'q99', which is no message here",
+        "rows.jsonl:11: message_trees: message_id: is 'q1', as in rows.jsonl:2",
+        "rows.jsonl:12: message_trees: parent_id: is missing, and no `prompt` holds a tree",
+        "rows.jsonl:13: message_trees: text: must be text",
+        "rows.jsonl:15: message_trees: prompt.replies: must be a list of messages",
+    ):
+        assert reason in told
+    assert "rows.jsonl:14: is not on the best path" in " ".join(reasons(ready, "message_trees"))

@@ -77,20 +77,29 @@ ROWS = {
     ],
     "messages": [{"messages": MESSAGES, "tools": [TOOL]}, {"messages": json.dumps(MESSAGES), "tools": "[]"}],
     "alpaca": [{"instruction": "Add.", "input": "1 2", "output": "3", "system": "Brief.", "history": [["Hi", "Ho"]]}],
+    "alternating": [{"conversations": ["One?", "Two."], "system": "Brief.", "tools": [TOOL]}],
+    "transcript": [
+        {"text": "USER: One?\n\nASSISTANT: Two. <|endoftext|>", "system": "SYSTEM: Brief.", "tools": [TOOL]}
+    ],
     "sharegpt": [{"conversations": TURNS, "system": "Brief.", "tools": json.dumps([TOOL])}],
     "columns": [{"english": "sky", "german": "Himmel"}],
 }
 """Format -> rows that fit it, with everything in them that it reads."""
 ASKED = [{"question": f"{name}?", "answer": ["Yes.", f"{name}."], "score": n} for n, name in enumerate("abcdefgh")]
+TREE = [
+    {"message_id": "a", "parent_id": None, "role": "prompter", "text": "One?", "rank": None},
+    {"message_id": "b", "parent_id": "a", "role": "assistant", "text": "Two.", "rank": 0},
+]
 PROCESSED = {
     "decontaminate": {"columns": ("question",)},
     "dedupe": {"near": 0.8},
     "filter": {"column": "score", "at_least": 2, "drop": (3, "x")},
+    "message_trees": {"paths": "all"},
     "rename": {"columns": {"question": "answer", "answer": "question"}},
     "replace": {"texts": {"Yes": "No"}},
     "sample": {"n": 3},
 }
-"""Row processor -> options with which it makes something of `ASKED`."""
+"""Row processor -> options with which it makes something of `ASKED`, or of `TREE`."""
 OPTIONS = {
     "distill": {"teacher": "org/large"},
     "forbid": {"commands": ["push"], "because": "Ask the office."},
@@ -135,7 +144,8 @@ def test_it_keeps_the_laws_of_its_kind(kind, name, component, tmp_path):
     if kind is DatasetFormat:
         check_format(component, ROWS[name], **options)
     elif kind is RowProcessor:
-        check_row_processor(component, ASKED, ASKED[:2], **PROCESSED[name])
+        rows = TREE if name == "message_trees" else ASKED
+        check_row_processor(component, rows, rows[:2], **PROCESSED[name])
     elif kind is ChatTemplate:
         check_template(component, with_template() if name == "tokenizer" else None, **options)
     else:

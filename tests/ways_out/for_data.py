@@ -206,6 +206,24 @@ CASES = [
         ),
     ),
     Case(
+        "begins with what no marker says the role of: {}. If it is the system prompt, `before: system` in the format",
+        {"`before: system` in the format": put("data.train.format.before", "system")},
+        recipe={"data.train.format": {"type": "transcript"}},
+        rows=[{"text": "A chat. USER: Hi? ASSISTANT: Hello.</s>"}],
+    ),
+    Case(
+        "In the format, `markers` says what stands before each turn: `markers: {'Q:': user, 'A:': assistant}`. For text "
+        "that no chat template is to render, `format: text`",
+        {
+            "`markers: {'Q:': user, 'A:': assistant}`": put(
+                "data.train.format.markers", {"Q:": "user", "A:": "assistant"}
+            ),
+            "`format: text`": both(put("data.train.format", "text"), put("masking", "all")),
+        },
+        recipe={"data.train.format": {"type": "transcript"}},
+        rows=[{"text": "Q: Hi?\nA: Hello."}],
+    ),
+    Case(
         "holds calls of tools, and would be trained as plain text, not as the chat template writes calls. In the format, "
         "say `calls: {}`, and leave `assistant` out",
         {

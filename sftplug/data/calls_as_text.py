@@ -1,0 +1,69 @@
+"""Calls of tools that replies write in their text, where no format was told to read them as calls."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from sftplug.types.conversation import Conversation, Message
+
+KIND = "calls as text"
+
+_NOTATIONS: Mapping[str, re.Pattern[str]] = {
+    "functioncall": re.compile(r"<functioncall>\s*\{"),
+    "tool_call": re.compile(r"<tool_call>.*?</tool_call>", re.DOTALL),
+    "python": re.compile(r"\A\s*\[\s*[^\W\d][^\[\](){}=\"']*\((?:\s*\)|\s*[^\W\d]\w*\s*=).*\)\s*\]\s*\Z", re.DOTALL),
+}
+"""Way to write calls in a text, as the formats' option `calls_in_text` names it -> what it looks like."""
+_SHOWN = 30
+"""So many characters of a call are shown."""
+
+
+def may_call(text: str) -> bool:
+    """Whether it is worth while to look for calls in a text: quickly told, for nearly no text has any."""
+    return text.lstrip()[:1] in ("[", "{") or "<functioncall>" in text or "<tool_call>" in text
+
+
+def calls_as_text(conversation: Conversation, offered: bool) -> Iterator[tuple[str, str]]:
+    """Yield what there is to say of the first reply in which calls are text.
+
+    `offered` says whether the format has the option that would make calls of them.
+    """
+    for index, message in enumerate(conversation.messages):
+        text = message.content if _replies(message) else None
+        if not isinstance(text, str) or not may_call(text) or (notation := _notation(text)) is None:
+            continue
+        start = text[_begin(text, notation) :].strip()[:_SHOWN]
+        way = f"; with `calls_in_text: {notation}` in the format it is a call" if offered else ""
+        yield KIND, f"messages[{index}] writes calls of tools as text ({start!r} …), trained as it stands{way}"
+        return
+
+
+def _replies(message: Message) -> bool:
+    return message.role == "assistant" and not message.tool_calls
+
+
+def _notation(text: str) -> str | None:
+    found = next((name for name, pattern in _NOTATIONS.items() if pattern.search(text)), None)
+    return found or ("json" if _is_json_of_calls(text) else None)
+
+
+def _begin(text: str, notation: str) -> int:
+    match = _NOTATIONS[notation].search(text) if notation in _NOTATIONS else None
+    return match.start() if match else 0
+
+
+def _is_json_of_calls(text: str) -> bool:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    calls = value if isinstance(value, list) else [value]
+    return bool(calls) and all(map(_is_call, calls))
+
+
+def _is_call(value: Any) -> bool:
+    call = value.get("function", value) if isinstance(value, dict) else None
+    return isinstance(call, dict) and isinstance(call.get("name"), str) and bool({"arguments", "parameters"} & {*call})
