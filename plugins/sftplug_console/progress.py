@@ -40,6 +40,8 @@ class TrainingProgress(TrainerCallback):  # type: ignore[misc]
         """Show in how many processes it runs, what is saved meanwhile, and what computes the loss if not the usual."""
         self._console.print(self._trainer.in_force, highlight=False)
         self._console.print(self._trainer.saves, highlight=False)
+        if self._trainer.goes_on:
+            self._console.print(self._trainer.goes_on, highlight=False)
         if self._trainer.head:
             self._console.print(f"head of the loss: {visible(self._trainer.head)}", highlight=False, markup=False)
 

@@ -13,6 +13,7 @@ from sftplug.recipe.given import KEPT
 from sftplug.run.directory import RunDirectory
 from sftplug.run.files import strangers
 from sftplug.run.inputs import refuse_among_inputs, refuse_to_delete
+from sftplug.run.longer import how_to_lengthen, longer
 from sftplug.run.result import how_to_train_on
 from sftplug.storage.lock import LOCK, OWNER
 from sftplug.storage.writable import is_probe, refuse_unwritable
@@ -58,12 +59,21 @@ def refuse_place(loaded: LoadedRecipe, directory: RunDirectory, *, resume: bool,
     elif overwrite:
         refuse_to_delete(loaded.recipe, directory.path)
         _refuse_what_else_is_there(directory.path)
-    elif RunDirectory.open(directory.path).state().state == "finished":
-        cannot = merge_problems(loaded.recipe.adapter, loaded.recipe.quantization, in_place=False)
+    elif is_finished(directory) and longer(loaded, directory) is None:
         raise RunError(
             f"{directory.path} holds a finished run. Choose another --output, or --overwrite to delete it and begin "
-            f"again. {how_to_train_on(directory.path, cannot)}"
+            f"again. {how_to_lengthen(directory)}{how_to_train_on(directory.path, cannot_merge(loaded))}"
         )
+
+
+def is_finished(directory: RunDirectory) -> bool:
+    """Whether the run in a folder has come to its end."""
+    return RunDirectory.open(directory.path).state().state == "finished"
+
+
+def cannot_merge(loaded: LoadedRecipe) -> list[str]:
+    """Return why the adapter of the recipe cannot become part of the weights."""
+    return merge_problems(loaded.recipe.adapter, loaded.recipe.quantization, in_place=False)
 
 
 def _refuse_strangers(folder: Path) -> None:

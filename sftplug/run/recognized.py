@@ -25,13 +25,13 @@ _LEFT_OUT = (FROM_ROWS, "default")
 
 
 def begun_with_formats(output: str, recipe: Recipe, registry: Registry) -> list[Found]:
-    """Return the formats that the unfinished run in the folder `output` read from its rows; none where there is none.
+    """Return the formats that the run in the folder `output` read from its rows; none where it has no checkpoint.
 
     The rows themselves are compared with those of the run when it is resumed, and so are their sources.
     """
     directory = RunDirectory(Path(output))
     with suppress(RunError):  # no run, or one that did not come so far: there is nothing to keep
-        if directory.state().state != "finished" and checkpoints.folders(directory.path):
+        if checkpoints.folders(directory.path):
             then = directory.recipe()
             upgrade_options(Tree(then), registry, directory.versions())
             return list(_formats(then["data"], recipe, directory))

@@ -18,8 +18,9 @@ from sftplug.run.directory import RunDirectory, RunState, State
 from sftplug.run.environment import environment
 from sftplug.run.failure import explained, unread
 from sftplug.run.files import noting
+from sftplug.run.longer import Longer, longer, refuse_ended
 from sftplug.run.paths import moved
-from sftplug.run.place import claimed, clear, refuse_place
+from sftplug.run.place import cannot_merge, claimed, clear, refuse_place
 from sftplug.run.record import differences, gained, record_recipe, recorded
 from sftplug.run.replaced import drop_replaced
 from sftplug.run.settled import as_begun, begun_with, changes, settled, with_settled
@@ -103,9 +104,10 @@ class RunSession:
 def open_session(loaded: LoadedRecipe, *, resume: bool = False, overwrite: bool = False) -> Iterator[RunSession]:
     """Claim the recipe's output folder for a run, and write down how the run ends.
 
-    An unfinished run of the same recipe is resumed, whether or not `resume` demands one. Raises RunError, before
+    An unfinished run of the same recipe is resumed, whether or not `resume` demands one; a finished one goes on if the
+    recipe asks for more epochs or updates than it has had, and for nothing else. Raises RunError, before
     anything is loaded, when the folder cannot be written, belongs to another run under way, or holds what this run
-    must not touch: a finished run, or one of another recipe. `overwrite` deletes either.
+    must not touch: a finished run that is not to be longer, or one of another recipe. `overwrite` deletes either.
 
     An error inside is told to the plugins with ``sftplug_run_failed``, written down, and raised again.
 
@@ -177,15 +179,20 @@ def _open(loaded: LoadedRecipe, directory: RunDirectory, *, resume: bool, overwr
         return _record(loaded, directory, RunState("running"), None, ())
     state = RunDirectory.open(directory.path).state()
     found = next(checkpoints.whole(directory.path), None)
-    if found is None:
+    grown = longer(loaded, directory) if state.state == "finished" else None
+    if grown is not None:
+        refuse_ended(directory, found, cannot_merge(loaded))
+    elif found is None:
         _refuse_models_only(directory)
     begun, added = loaded, list[str]()
     # Without a checkpoint the run begins anew, as a run of today: it may be of another recipe, and what was left open
     # is open again. Who demands `resume` gets the recipe that was begun.
     if found is not None or resume:
         begun = as_begun(loaded, directory)
-        added = _refuse_other_recipe(begun, directory)
+        added = _refuse_other_recipe(begun, directory, grown)
         check_sources(directory, loaded.recipe)
+    if grown is not None and found is not None:
+        added.append(grown.told(state.steps, found))
     notes = (*added, *_notes(loaded, directory, found), *changes(loaded, begun))
     # Last of all: as long as anything may be refused, nothing is deleted.
     _discard_unfinished(directory.path, found)
@@ -202,25 +209,41 @@ def _refuse_models_only(directory: RunDirectory) -> None:
         )
 
 
-def _refuse_other_recipe(loaded: LoadedRecipe, directory: RunDirectory) -> list[str]:
+def _refuse_other_recipe(loaded: LoadedRecipe, directory: RunDirectory, grown: Longer | None) -> list[str]:
     """Raise RunError for a run of another recipe; return what has come of the recipe of this one since.
 
-    That is what was upgraded in its record, and what its components have gained by default.
+    That is what was upgraded in its record, and what its components have gained by default. `grown` is by what a
+    finished run is to be longer, and nothing else may differ.
     """
     recorded_then, upgrades = begun_with(directory, loaded)
     before = moved(recorded_then, loaded, directory)
     upgrades += drop_replaced(before, loaded, directory)
     new = gained(before, loaded)
-    changed = differences(before, recorded(loaded.recipe))
+    changed = [line for line in differences(before, recorded(loaded.recipe)) if not _is_of(line, grown)]
     if any(line.partition(": ")[0] not in new for line in changed):
         lines = "\n".join(f"  {line}{_of_house(line, loaded)}" for line in changed)
-        raise RunError(
-            f"{directory.path} holds an unfinished run of another recipe:\n{lines}\n"
-            "Go back to its recipe to resume it, choose another --output, or --overwrite to delete it."
-        )
+        raise RunError(_of_another_recipe(directory, lines) if grown is None else _longer_alone(directory, lines))
     later = "the version that began this run did not have it; it goes on with the default"
     aged = [f"the record of the run: {sentence}" for sentence in upgrades]
     return [*aged, *(f"{path}: {later}, {value!r}" for path, value in new.items())]
+
+
+def _of_another_recipe(directory: RunDirectory, lines: str) -> str:
+    return (
+        f"{directory.path} holds an unfinished run of another recipe:\n{lines}\n"
+        "Go back to its recipe to resume it, choose another --output, or --overwrite to delete it."
+    )
+
+
+def _longer_alone(directory: RunDirectory, lines: str) -> str:
+    return (
+        f"{directory.path} holds a finished run of another recipe:\n{lines}\n"
+        "Go back to its recipe to let it go on, choose another --output, or --overwrite to delete it."
+    )
+
+
+def _is_of(line: str, grown: Longer | None) -> bool:
+    return grown is not None and line.startswith(f"{grown.path}: ")
 
 
 def _of_house(line: str, loaded: LoadedRecipe) -> str:

@@ -15,7 +15,9 @@ from transformers.trainer_utils import IntervalStrategy
 
 from sftplug.errors import PluginError, PluginFault, TrainingError
 from sftplug.run.checkpoints import read_progress
+from sftplug.run.longer import planned
 from sftplug.training.callback_state import Carried, is_resumable, refuse_lossy, refuse_unreadable, remembered
+from sftplug.training.chosen_optimizer import reschedule
 from sftplug.training.object_state import Snapshot
 from sftplug.training.signals import SignalHandler, interrupted
 
@@ -201,8 +203,13 @@ class AdaLoraCallback(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Refuse a schedule for another number of steps."""
-        planned = [getattr(config, "total_step", None) for config in self._tuner.peft_config.values()]
-        wrong = next((steps for steps in planned if steps not in (None, state.max_steps)), None)
+        meant = [getattr(config, "total_step", None) for config in self._tuner.peft_config.values()]
+        wrong = next((steps for steps in meant if steps not in (None, state.max_steps)), None)
+        if wrong is not None and state.global_step:
+            raise TrainingError(
+                f"adapter {self._name} shares out its ranks over {wrong} steps, which the run has made: it cannot be "
+                f"made longer. Choose another --output, and set `adapter.total_step: {state.max_steps}`."
+            )
         if wrong is not None:
             raise TrainingError(
                 f"adapter {self._name}: `total_step` is {wrong}, and the run takes {state.max_steps} steps: the ranks "
@@ -256,10 +263,13 @@ class StateKeeper(TrainerCallback):  # type: ignore[misc]
 class RestoreCounters(TrainerCallback):  # type: ignore[misc]
     """Gives the trainer back what it had counted when the checkpoint was saved."""
 
-    def __init__(self, go_on: Callable[[Mapping[str, Any]], None], checkpoint: Checkpoint) -> None:
-        """`go_on` takes what this process had counted."""
+    def __init__(
+        self, go_on: Callable[[Mapping[str, Any]], None], checkpoint: Checkpoint, tell: Callable[[str], None]
+    ) -> None:
+        """`go_on` takes what this process had counted; `tell` a sentence on the rate of a run that is longer now."""
         self._go_on = go_on
         self._checkpoint = checkpoint
+        self._tell = tell
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -267,8 +277,14 @@ class RestoreCounters(TrainerCallback):  # type: ignore[misc]
         """Set the counts, which the trainer has just set to zero."""
         progress = read_progress(self._checkpoint.path, args.process_index)
         self._go_on(progress)
-        # Whoever stopped the run there may not say so again.
-        control.should_training_stop |= progress["stopped"]
+        if (then := planned(self._checkpoint.path)) == state.max_steps:
+            # Whoever stopped the run there may not say so again.
+            control.should_training_stop |= progress["stopped"]
+        elif (rates := reschedule(kwargs["lr_scheduler"])) is not None:
+            self._tell(
+                f"goes on from update {state.global_step:,} of {state.max_steps:,}, where {then:,} were planned: "
+                f"learning rate {rates[1]:g} from here on, and not {rates[0]:g}"
+            )
 
 
 class CheckpointSchedule(TrainerCallback):  # type: ignore[misc]

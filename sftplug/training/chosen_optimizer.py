@@ -94,3 +94,21 @@ class OptimizingTrainer(SFTTrainer):  # type: ignore[misc]
 
 _OWN = "the configuration of DeepSpeed that the launcher brings holds"
 _LEAVE_OUT = "would not be used. Take it out of that configuration, or out of the recipe."
+
+
+def reschedule(scheduler: Any) -> tuple[float, float] | None:
+    """Give the optimizer the rates that the schedule of a longer run has at this update; return one before and after.
+
+    A checkpoint brings those of the shorter one: at its end, 0 where the rate decays to that. None for a schedule
+    that does not know how long the run is.
+    """
+    schedule = getattr(scheduler, "scheduler", scheduler)  # accelerate puts its own around it
+    if not isinstance(schedule, LambdaLR):
+        return None
+    groups = schedule.optimizer.param_groups
+    before = float(groups[0]["lr"])
+    rates = [base * at(schedule.last_epoch) for base, at in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)]
+    for group, rate in zip(groups, rates, strict=True):
+        group["lr"] = rate
+    schedule._last_lr = rates
+    return before, float(rates[0])

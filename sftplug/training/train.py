@@ -296,7 +296,7 @@ def watched(recipe: Recipe, trainer: SftplugTrainer, session: RunSession) -> Ite
     trainer.clock, trainer.while_saving = Stopwatch(session.state.seconds), stop.waiting
     if session.checkpoint is not None:
         trainer.goes_on_from = session.checkpoint.path
-        trainer.add_callback(RestoreCounters(trainer.go_on, session.checkpoint))
+        trainer.add_callback(RestoreCounters(trainer.go_on, session.checkpoint, partial(setattr, trainer, "goes_on")))
     trainer.add_callback(MetricsWriter(session, trainer.clock, lambda: trainer.tokens))
     trainer.add_callback(Moments(session.loaded.call))
     # The last of ours: it may end the run once a checkpoint is saved, of which all others must have heard by then.

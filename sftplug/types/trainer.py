@@ -30,6 +30,8 @@ class RunTrainer(Protocol):
     """When checkpoints are saved and which of them are kept, in a sentence; empty until training begins."""
     head: str
     """What computes the loss from hidden states, and why that, in a sentence; empty where it is the usual one."""
+    goes_on: str
+    """Where a finished run goes on that is longer now, and at which rate, in a sentence; else empty."""
     when_stopped: Sequence[Callable[[], object]]
     """Called, in the midst of anything, when a signal asks the run to end: who shows how far it is stops that."""
 

@@ -50,6 +50,31 @@ CASES = [
         before=run_first(*TRAIN),
     ),
     Case(
+        "To let it go on from its end: more than {} of `train.{}`.",
+        {"more than": put("train.max_steps", 3)},
+        recipe=SAVED,
+        command=TRAIN,
+        before=run_first(*TRAIN),
+    ),
+    Case(
+        "{} holds a finished run of another recipe:\n{}\nGo back to its recipe to let it go on, choose another --output, or "
+        "--overwrite to delete it.",
+        {
+            "Go back to its recipe": put("train.learning_rate", 1e-2),
+            "choose another --output": with_option("--output", "other"),
+            "--overwrite": with_option("--overwrite"),
+        },
+        recipe=SAVED,
+        command=TRAIN,
+        before=both(run_first(*TRAIN), put("train.learning_rate", 1e-3), put("train.max_steps", 3)),
+    ),
+    Case(
+        "{} holds a finished run without a checkpoint: its optimizer was not saved, so it cannot go on from its end. {}",
+        {"from its weights": both(put("model", "./out"), with_option("--output", "other"))},
+        command=TRAIN,
+        before=both(run_first(*TRAIN), put("train.max_steps", 3)),
+    ),
+    Case(
         "the output folder {} is not empty and holds no run: {}. Choose another --output.",
         {"Choose another --output": with_option("--output", "other")},
         command=TRAIN,
@@ -118,6 +143,14 @@ CASES = [
         },
         command=TRAIN,
         before=hold_the_lock,
+    ),
+    Case(
+        "adapter {} shares out its ranks over {} steps, which the run has made: it cannot be made longer. Choose another "
+        "--output, and set `adapter.total_step: {}`.",
+        {"Choose another --output": both(with_option("--output", "other"), as_written)},
+        recipe={"adapter": {"type": "adalora", "total_step": 8}, "train.max_steps": 8, "train.save_strategy": "epoch"},
+        command=TRAIN,
+        before=both(run_first(*TRAIN), put("train.max_steps", 12)),
     ),
     Case(
         "adapter {}: `total_step` is {}, and the run takes {} steps: the ranks would not be those that `target_r` asks for. Set "
