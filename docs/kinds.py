@@ -55,6 +55,7 @@ def kinds_page() -> str:
         "Horizon",
         "Reply",
         "FinishedModel",
+        "ServedModel",
         "Device",
     )
     return "\n".join(lines).rstrip() + "\n"

@@ -94,6 +94,7 @@ if _typing.TYPE_CHECKING:
     from sftplug.types.reasons import RowGroup, RowGroups
     from sftplug.types.recognition import Recognized
     from sftplug.types.result import MovedWeights, ParameterCounts, RunResult
+    from sftplug.types.served_model import ServedModel
     from sftplug.types.tokens import PARTS, ROLE_CODES, LongRow, LossSums, TokenBatch
     from sftplug.types.trained_parameters import Horizon, TrainedParameter, TrainedParameters
     from sftplug.types.trained_tokens import TrainedTokens
@@ -149,6 +150,7 @@ else:  # else a type checker would take any name for one of this package
         "sftplug.types.decoded": "Decoded",
         "sftplug.types.filling": "TextFiller",
         "sftplug.types.finished_model": "FinishedModel",
+        "sftplug.types.served_model": "ServedModel",
         "sftplug.types.ledger": "Account Ledger Mixed Packing Processed",
         "sftplug.types.moment": "MomentContext",
         "sftplug.types.output_layer": "OutputLayer",
@@ -264,6 +266,7 @@ __all__ = [
     "RunResult",
     "RunTrainer",
     "Schedule",
+    "ServedModel",
     "SftplugError",
     "StreamProcessor",
     "TemplateError",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 RESULT = "result.json"
 _ROWS = "can be given with --data FILE --format NAME, from Python with `data` and `format`."
 MEASURE_ON, COMPARE_ON = f"Rows to measure on {_ROWS}", f"Rows to compare the merged model on {_ROWS}"
+PROVE_ON = "An export is compared with the trained model on them. Bring the rows back to where the recipe reads them."
 
 
 class RunActions:
@@ -379,6 +380,7 @@ def merge_run(
 def export_run(directory: RunDirectory, recipe: LoadedRecipe, output: str | Path | None = None) -> Path:
     """Let the one exporter of `recipe` write a run's model, and return where it is."""
     from sftplug.ship import export as ship
+    from sftplug.ship.rows import few_training_rows
 
     (exporter,) = recipe.recipe.export
     place = Path(output) if output is not None else ship.place_of(exporter, directory.path)
@@ -390,4 +392,8 @@ def export_run(directory: RunDirectory, recipe: LoadedRecipe, output: str | Path
                 merge_run(directory, recipe, merged, {}, (None, "messages"))
             return merged
 
-        return ship.export(exporter, directory.path, recipe.recipe, place, merge)
+        def rows() -> MeasuredRows:
+            chosen, selection = choose_rows(recipe, directory, None)
+            return prepare_selected(chosen, selection or few_training_rows(chosen.recipe), PROVE_ON, provenance=True)
+
+        return ship.export(exporter, directory, recipe.recipe, place, ship.Sources(merge, rows)).path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from inspect import getdoc
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -44,8 +45,25 @@ def export(  # noqa: PLR0913 - an argument is an option of the command
         _list(open_run(run, no_plugin).recipe.registry, as_json)
         return
     given = dict(_option(option) for option in options or ())
-    written = open_run(run, no_plugin).export(name, output, **given)
-    typer.echo(json.dumps({"exporter": name, "output": str(written)}) if as_json else f"exported: {written}")
+    opened = open_run(run, no_plugin)
+    written = opened.export(name, output, **given)
+    compared = opened.directory.exports().get(str(written.resolve()), {}).get("compared", [])
+    if as_json:
+        typer.echo(json.dumps({"exporter": name, "output": str(written), "compared": compared}))
+        return
+    typer.echo(f"exported: {written}")
+    for found in compared:
+        typer.echo(_compared(found))
+
+
+def _compared(found: Mapping[str, Any]) -> str:
+    """Return how an export compares with the trained model, as one program reads it, in a line."""
+    apart = found["difference"]
+    return (
+        f"compared: read by {found['engine']}, prompts have the same tokens; logits are {apart['relative']:.2%} of "
+        f"their deviation apart, the most likely token is the same at {apart['same_top']:.1%} of {apart['positions']} "
+        f"positions, and {found['equal_replies']} of {found['prompts']} replies are equal"
+    )
 
 
 def _list(registry: Registry, as_json: bool) -> None:

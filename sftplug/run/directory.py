@@ -14,6 +14,7 @@ from sftplug.plugin.manager import IN_PROGRAM
 from sftplug.recipe.yaml import parse_yaml
 from sftplug.run import checkpoints
 from sftplug.run.checkpoints import Checkpoint
+from sftplug.run.files import EXPORTED
 from sftplug.storage.files import append_json, atomic_write, read_json_lines, write_json
 from sftplug.util.redact import without_secrets
 
@@ -154,6 +155,10 @@ class RunDirectory:
     def samples(self, damaged: Callable[[str], object] | None = None) -> Iterator[dict[str, Any]]:
         """Yield ``step``, ``prompt``, ``answer`` of every answer that was kept; `damaged` is as for `metrics`."""
         return read_json_lines(self.path / "samples.jsonl", damaged)
+
+    def exports(self) -> dict[str, Any]:
+        """Return where the model was exported to -> by which exporter, and how that compares with the trained model."""
+        return dict(self._json(EXPORTED)) if (self.path / EXPORTED).is_file() else {}
 
     def checkpoints(self) -> list[Checkpoint]:
         """Return the checkpoints that the run could be resumed from, the newest first; reads every byte of them."""

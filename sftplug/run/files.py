@@ -17,6 +17,7 @@ from sftplug.storage.files import write_json
 from sftplug.storage.lock import LOCK, OWNER
 from sftplug.storage.writable import is_probe
 
+EXPORTED = "exports.json"
 WRITTEN = "written.json"
 """The names that only the libraries know: of the result's and the tokenizer's files."""
 RECORD = frozenset(
@@ -34,6 +35,7 @@ RECORD = frozenset(
         "metrics.jsonl",
         "samples.jsonl",
         "journal.jsonl",
+        EXPORTED,
         WRITTEN,
     }
 )

@@ -126,7 +126,7 @@ def merge(directory: RunDirectory, recipe: Recipe, rows: MeasuredRows, output: P
         gc.collect()
         # From the disk, not from memory: what is compared is what somebody else will load, names and ties of tensors
         # included.
-        apart = difference(before, logits_at(_reloaded(for_inference(recipe), folder, how), wanted))
+        apart = difference(before, logits_at(reloaded(for_inference(recipe), folder, how), wanted))
         allowed = how.allows(computed_in, dtype)
         record = {
             "base": public(recipe.model.name_or_path) or f"built: {recipe.model.build.type}",  # type: ignore[union-attr]
@@ -227,7 +227,7 @@ def _save(directory: RunDirectory, recipe: Recipe, model: PreTrainedModel, folde
     shutil.copyfile(directory.path / "generation_config.json", folder / "generation_config.json")
 
 
-def _reloaded(recipe: Recipe, folder: Path, how: Merge) -> PreTrainedModel:
+def reloaded(recipe: Recipe, folder: Path, how: Merge | None = None) -> PreTrainedModel:
     """Return the merged model from the disk, as whoever gets it will load it."""
     from transformers import AutoModelForCausalLM
 
@@ -235,7 +235,7 @@ def _reloaded(recipe: Recipe, folder: Path, how: Merge) -> PreTrainedModel:
     if recipe.model.attn_implementation:
         options["attn_implementation"] = recipe.model.attn_implementation
     model = AutoModelForCausalLM.from_pretrained(str(folder), dtype="auto", **options)
-    if how.in_place:
+    if how is not None and how.in_place:
         calls.prepare_model(recipe.quantization, model)
     return placed(by_card_of_patches(recipe, model))
 

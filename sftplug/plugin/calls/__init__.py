@@ -6,7 +6,7 @@ refuses, a plugin's own tests refuse in the same words. What rows themselves mus
 
 from sftplug.plugin.calls.aging import upgraded
 from sftplug.plugin.calls.check import component_problems
-from sftplug.plugin.calls.exporting import export, needs_merged
+from sftplug.plugin.calls.exporting import compares, config_problems, export, needs_merged, served, tolerance
 from sftplug.plugin.calls.first_rows import first_rows, hand_over, rows_of
 from sftplug.plugin.calls.loss import head_nll, head_problems, is_nll, teacher_of, token_losses
 from sftplug.plugin.calls.model import (
@@ -75,7 +75,9 @@ __all__ = [
     "bytes_per_parameter",
     "changes_loading",
     "changes_model",
+    "compares",
     "component_problems",
+    "config_problems",
     "conversation_of",
     "dequantized",
     "export",
@@ -119,6 +121,7 @@ __all__ = [
     "rows_of",
     "save_adapter",
     "saves_itself",
+    "served",
     "shortened",
     "source_notes",
     "stamp",
@@ -127,6 +130,7 @@ __all__ = [
     "teacher_of",
     "template_source",
     "token_losses",
+    "tolerance",
     "train_defaults",
     "train_options",
     "trainer_callback",

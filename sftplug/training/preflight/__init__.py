@@ -12,7 +12,7 @@ from sftplug.model.loading import check_files, check_model, check_names, model_c
 from sftplug.model.own_adapter import problems_of_own
 from sftplug.model.patching import problems_of_patches
 from sftplug.model.teacher import check_teacher
-from sftplug.plugin.calls import merge_problems, needs_merged, peft_config, saves_itself
+from sftplug.plugin.calls import config_problems, merge_problems, needs_merged, peft_config, saves_itself
 from sftplug.training.arguments import training_arguments
 from sftplug.training.preflight.best import problems_of_best
 from sftplug.training.preflight.ignored_options import ignored_options
@@ -65,6 +65,7 @@ def problems_before_rows(recipe: Recipe) -> list[str]:
         check_names(recipe)
         if not unfit:
             problems += unsavable(recipe)
+            problems += _unexportable(recipe)
         problems += _auxiliary_loss(recipe)
         check_teacher(recipe)
         problems += problems_of_head(recipe)
@@ -80,6 +81,13 @@ def _unmergeable(recipe: Recipe) -> Iterator[str]:
     if asking is not None and (saves_itself(adapter) or peft_config(adapter) is not None):
         for text in merge_problems(adapter, recipe.quantization, in_place=False):
             yield f"export: {asking.type} needs a merged model: {text}"
+
+
+def _unexportable(recipe: Recipe) -> Iterator[str]:
+    """Yield why the model cannot be written in a form that is to follow the run."""
+    for exporter in recipe.export:
+        for text in config_problems(exporter, model_config(recipe)):
+            yield f"export: {exporter.type}: {text}"
 
 
 def _too_small(recipe: Recipe) -> Iterator[tuple[str, int, float]]:

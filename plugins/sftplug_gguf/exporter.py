@@ -1,0 +1,106 @@
+"""The exporter: model, tokenizer, template, stops and generation parameters in one file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from sftplug import Exporter, FinishedModel, MissingLibraryError, ModelError, Recipe, ServedModel
+from sftplug_gguf.description import described, described_sampling, described_tokenizer
+from sftplug_gguf.engines import INSTALL_LLAMA, LlamaCppModel, TransformersModel, has_llama_cpp
+from sftplug_gguf.families import FAMILIES, family_of
+from sftplug_gguf.vocabulary import vocabulary
+from sftplug_gguf.weights import stored_type, weights
+from sftplug_gguf.writing import write
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+ROUNDED = 0.5
+"""Half the deviation of the logits: rounding stays below, and a file that was written wrongly is a whole one away."""
+INSTALL = "pip install 'sftplug[gguf]'"
+
+
+class GgufExport(Exporter):
+    """Write a GGUF file, which llama.cpp, Ollama and LM Studio run: the merged model with tokenizer and template.
+
+    Of the families whose mapping is proven: Llama and Mistral (SmolLM2 among them), Qwen2, Qwen3, Qwen3-MoE, Gemma 3
+    and Phi-3. The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Needs the extra `gguf`.
+    """
+
+    type: Literal["gguf"] = "gguf"
+    outtype: Literal["auto", "f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"] = "auto"
+    """The type of the matrices; norms stay in fp32. ``auto`` is that of the model's own weights, which loses nothing.
+    The quantized types round in blocks of 32 with one scale: 8.5, 6, 5.5, 5 and 4.5 bits a weight."""
+
+    compare: Literal["auto", "llama.cpp", "transformers", "no"] = "auto"
+    """By what the file is read again to be compared with the trained model: llama.cpp (the library llama-cpp-python),
+    or transformers' own reader of GGUF. ``auto`` takes the first one that is installed."""
+
+    suffix: ClassVar[str] = ".gguf"
+    shorthand: ClassVar[str | None] = "outtype"
+
+    @property
+    def needs_merged(self) -> bool:
+        """The file holds whole weights."""
+        return True
+
+    def check(self, recipe: Recipe) -> Iterator[str]:
+        """Say what lacks to write it."""
+        if find_spec("gguf") is None:
+            yield f"needs the library gguf, which is not installed. Run: {INSTALL}"
+        if self.compare == "llama.cpp" and not has_llama_cpp():
+            yield f"`compare: llama.cpp` needs llama-cpp-python, which is not installed. Run: {INSTALL_LLAMA}"
+
+    def check_config(self, config: PretrainedConfig) -> Iterable[str]:
+        """Say what of a model llama.cpp does not compute."""
+        family = family_of(config.get_text_config())
+        if family is None:
+            known = ", ".join(sorted(name for family in FAMILIES for name in family.model_types))
+            yield (
+                f"models of the type {config.model_type} cannot be written as GGUF by sftplug: their mapping is not "
+                f"proven ({known} are). `sftplug merge` writes a folder for llama.cpp's own convert_hf_to_gguf.py."
+            )
+            return
+        for limit in family.limits(config.get_text_config()):
+            yield f"the model cannot be written as GGUF: its {limit}."
+
+    def export(self, model: FinishedModel, target: Path) -> None:
+        """Write the file; the same model gives the same bytes.
+
+        Raises MissingLibraryError without the library, ModelError for a model or a tokenizer that llama.cpp cannot be
+        shown to have, and for weights that 16-bit floats cannot hold.
+        """
+        if find_spec("gguf") is None:
+            raise MissingLibraryError(f"exporter gguf needs the library gguf, which is not installed. Run: {INSTALL}")
+        from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+
+        folder = model.merged()
+        whole = AutoConfig.from_pretrained(folder)
+        for text in self.check_config(whole):
+            raise ModelError(f"exporter gguf: {text}")
+        config = whole.get_text_config()
+        family = family_of(config)
+        assert family is not None  # else it was refused
+        tokenizer, generation = AutoTokenizer.from_pretrained(folder), GenerationConfig.from_pretrained(folder)
+        outtype = stored_type(folder) if self.outtype == "auto" else self.outtype
+        keys = {
+            **described(model.folder.name, family, config, outtype),
+            **described_tokenizer(vocabulary(tokenizer, config.vocab_size), tokenizer, generation),
+            **described_sampling(generation),
+        }
+        write(target, family.name, keys, weights(folder, family, config), outtype)
+
+    def served(self, target: Path, model: FinishedModel) -> Iterator[ServedModel]:
+        """Yield the file as llama.cpp reads it, or else as transformers does."""
+        if self.compare == "llama.cpp" or (self.compare == "auto" and has_llama_cpp()):
+            yield LlamaCppModel(target)
+        elif self.compare != "no":
+            yield TransformersModel(target, model.merged())
+
+    @property
+    def tolerance(self) -> float | None:
+        """Return how far the logits may be apart: a type that rounds is kept from nonsense, and its distance told."""
+        return ROUNDED if self.outtype.startswith("q") else None
