@@ -21,7 +21,7 @@ _ANSWER = re.compile(r"<tool_response>(.*?)</tool_response>", re.DOTALL)
 _FUNCTION = re.compile(r"<functioncall>\s*", re.IGNORECASE)
 _QUOTED = re.compile(r"""\{\s*"name"\s*:\s*"([^"]+)"\s*,\s*"arguments"\s*:\s*'(.*)'\s*\}""", re.DOTALL)
 """A call whose arguments are JSON in single quotes, as Glaive wrote them."""
-_BRACKETED = re.compile(r"\[\s*[^\W\d][^\[\](){}=\"']*\((?:\s*\)|\s*[^\W\d]\w*\s*=).*\)\s*\]", re.DOTALL)
+_BRACKETED = re.compile(r"\[\s*[^\W\d][^\[\](){}=\"']*\((?:\s*\)(?:\s*,.*\))?|\s*[^\W\d]\w*\s*=.*\))\s*\]", re.DOTALL)
 """A list of calls as Python writes them, the names of which may hold spaces: ``[Market Trends(country="us")]``."""
 _OPENS = re.compile(r"[\[{]")
 _TOOLS = re.compile(r"<tools>(.*?)</tools>", re.DOTALL)
@@ -145,7 +145,7 @@ def tools_taken_from(text: str, where: str) -> tuple[str, tuple[Mapping[str, Any
     if not found:
         return text, ()
     said = re.sub(r"<tools>\s*</tools>", "", "".join([*rest, text[last:]]))
-    return re.sub(r"\s*\n\s*\n\s*", "\n\n", said).strip(), read_tools(found, where)
+    return said.strip(), read_tools(found, where)
 
 
 def _values(text: str) -> Iterator[tuple[int, int, Any]]:

@@ -105,7 +105,10 @@ class TurnReader:
         elif role == "tool":
             contents = self._answers(content, f"{where}.{key}")
         for said in contents:
-            yield _Said(self._message(role, given, _Content(key, said, blocks), where), where)
+            message = self._message(role, given, _Content(key, said, blocks), where)
+            # A system turn that was nothing but tools is none any more.
+            if not (role in ("system", "developer") and said and not message.content):
+                yield _Said(message, where)
 
     def _answers(self, content: Any, where: str) -> list[Any]:
         """Return what a turn of tools holds: one answer, or several in ``<tool_response>`` tags."""

@@ -14,7 +14,9 @@ KIND = "calls as text"
 _NOTATIONS: Mapping[str, re.Pattern[str]] = {
     "functioncall": re.compile(r"<functioncall>\s*\{"),
     "tool_call": re.compile(r"<tool_call>.*?</tool_call>", re.DOTALL),
-    "python": re.compile(r"\A\s*\[\s*[^\W\d][^\[\](){}=\"']*\((?:\s*\)|\s*[^\W\d]\w*\s*=).*\)\s*\]\s*\Z", re.DOTALL),
+    "python": re.compile(
+        r"\A\s*\[\s*[^\W\d][^\[\](){}=\"']*\((?:\s*\)(?:\s*,.*\))?|\s*[^\W\d]\w*\s*=.*\))\s*\]\s*\Z", re.DOTALL
+    ),
 }
 """Way to write calls in a text, as the formats' option `calls_in_text` names it -> what it looks like."""
 _SHOWN = 30
