@@ -18,6 +18,7 @@ PACKAGES = {
     "quantization": "mlp-int8",
     "patch": "soft-cap",
     "loss": "soft-limit",
+    "head": "small-pieces",
     "optimizer": "slow-tables",
     "schedule": "inverse-root",
     "callback": "low-loss",

@@ -80,6 +80,7 @@ SHOWN = {
     "quantization": "sftplug train recipe.yaml",
     "patch": "sftplug train recipe.yaml",
     "loss": "sftplug train recipe.yaml",
+    "head": "sftplug train recipe.yaml",
     "optimizer": "sftplug train recipe.yaml",
     "schedule": "sftplug train recipe.yaml",
     "callback": "sftplug train recipe.yaml",

@@ -48,11 +48,8 @@ class HeadSubject:
 
     def expected(self) -> tuple[Tensor, list[Tensor]]:
         """Return the same by the definition."""
-        from torch.nn import functional
-
         states, layer, labels = self.given()
-        nll = functional.cross_entropy(layer.logits(states), labels, reduction="none")
-        return self._with_gradients(nll, states, layer)
+        return self._with_gradients(_by_definition(states, layer, labels), states, layer)
 
     def _with_gradients(self, nll: Tensor, states: Tensor, layer: OutputLayer) -> tuple[Tensor, list[Tensor]]:
         import torch
@@ -97,8 +94,45 @@ def has_its_gradient(given: HeadSubject) -> None:
         demand(_close(one, two), said, "let the gradient of each token's own loss go through, before their sum.")
 
 
+def leaves_a_frozen_layer_alone(given: HeadSubject) -> None:
+    """Where the layer is not trained, as beside an adapter, the states have the same gradient and it has none."""
+    import torch
+
+    states, layer, labels = given.given()
+    frozen = [value.requires_grad_(False) for value in (layer.weight, layer.bias) if value is not None]
+    (expected,) = torch.autograd.grad(_by_definition(states, layer, labels).sum(), [states])
+    torch.autograd.backward(head_nll(given.head, states, layer, labels).sum())
+    fix = "compute gradients of what `requires_grad` says, and of nothing else."
+    found = states.grad
+    demand(found is not None and _close(found, expected), f"the gradient of the states is another with {given}", fix)
+    demand(all(value.grad is None for value in frozen), f"the layer has a gradient with {given}", fix)
+
+
+def is_the_same_again(given: HeadSubject) -> None:
+    """It says the same each time, without gradients too, as in evaluation, and leaves what it is given as it is."""
+    import torch
+
+    states, layer, labels = given.given()
+    first = head_nll(given.head, states, layer, labels).detach()
+    before = given.given()
+    left = torch.equal(states, before[0]) and torch.equal(layer.weight, before[1].weight)
+    demand(left and torch.equal(labels, before[2]), f"what it was given was changed with {given}", "take a copy.")
+    with torch.no_grad():
+        second = head_nll(given.head, states, layer, labels)
+    said = f"{first.tolist()} and then, without gradients, {second.tolist()} with {given}"
+    demand(
+        _close(second, first), said, "draw nothing at random, and let no number depend on gradients being asked for."
+    )
+
+
+def _by_definition(states: Tensor, layer: OutputLayer, labels: Tensor) -> Tensor:
+    from torch.nn import functional
+
+    return functional.cross_entropy(layer.logits(states), labels, reduction="none")
+
+
 def _close(one: Tensor, two: Tensor) -> bool:
     return float((one - two).norm()) <= EQUAL * float(two.norm())
 
 
-LAWS = (is_the_likelihood, has_its_gradient)
+LAWS = (is_the_likelihood, is_the_same_again, has_its_gradient, leaves_a_frozen_layer_alone)

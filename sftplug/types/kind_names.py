@@ -9,6 +9,7 @@ KIND_NAMES = (
     "patch",
     "adapter",
     "loss",
+    "head",
     "optimizer",
     "schedule",
     "callback",

@@ -1245,8 +1245,36 @@ class Averaged(Defined):
         return losses.detach() + losses.mean() - losses.mean().detach()
 
 
+class Thawed(Defined):
+    """It works out the gradient of the layer whether or not that is trained."""
+
+    def nll(self, states, layer, labels):
+        layer.weight.requires_grad_()
+        return super().nll(states, layer, labels)
+
+
+class Watched(Defined):
+    """It gives numbers only where gradients are asked for, which it makes on the way."""
+
+    def nll(self, states, layer, labels):
+        losses = super().nll(states, layer, labels)
+        return losses if losses.requires_grad else losses * 0
+
+
+class Scaling(Defined):
+    """It scales the states in place."""
+
+    def nll(self, states, layer, labels):
+        losses = super().nll(states, layer, labels)
+        states.data.mul_(0.5)
+        return losses
+
+
 def test_heads():
     check_head(Defined)
+    assert broken(check_head, Thawed) == ("leaves_a_frozen_layer_alone", AnyText("| compute gradients of what"))
+    assert broken(check_head, Watched) == ("is_the_same_again", AnyText("without gradients, [0.0, "))
+    assert broken(check_head, Scaling) == ("is_the_same_again", AnyText("was changed with bias absent"))
     assert broken(check_head, Uncapped) == ("is_the_likelihood", AnyText("| scale and cap the products as"))
     assert broken(check_head, Averaged) == ("has_its_gradient", AnyText("| let the gradient of each token's own loss"))
 
