@@ -58,7 +58,10 @@ def notes_of(recipe: Recipe, weights: ModelWeights) -> Iterator[str]:
 
 
 def uncounted(recipe: Recipe) -> Iterator[str]:
-    """Yield what is not planned: what patches change."""
+    """Yield what is not planned: what patches change, and what a plugin's head holds."""
+    head = recipe.loss.head
+    if head is not None and head.takes == "states":
+        yield f"head '{head.type}' is counted as TRL's fused one: what it holds and how long it takes, it alone knows"
     if recipe.patches:
         named = ", ".join(patch.type for patch in recipe.patches)
         yield f"what `patches` ({named}) change of memory and speed is not counted: planned is the model without them"

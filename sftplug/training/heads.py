@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from sftplug.errors import ModelError, RunError, SftplugError
@@ -46,6 +46,19 @@ class SettledHead:
     why: str = ""
     """Empty where it is the usual one, and nothing was tried."""
     tried: tuple[Trial, ...] = ()
+    not_tried: tuple[str, ...] = ()
+    """Heads of plugins that are installed and not in use: nothing of those is called."""
+
+    def in_words(self) -> str:
+        """Return which it is, why, and how to keep it; empty where it is the usual one and nothing was tried."""
+        if not self.why:
+            return ""
+        said = f"{self.name}, {self.why}"
+        if self.tried:
+            said += f". Clocks differ: a new run may take another head, unless its recipe says `loss.head: {self.name}`"
+        if self.not_tried:
+            said += f". Installed and not tried, for the recipe does not use its plugin: {', '.join(self.not_tried)}"
+        return said
 
 
 def settle_head(loaded: LoadedRecipe, trainer: SftplugTrainer, session: RunSession) -> None:
@@ -55,7 +68,7 @@ def settle_head(loaded: LoadedRecipe, trainer: SftplugTrainer, session: RunSessi
     """
     found = share(_settled(loaded, trainer, session) if is_main() else None)
     trainer.scorer.head = _by_name(found.name, loaded)
-    trainer.head = f"{found.name}, {found.why}" if found.why else ""
+    trainer.head = found.in_words()
     session.state.head = asdict(found)
 
 
@@ -72,7 +85,10 @@ def _settled(loaded: LoadedRecipe, trainer: SftplugTrainer, session: RunSession)
     if first is FULL and not on_cpu:  # there is no other
         return SettledHead(first.name)
     others = list(_others(loaded, trainer, first))
-    return _fastest(first, others, Trials(trainer)) if others or first is CHUNKED else SettledHead(first.name)
+    if not others and first is not CHUNKED:
+        return SettledHead(first.name)
+    found = _fastest(first, others, Trials(trainer))
+    return replace(found, not_tried=tuple(_idle(loaded))) if found.tried else found
 
 
 def _by_name(name: str, loaded: LoadedRecipe) -> HeadInUse:
@@ -109,6 +125,15 @@ def _others(loaded: LoadedRecipe, trainer: SftplugTrainer, first: HeadInUse) -> 
     for head in loaded.registry.without_options(Head, loaded.active):
         if head.takes == "states" and _is_usable(head, trainer):
             yield in_use(head)
+
+
+def _idle(loaded: LoadedRecipe) -> Iterator[str]:
+    """Yield each head that could be tried if its plugin were in use, with that plugin."""
+    if not only_likelihood(loaded.recipe.loss):
+        return
+    for name, offer in sorted(loaded.registry.offers[Head].items()):
+        if offer.plugin.name not in loaded.active and name not in OF_CORE:
+            yield f"{name} (of plugin {offer.plugin.name})"
 
 
 def _is_usable(head: Head, trainer: SftplugTrainer) -> bool:

@@ -15,6 +15,7 @@ from sftplug.training.train import make_trainer
 from sftplug.training.usual_head import CHUNKED, FUSED, first_head
 from tests.conftest import TINY, rows
 from tests.run.test_held import killed_after
+from tests.strangers import Site
 
 WEIGHED = {"masking": ["assistant", "message_weights"], "adapter": {"type": "lora", "dropout": 0.0}}
 
@@ -259,7 +260,12 @@ def test_a_head_that_fails_when_nobody_named_it_is_passed_over(recipe_file, run,
 def test_few_logits_are_not_worth_a_trial(recipe_file, run, monkeypatch):
     monkeypatch.setattr(Trials, "of", lambda *_: pytest.fail("heads were tried"))
     result = run(recipe_file(adapter="lora", train={"max_steps": 1}))
-    assert sftplug.RunDirectory.open(result.output).state().head == {"name": "full", "why": "", "tried": []}
+    assert sftplug.RunDirectory.open(result.output).state().head == {
+        "name": "full",
+        "why": "",
+        "tried": [],
+        "not_tried": [],
+    }
 
 
 def test_a_trial_leaves_no_trace_and_takes_time(recipe_file, prepared):
@@ -280,6 +286,41 @@ def test_the_head_that_was_taken_is_told(recipe_file, command, clocked):
     clocked(full=3.0, chunked=1.0, fused=9.0)
     said = command("train", recipe_file(adapter="lora", train={"max_steps": 1})).output
     assert "head of the loss: chunked, 3.0 times as fast as 'full' and equal, tried on" in " ".join(said.split())
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """Install a head as the plugin `acme`, for this test."""
+    site = Site(tmp_path / "site")
+    site.install(HEAD.format(nll="nll"))
+    monkeypatch.syspath_prepend(site.folder)
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_head_that_is_only_installed_is_not_tried_which_is_said_with_how_to_keep_one(
+    recipe_file, command, run, clocked
+):
+    clocked(full=2.0, chunked=3.0, fused=9.0, own=1.0)
+    file = recipe_file(adapter="lora", train={"max_steps": 1})
+    said = " ".join(command("train", file).output.split())
+    assert "head of the loss: full, the fastest of 3 that is equal, tried on " in said
+    assert ". Clocks differ: a new run may take another head, unless its recipe says `loss.head: full`. " in said
+    assert ". Installed and not tried, for the recipe does not use its plugin: own (of plugin acme)" in said
+    record = sftplug.RunDirectory.open(file.parent / "out").state().head
+    assert (record["name"], record["not_tried"]) == ("full", ["own (of plugin acme)"])
+    record = sftplug.RunDirectory.open(run(file, "plugins=[acme]").output).state().head
+    assert (record["name"], record["not_tried"]) == ("own", [])
+    clocked(full=9.0, chunked=1.0, fused=9.0, own=9.0)
+    record = sftplug.RunDirectory.open(run(file, "plugins=[acme]", "loss.head=full").output).state().head
+    assert (record["name"], record["why"], record["tried"]) == ("full", "as the recipe says", [])
+
+
+def test_a_plan_says_how_a_head_of_a_plugin_is_counted(recipe_file, tmp_path):
+    (tmp_path / "own.py").write_text(HEAD.format(nll="nll"))
+    file = recipe_file(adapter="lora", plugins="./own.py", loss={"type": "dft", "head": "own"})
+    told = "head 'own' is counted as TRL's fused one: what it holds and how long it takes, it alone knows"
+    assert told in sftplug.plan(str(file)).notes
+    assert told not in sftplug.plan(sftplug.load(str(file), "loss.head=fused")).notes
 
 
 def test_a_layer_that_is_no_plain_one_is_for_heads_that_need_none_of_its_numbers(recipe_file, run, tmp_path):

@@ -67,7 +67,8 @@ class Loss(Component):
 
     head: Head | None = None
     """How it is computed from the last hidden states: ``full``, ``chunked``, ``fused`` or what a plugin offers. They
-    are equal; null, or ``auto``, takes the fastest of those in use that is, and keeps it for the run."""
+    are equal; null, or ``auto``, takes the fastest of the built-in ones and of those whose plugins the recipe uses, and
+    keeps it for the run. Another run may find another one the fastest: name one to have it in every run."""
 
     @field_validator("head", mode="before")
     @classmethod
