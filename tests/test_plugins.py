@@ -90,7 +90,7 @@ def test_blocking_and_disabling(install, monkeypatch):
     install(GOOD)
     assert "acme" not in load_plugins(blocked=["acme"]).loaded
     with pytest.raises(
-        PluginError, match=r"--no-plugin acmee: no plugin of that name is installed\. Did you mean 'acme'"
+        PluginError, match=r"`without=\['acmee'\]`: no plugin of that name is installed\. Did you mean 'acme'"
     ):
         load_plugins(blocked=["acmee"])
     monkeypatch.setenv("SFTPLUG_DISABLE_PLUGINS", "1")

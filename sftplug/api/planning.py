@@ -11,6 +11,7 @@ from sftplug.errors import SftplugError
 from sftplug.plugin.calls import is_remote, label
 from sftplug.recipe.in_words import chosen_names, numbers_in_words, train_in_words
 from sftplug.recipe.origins import origin_by_path
+from sftplug.util.arguments import argument
 from sftplug.util.redact import redact
 
 if TYPE_CHECKING:
@@ -101,7 +102,8 @@ def _rows(recipe: LoadedRecipe, count: int | None) -> tuple[TrainingRows | None,
         return TrainingRows(count), None
     remote = [label(source.source) for source in recipe.recipe.data.train if is_remote(source.source)]
     if remote:
-        return None, f"{remote[0]} is not on this machine, and nothing is downloaded for a plan. --rows says how many."
+        told = f"{argument('--rows')} says how many"
+        return None, f"{remote[0]} is not on this machine, and nothing is downloaded for a plan. {told}."
     try:
         return rows_of(prepare(recipe, quiet=True)), None
     except SftplugError as error:

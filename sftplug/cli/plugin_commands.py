@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 from sftplug.errors import PluginError, SftplugError
 from sftplug.plugin.additions import Command, Commands, plugin_commands
 from sftplug.plugin.errors import reason
+from sftplug.util.arguments import commanded
 from sftplug.util.text import visible
 
 # Newer versions of typer hold a copy of click, and older ones import it: the class is found by its child.
@@ -41,6 +42,11 @@ class CommandsOfPlugins(TyperGroup):
                 typer.echo(f"note: {visible(sentence)}", err=True)
             return None
         return _made(command)
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a command; errors speak of options meanwhile, and not of arguments of functions."""
+        with commanded():
+            return super().main(*args, **kwargs)
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; what one of a plugin raises by accident is told as that plugin's."""

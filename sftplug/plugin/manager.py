@@ -25,6 +25,7 @@ from sftplug.errors import PluginError, did_you_mean
 from sftplug.plugin import hookspecs
 from sftplug.plugin.errors import reason
 from sftplug.plugin.validation import explain_import_error, refuse_other_versions, verify_hooks
+from sftplug.util.arguments import argument
 from sftplug.util.processes import is_main
 
 GROUP = "sftplug"
@@ -265,7 +266,7 @@ def _name_and_version(distribution: Distribution) -> tuple[str, str]:
 
 def _clash(name: str, entries: list[EntryPoint]) -> NameClash:
     owners = " and ".join(map(_describe, entries))
-    blocks = " or ".join(f"--no-plugin {_block_name(entry)}" for entry in entries)
+    blocks = " or ".join(argument("--no-plugin", _block_name(entry)) for entry in entries)
     distributions = " and ".join(" ".join(_distribution(entry)).strip() for entry in entries)
     return NameClash(
         name,
@@ -296,7 +297,7 @@ def _refuse_unknown_blocks(blocked: frozenset[str], known: list[str]) -> None:
     for name in sorted(blocked - set(known)):
         installed = ", ".join(sorted(name for name in known if ":" not in name))
         raise PluginError(
-            f"--no-plugin {name}: no plugin of that name is installed.{did_you_mean(name, known)} "
+            f"{argument('--no-plugin', name)}: no plugin of that name is installed.{did_you_mean(name, known)} "
             f"Installed: {installed}."
         )
 

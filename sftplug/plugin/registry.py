@@ -40,6 +40,7 @@ from sftplug.plugin.errors import place_of, register_owner
 from sftplug.plugin.kinds import NOUNS
 from sftplug.plugin.manager import IN_PROGRAM, Plugin, Plugins
 from sftplug.plugin.validation import component_name, problem_of_class
+from sftplug.util.arguments import argument
 
 HOOKS: Mapping[str, type[Component]] = {
     "sftplug_dataset_sources": DatasetSource,
@@ -105,7 +106,7 @@ class Clash:
         plugins = list(dict.fromkeys(offer.plugin.name for offer in self.offers))
         who = "two plugins offer" if len(plugins) > 1 else f"plugin {plugins[0]} offers twice"
         where = " and ".join(map(str, self.offers))
-        blocks = " or ".join(f"--no-plugin {name}" for name in plugins)
+        blocks = " or ".join(argument("--no-plugin", name) for name in plugins)
         remedy = f"Leave one out with {blocks}, or rename" if len(plugins) > 1 else "Rename"
         return f"{who} the {NOUNS[self.kind]} '{self.name}': {where}. {remedy} one component."
 

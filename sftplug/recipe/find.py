@@ -9,6 +9,7 @@ from sftplug.errors import Problem, RecipeError, did_you_mean
 from sftplug.plugin.additions import plugin_recipes
 from sftplug.recipe.problems import problem_at
 from sftplug.recipe.yaml import MOST_VALUES, Tree, read_yaml
+from sftplug.util.arguments import argument
 
 
 def recipes_folder() -> Path:
@@ -66,7 +67,7 @@ def find_recipe(reference: str, base: Path | None = None, blocked: Iterable[str]
     hint = did_you_mean(reference, [*beside, *shipped, *plugin_recipes(blocked=blocked)])
     text = f"{what}, and no shipped recipe '{reference}'.{hint} `sftplug recipes` lists them."
     text += "".join(f" Note: {sentence}" for sentence in broken)
-    text += f" Note: blocked with --no-plugin: {plugin}." if plugin in blocked else ""
+    text += f" Note: blocked with {argument('--no-plugin')}: {plugin}." if plugin in blocked else ""
     raise RecipeError(reference, [Problem("recipe", text)])
 
 

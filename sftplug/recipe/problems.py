@@ -18,6 +18,7 @@ from sftplug.recipe.model import Recipe, class_at, models_in
 from sftplug.recipe.train_options import is_train_option
 from sftplug.recipe.yaml import Path_, Tree, dotted
 from sftplug.types.distributions import OFFERED_BY
+from sftplug.util.arguments import argument
 
 
 def problems_from(error: ValidationError, tree: Tree, root: type[BaseModel], registry: Registry) -> list[Problem]:
@@ -248,7 +249,7 @@ def _excuses(registry: Registry) -> str:
     blocked, off = ", ".join(sorted(plugins.blocked)), ", ".join(sorted(plugins.disabled))
     return (
         broken
-        + (f" Note: blocked with --no-plugin: {blocked}." if blocked else "")
+        + (f" Note: blocked with {argument('--no-plugin')}: {blocked}." if blocked else "")
         + (f" Note: left out because {DISABLE_VARIABLE} is set: {off}." if off else "")
     )
 

@@ -239,7 +239,7 @@ REFUSED: Mapping[str, Refusal] = {
     # --- what is printed ---
     "disable_tqdm": Refusal(
         "is set by sftplug: the plugin `console` shows the progress.",
-        "Leave it out: `--no-plugin console` keeps it quiet.",
+        "Leave it out: `--no-plugin console` keeps it quiet, and `show=False` in Python.",
     ),
     "log_level": Refusal("is set by sftplug.", "Leave it out: `sftplug train -v` lets the libraries log."),
     "log_level_replica": Refusal("is set by sftplug.", "Leave it out: `sftplug train -v` lets the libraries log."),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sftplug.data.store import is_input_path
 from sftplug.errors import RunError
+from sftplug.util.arguments import argument
 
 if TYPE_CHECKING:
     from sftplug.recipe.model import Recipe
@@ -19,11 +20,11 @@ def refuse_among_inputs(recipe: Recipe, output: Path) -> None:
     here = output.absolute().resolve()
     for where, path in _inputs(recipe):
         if path.resolve() == here:
-            raise RunError(f"the output folder {output} is what `{where}` reads. {_ELSEWHERE}")
+            raise RunError(f"the output folder {output} is what `{where}` reads. {_elsewhere()}")
         if where.startswith("data") and _would_read(path, here):
             raise RunError(
                 f"the output folder {output} lies in what `{where}` reads ({path}): what the run writes there would be "
-                f"read as rows. {_ELSEWHERE}"
+                f"read as rows. {_elsewhere()}"
             )
 
 
@@ -33,12 +34,13 @@ def refuse_to_delete(recipe: Recipe, output: Path) -> None:
     for where, path in _inputs(recipe):
         if here in (path.resolve(), *path.resolve().parents):
             raise RunError(
-                f"`{where}` reads {path}, which lies in {output}: with --overwrite it would be deleted before it is "
-                f"read. {_ELSEWHERE}"
+                f"`{where}` reads {path}, which lies in {output}: with {argument('--overwrite')} it would be deleted "
+                f"before it is read. {_elsewhere()}"
             )
 
 
-_ELSEWHERE = "Choose another --output."
+def _elsewhere() -> str:
+    return f"Choose another {argument('--output')}."
 
 
 def _inputs(recipe: Recipe) -> Iterator[tuple[str, Path]]:

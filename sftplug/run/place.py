@@ -17,6 +17,7 @@ from sftplug.run.longer import how_to_lengthen, longer
 from sftplug.run.result import how_to_train_on
 from sftplug.storage.lock import LOCK, OWNER
 from sftplug.storage.writable import is_probe, refuse_unwritable
+from sftplug.util.arguments import argument
 
 if TYPE_CHECKING:
     from sftplug.recipe.load import LoadedRecipe
@@ -55,14 +56,17 @@ def refuse_place(loaded: LoadedRecipe, directory: RunDirectory, *, resume: bool,
     refuse_unusable(loaded, directory)
     if not directory.exists():
         if resume:
-            raise RunError(f"there is no run to resume in {directory.path}. Leave out --resume to begin one.")
+            raise RunError(
+                f"there is no run to resume in {directory.path}. Leave out {argument('--resume')} to begin one."
+            )
     elif overwrite:
         refuse_to_delete(loaded.recipe, directory.path)
         _refuse_what_else_is_there(directory.path)
     elif is_finished(directory) and longer(loaded, directory) is None:
         raise RunError(
-            f"{directory.path} holds a finished run. Choose another --output, or --overwrite to delete it and begin "
-            f"again. {how_to_lengthen(directory)}{how_to_train_on(directory.path, cannot_merge(loaded))}"
+            f"{directory.path} holds a finished run. Choose another {argument('--output')}, or "
+            f"{argument('--overwrite')} to delete it and begin again. "
+            f"{how_to_lengthen(directory)}{how_to_train_on(directory.path, cannot_merge(loaded))}"
         )
 
 
@@ -81,7 +85,8 @@ def _refuse_strangers(folder: Path) -> None:
     others = sorted(path.name for path in folder.iterdir() if path.name not in _OF_STARTS and not is_probe(path.name))
     if others:
         raise RunError(
-            f"the output folder {folder} is not empty and holds no run: {_listed(others)}. Choose another --output."
+            f"the output folder {folder} is not empty and holds no run: {_listed(others)}. Choose another "
+            f"{argument('--output')}."
         )
 
 
@@ -90,7 +95,7 @@ def _refuse_what_else_is_there(folder: Path) -> None:
     if others := strangers(folder):
         raise RunError(
             f"{folder} holds what the run did not write: {_listed(others)}. Nothing was deleted: move it elsewhere, or "
-            "choose another --output."
+            f"choose another {argument('--output')}."
         )
 
 

@@ -9,6 +9,7 @@ from shlex import quote
 from typing import Any
 
 from sftplug.errors import ModelError
+from sftplug.util.arguments import argument
 
 ADAPTER = "adapter_config.json"
 """The file that tells an adapter from a whole model."""
@@ -21,13 +22,13 @@ PROMPTS = ("PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "MULTITASK_PROMPT_TUNIN
 def how_to_train_on(path: Path, cannot_merge: Sequence[str] = ()) -> str:
     """Return how to train on from the result of the run in `path`; `cannot_merge` says why an adapter stays one."""
     if not is_adapter(path):
-        return f"To train on from its weights: `model: {path}`, and another --output."
+        return f"To train on from its weights: `model: {path}`, and another {argument('--output')}."
     if cannot_merge:
         return f"It cannot be trained on: an adapter must be merged for that, and {cannot_merge[0]}"
     merged = f"{path}-merged"
     return (
         f"To train on from it: `sftplug merge {quote(str(path))} --output {quote(merged)}`, then `model: {merged}` and "
-        "another --output."
+        f"another {argument('--output')}."
     )
 
 

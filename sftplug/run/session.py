@@ -29,6 +29,7 @@ from sftplug.storage.disk import no_room
 from sftplug.storage.files import count_lines
 from sftplug.storage.lock import locked
 from sftplug.types.moment import MomentContext
+from sftplug.util.arguments import argument
 from sftplug.util.processes import is_main, share
 
 if TYPE_CHECKING:
@@ -205,7 +206,8 @@ def _refuse_models_only(directory: RunDirectory) -> None:
     if kept and directory.recipe()["train"].get("save_only_model"):
         raise RunError(
             f"{directory.path} holds an unfinished run that saved weights only (`train.save_only_model`): "
-            f"{', '.join(kept)}. It cannot be resumed. Choose another --output, or --overwrite to delete it."
+            f"{', '.join(kept)}. It cannot be resumed. Choose another {argument('--output')}, or "
+            f"{argument('--overwrite')} to delete it."
         )
 
 
@@ -231,14 +233,16 @@ def _refuse_other_recipe(loaded: LoadedRecipe, directory: RunDirectory, grown: L
 def _of_another_recipe(directory: RunDirectory, lines: str) -> str:
     return (
         f"{directory.path} holds an unfinished run of another recipe:\n{lines}\n"
-        "Go back to its recipe to resume it, choose another --output, or --overwrite to delete it."
+        f"Go back to its recipe to resume it, choose another {argument('--output')}, or {argument('--overwrite')} to "
+        "delete it."
     )
 
 
 def _longer_alone(directory: RunDirectory, lines: str) -> str:
     return (
         f"{directory.path} holds a finished run of another recipe:\n{lines}\n"
-        "Go back to its recipe to let it go on, choose another --output, or --overwrite to delete it."
+        f"Go back to its recipe to let it go on, choose another {argument('--output')}, or {argument('--overwrite')} to "
+        "delete it."
     )
 
 

@@ -23,6 +23,7 @@ from sftplug.run.result import is_adapter
 from sftplug.ship.compare import Difference, difference, logits_at, probes
 from sftplug.ship.tuned import load_tuned, load_tuned_tokenizer, placed, with_adapter
 from sftplug.storage.folder import atomic_folder
+from sftplug.util.arguments import argument
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,12 +79,14 @@ def check_merge(directory: RunDirectory, recipe: Recipe, how: Merge) -> None:
     quantization, quantized = recipe.quantization, is_quantized(recipe)
     problems = calls.merge_problems(recipe.adapter, quantization, in_place=how.in_place)
     if how.in_place and not quantized:
-        problems.append(f"the base is {quantization.type}, not quantized: leave out --in-place.")
+        problems.append(f"the base is {quantization.type}, not quantized: leave out {argument('--in-place')}.")
     elif how.in_place and not quantization.merges_in_place:
-        problems.append(f"merging into {quantization.type} weights is not known to be right. Leave out --in-place.")
+        problems.append(
+            f"merging into {quantization.type} weights is not known to be right. Leave out {argument('--in-place')}."
+        )
     problems += _problems_of_original(recipe, how) if how.original else []
     if how.in_place and how.dtype is not None:
-        problems.append("--in-place keeps the quantized weights: leave out --dtype.")
+        problems.append(f"{argument('--in-place')} keeps the quantized weights: leave out {argument('--dtype')}.")
     if not problems and not is_adapter(directory.path):
         problems.append(f"there is no adapter in {directory.path}.")
     if problems:
@@ -93,11 +96,12 @@ def check_merge(directory: RunDirectory, recipe: Recipe, how: Merge) -> None:
 def _problems_of_original(recipe: Recipe, how: Merge) -> list[str]:
     """Return why the update cannot be added to the base as it was before it was quantized."""
     if how.in_place:
-        return ["--in-place merges into the quantized weights: leave out --base original, or --in-place."]
+        one, other = argument("--in-place"), argument("--base", "original")
+        return [f"{one} merges into the quantized weights: leave out {other}, or {one}."]
     if not is_quantized(recipe):
-        return [f"the base is {recipe.quantization.type}, not quantized: leave out --base original."]
+        return [f"the base is {recipe.quantization.type}, not quantized: leave out {argument('--base', 'original')}."]
     if getattr(model_config(recipe), "quantization_config", None) is not None:
-        return ["the base is stored quantized, and has no other weights: leave out --base original."]
+        return [f"the base is stored quantized, and has no other weights: leave out {argument('--base', 'original')}."]
     return []
 
 
@@ -205,7 +209,8 @@ def _dequantized(recipe: Recipe, base: PreTrainedModel) -> PreTrainedModel:
         return calls.dequantized(recipe.quantization, base)
     except ModelError as error:
         raise ModelError(
-            f"{error}\n--base original merges onto the weights before they were quantized, and says how far that is."
+            f"{error}\n{argument('--base', 'original')} merges onto the weights before they were quantized, and says "
+            "how far that is."
         ) from error
 
 
@@ -245,12 +250,15 @@ def _refuse_difference(apart: Difference, how: Merge, allowed: float) -> None:
         return
     remedy = "Keep the adapter beside its base"
     if how.in_place:
-        remedy = "Leave out --in-place, which rounds the update away"
+        remedy = f"Leave out {argument('--in-place')}, which rounds the update away"
     elif how.original:
-        remedy = "Leave out --base original: the adapter was trained on the quantized weights, and fixes their errors"
+        remedy = (
+            f"Leave out {argument('--base', 'original')}: the adapter was trained on the quantized weights, and fixes "
+            "their errors"
+        )
     raise ModelError(
         f"the merged model does not say what the adapter says: its logits differ by {apart.relative:.2%} of their "
         f"standard deviation on average ({apart.mean:.3g}, at most {apart.max:.3g}; the same most likely token at "
         f"{apart.same_top:.1%} of {apart.positions} positions), and {allowed:.2%} is allowed. Nothing was kept. "
-        f"{remedy}, or allow more with --tolerance."
+        f"{remedy}, or allow more with {argument('--tolerance')}."
     )

@@ -11,6 +11,7 @@ from sftplug.errors import RunError, SftplugError
 from sftplug.storage.disk import is_about_writing, no_room
 from sftplug.storage.lock import LOCK, OWNER, locked
 from sftplug.storage.writable import is_probe, refuse_unwritable
+from sftplug.util.arguments import argument
 
 UNFINISHED = ".unfinished"
 """Where the files are until all of them are there; what a killed command left in it is deleted by the next one."""
@@ -57,8 +58,8 @@ def atomic_file(output: Path) -> Iterator[Path]:
     already, or when it cannot be written.
     """
     if output.exists():
-        raise RunError(f"{output} exists already. Choose another --output.")
-    refuse_unwritable(output.parent, "folder")
+        raise RunError(f"{output} exists already. Choose another {argument('--output')}.")
+    refuse_unwritable(output.parent)
     unfinished = output.with_name(f"{UNFINISHED}-{output.name}")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -85,4 +86,4 @@ def refuse_taken(output: Path) -> None:
     refuse_unwritable(output)
     left = (UNFINISHED, LOCK, OWNER)
     if output.is_dir() and any(path.name not in left and not is_probe(path.name) for path in output.iterdir()):
-        raise RunError(f"{output} is not an empty folder. Choose another --output.")
+        raise RunError(f"{output} is not an empty folder. Choose another {argument('--output')}.")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sftplug.errors import RunError
+from sftplug.util.arguments import argument
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -43,7 +44,7 @@ def locked(folder: Path) -> Iterator[str | None]:
             if not _is_dead(owner) or time.monotonic() > deadline:
                 raise RunError(_refusal(folder, owner)) from None
         except (OSError, NotImplementedError) as error:
-            raise RunError(f"{folder} cannot be locked: {error}. {_NO_LOCKS}") from error
+            raise RunError(f"{folder} cannot be locked: {error}. {_no_locks()}") from error
     # Where a file system has no locks, filelock falls back to a mere file, and the lock is of another class from then
     # on.
     _refuse_marker(lock, folder)
@@ -75,7 +76,8 @@ def waited_for(file: Path, waiting: Callable[[], object] = lambda: None) -> Iter
         lock.release()
 
 
-_NO_LOCKS = "Two runs could not be kept apart there. Choose an --output on a file system that has locks."
+def _no_locks() -> str:
+    return f"Two runs could not be kept apart there. Choose an {argument('--output')} on a file system that has locks."
 
 
 def _refuse_marker(lock: BaseFileLock, folder: Path) -> None:
@@ -84,11 +86,12 @@ def _refuse_marker(lock: BaseFileLock, folder: Path) -> None:
 
     if isinstance(lock, SoftFileLock):
         lock.release()
-        raise RunError(f"{folder} cannot be locked: its file system has no locks. {_NO_LOCKS}")
+        raise RunError(f"{folder} cannot be locked: its file system has no locks. {_no_locks()}")
 
 
 def _refusal(folder: Path, owner: dict[str, Any]) -> str:
-    text = f"another run writes to {folder}: {_whose(owner)}. Choose another --output, or wait for it to end."
+    other = argument("--output")
+    text = f"another run writes to {folder}: {_whose(owner)}. Choose another {other}, or wait for it to end."
     if not owner or owner["host"] == socket.gethostname():
         return text
     # A file server holds the lock of a machine that is gone until it has noticed.

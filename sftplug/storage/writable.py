@@ -12,6 +12,7 @@ from pathlib import Path
 from sftplug.errors import RunError
 from sftplug.storage.disk import no_room
 from sftplug.storage.files import atomic_write
+from sftplug.util.arguments import argument
 
 _PROBE = ".writable-"
 """How the names of folders begin that are made only to see whether one can be; a killed command may leave one."""
@@ -28,7 +29,7 @@ def refuse_unwritable(folder: Path, option: str = "--output") -> None:
     # Nothing is made outside of the trial, wherever ``missing/../..`` would lead.
     missing = [name for name in whole.relative_to(there).parts if name != ".."]
     if why := _why_not(there, Path(*missing, "file")):
-        raise RunError(f"the output folder {folder} cannot be written: {why}. Choose another {option}.")
+        raise RunError(f"the output folder {folder} cannot be written: {why}. Choose another {argument(option)}.")
 
 
 def refuse_unwritable_file(file: Path) -> None:

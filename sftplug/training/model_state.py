@@ -20,6 +20,7 @@ import torch
 
 from sftplug.errors import ModelError, RunError
 from sftplug.training.object_state import Snapshot, equal, give_back, take_down
+from sftplug.util.arguments import argument
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -167,7 +168,7 @@ class TrainedState:
                 if known is None or known.shape != tensor.shape or known.dtype != tensor.dtype:
                     raise RunError(
                         f"{folder} does not hold {name} as it is trained, so a run resumed from it would be "
-                        "another one. Begin it again with --overwrite."
+                        f"another one. Begin it again with {argument('--overwrite')}."
                     )
                 tensor.copy_(known)
             self._give_back_attributes(saved, folder)
@@ -200,7 +201,7 @@ class TrainedState:
         if callable(getattr(getattr(self._model, "base_model", None), "update_and_allocate", None)):
             raise RunError(
                 f"{folder} was written by sftplug 0.1.0, which did not keep what this adapter has seen of the "
-                "gradients: a run resumed from it would be another one. Begin it again with --overwrite."
+                f"gradients: a run resumed from it would be another one. Begin it again with {argument('--overwrite')}."
             )
 
     def _give_back_attributes(self, saved: _Saved, folder: Path) -> None:

@@ -56,7 +56,7 @@ def test_what_a_recipe_lists_is_written_when_training_is_over(recipe_file, run, 
     assert {path.name for path in (output / "exports").iterdir()} == {"folder", "zip.zip"}
     known = json.loads((output / "written.json").read_text())["files"]
     assert {"exports/zip.zip", "exports/folder/README.md"} <= set(known)
-    with pytest.raises(RunError, match=r"zip.zip exists already. Choose another --output."):
+    with pytest.raises(RunError, match=r"zip.zip exists already. Choose another `output`."):
         sftplug.open_run(output).export("zip")
 
 

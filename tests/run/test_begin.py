@@ -145,7 +145,7 @@ def test_another_recipe_is_refused_key_by_key_unless_the_run_is_deleted(recipe_f
     assert "  adapter.type: 'full' -> 'lora'\n" in text
     assert "  adapter.r: (none) -> 16\n" in text
     assert "  train.learning_rate: 0.005 -> 0.001\n" in text
-    assert "choose another --output, or --overwrite to delete it." in text
+    assert "choose another `output`, or `overwrite=True` to delete it." in text
     with open_session(other, overwrite=True) as attempt:
         assert attempt.checkpoint is None
         assert not list((tmp_path / "out").glob("checkpoint-*"))
@@ -197,7 +197,7 @@ def test_folders_that_cannot_be_used_are_refused_before_anything_is_loaded(recip
         ):
             pass
     assert [path.name for path in (tmp_path / "home").iterdir()] == ["thesis.tex"]
-    refuse = pytest.raises(RunError, match=r"there is no run to resume in .*Leave out --resume to begin one")
+    refuse = pytest.raises(RunError, match=r"there is no run to resume in .*Leave out `resume=True` to begin one")
     with refuse, open_session(loaded(recipe_file(), f"output={tmp_path / 'new' / 'folder'}"), resume=True):
         pass
     assert not (tmp_path / "new").exists()
@@ -231,7 +231,7 @@ def test_a_run_on_another_machine(recipe_file, tmp_path):
             pass
         assert owner.exists()
     text = str(caught.value)
-    assert "out: process 7 on node-7, since 2026-01-02 03:04:05. Choose another --output, or wait" in text
+    assert "out: process 7 on node-7, since 2026-01-02 03:04:05. Choose another `output`, or wait" in text
     assert "If that process is gone, its lock goes with it; if the machine itself went down, once the file" in text
     assert f"or when you delete {tmp_path / 'out' / '.lock'} after making sure that nothing runs there" in text
     with open_session(loaded(file)) as attempt:

@@ -104,7 +104,9 @@ def test_nothing_is_deleted_before_it_is_read(recipe_file, tmp_path):
     (out / "rows.jsonl").write_bytes((tmp_path / "rows.jsonl").read_bytes())
     inside = loaded(recipe_file(), f"data.train.0.path={out / 'rows.jsonl'}")
     with (
-        refused(r"`data\.train\[0\]\.path` reads .*, which lies in .*out: with --overwrite it would be deleted before"),
+        refused(
+            r"`data\.train\[0\]\.path` reads .*, which lies in .*out: with `overwrite=True` it would be deleted before"
+        ),
         open_session(inside, overwrite=True),
     ):
         pass
@@ -218,7 +220,7 @@ def test_check_judges_the_place_as_train_does(recipe_file, tmp_path):
     taken.mkdir()
     (taken / "thesis.tex").touch()
     (said,) = check(load_recipe(str(file), [f"output={taken}"]))
-    assert "is not empty and holds no run: thesis.tex. Choose another --output." in said
+    assert "is not empty and holds no run: thesis.tex. Choose another `output`." in said
     (said,) = check(load_recipe(str(file), [f"output={tmp_path / 'rows.jsonl'}"]))
     assert "is a file" in said
     assert check(load_recipe(str(file), [f"output={tmp_path / 'new' / 'out'}"])) == []

@@ -56,7 +56,7 @@ def test_a_folder_is_there_when_all_is_in_it(tmp_path):
         (folder / "train" / "a").write_text("a")
         assert [path.name for path in output.iterdir() if not path.name.startswith(".")] == []
     assert [path.name for path in output.iterdir()] == ["train"]
-    refuse = pytest.raises(RunError, match=r"folder is not an empty folder\. Choose another --output\.")
+    refuse = pytest.raises(RunError, match=r"folder is not an empty folder\. Choose another `output`\.")
     with refuse, atomic_folder(output):
         pass
 

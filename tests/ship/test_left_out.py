@@ -122,9 +122,9 @@ def test_python_leaves_plugins_out_too(broken, tmp_path):
     assert run.chat("Hello?", max_new_tokens=4) is not None
     assert json.loads((run.export("folder", tmp_path / "there") / "adapter_config.json").read_text())["peft_type"]
     for needs in (run.evaluate, run.replay, lambda: sftplug.replay(broken, without=["gain"])):
-        with pytest.raises(RecipeError, match=r"blocked with --no-plugin: gain"):
+        with pytest.raises(RecipeError, match=r"blocked with `without`: gain"):
             needs()
-    assert "blocked with --no-plugin: gain" in run.report()
+    assert "blocked with `without`: gain" in run.report()
     with pytest.raises(ValueError, match=r"give `without` to `load`"):
         sftplug.open_run(run.recipe, without=["gain"])
     quiet = sftplug.load(broken.parent / "run.yaml", f"output={broken}", without=["console"])

@@ -65,7 +65,7 @@ CASES = [
         before=both(twin("llama", "models/first"), put("model", {"name_or_path": "./models"})),
     ),
     Case(
-        "To train on from it: `sftplug merge {} --output {}`, then `model: {}` and another --output.",
+        "To train on from it: `sftplug merge {} --output {}`, then `model: {}` and another {}.",
         {
             "`sftplug merge out --output {}`": both(
                 run_first("merge", "out", "--output", "merged"),

@@ -44,7 +44,7 @@ def of_a_merge(situation, sentence):
 
 CASES = [
     Case(
-        "holds a finished run. Choose another --output, or --overwrite to delete it and begin again.",
+        "holds a finished run. Choose another {}, or {} to delete it and begin again.",
         {"Choose another --output": with_option("--output", "other"), "--overwrite": with_option("--overwrite")},
         command=TRAIN,
         before=run_first(*TRAIN),
@@ -57,8 +57,8 @@ CASES = [
         before=run_first(*TRAIN),
     ),
     Case(
-        "{} holds a finished run of another recipe:\n{}\nGo back to its recipe to let it go on, choose another --output, or "
-        "--overwrite to delete it.",
+        "{} holds a finished run of another recipe:\n{}\nGo back to its recipe to let it go on, choose another {}, or {} "
+        "to delete it.",
         {
             "Go back to its recipe": put("train.learning_rate", 1e-2),
             "choose another --output": with_option("--output", "other"),
@@ -75,7 +75,7 @@ CASES = [
         before=both(run_first(*TRAIN), put("train.max_steps", 3)),
     ),
     Case(
-        "the output folder {} is not empty and holds no run: {}. Choose another --output.",
+        "the output folder {} is not empty and holds no run: {}. Choose another {}.",
         {"Choose another --output": with_option("--output", "other")},
         command=TRAIN,
         before=file("out/notes.txt", "mine"),
@@ -87,7 +87,7 @@ CASES = [
         before=file("taken", "no folder"),
     ),
     Case(
-        "there is no run to resume in {}. Leave out --resume to begin one.",
+        "there is no run to resume in {}. Leave out {} to begin one.",
         {"Leave out --resume": without("--resume")},
         command=(*TRAIN, "--resume"),
     ),
@@ -97,28 +97,28 @@ CASES = [
         command=(*TRAIN, "--resume", "--overwrite"),
     ),
     Case(
-        "{} exists already. Choose another --output.",
+        "{} exists already. Choose another {}.",
         {"Choose another --output": with_option("--output", "other.zip")},
         command=("export", "RUN", "zip", "--output", "taken.zip"),
         before=both(of_a_finished_run, file("taken.zip", "mine")),
     ),
     Case(
-        "{} is not an empty folder. Choose another --output.",
+        "{} is not an empty folder. Choose another {}.",
         {"Choose another --output": with_option("--output", "other")},
         command=("prepare", "recipe.yaml", "--output", "out"),
         before=file("out/notes.txt", "mine"),
     ),
     Case(
         "{} holds an unfinished run that saved weights only (`train.save_only_model`): {}. It cannot be resumed. Choose "
-        "another --output, or --overwrite to delete it.",
+        "another {}, or {} to delete it.",
         {"Choose another --output": with_option("--output", "other"), "--overwrite": with_option("--overwrite")},
         recipe={**SAVED, "train.save_only_model": True},
         command=TRAIN,
         before=after_a_crash,
     ),
     Case(
-        "{} holds an unfinished run of another recipe:\n{}\nGo back to its recipe to resume it, choose another --output, or "
-        "--overwrite to delete it.",
+        "{} holds an unfinished run of another recipe:\n{}\nGo back to its recipe to resume it, choose another {}, or {} "
+        "to delete it.",
         {
             "Go back to its recipe": put("train.learning_rate", 1e-2),
             "choose another --output": with_option("--output", "other"),
@@ -136,7 +136,7 @@ CASES = [
         before=after_a_crash,
     ),
     Case(
-        "another run writes to {}: {}. Choose another --output, or wait for it to end.",
+        "another run writes to {}: {}. Choose another {}, or wait for it to end.",
         {
             "Choose another --output": with_option("--output", "other"),
             "wait for it to end": lambda *_: LOCKS.pop().release(),
@@ -161,42 +161,42 @@ CASES = [
     ),
     # --- merge, push, eval --------------------------------------------------------------------------------------------
     Case(
-        "the base is {}, not quantized: leave out --in-place.",
+        "the base is {}, not quantized: leave out {}.",
         {"leave out --in-place": without("--in-place")},
         recipe={"adapter": "lora"},
         command=("merge", "RUN", "--output", "merged", "--in-place"),
         before=of_a_finished_run,
     ),
     Case(
-        "merging into {} weights is not known to be right. Leave out --in-place.",
+        "merging into {} weights is not known to be right. Leave out {}.",
         {"Leave out --in-place": without("--in-place")},
         recipe={"adapter": "lora", "quantization": "bitsandbytes_8bit"},
         command=("merge", "RUN", "--output", "merged", "--in-place"),
         before=of_a_finished_run,
     ),
     Case(
-        "the base is {}, not quantized: leave out --base original.",
+        "the base is {}, not quantized: leave out {}.",
         {"leave out --base original": without("--base")},
         recipe={"adapter": "lora"},
         command=("merge", "RUN", "--output", "merged", "--base", "original"),
         before=of_a_finished_run,
     ),
     Case(
-        "--in-place keeps the quantized weights: leave out --dtype.",
+        "{} keeps the quantized weights: leave out {}.",
         {"leave out --dtype": without("--dtype")},
         recipe={"adapter": "lora", "quantization": "nf4"},
         command=("merge", "RUN", "--output", "merged", "--in-place", "--dtype", "fp32", "--tolerance", "10"),
         before=of_a_finished_run,
     ),
     Case(
-        "--in-place merges into the quantized weights: leave out --base original, or --in-place.",
+        "{} merges into the quantized weights: leave out {}, or {}.",
         {"leave out --base original": without("--base"), "or --in-place": without("--in-place")},
         recipe={"adapter": "lora", "quantization": "nf4"},
         command=("merge", "RUN", "--output", "merged", "--in-place", "--base", "original", "--tolerance", "10"),
         before=of_a_finished_run,
     ),
     Case(
-        "Leave out --base original: the adapter was trained on the quantized weights, and fixes their errors",
+        "Leave out {}: the adapter was trained on the quantized weights, and fixes their errors",
         {
             "Leave out --base original": without("--base"),
             "allow more with --tolerance": with_option("--tolerance", "10"),
@@ -238,7 +238,7 @@ CASES = [
         ends="not logged in",
     ),
     Case(
-        "Leave out --in-place, which rounds the update away",
+        "Leave out {}, which rounds the update away",
         {
             "Leave out --in-place": without("--in-place"),
             "allow more with --tolerance": with_option("--tolerance", "10"),
