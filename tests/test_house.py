@@ -331,6 +331,28 @@ def test_a_plugin_of_the_house_that_is_left_out_takes_its_policy_with_it_and_tha
     assert "Note: blocked with --no-plugin: office." in said
 
 
+def test_a_default_for_a_section_of_a_plugin_that_is_left_out_is_set_aside_with_a_word(house, recipe, command):
+    house("plugins = ['journal']\n[defaults.journal]\nnote = {team = 'a'}\n[defaults.train]\nweight_decay = 0.01\n")
+    file = recipe(chat_template="chatml")
+    assert sftplug.load(file).recipe.journal.note == {"team": "a"}
+    done = command("check", file, "--no-plugin", "journal")
+    assert done.exit_code == 0, done.exception
+    told = " ".join(done.output.split())
+    assert "is in force: 1 default; left out by --no-plugin: journal" in told
+    assert "note: the default `journal` (sftplug.toml:2) is set aside: no plugin offers such a section, and " in told
+    assert "left out is journal" in told
+    loaded = sftplug.load(file, without=["journal"])
+    assert loaded.recipe.train["weight_decay"] == 0.01
+    assert loaded.house.record()["defaults"] == ["train.weight_decay"]
+    assert "left out by `without`: journal" in " ".join(loaded.told())
+
+
+def test_a_default_for_nothing_that_there_is_stays_an_error(house, recipe):
+    house("[defaults.jurnal]\nnote = {team = 'a'}\n")
+    (said,) = sftplug.check(recipe(chat_template="chatml"))
+    assert said.startswith("jurnal (sftplug.toml:1): unknown key.")
+
+
 # --- policies ---------------------------------------------------------------------------------------------------------
 
 

@@ -67,6 +67,11 @@ BROKEN = {
         GOOD.replace('"mine"', '"a + b"'),
         "sftplug_maskings() offers Mine, which is named 'a + b': use letters, digits, `_` and `-` (FILE:4)",
     ),
+    "a component with a name that is read as nothing": (
+        GOOD.replace('"mine"', '"Null"'),
+        "sftplug_maskings() offers Mine, which is named 'Null', which means something else where a recipe would choose "
+        "it: choose another name (FILE:4)",
+    ),
     "a hook that raises": (
         GOOD.replace("return [Mine]", "return [][0]"),
         "plugin acme (acme 1.2.3): sftplug_maskings() failed: IndexError: list index out of range (FILE:11)",

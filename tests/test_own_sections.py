@@ -13,7 +13,7 @@ import sftplug
 from sftplug.cli import app
 from sftplug.plugin.manager import load_plugins
 from sftplug.plugin.registry import HOOKS, build_registry
-from sftplug.plugin.validation import CORE_SECTIONS
+from sftplug.plugin.validation import CORE_SECTIONS, problem_of_section
 from sftplug.recipe.model import Recipe
 from sftplug.recipe.schema import recipe_schema
 from sftplug.run.record import differences, gained
@@ -154,7 +154,7 @@ def test_of_a_plugin_that_is_not_in_use_it_is_refused_and_whose_it_is_is_said(de
     assert sftplug.load(desk("journal: {note: {team: a}}", plugins="[journal]")).recipe.journal.note == {"team": "a"}
     assert not hasattr(sftplug.load(desk()).recipe, "journal")
     # Without its plugin nobody knows it.
-    with pytest.raises(sftplug.RecipeError, match=r"unknown key\. Known: .* Note: blocked with --no-plugin: journal"):
+    with pytest.raises(sftplug.RecipeError, match=r"unknown key\. Known: .* Note: blocked with `without`: journal"):
         sftplug.load(desk("journal: {}", plugins="[journal]"), without=["journal"])
 
 
@@ -230,13 +230,29 @@ def test_two_that_offer_one_name_are_both_named(desk, tmp_path):
     assert not hasattr(sftplug.load(desk(plugins="[./acme.py, ./other.py]")).recipe, "bill")
 
 
-@pytest.mark.parametrize("name", ["train", "extends", "components", "the-bill"])
+WORDS = ["type", "name", "class", "json", "dict", "True", "null"]
+
+
+@pytest.mark.parametrize("name", ["train", "extends", "components", "the-bill", *WORDS])
 def test_a_name_that_is_sftplug_s_own_is_refused_naming_both(desk, tmp_path, name):
     (tmp_path / "acme.py").write_text(BILL.replace('"bill"', f'"{name}"'))
     (found,) = [text for text in problems(desk()) if "sftplug_recipe_sections" in text]
     assert "plugin acme (file): sftplug_recipe_sections() offers Bill, which is named" in found
     assert re.search(r"acme\.py:\d+\)", found)
     assert ("as a section of sftplug's own is" in found) == (name in CORE_SECTIONS)
+
+
+def test_nothing_that_a_recipe_has_can_be_the_name_of_a_section():
+    ours = [name for name in dir(Recipe) if not name.startswith("_")]
+    assert len(ours) > 20
+    assert [name for name in ours if problem_of_section(name) is None] == []
+    assert problem_of_section("bill") is None
+
+
+def test_a_package_with_such_a_name_is_not_written(tmp_path):
+    said = CliRunner().invoke(app, ["plugins", "new", "section", "type", "--dir", str(tmp_path)])
+    assert "a section of a recipe cannot be called so: it is named 'type', which says which" in str(said.exception)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_schema_has_it():
@@ -246,9 +262,26 @@ def test_the_schema_has_it():
     assert not list(check.iter_errors({**recipe, "journal": {"note": {"team": "a"}, "leave_out": ["merged"]}}))
     assert list(check.iter_errors({**recipe, "journal": {"leave_out": ["sung"]}}))
     assert list(check.iter_errors({**recipe, "journal": {"nota": {}}}))
+    alone = {**recipe, "journal": {"note": {"team": "a"}}, "plugins": ["console"]}
+    assert list(check.iter_errors(alone))
+    assert list(check.iter_errors({key: value for key, value in alone.items() if key != "plugins"}))
+    assert not list(check.iter_errors({**alone, "plugins": "journal"}))
     part = {"extends": "quickstart", "journal": {"note": {"a": "b"}}}
     assert not list(check.iter_errors(part))
     assert "A section of the plugin journal" in json.dumps(schema)
+
+
+def test_the_schema_written_beside_a_house_file_knows_whom_that_puts_in_use(tmp_path):
+    def errors():
+        written = CliRunner().invoke(app, ["schema", "--output", str(tmp_path / "recipe.schema.json")])
+        assert written.exit_code == 0, written.output
+        check = Draft202012Validator(json.loads((tmp_path / "recipe.schema.json").read_text()))
+        recipe = {"model": "org/name", "data": {"train": {"path": "a.jsonl"}}, "journal": {"note": {"team": "a"}}}
+        return list(check.iter_errors(recipe))
+
+    assert errors()
+    (tmp_path / "sftplug.toml").write_text('plugins = ["journal"]\n')
+    assert not errors()
 
 
 def test_a_run_records_it_compares_it_and_obeys_it(desk, tmp_path):

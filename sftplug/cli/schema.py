@@ -31,18 +31,20 @@ def schema(
     registry = build_registry(load_plugins(no_plugin or []))
     warn(registry.warnings())
     if output is None:
-        typer.echo(_text(registry), nl=False)
+        typer.echo(_text(registry, Path()), nl=False)
     else:
         write_schema(output, registry)
         typer.echo(f"# yaml-language-server: $schema={output.name}")
 
 
 def write_schema(file: Path, registry: Registry) -> None:
-    """Write the schema of what `registry` offers."""
-    write_file(file, _text(registry))
+    """Write the schema of what `registry` offers, for recipes beside it."""
+    write_file(file, _text(registry, file.parent))
 
 
-def _text(registry: Registry) -> str:
+def _text(registry: Registry, folder: Path) -> str:
+    from sftplug.recipe.house import house_above
     from sftplug.recipe.schema import recipe_schema
 
-    return json.dumps(recipe_schema(registry), indent=1, ensure_ascii=False) + "\n"
+    in_use = house_above(folder).plugins
+    return json.dumps(recipe_schema(registry, in_use), indent=1, ensure_ascii=False) + "\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import keyword
 import re
 import sys
 from importlib.metadata import Distribution
@@ -82,7 +83,9 @@ def problem_of_class(component: type[Component]) -> str | None:
     if issubclass(component, RowProcessor) and name in STAGES:
         return f"is named {name!r}, as the ledger calls rows that end elsewhere: choose another name"
     if issubclass(component, RecipeSection):
-        return _problem_of_section(name)
+        return problem_of_section(name)
+    if name.lower() in _NO_TEXT or name == "type" or (issubclass(component, Head) and name == "auto"):
+        return f"is named {name!r}, which means something else where a recipe would choose it: choose another name"
     return None if _NAME.fullmatch(name) else f"is named {name!r}: use letters, digits, `_` and `-`"
 
 
@@ -93,17 +96,31 @@ CORE_SECTIONS = frozenset((
 ))
 """The keys of a recipe that sftplug itself reads."""
 _MEANT_OTHERWISE = frozenset((
-    "alternatives", "components", "copy", "located_components", "own_sections", "section", "shorthand", "stands_in_for",
+    "alternatives", "components", "located_components", "own_sections", "section", "shorthand", "stands_in_for",
 ))
-"""What Python code calls on a recipe."""
+"""What Python code calls on a recipe, beside what it calls on every pydantic model."""
 # fmt: on
+_OF_RECIPES = {
+    "type": "says which component is meant",
+    "name": "is the recipe's own, as in `output: runs/{name}`",
+}
+"""Words that mean something else in a recipe."""
+_NO_TEXT = frozenset(("null", "true", "false"))
+"""What YAML reads as no text, in any spelling."""
 
 
-def _problem_of_section(name: str) -> str | None:
+def problem_of_section(name: str) -> str | None:
     """Return why a recipe could not have a section of that name beside its own; None if it can."""
+    from pydantic import BaseModel
+
     if name in CORE_SECTIONS:
         return f"is named {name!r}, as a section of sftplug's own is: choose another name"
-    if name in _MEANT_OTHERWISE or name.startswith(("_", "model_")) or not name.isidentifier():
+    if name in _OF_RECIPES:
+        return f"is named {name!r}, which {_OF_RECIPES[name]}: choose another name"
+    if name.lower() in _NO_TEXT or keyword.iskeyword(name):
+        return f"is named {name!r}, which no recipe or no Python code can write: choose another name"
+    needed = name in _MEANT_OTHERWISE or hasattr(BaseModel, name)
+    if needed or name.startswith(("_", "model_")) or not name.isidentifier():
         return f"is named {name!r}: use letters, digits and `_`, and a letter first, and no name that Python code needs"
     return None
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +28,7 @@ from sftplug.recipe.problems import origin_of, problem_at
 from sftplug.recipe.toml import read_toml
 from sftplug.recipe.train_options import is_train_option
 from sftplug.recipe.yaml import Path_, Tree, dotted, leaves
+from sftplug.util.arguments import argument
 
 HOUSE, VARIABLE = "sftplug.toml", "SFTPLUG_CONFIG"
 KEYS = ("plugins", "policies", "defaults")
@@ -49,16 +50,19 @@ class House:
     given: tuple[str, ...] | None = None
     """The defaults that a recipe has of it; None where no recipe is loaded."""
     gives_way: tuple[str, ...] = ()
-    """A sentence for each of its defaults that a recipe replaces by what another key says."""
+    """A sentence for each of its defaults that a recipe replaces by what another key says, or that is set aside."""
     blocked: frozenset[str] = frozenset()
     """Plugins that ``--no-plugin`` leaves out."""
 
-    def in_effect(self, tree: Tree) -> House:
-        """Return it with those of its defaults that stand in a whole recipe, which may say otherwise."""
+    def in_effect(self, tree: Tree, set_aside: Iterable[str] = ()) -> House:
+        """Return it with those of its defaults that stand in a whole recipe, which may say otherwise.
+
+        `set_aside` are sentences about those that were taken out of it.
+        """
         kept = {*tree.origins.values()}
         lines = {path: self.tree.origins.get(("defaults", *path)) for path in self._default_paths()}
         given = tuple(dotted(path) for path, line in lines.items() if line in kept)
-        return replace(self, given=given, gives_way=tuple(self._replaced(tree)))
+        return replace(self, given=given, gives_way=(*set_aside, *self._replaced(tree)))
 
     def _replaced(self, tree: Tree) -> Iterator[str]:
         """Yield a sentence for each default that is gone for what the recipe says elsewhere, of the same thing."""
@@ -133,7 +137,7 @@ class House:
             _count(len(policies), "policy", "policies"),
             _count(len(known["defaults"]), "default", "defaults"),
         ]
-        without = f"; left out by --no-plugin: {', '.join(left_out)}" if left_out else ""
+        without = f"; left out by {argument('--no-plugin')}: {', '.join(left_out)}" if left_out else ""
         said = ", ".join(filter(None, parts)) or "nothing"
         return [f"the house file {self.file} is in force: {said}{without}", *self.gives_way]
 

@@ -25,7 +25,7 @@ from sftplug.recipe.house import House, house_above, house_of_record, read_house
 from sftplug.recipe.merge import merge, read_override
 from sftplug.recipe.model import Recipe
 from sftplug.recipe.named_plugins import load_named_plugins, named_in, plugin_name, with_files
-from sftplug.recipe.own_sections import bind, in_use, leave_out_gone, own_sections
+from sftplug.recipe.own_sections import bind, in_use, leave_out_gone, own_sections, set_defaults_aside
 from sftplug.recipe.places import is_record
 from sftplug.recipe.problems import path_of, problem_at, problems_from
 from sftplug.recipe.recognize import Found, Recognition, put_in
@@ -170,9 +170,9 @@ def load_asked(asked: LoadRequest, *, rows: bool = True, device: Device | None =
     refuse_unsupported()
     name, house, layers, classes = _read(asked)
     # Which plugins a recipe names is known without them; what its other sections mean is not.
-    named = _laid([_plugins_of(layer) for layer in layers], {})
-    registry, problems, aged = load_named_plugins(named, house, asked, _words_of(layers))
+    registry, problems, aged = load_named_plugins(_laid(map(_plugins_of, layers), {}), house, asked, _words_of(layers))
     offer_classes(registry, classes)
+    set_aside = set_defaults_aside(layers, house, registry)
     tree = _of_today(_laid(layers, registry.classes()), registry, asked, aged)
     written = tree.copy()  # only whole sections are filled in
     assume_quantization(tree, registry)
@@ -193,7 +193,7 @@ def load_asked(asked: LoadRequest, *, rows: bool = True, device: Device | None =
         problems += _check_components(recipe, tree, rows=rows)
     if asked.versions is not None:
         problems = list(with_versions(problems, tree, registry, asked.versions))
-    house = replace(house.in_effect(tree), blocked=registry.plugins.blocked)
+    house = replace(house.in_effect(tree, set_aside), blocked=registry.plugins.blocked)
     if problems or recipe is None:
         # In the order of the lines, as whoever fixes the file goes through it.
         refused = RecipeError(asked.name, sorted(problems, key=lambda problem: _line(problem.origin)))

@@ -17,9 +17,10 @@ from sftplug.plugin.errors import place_of
 from sftplug.plugin.manager import IN_PROGRAM, Plugin
 from sftplug.plugin.registry import Classes, Offer, Registry
 from sftplug.recipe.choices import is_usable, refused
+from sftplug.recipe.house import House
 from sftplug.recipe.model import Recipe, models_in
 from sftplug.recipe.named_plugins import Named
-from sftplug.recipe.problems import problem_at
+from sftplug.recipe.problems import origin_of, problem_at
 from sftplug.recipe.yaml import Tree
 
 
@@ -117,14 +118,36 @@ def leave_out_gone(tree: Tree, registry: Registry, plugins: Iterable[str]) -> li
 
     `plugins` are those that the run was made with.
     """
-    known = {*Recipe.model_fields, *registry.offers[RecipeSection]}
-    known |= {name for kind, name in registry.clashes if kind is RecipeSection}
-    gone = [name for name in tree.data if name not in known]
+    gone = [name for name in tree.data if name not in _known(registry)]
     lacking = sorted({*plugins} - registry.plugins.loaded.keys())
     of = f" It is of one that is not there: {', '.join(lacking)}." if lacking else ""
     for name in gone:
         del tree.data[name]
     return [f"the run's section `{name}` is left out: no plugin offers it.{of}" for name in gone]
+
+
+def set_defaults_aside(layers: Iterable[Tree], house: House, registry: Registry) -> list[str]:
+    """Take out of what a house file gives recipes the sections that nobody offers once plugins are left out.
+
+    A recipe could not take them out itself. Return a sentence for each; where no plugin is left out there is none, for
+    then the key is misspelt.
+    """
+    left_out = sorted(registry.plugins.blocked | registry.plugins.disabled)
+    said = []
+    for layer in layers if left_out else ():
+        for name in [name for name in layer.data if name not in _known(registry)]:
+            origin = origin_of(layer, (name,))
+            if house.is_origin(origin):
+                del layer.data[name]
+                why = f"no plugin offers such a section, and left out is {', '.join(left_out)}"
+                said.append(f"the default `{name}` ({origin}) is set aside: {why}")
+    return said
+
+
+def _known(registry: Registry) -> set[str]:
+    """Return the keys that a recipe may have."""
+    clashes = {name for kind, name in registry.clashes if kind is RecipeSection}
+    return {*Recipe.model_fields, *registry.offers[RecipeSection], *clashes}
 
 
 def bind(components: Iterable[Component], sections: Iterable[RecipeSection], registry: Registry) -> None:

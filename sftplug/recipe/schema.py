@@ -10,7 +10,7 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -31,10 +31,11 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 Schema = dict[str, Any]
 
 
-def recipe_schema(registry: Registry) -> Schema:
+def recipe_schema(registry: Registry, in_use: Iterable[str] = ()) -> Schema:
     """Return the JSON Schema of a recipe file, with the components that `registry` offers.
 
-    A recipe that extends another may leave out whatever the other says, so for it nothing is required.
+    A recipe that extends another may leave out whatever the other says, so for it nothing is required. `in_use` are
+    plugins that a house file puts in use, whose sections no recipe need list them for.
     """
     writer = _Writer(registry)
     whole, part = writer.section(Recipe, False), writer.section(Recipe, True)
@@ -46,9 +47,24 @@ def recipe_schema(registry: Registry) -> Schema:
         "type": "object",
         "if": {"required": ["extends"], "properties": {"extends": {"type": "string"}}},
         "then": part,
-        "else": whole,
+        "else": {"allOf": [whole, *_listed(registry, in_use)]},
         "$defs": writer.definitions,
     }
+
+
+def _listed(registry: Registry, in_use: Iterable[str]) -> Iterator[Schema]:
+    """Yield what a section of a plugin asks for: that the plugin is listed, where nothing else can put it in use.
+
+    A plugin that offers components too may be in use by any of them, which the loader finds out.
+    """
+    others = [of.values() for kind, of in registry.offers.items() if kind is not RecipeSection]
+    named = {offer.plugin.name for offers in others for offer in offers} | {*in_use}
+    for name, offer in sorted(registry.offers[RecipeSection].items()):
+        plugin = offer.plugin.name
+        if plugin not in named:
+            listed = {"anyOf": [{"const": plugin}, {"type": "array", "contains": {"const": plugin}}]}
+            wanted = {"required": ["plugins"], "properties": {"plugins": listed}}
+            yield {"if": {"required": [name]}, "then": wanted}
 
 
 @dataclass(slots=True)

@@ -39,7 +39,7 @@ from sftplug.plugin.components import (
 )
 from sftplug.plugin.kinds import NOUNS
 from sftplug.plugin.registry import Registry
-from sftplug.plugin.validation import CORE_SECTIONS
+from sftplug.plugin.validation import CORE_SECTIONS, problem_of_section
 from sftplug.types.command_names import COMMAND_NAMES
 from sftplug.types.kind_names import PREFIX
 
@@ -166,6 +166,8 @@ def _impossible(kind: Kind, module: str) -> Iterator[str]:
     """Yield a sentence for a name that sftplug itself needs."""
     if kind.component is RecipeSection and module in CORE_SECTIONS:
         yield f"recipes have a section '{module}' of sftplug's own. Choose another name."
+    elif kind.component is RecipeSection and (said := problem_of_section(module)):
+        yield f"a section of a recipe cannot be called so: it {said}."
     if kind.component is None and module.replace("_", "-") in COMMAND_NAMES:
         yield f"sftplug has a command '{module.replace('_', '-')}' of its own. Choose another name."
 

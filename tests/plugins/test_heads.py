@@ -140,6 +140,13 @@ def test_heads_that_cannot_be_are_refused_in_words(recipe_file, overrides, said)
         load_recipe(str(recipe_file()), overrides)
 
 
+def test_names_that_no_recipe_could_choose_are_refused(recipe_file, tmp_path):
+    for name in ("auto", "type", "null"):
+        (tmp_path / "own.py").write_text(HEAD.format(nll="nll").replace('"own"', f'"{name}"'))
+        with pytest.raises(RecipeError, match=f"offers Own, which is named '{name}', which means something else where"):
+            load_recipe(str(recipe_file(plugins="./own.py")))
+
+
 def test_left_open_is_open_however_it_is_written(recipe_file):
     for written in ("loss=focal", "loss={type: focal, head: auto}", "loss={type: focal, head: null}"):
         assert load_recipe(str(recipe_file()), [written]).recipe.loss.head is None
