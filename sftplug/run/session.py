@@ -241,8 +241,8 @@ def _of_another_recipe(directory: RunDirectory, lines: str) -> str:
 def _longer_alone(directory: RunDirectory, lines: str) -> str:
     return (
         f"{directory.path} holds a finished run of another recipe:\n{lines}\n"
-        f"Go back to its recipe to let it go on, choose another {argument('--output')}, or {argument('--overwrite')} to "
-        "delete it."
+        f"Go back to its recipe to let it go on, choose another {argument('--output')}, or "
+        f"{argument('--overwrite')} to delete it."
     )
 
 

@@ -20,6 +20,7 @@ from sftplug.training.callback_state import Carried, is_resumable, refuse_lossy,
 from sftplug.training.chosen_optimizer import reschedule
 from sftplug.training.object_state import Snapshot
 from sftplug.training.signals import SignalHandler, interrupted
+from sftplug.util.arguments import argument
 
 if TYPE_CHECKING:
     from sftplug.run import Checkpoint, RunSession
@@ -208,7 +209,7 @@ class AdaLoraCallback(TrainerCallback):  # type: ignore[misc]
         if wrong is not None and state.global_step:
             raise TrainingError(
                 f"adapter {self._name} shares out its ranks over {wrong} steps, which the run has made: it cannot be "
-                f"made longer. Choose another --output, and set `adapter.total_step: {state.max_steps}`."
+                f"made longer. Choose another {argument('--output')}, and set `adapter.total_step: {state.max_steps}`."
             )
         if wrong is not None:
             raise TrainingError(

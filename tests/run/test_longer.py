@@ -121,7 +121,7 @@ def test_nothing_else_may_differ(override, said, recipe_file, run):
 def test_without_a_checkpoint_it_is_refused_and_stays_finished(recipe_file, run, tmp_path):
     file = recipe_file(adapter="full", train={**ONE, "save_strategy": "no"})
     run(file)
-    with pytest.raises(RunError, match=r"its optimizer was not saved.*`model: .*out`, and another --output"):
+    with pytest.raises(RunError, match=r"its optimizer was not saved.*`model: .*out`, and another `output`"):
         run(file, EPOCHS, overwrite=False)
     assert RunDirectory(tmp_path / "out").state().state == "finished"
 

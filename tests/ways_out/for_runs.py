@@ -146,7 +146,7 @@ CASES = [
     ),
     Case(
         "adapter {} shares out its ranks over {} steps, which the run has made: it cannot be made longer. Choose another "
-        "--output, and set `adapter.total_step: {}`.",
+        "{}, and set `adapter.total_step: {}`.",
         {"Choose another --output": both(with_option("--output", "other"), as_written)},
         recipe={"adapter": {"type": "adalora", "total_step": 8}, "train.max_steps": 8, "train.save_strategy": "epoch"},
         command=TRAIN,
