@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from sftplug import render_prompt
 from sftplug_gguf.families import Family, metadata
 from sftplug_gguf.vocabulary import Vocabulary
 
@@ -88,8 +89,7 @@ def _adds_first(tokenizer: PreTrainedTokenizerBase) -> bool:
     if first is None:
         return False
     if isinstance(tokenizer.chat_template, str):
-        asked = [{"role": "user", "content": "a"}]
-        return str(tokenizer.apply_chat_template(asked, tokenize=False)).startswith(first)
+        return render_prompt(tokenizer, [{"role": "user", "content": "a"}]).startswith(first)
     return bool(tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id)
 
 

@@ -10,7 +10,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sftplug import ServedModel
+from sftplug import ServedModel, render_prompt
 from sftplug_gguf.vocabulary import split_digits
 
 if TYPE_CHECKING:
@@ -132,8 +132,7 @@ class TransformersModel(ServedModel):
 
     def chat_ids(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
         """Return the ids of a conversation in the file's template."""
-        told = [dict(each) for each in messages]
-        return self.text_ids(self._tokenizer.apply_chat_template(told, add_generation_prompt=True, tokenize=False))
+        return self.text_ids(render_prompt(self._tokenizer, messages))
 
     def logits(self, ids: Sequence[int]) -> Tensor:
         """Return the logits at each of the tokens."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sftplug.errors import ModelError
+from sftplug.errors import ModelError, TemplateError
+from sftplug.model.prompt import render_prompt
 from sftplug.ship.compare import Difference, difference, logits_at, probes
 from sftplug.ship.replies import Answering, places
 
@@ -120,10 +121,8 @@ def _other_ids(known: Trained, served: ServedModel) -> Iterator[str]:
 
 def _rendered(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]]) -> list[int] | None:
     """Return the ids of a conversation; None where the template refuses it, as some refuse a system turn."""
-    from jinja2 import TemplateError
-
     try:
-        text = tokenizer.apply_chat_template([*messages], add_generation_prompt=True, tokenize=False)
+        text = render_prompt(tokenizer, messages)
     except TemplateError:
         return None
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
