@@ -13,6 +13,7 @@ from layers import drawing
 from marked import fill
 from measured import adapters_page, quantizations_page
 from packages import package_files
+from proofs import proofs_page
 from recipe_keys import recipe_keys_page
 from shapes import shapes_page
 from train_options import train_options_page
@@ -116,6 +117,7 @@ def files() -> dict[str, str]:
         "quantizations.md": quantizations_page(),
         "train-options.md": train_options_page(),
         "shapes.md": shapes_page(),
+        "proven-recipes.md": proofs_page(),
         "architecture.md": fill(_here("architecture.md"), "layers", drawing()),
         **package_files(registry),
     }

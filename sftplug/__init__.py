@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 if _typing.TYPE_CHECKING:
     from pydantic import Field
 
+    from sftplug.api.catalogue import recipes
     from sftplug.api.decoding import decode
     from sftplug.api.encoding import Encoded, encode
     from sftplug.api.explaining import Explanation, explain
@@ -111,6 +112,7 @@ else:  # else a type checker would take any name for one of this package
         "sftplug.api.encoding": "Encoded encode",
         "sftplug.api.explaining": "Explanation explain",
         "sftplug.api.inspecting": "DataInspection inspect_data",
+        "sftplug.api.catalogue": "recipes",
         "sftplug.api.planning": "plan",
         "sftplug.api.plugins": "add_plugin search_plugins",
         "sftplug.api.previewing": "Preview preview",
@@ -297,6 +299,7 @@ __all__ = [
     "preview",
     "push",
     "read_text",
+    "recipes",
     "render_prompt",
     "replay",
     "report",

@@ -2,9 +2,10 @@
 
 import sftplug
 from sftplug_tiny.builder import Tiny
+from sftplug_tiny.random import Random
 
 
 @sftplug.hookimpl
 def sftplug_model_builders() -> list[type[sftplug.ModelBuilder]]:
-    """Offer the tiny model."""
-    return [Tiny]
+    """Offer the tiny model, and one of any architecture."""
+    return [Tiny, Random]

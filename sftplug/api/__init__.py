@@ -6,6 +6,7 @@ Everything here is exported by `sftplug` itself, which imports it when it is fir
 import typing as _typing
 
 if _typing.TYPE_CHECKING:
+    from sftplug.api.catalogue import recipes
     from sftplug.api.decoding import decode
     from sftplug.api.encoding import Encoded, encode
     from sftplug.api.explaining import Explanation, explain
@@ -20,6 +21,7 @@ if _typing.TYPE_CHECKING:
 else:
     # The command line imports this for one of them, and lists all commands without any.
     _HOMES = {
+        "sftplug.api.catalogue": "recipes",
         "sftplug.api.decoding": "decode",
         "sftplug.api.encoding": "Encoded encode",
         "sftplug.api.explaining": "Explanation explain",
@@ -58,6 +60,7 @@ __all__ = [
     "prepare",
     "preview",
     "push",
+    "recipes",
     "replay",
     "report",
     "train",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -13,13 +14,14 @@ from rich.table import Table
 
 from sftplug.cli.display import show as show_table
 from sftplug.cli.options import NoPlugin, warn
+from sftplug.cli.proofs import prove
 from sftplug.cli.schema import SCHEMA_FILE, write_schema
 from sftplug.errors import Problem, RecipeError
-from sftplug.plugin.additions import plugin_recipes
 from sftplug.plugin.manager import load_plugins, refuse_unknown_blocks
 from sftplug.storage.writable import refuse_unwritable
 
 if TYPE_CHECKING:
+    from sftplug.recipe.shipped import ShippedRecipe
     from sftplug.recipe.yaml import LocatedStr
 
 recipes = typer.Typer(help="List, show and copy the shipped recipes and launch scripts.", invoke_without_command=True)
@@ -29,28 +31,60 @@ _YAML = (".yaml", ".yml")
 
 
 @recipes.callback()
-def _list(context: typer.Context, no_plugin: NoPlugin = None) -> None:
-    from sftplug.recipe.find import launch_scripts, shipped_recipes
-
+def _list(  # noqa: PLR0913 - the parameters are the command's options
+    context: typer.Context,
+    memory: Annotated[
+        str | None, typer.Option("--memory", metavar="24GB", help="List what is made for GPUs of so much in all.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="TEXT", help="List what has this text in its name or its model's.")
+    ] = None,
+    proof: Annotated[
+        bool, typer.Option("--proof", help="Prove what is listed without weights: takes seconds for each.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    no_plugin: NoPlugin = None,
+) -> None:
     context.obj = no_plugin or []  # a command of the group blocks them too
     refuse_unknown_blocks(context.obj)
+    asked = [name for name, said in (("--memory", memory), ("--model", model)) if said is not None]
+    asked += [name for name, said in (("--proof", proof), ("--json", as_json)) if said]
     if context.invoked_subcommand is not None:
+        if asked:
+            raise typer.BadParameter(f"{', '.join(asked)}: it is for the list, not for `{context.invoked_subcommand}`.")
         return
-    table = Table("recipe", "what it is for", "from")
-    for name, file in {**shipped_recipes(), **launch_scripts()}.items():
-        table.add_row(name, purpose(file), "sftplug")
     broken: list[str] = []
-    for name, (plugin, file) in plugin_recipes(broken=broken, blocked=context.obj).items():
-        table.add_row(name, purpose(file), f"plugin {plugin}")
-    show_table(table)
+    found = _chosen(memory, model, context.obj, broken)
     warn(broken)
+    if proof:
+        prove(found, as_json=as_json)
+    elif as_json:
+        typer.echo(json.dumps([recipe.to_dict() for recipe in found], indent=2))
+    else:
+        show_table(_table(found, scripts=not asked))
 
 
-def purpose(file: Path) -> str:
-    """Return the first comment line of a recipe or script: what it is for."""
-    return next(
-        (line.lstrip("# ") for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("# ")), ""
-    )
+def _chosen(memory: str | None, model: str | None, blocked: list[str], broken: list[str]) -> list[ShippedRecipe]:
+    from sftplug.api.planning import parse_bytes
+    from sftplug.recipe.shipped import chosen, every_recipe
+
+    limit = parse_bytes(memory, "--memory") if memory is not None else None
+    return chosen(every_recipe(blocked, broken), limit, model)
+
+
+def _table(found: list[ShippedRecipe], *, scripts: bool) -> Table:
+    from sftplug.recipe.find import launch_scripts
+    from sftplug.recipe.shipped import purpose
+
+    table = Table("recipe", "what it is for", "hardware", "from")
+    own = [recipe for recipe in found if recipe.source == "sftplug"]
+    for recipe in own:
+        table.add_row(recipe.name, recipe.purpose, recipe.in_short(), recipe.source)
+    for name, file in launch_scripts().items() if scripts else ():
+        table.add_row(name, purpose(file), "", "sftplug")
+    for recipe in found[len(own) :]:
+        table.add_row(recipe.name, recipe.purpose, recipe.in_short(), recipe.source)
+    return table
 
 
 @recipes.command()

@@ -107,6 +107,7 @@ OPTIONS = {
     "roles": {"roles": ["user", "tool", "assistant"]},
     "regex": {"pattern": "[0-9]+"},
     "freeze": {"train": ["*.self_attn.*"]},
+    "random": {"config": {"model_type": "llama", "hidden_size": 64}},
     "samples": {"prompts": ["One?"], "every": "2 steps", "max_new_tokens": 2},
 }
 """Component -> the options that it cannot do without."""
