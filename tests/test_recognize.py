@@ -67,6 +67,32 @@ THEIRS = {
         {"type": "prompt_completion", "prompt": "input", "completion": "output", "system": "system_prompt"},
         "columns input and output, messages and their reply",
     ),
+    "a preference set with prompts": (
+        [{"prompt": SAID[:1], "chosen": SAID[1:], "rejected": SAID[1:]}],
+        {"type": "prompt_completion", "completion": "chosen"},
+        "columns prompt and chosen, of messages, what was preferred",
+    ),
+    "a preference set of texts": (
+        [{"prompt": "Hi?", "chosen": "Hello.", "rejected": "What?"}],
+        {"type": "prompt_completion", "completion": "chosen"},
+        "columns prompt and chosen, of text, what was preferred",
+    ),
+    "segments": ([{"segments": [{"text": "Hi.", "label": True}]}], {}, "column segments, pieces with a label"),
+    "pairs of texts": (
+        [{"dialog": [["Hi?", "Hello."]]}],
+        {"type": "alternating", "column": "dialog"},
+        "column dialog, texts that take turns",
+    ),
+    "an answer that is a number": (
+        [{"question": "How many?", "answer": 12}],
+        {"type": "columns", "user": "question", "assistant": "answer"},
+        "columns question, answer",
+    ),
+    "a message that says nothing": (
+        [{"messages": [*SAID, {"role": "assistant", "content": None}]}],
+        {"type": "messages"},
+        "column messages",
+    ),
     "messages in a cell of a table": ([{"messages": json.dumps(SAID)}], {"type": "messages"}, "column messages"),
     "one bad row of several": (
         [{"messages": "?"}, {"messages": SAID}, {"messages": SAID}],
@@ -207,6 +233,12 @@ def test_rows_that_several_recognize_are_refused_with_a_line_for_each(given):
 def test_messages_of_a_forum_are_no_text(given):
     text = refused(given([{"message_id": "a", "parent_id": None, "text": "Hi?", "role": "prompter"}])).text
     assert "text: `text` stands beside `parent_id`, so a row seems to be one message of a conversation" in text
+
+
+def test_rows_of_tokens_are_refused_with_what_takes_them(given):
+    text = refused(given([{"input_ids": [1, 2], "labels": [-100, 2]}])).text
+    assert "text: `input_ids` are tokens of some tokenizer, and sftplug makes its own" in text
+    assert "train on these with `trl.SFTTrainer`, which takes them as they are" in text
 
 
 def test_rows_that_cannot_be_read_are_told_with_their_place(given, tmp_path):

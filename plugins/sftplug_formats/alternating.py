@@ -15,7 +15,7 @@ _COLUMNS = ("conversations", "conversation", "data", "dialog", "dialogue", "mess
 
 
 class Alternating(OneColumn):
-    """A list of texts, turn by turn: the user's, the assistant's, the user's … (LIMA, UltraChat)."""
+    """A list of texts, turn by turn: the user's, the assistant's, the user's … (LIMA, UltraChat), or pairs of them."""
 
     type: Literal["alternating"] = "alternating"
     column: str = "conversations"
@@ -39,6 +39,8 @@ class Alternating(OneColumn):
         value = parsed_json(value, self.column) if isinstance(value, str) else value
         if not isinstance(value, list | tuple):
             raise RowError(self.column, f"must be a list of texts, not {kind_of(value)}")
+        if value and all(map(_is_pair, value)):
+            value = [text for pair in value for text in pair]
         for index, text in enumerate(value):
             if not isinstance(text, str):
                 raise RowError(f"{self.column}[{index}]", f"must be text, not {kind_of(text)}")
@@ -47,4 +49,11 @@ class Alternating(OneColumn):
 
 
 def _are_texts(value: Any) -> bool:
-    return isinstance(value, list | tuple) and bool(value) and all(isinstance(item, str) for item in value)
+    if not isinstance(value, list | tuple) or not value:
+        return False
+    return all(isinstance(item, str) for item in value) or all(map(_is_pair, value))
+
+
+def _is_pair(value: Any) -> bool:
+    """Whether two texts stand together, a question and its reply."""
+    return isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(text, str) for text in value)

@@ -10,7 +10,7 @@ from pydantic import field_validator, model_validator
 
 from sftplug import Conversation, DatasetFormat, Field, Message, Recognized, RowError, ToolCall, did_you_mean
 from sftplug_formats.calls import read_calls, read_tools
-from sftplug_formats.recognition import Rows, columns, has_text, most, turn_columns
+from sftplug_formats.recognition import Rows, columns, has_text, is_said, most, turn_columns
 from sftplug_formats.spelling import Unread, says_nothing
 
 _PAIRS = (
@@ -72,7 +72,7 @@ class Columns(DatasetFormat):
             return "`instruction` is a question by itself, or with others"
         if has_text(rows, "query") and most(rows, "answers", _holds_calls) and "tools" in columns(rows):
             return Recognized("columns query, answers of calls, tools", {"user": "query", "calls": "answers"})
-        found = [pair for pair in _PAIRS if has_text(rows, *pair)]
+        found = [(user, reply) for user, reply in _PAIRS if has_text(rows, user) and most(rows, reply, is_said)]
         way = "Say whose turn each column is: `format: {type: columns, user: COLUMN, assistant: COLUMN}`"
         if not found:
             return f"no two columns have names that say which is the question. {way}"

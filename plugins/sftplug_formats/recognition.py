@@ -28,7 +28,9 @@ def turns(rows: Rows, usual: str, who: str, noun: str) -> Recognized | str:
         return f"`{prompt[0]}` ends before the reply, which stands in `{prompt[1]}`"
     if usual in found:
         return Recognized(f"column {usual}")
-    if {*found} == {"chosen", "rejected"}:
+    if {"chosen", "rejected"} <= {*found} <= {"prompt", "chosen", "rejected"}:
+        if "prompt" in columns(rows) and most(rows, "chosen", _is_reply):
+            return "`chosen` begins with the reply to `prompt`"
         return Recognized("column chosen, what was preferred", {"column": "chosen"})
     if len(found) == 1:
         return Recognized(f"column {found[0]}", {"column": found[0]})
@@ -81,6 +83,11 @@ def is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
+def is_said(value: Any) -> bool:
+    """Whether a value can be said: a text, or a number, as answers to sums are."""
+    return isinstance(value, str | int | float) and not isinstance(value, bool)
+
+
 def has_text(rows: Rows, *names: str) -> bool:
     """Whether each of these columns holds text in most rows."""
     return all(most(rows, name, is_text) for name in names)
@@ -97,9 +104,32 @@ def _is_unanswered(value: Any) -> bool:
     return not any(isinstance(name, str) and role_of(name, {}) in ("assistant", None) for name in names)
 
 
-def _are_turns(value: Any, who: Sequence[str]) -> bool:
+def _is_reply(value: Any) -> bool:
+    """Whether turns begin with the assistant's."""
     turns = _listed(value)
-    return bool(turns) and all(_is_turn(turn, who) for turn in turns)
+    names = [turns[0].get(key) for key in _WHO] if turns and isinstance(turns[0], Mapping) else []
+    return any(isinstance(name, str) and role_of(name, {}) == "assistant" for name in names)
+
+
+def preferred(rows: Rows) -> str:
+    """Return what a prompt and the preferred of two replies to it are: texts or messages; nothing for other rows."""
+    if has_text(rows, "prompt", "chosen", "rejected") and not most(rows, "chosen", _are_marked):
+        return "of text"
+    if most(rows, "chosen", _is_reply) and (has_text(rows, "prompt") or "prompt" in turn_columns(rows)):
+        return "of messages"
+    return ""
+
+
+def _are_marked(value: str) -> bool:
+    """Whether a text is a transcript, which says whose turns its parts are."""
+    return "\n\nAssistant:" in value
+
+
+def _are_turns(value: Any, who: Sequence[str]) -> bool:
+    """Whether a list holds turns: nearly all are, for one that lacks something is told with what it lacks."""
+    turns = _listed(value)
+    fit = sum(_is_turn(turn, who) for turn in turns)
+    return bool(turns) and 2 * fit > len(turns) and all(isinstance(turn, Mapping | str) for turn in turns)
 
 
 def listed_turns(value: Any) -> Sequence[Any] | None:
@@ -121,5 +151,7 @@ def _listed(value: Any) -> Sequence[Any]:
 
 
 def _is_turn(turn: Any, who: Sequence[str]) -> bool:
-    given = {key for key, value in turn.items() if value is not None} if isinstance(turn, Mapping) else set()
-    return bool(given & set(who)) and bool(given & set(_WHAT))
+    if not isinstance(turn, Mapping):
+        return False
+    given = {key for key, value in turn.items() if value is not None}
+    return bool(given & set(who)) and bool({*map(str, turn)} & set(_WHAT))

@@ -45,7 +45,7 @@ _GUESSED = ("system", "developer", "user", "assistant", "tool")
 
 def role_of(name: str, more: Mapping[str, str]) -> str | None:
     """Return what `name` stands for, by `more` before all else; None where nobody knows it."""
-    return more.get(name) or ROLES.get(name) or ROLES.get(name.lower())
+    return more.get(name) or ROLES.get(name) or ROLES.get(name.strip().lower())
 
 
 def unknown_role(name: str, more: Mapping[str, str]) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from sftplug import Conversation, DatasetFormat, Field, Message, Recognized, RowError
 from sftplug_formats.conversations import WithRoles, WithSystem
 from sftplug_formats.fields import kind_of, read_arguments, required_text
-from sftplug_formats.recognition import Rows, columns, has_text, lacking, listed_turns, most, prompts
+from sftplug_formats.recognition import Rows, columns, has_text, lacking, listed_turns, most, preferred, prompts
 from sftplug_formats.transcript import transcripts
 
 
@@ -30,6 +30,8 @@ class Text(DatasetFormat):
     @classmethod
     def recognizes(cls, rows: Rows) -> Recognized | str:
         """Take rows with a column `text`, unless a row is one message among others."""
+        if not has_text(rows, "text") and "input_ids" in columns(rows):
+            return _TOKENIZED
         if not has_text(rows, "text"):
             return lacking(rows, "text")
         if of_messages := sorted({"role", "parent_id"} & {*columns(rows)}):
@@ -70,13 +72,17 @@ class PromptCompletion(WithSystem, WithRoles):
             named = {"prompt": prompt, "completion": completion}
             options = {name: column for name, column in named.items() if name != column}
             return Recognized(f"columns {prompt} and {completion}, messages and their reply", options | _system(rows))
+        if kind := preferred(rows):
+            by = f"columns prompt and chosen, {kind}, what was preferred"
+            return Recognized(by, {"completion": "chosen"} | _system(rows))
         if has_text(rows, "prompt", "completion"):
             return Recognized("columns prompt and completion, of text")
         return "no text, and no messages, in both `prompt` and `completion`"
 
     def to_conversation(self, row: Mapping[str, Any]) -> Conversation:
         """Return the prompt as the user's text and the completion as the assistant's, or the messages of both."""
-        if listed_turns(row.get(self.prompt)) is None and self.as_ != "chat":
+        are_texts = all(listed_turns(row.get(column)) is None for column in (self.prompt, self.completion))
+        if are_texts and self.as_ != "chat":
             return self._of_strings(row)
         if self.as_ == "text":
             raise RowError(self.prompt, "is a list of messages, which a chat template renders. Leave `as: text` out.")
@@ -100,6 +106,12 @@ class PromptCompletion(WithSystem, WithRoles):
     def _of_strings(self, row: Mapping[str, Any]) -> Conversation:
         prompt, completion = required_text(row, self.prompt), required_text(row, self.completion)
         return Conversation((Message("user", prompt), Message("assistant", completion)), completion_from=1, plain=True)
+
+
+_TOKENIZED = (
+    "`input_ids` are tokens of some tokenizer, and sftplug makes its own, with labels that it can vouch for: name the "
+    "rows that they were made of, or train on these with `trl.SFTTrainer`, which takes them as they are"
+)
 
 
 def _system(rows: Rows) -> dict[str, str]:

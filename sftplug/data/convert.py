@@ -51,6 +51,7 @@ def convert(
     `system` is the recipe's own system turn, for sources that have none; `served` are columns that were read before.
     """
     given: dict[str, None] = {}
+    other: dict[str, None] = {}  # those of them that say what no message says
     recipe_s = RecipeText(source, account, system)
     read = {*served, *source.tags, *([source.row_weight] if source.row_weight is not None else [])}
     for number, row in enumerate(rows, start=1):
@@ -69,15 +70,25 @@ def convert(
             continue
         account.unread_keys.update(conversation.unread)
         if number <= WATCHED:
-            given.update(dict.fromkeys(str(name) for name, value in row.data.items() if _says_something(value)))
+            cells = {str(name): value for name, value in row.data.items() if _says_something(value)}
+            given.update(dict.fromkeys(cells))
+            other.update(dict.fromkeys(name for name in cells if not _is_said(cells[name], conversation)))
             account.columns = tuple(given)
-            account.unread = tuple(name for name in given if name not in read)
+            account.unread = tuple(name for name in given if name in other and name not in read)
         yield Example(conversation, row.origin, own, getattr(source.format, "template_kwargs", "") if own else "")
 
 
 def _says_something(value: object) -> bool:
     """Whether a cell holds something: lists that are empty in every row need no `ignore`."""
     return value is not None and not (isinstance(value, str | list | tuple | Mapping) and not value)
+
+
+def _is_said(value: object, conversation: Conversation) -> bool:
+    """Whether a cell says what a message says too, as the first prompt of many sets does: then it need not be read."""
+    return isinstance(value, str) and any(
+        isinstance(message.content, str) and message.content.strip() == value.strip()
+        for message in conversation.messages
+    )
 
 
 def _with_options(conversation: Conversation, source: SourceSection, row: Row) -> Conversation:

@@ -44,9 +44,12 @@ _CALLED: Mapping[str, _Words] = {
         frozenset({"content", "trace", "traces", "process", "text", "steps", "chain", "of"}),
     ),
     "history": _Words(frozenset({"history"}), frozenset({"chat", "dialog", "dialogue", "conversation", "message"})),
-    "input": _Words(frozenset({"input", "context"})),
+    "input": _Words(frozenset({"input", "context", "passage", "background"})),
+    "question": _Words(frozenset({"prompt", "question", "instruction", "instructions", "query", "problem"})),
+    "choices": _Words(frozenset({"choices", "options", "hint", "hints", "evidence", "documents"})),
 }
-"""Option of a format that names a column -> how people call such a column."""
+"""Option of a format that names a column -> how people call such a column. No format of ours has `question` and
+`choices`: what is called so is for the model all the same."""
 
 
 def sorted_out(account: Account, format: DatasetFormat) -> tuple[dict[str, str], list[str], list[str]]:

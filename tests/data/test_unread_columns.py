@@ -72,6 +72,16 @@ def test_what_only_sounds_alike_is_one_of_the_rest(ready, name):
     assert pasted(str(caught.value), "ignore") == [[name]]
 
 
+def test_a_column_that_a_message_repeats_needs_no_line_and_another_question_is_for_the_model(ready):
+    (question, reply) = (turn["content"] for turn in TURNS)
+    again = ready({"messages": TURNS, "prompt": f" {question}\n", "answer": reply})
+    assert again.ledger.splits["train"][0].unread == ()
+    with pytest.raises(DataError) as caught:
+        ready({"messages": TURNS, "prompt": "Another?", "reasoning": "So.", "choices": ["a"], "id": 3})
+    assert "what seems to be for the model in prompt, reasoning, choices, and no option" in str(caught.value)
+    assert pasted(str(caught.value), "ignore") == [["prompt", "reasoning", "choices"], ["id"]]
+
+
 def test_the_rest_is_ignored_where_the_recipe_says_so_and_named_in_the_ledger(ready):
     row = {"messages": TURNS, "system_prompt": "Be brief.", "id": 7}
     prepared = ready(row, ignore="rest")

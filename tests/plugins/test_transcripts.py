@@ -6,7 +6,7 @@ import pytest
 from plugins.test_formats import refused, turns
 
 from sftplug import Message, ToolCall
-from sftplug_formats import Alternating, PromptCompletion, ShareGPT, Transcript
+from sftplug_formats import Alternating, PromptCompletion, Segments, ShareGPT, Transcript
 
 # --- turns that are texts alone, and transcripts ----------------------------------------------------------------------
 
@@ -22,6 +22,7 @@ def test_texts_take_turns():
         ("assistant", "a"),
         ("user", "b"),
     ]
+    assert turns(Alternating(), {"conversations": [["a", "b"], ["c", "d"]]})[2:] == [("user", "c"), ("assistant", "d")]
     assert refused(Alternating(), {"conversations": ["a", 3]}) == "conversations[1]: must be text, not a number"
     assert refused(Alternating(), {"conversations": {}}) == "conversations: must be a list of texts, not an object"
 
@@ -134,3 +135,14 @@ def test_tools_are_taken_out_of_a_system_prompt():
         assert [message.content for message in made.messages] == ["Hi {}.  Bye.", "1", "2"]
     other = {"conversations": said, "tools": [{"name": "g"}]}
     assert refused(ShareGPT(tools_in_system=True), other).startswith("tools: declares other tools than the system turn")
+
+
+def test_segments_are_plain_text_of_which_some_is_trained():
+    pieces = [{"text": "<s>Q: ", "label": False}, {"text": "A", "label": True, "id": 3}]
+    made = Segments().to_conversation({"segments": json.dumps(pieces)})
+    assert made.messages == (Message("user", "<s>Q: "), Message("assistant", "A"))
+    assert (made.plain, made.unread) == (True, ("segments[].id",))
+    assert refused(Segments(), {"segments": [{"text": "a", "label": 1}]}) == (
+        "segments[0].label: must be true or false, not a number"
+    )
+    assert refused(Segments(), {"segments": []}).startswith("segments: must be a list of pieces")

@@ -82,6 +82,7 @@ ROWS = {
         {"text": "USER: One?\n\nASSISTANT: Two. <|endoftext|>", "system": "SYSTEM: Brief.", "tools": [TOOL]}
     ],
     "sharegpt": [{"conversations": TURNS, "system": "Brief.", "tools": json.dumps([TOOL])}],
+    "segments": [{"segments": [{"text": "One? ", "label": False}, {"text": "Two.", "label": True}]}],
     "columns": [{"english": "sky", "german": "Himmel"}],
 }
 """Format -> rows that fit it, with everything in them that it reads."""

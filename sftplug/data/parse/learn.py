@@ -44,14 +44,25 @@ class _Calls(NamedTuple):
 
     with_id: bool
     as_text: bool
+    named_by_id: bool = False
 
     def call(self, arguments: Mapping[str, Any], number: int = 0) -> ToolCall:
         """Return a call."""
         given = _JSON if self.as_text else arguments
-        return ToolCall(_NAMES[number], given, _IDS[number] if self.with_id else None)
+        return ToolCall(_NAMES[number], given, self.id(number) if self.with_id else None)
+
+    def id(self, number: int) -> str:
+        """Return the id of a call."""
+        return f"functions.{_NAMES[number]}:{number}" if self.named_by_id else _IDS[number]
 
 
-_WAYS = (_Calls(True, False), _Calls(False, False), _Calls(True, True), _Calls(False, True))
+_WAYS = (
+    _Calls(True, False),
+    _Calls(False, False),
+    _Calls(True, True),
+    _Calls(False, True),
+    _Calls(True, False, True),  # where a template writes no name, an id may hold it
+)
 
 
 def learn(where: Situation) -> Forms:
@@ -120,7 +131,7 @@ def _learn_calls(where: Situation) -> tuple[CallForm | None, list[Form]]:
 def _shown(where: Situation, way: _Calls) -> str | None:
     """Return what the model must write to call a tool; None where the template refuses, or the text lacks the call."""
     said = where.said(Message("assistant", "", (way.call({_KEYS[0]: _TEXT}),)))
-    wanted = [_NAMES[0], _JSON] if way.as_text else [_NAMES[0], _KEYS[0]]
+    wanted = [_NAMES[0], _JSON if way.as_text else _KEYS[0], *([way.id(0)] if way.named_by_id else [])]
     return said.text if said is not None and all(text in said.text for text in wanted) else None
 
 
@@ -145,14 +156,18 @@ def _call_form(where: Situation, way: _Calls, shown: str) -> tuple[CallForm, str
             return None
         arguments, begin, end = learned
     places: dict[Part, tuple[int, int]] = {"arguments": (begin, end)}
-    for part, text in (("name", _NAMES[0]), ("id", _IDS[0])):
+    named: tuple[tuple[Part, str], ...] = (
+        (("id", way.id(0)),) if way.named_by_id else (("name", _NAMES[0]), ("id", _IDS[0]))
+    )
+    for part, text in named:
         if text in shown:
-            places[part] = (shown.index(text), shown.index(text) + len(text))  # type: ignore[index]
+            places[part] = (shown.index(text), shown.index(text) + len(text))
     parts = sorted(places, key=lambda part: places[part])
     edges = [edge for part in parts for edge in places[part]]
     literals = [shown[low:high].replace(_NAMES[0], NAME) for low, high in zip(edges[1:-1:2], edges[2::2], strict=True)]
     written = shown[edges[0] : edges[-1]]
-    form = CallForm(tuple(parts), tuple(literals), _between(where, way, written), arguments, way.with_id)
+    between = _between(where, way, written)
+    form = CallForm(tuple(parts), tuple(literals), between, arguments, way.with_id, way.named_by_id)
     return (form, written) if all(literals) else None
 
 
@@ -160,7 +175,7 @@ def _between(where: Situation, way: _Calls, first: str) -> str | None:
     """Return what stands between two calls; None where the template does not write both."""
     calls = tuple(way.call({_KEYS[0]: _TEXT}, number) for number in (0, 1))
     said = where.said(Message("assistant", "", calls))
-    second = first.replace(_NAMES[0], _NAMES[1]).replace(_IDS[0], _IDS[1])
+    second = first.replace(way.id(0), way.id(1)).replace(_NAMES[0], _NAMES[1])
     if said is None or first not in said.text:
         return None
     begin = said.text.index(first) + len(first)
@@ -255,7 +270,7 @@ def _stops(where: Situation, spoken: Sequence[Form], call: CallForm | None) -> s
         found.add(plain.text.rpartition(_CONTENT)[2].strip() if plain.ends else "")
         found |= _printed_next(where, Message("assistant", _CONTENT), plain, dict(PROBE))
     if call is not None:
-        way = _Calls(call.with_id, call.arguments is None)
+        way = _Calls(call.with_id, call.arguments is None, call.named_by_id)
         message = Message("assistant", "", (way.call({_KEYS[0]: _TEXT}),))
         alone = where.said(message)
         answer = {"role": "tool", "name": _NAMES[0], "tool_call_id": _IDS[0], "content": _CONTENT}

@@ -16,6 +16,8 @@ STEPS = 3000
 LONGEST_NAME = 200
 _BARE_KEY = re.compile(r"[^\s(){}\[\]<>:=,\"'`]+")
 """The name of an argument that a template writes without quotation marks."""
+_ID_WITH_NAME = re.compile(r"(?:functions\.)?([\w.\-]+):\d+")
+"""An id that holds the name of the tool: ``functions.weather:0``."""
 MOST_CALLS = 100
 
 Types = Mapping[str, Mapping[str, frozenset[str]]]
@@ -116,6 +118,11 @@ class Matcher:
         after = form.literals[index] if index < len(form.literals) else None
         for value, untyped, end in self._part(form, part, at, known, after):
             now = {**known, part: value, **({"untyped": untyped} if part == "arguments" else {})}
+            if part == "id" and form.named_by_id:
+                name = _ID_WITH_NAME.fullmatch(value)
+                if name is None:
+                    continue
+                now["name"] = name[1]
             rest = end if after is None else self._at(_named(after, now), end)
             if rest is not None:
                 yield from self._call(form, index + 1, rest, now)
