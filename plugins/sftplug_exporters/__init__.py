@@ -2,9 +2,10 @@
 
 from sftplug import Exporter, hookimpl
 from sftplug_exporters.copies import FolderExport, ZipExport
+from sftplug_exporters.vllm import VllmExport
 
 
 @hookimpl
 def sftplug_exporters() -> list[type[Exporter]]:
     """Offer them."""
-    return [FolderExport, ZipExport]
+    return [FolderExport, VllmExport, ZipExport]

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import zipfile
 
 import pytest
@@ -29,7 +30,8 @@ def test_without_a_name_the_exporters_are_listed(lora_run, command, tmp_path):
     listed = command("export", lora_run)
     assert listed.exit_code == 0, listed.exception
     assert re.search(r"^folder +Copy .+ exporters$", listed.output, re.M), listed.output
-    assert json.loads(command("export", lora_run, "--json").output) == {"folder": "exporters", "zip": "exporters"}
+    offered = json.loads(command("export", lora_run, "--json").output)
+    assert offered == {**dict.fromkeys(["folder", "vllm", "zip"], "exporters"), "gguf": "gguf", "ollama": "gguf"}
 
 
 def test_a_merged_archive_answers_as_the_adapter_does_where_there_is_no_peft(lora_run, command, tmp_path):
@@ -37,7 +39,7 @@ def test_a_merged_archive_answers_as_the_adapter_does_where_there_is_no_peft(lor
 
     for name in ("one.zip", "two.zip"):
         result = command("export", lora_run, "zip", "merged=true", "--output", tmp_path / name, "--json")
-        assert json.loads(result.output) == {"exporter": "zip", "output": str(tmp_path / name)}
+        assert json.loads(result.output) == {"exporter": "zip", "output": str(tmp_path / name), "compared": []}
     assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
     with zipfile.ZipFile(tmp_path / "one.zip") as archive:
         assert archive.testzip() is None
@@ -173,3 +175,86 @@ def test_one_exporter_listed_twice_is_refused(recipe_file, lora_run, command, tm
     values = {"RUN": lora_run, "OPTION=VALUE": "compression=deflated", "PATH": tmp_path / "another.zip"}
     assert command(*(values.get(word, word) for word in way.split())).exit_code == 0
     assert (tmp_path / "another.zip").is_file()
+
+
+# --- vLLM -------------------------------------------------------------------------------------------------------------
+
+
+def flags_of(script):
+    """Return what a script hands to vLLM, as a shell understands it; `$here` stays as it is."""
+    command = script.read_text().split("exec ")[1].replace("\\\n", " ")
+    return shlex.split(command)
+
+
+@pytest.fixture(scope="module")
+def based(tmp_path_factory):
+    """Return a function that trains two steps on a base in a folder, and returns the run."""
+    from conftest import rows, write_rows
+    from twins import write_twin
+
+    base = write_twin("llama", tmp_path_factory.mktemp("base"))
+
+    def train(**sections):
+        folder = tmp_path_factory.mktemp("based")
+        write_rows(folder / "rows.jsonl", rows())
+        recipe = {
+            "model": str(base),
+            "data": {"train": {"path": str(folder / "rows.jsonl"), "format": "messages"}},
+            "chat_template": "chatml",
+            "quantization": "fp32",
+            "adapter": "lora",
+            "train": {"max_steps": 2, "use_cpu": True, "save_strategy": "no"},
+            "output": str(folder / "first run"),
+            **sections,
+        }
+        return base, sftplug.train(recipe, show=False)
+
+    return train
+
+
+def test_vllm_gets_an_adapter_with_template_and_stops(based, tmp_path):
+    base, run = based(adapter={"type": "lora", "r": 12})
+    target = run.export("vllm", tmp_path / "served")
+    flags = flags_of(target / "serve.sh")
+    assert flags[:3] == ["vllm", "serve", str(base)]
+    assert flags[flags.index("--lora-modules") + 1] == "first-run=$here"
+    assert flags[flags.index("--max-lora-rank") + 1] == "16"  # the smallest that vLLM has for 12
+    for flag in ("--tokenizer", "--generation-config"):
+        assert flags[flags.index(flag) + 1] == "$here"
+    assert flags[flags.index("--chat-template") + 1] == "$here/chat_template.jinja"
+    assert {"adapter_model.safetensors", "generation_config.json", "chat_template.jinja"} <= {
+        file.name for file in target.iterdir()
+    }
+    assert (target / "serve.sh").stat().st_mode & 0o100
+
+
+def test_vllm_gets_a_whole_model(lora_run, tmp_path):
+    target = sftplug.open_run(lora_run).export("vllm", tmp_path / "served", merged=True)
+    flags = flags_of(target / "serve.sh")
+    assert flags[:3] == ["vllm", "serve", "$here"]
+    assert "--enable-lora" not in flags
+    assert (target / "model.safetensors").is_file()
+    assert not (target / "adapter_config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("adapter", "text"),
+    [
+        ({"type": "lora", "dora": True}, "it is a DoRA"),
+        ({"type": "lora", "modules_to_save": ["lm_head"]}, "it has whole modules beside its updates"),
+        ({"type": "lora", "targets": ["q_proj", "embed_tokens"]}, "it adapts embeddings"),
+        ({"type": "vera"}, "it is a VERA, and vLLM knows LoRA"),
+    ],
+)
+def test_what_vllm_cannot_serve_is_refused_with_a_way_out(adapter, text, based, tmp_path):
+    _, run = based(adapter=adapter)
+    with pytest.raises(ModelError, match=f"vLLM cannot serve this adapter: {text}.+Set `merged: true`"):
+        run.export("vllm", tmp_path / "served")
+    assert not (tmp_path / "served").exists()
+
+
+def test_check_knows_what_vllm_will_not_take(recipe_file):
+    with pytest.raises(RecipeError, match=r"the base is built by `model\.build`, and vLLM loads the base by its name"):
+        sftplug.load(recipe_file(adapter="lora", export=["vllm"], train={"max_steps": 1}))
+    merged = sftplug.load(recipe_file(adapter="lora", export=[{"vllm": {"merged": True}}], train={"max_steps": 1}))
+    assert sftplug.check(merged) == []

@@ -102,6 +102,7 @@ PROCESSED = {
 }
 """Row processor -> options with which it makes something of `ASKED`, or of `TREE`."""
 OPTIONS = {
+    "vllm": {"merged": True},  # of the laws' base, which is built, it serves no adapter
     "distill": {"teacher": "org/large"},
     "forbid": {"commands": ["push"], "because": "Ask the office."},
     "columns": {"user": "Translate: {english}", "assistant": "german"},
