@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -46,12 +45,11 @@ def test_what_is_no_model_is_called_what_it_is(tmp_path):
     assert "adapter_config.json cannot be read: " in said(made(tmp_path / "damaged", adapter_config_json="{"))
 
 
-@pytest.mark.parametrize("name", ["check", "preview", "prepare", "plan", "train"])
-def test_every_command_knows_an_adapter_from_a_model(name, lora_run, recipe_file, command, tmp_path):
+@pytest.mark.parametrize("name", ["preview", "prepare", "plan"])
+def test_a_folder_with_an_adapter_stands_for_its_base(name, lora_run, recipe_file, command, tmp_path):
     more = ["--output", tmp_path / "rows"] if name == "prepare" else []
-    text = str(command(name, recipe_file(model=str(lora_run)), *more).exception)
-    assert f"model: {lora_run} is an adapter (lora) of " in text
-    assert f"sftplug merge {lora_run} --output {lora_run}-merged" in text
+    result = command(name, recipe_file(model=str(lora_run), adapter="lora"), *more)
+    assert result.exit_code == 0, result.exception
 
 
 def trained_on(command, recipe_file, text, output):
@@ -66,31 +64,6 @@ def trained_on(command, recipe_file, text, output):
 def test_an_adapter_whose_base_is_gone_says_so(tmp_path, base, gone):
     text = said(made(tmp_path / "mine", adapter_config_json=json.dumps({"base_model_name_or_path": base})))
     assert ("Nothing is at that place, and before its base is there again" in text) == gone
-
-
-def test_the_way_on_from_a_run_with_an_adapter_works(lora_run, recipe_file, command, tmp_path):
-    run = shutil.copytree(lora_run, tmp_path / "first run")
-    text = str(command("check", recipe_file(model=str(run))).exception)
-    (merge,) = [line.strip() for line in text.splitlines() if line.strip().startswith("sftplug merge")]
-    result = command(*shlex.split(merge)[1:])
-    assert result.exit_code == 0, result.exception
-    named = text.partition("then `model: ")[2].partition("`")[0]
-    assert command("train", recipe_file(model=named)).exit_code == 0
-
-
-def test_the_way_on_from_an_adapter_of_plain_peft_works(lora_run, recipe_file, command, tmp_path):
-    from transformers import AutoModelForCausalLM
-
-    plain = tmp_path / "plain"
-    plain.mkdir()
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        shutil.copy(lora_run / name, plain)
-    text = str(command("check", recipe_file(model=str(plain))).exception)
-    (merge,) = [line.strip() for line in text.splitlines() if line.strip().startswith("python -c")]
-    subprocess.run([sys.executable, *shlex.split(merge)[1:]], check=True, capture_output=True)
-    merged = tmp_path / "plain-merged"
-    assert AutoModelForCausalLM.from_pretrained(merged).config.model_type == "llama"
-    assert command("check", recipe_file(model=str(merged))).exit_code == 0
 
 
 def test_an_adapter_on_the_hub_is_called_one(tmp_path):
@@ -159,7 +132,4 @@ def test_a_finished_run_says_how_to_train_on_and_that_works(full_run, lora_run, 
     trained_on(command, recipe_file, text, tmp_path / "second")
     assert Path(tmp_path / "second" / "run.json").is_file()
     text = str(command("train", recipe_file(adapter="lora", output=str(lora_run))).exception)
-    assert f"`sftplug merge {lora_run} --output {lora_run}-merged`, then `model: {lora_run}-merged`" in text
-    prompt = {"type": "prompt_tuning", "num_virtual_tokens": 4}
-    text = str(command("train", recipe_file(adapter=prompt, output=str(lora_run))).exception)
-    assert "an adapter must be merged for that, and 'prompt_tuning' trains a prompt" in text
+    assert f"To train on its adapter: `model: {lora_run}`, and another --output" in text

@@ -27,6 +27,10 @@ def show_recipe(recipe: Recipe, origins: Mapping[str, str]) -> None:
     table = Table(show_header=False, box=None, pad_edge=False)
     build = recipe.model.build
     table.add_row("model", escape(str(build.type if build else recipe.model.name_or_path)))
+    if recipe.model.adapter is not None:
+        how = "merged into it, beside which a new one is trained" if recipe.model.merge_adapter else "trained on"
+        where = origins.get("model.adapter", "")
+        table.add_row("", escape(f"with the adapter of {recipe.model.adapter}: {how}"), f"[dim]{escape(where)}")
     if recipe.model.trust_remote_code:
         code = recipe.model.code_revision or recipe.model.revision
         table.add_row("", f"[bold red]runs code that comes with the model, revision {escape(str(code))}")

@@ -6,8 +6,9 @@ from pathlib import Path
 from shlex import quote
 
 from sftplug.errors import ModelError
+from sftplug.recipe.adapter_base import ADAPTER, OWN, adapter_config, is_adapter
 from sftplug.run import RunDirectory
-from sftplug.run.result import ADAPTER, OWN, PROMPTS, adapter_config, is_adapter
+from sftplug.run.result import PROMPTS
 
 _CONFIG = "config.json"
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json")

@@ -41,14 +41,24 @@ if TYPE_CHECKING:
 
 
 def base_model_path(recipe: Recipe) -> str:
-    """Return the model's name or folder; a model that is built on the spot is built once and then kept.
+    """Return the model's name or folder; one that is built on the spot, or has an adapter merged into it, is made once
+    and then kept.
 
     Raises ModelError for a folder or file that is not a model: an adapter, a run without a result, rows, a GGUF file.
     """
+    if recipe.model.merge_adapter:
+        from sftplug.model.merging import merged_base  # which loads the base without it
+
+        return str(merged_base(recipe))
     if recipe.model.build is None:
         refuse_no_model(str(recipe.model.name_or_path), tokenizer_does=True)
         return str(recipe.model.name_or_path)
     return str(_built(recipe.model.build))
+
+
+def is_cached(recipe: Recipe) -> bool:
+    """Whether the base is made here, so that it lies in another folder on each machine."""
+    return recipe.model.build is not None or recipe.model.merge_adapter
 
 
 def cache_folder() -> Path:
@@ -87,6 +97,18 @@ def _options(recipe: Recipe) -> dict[str, Any]:
     return {"revision": recipe.model.revision or "main", **code_options(recipe.model)}
 
 
+def _described_at(recipe: Recipe) -> str:
+    """Return where the base's configuration is: no adapter need be merged to know it."""
+    return str(recipe.model.name_or_path) if recipe.model.merge_adapter else base_model_path(recipe)
+
+
+def _beside_adapter(recipe: Recipe, *names: str) -> Path | None:
+    """Return the folder of the adapter that the model comes with, if one of the files `names` lies in it; else None."""
+    folder = recipe.model.adapter
+    there = folder is not None and any((Path(folder) / name).is_file() for name in names)
+    return Path(str(folder)) if there else None
+
+
 # --- what can be had without weights ----------------------------------------------------------------------------------
 
 
@@ -98,9 +120,12 @@ def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
     quiet_libraries()
     from transformers import AutoTokenizer
 
-    path = base_model_path(recipe)
+    # What an adapter was trained with lies beside it: the tokenizer, and in it the chat template.
+    beside = None if recipe.model.add_tokens else _beside_adapter(recipe, "tokenizer.json", "tokenizer_config.json")
+    path = str(beside or _described_at(recipe))
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, **_options(recipe))
+        options = _options(recipe) if beside is None else code_options(recipe.model, beside)
+        tokenizer = AutoTokenizer.from_pretrained(path, **options)
     except Exception as error:  # the tokenizers library raises nothing narrower for a damaged file
         code = untrusted(recipe.model, path, error)
         # What helps most comes first: code that is not allowed to run, a file that is damaged, and only then what a
@@ -129,7 +154,7 @@ def generation_config(recipe: Recipe) -> GenerationConfig | None:
     """
     from transformers import GenerationConfig
 
-    path = base_model_path(recipe)
+    path = str(_beside_adapter(recipe, _GENERATION) or _described_at(recipe))
     try:
         return GenerationConfig.from_pretrained(path, revision=recipe.model.revision or "main")
     except (OSError, ValueError, RecursionError, *NO_MODEL) as error:
@@ -161,7 +186,7 @@ def skeleton(recipe: Recipe, **options: Any) -> PreTrainedModel:
 
     config = model_config(recipe)
     if not options.get("attn_implementation"):
-        refuse_kernels(base_model_path(recipe), config)
+        refuse_kernels(_described_at(recipe), config)
     if _brings_code(config):
         options |= code_options(recipe.model)
     else:
@@ -173,9 +198,7 @@ def skeleton(recipe: Recipe, **options: Any) -> PreTrainedModel:
             return AutoModelForCausalLM.from_config(config, **options)
     except NO_MODEL as error:
         why = f"{type(error).__name__}: {error}"
-        raise ModelError(
-            f"the numbers in the configuration of {base_model_path(recipe)} make no model: {why}"
-        ) from error
+        raise ModelError(f"the numbers in the configuration of {_described_at(recipe)} make no model: {why}") from error
 
 
 def _brings_code(config: Any) -> bool:
@@ -191,14 +214,14 @@ def _brings_code(config: Any) -> bool:
 def model_config(recipe: Recipe) -> Any:
     """Return the model's configuration. Raises ModelError when it cannot be had."""
     quiet_libraries()
-    return _configuration(recipe, base_model_path(recipe))
+    return _configuration(recipe, _described_at(recipe))
 
 
 def _configuration(recipe: Recipe, path: str) -> Any:
     from transformers import AutoConfig
 
     refuse_no_model(path)
-    options = _options(recipe) if path == base_model_path(recipe) else code_options(recipe.model, path)
+    options = _options(recipe) if path == _described_at(recipe) else code_options(recipe.model, path)
     try:
         return AutoConfig.from_pretrained(path, **options)
     except Exception as error:  # whatever a library says of a stranger's file: it has errors of its own for each field
@@ -287,7 +310,7 @@ def check_files(recipe: Recipe, folder: Path | None = None) -> None:
     The base's, or those of what a run saved in `folder`: damaged, missing, pickled or elsewhere; and a configuration
     that names a kernel on the Hub, or a quantization that nobody knows.
     """
-    place = folder or Path(base_model_path(recipe))
+    place = folder or Path(_described_at(recipe))
     config = _configuration(recipe, str(place))
     if recipe.model.attn_implementation is None:
         refuse_kernels(str(place), config)
@@ -303,7 +326,7 @@ def check_names(recipe: Recipe) -> None:
     from is known when it is loaded.
     """
     quiet_progress_bars()
-    place, config = Path(base_model_path(recipe)), model_config(recipe)
+    place, config = Path(_described_at(recipe)), model_config(recipe)
     if place.is_dir() and recipe.model.use_safetensors and getattr(config, "quantization_config", None) is None:
         foresee_weights(skeleton(recipe, **attention_options(recipe)), place, weights_named_in(config))
 
@@ -327,7 +350,10 @@ def load_base(
     from transformers import AutoModelForCausalLM
 
     quiet_progress_bars()
-    options = (_options(recipe) if folder is None else code_options(recipe.model, folder)) | attention_options(recipe)
+    made_here = Path(base_model_path(recipe)) if recipe.model.merge_adapter else None
+    folder_of_code = folder or made_here
+    options = _options(recipe) if folder_of_code is None else code_options(recipe.model, folder_of_code)
+    options |= attention_options(recipe)
     only = recipe.model.use_safetensors
     numbers = load_kwargs(recipe.quantization)
     if original:
@@ -345,6 +371,8 @@ def load_base(
         hint = f" {PICKLED}" if lacks else unlike_experts(headers(Path(path)))
         raise ModelError(f"the model {path} cannot be loaded as {recipe.quantization.type}: {error}{hint}") from error
     refuse_other_weights(path, info)
+    if folder is None and _beside_adapter(recipe, _GENERATION):
+        model.generation_config = generation_config(recipe)
     drop_unused(model.generation_config)
     # What a run has saved has the new rows already.
     if recipe.model.add_tokens and folder is None:

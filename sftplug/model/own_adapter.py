@@ -11,7 +11,7 @@ from sftplug.model.loading import attention_options, base_model_path, skeleton
 from sftplug.plugin.calls import load_adapter, load_kwargs, loading_code, peft_config, prepare_model, saves_itself
 from sftplug.plugin.calls import save_adapter as save_by_component
 from sftplug.plugin.errors import describe, plugin_error, reason
-from sftplug.run.result import OWN, adapter_config
+from sftplug.recipe.adapter_base import OWN, adapter_config
 from sftplug.storage.files import write_json
 
 if TYPE_CHECKING:

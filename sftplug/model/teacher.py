@@ -9,7 +9,7 @@ from sftplug.errors import ModelError
 from sftplug.model.loading import check_files, check_names, check_positions, load_base, load_tokenizer
 from sftplug.model.packing_check import check_isolation
 from sftplug.plugin.calls import teacher_of
-from sftplug.run.result import is_adapter
+from sftplug.recipe.adapter_base import is_adapter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

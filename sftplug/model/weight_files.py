@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from sftplug.errors import ModelError
-from sftplug.run.result import ADAPTER, OWN, adapter_config
+from sftplug.recipe.adapter_base import ADAPTER, OWN, adapter_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -19,6 +19,7 @@ def check_core(recipe: Recipe) -> Iterator[tuple[str, str]]:
     # Equal where both are missing, and where both are there.
     if (model.name_or_path is None) == (model.build is None):
         yield "model", "needs exactly one of `name_or_path` and `build`."
+    yield from _check_adapter_of_model(model)
     yield from _check_remote_code(model)
     name = model.name_or_path
     if name and Path(name).is_absolute() and not Path(name).exists():
@@ -41,6 +42,14 @@ def check_core(recipe: Recipe) -> Iterator[tuple[str, str]]:
     yield from _check_weights(recipe)
     yield from _check_callbacks(recipe)
     yield from _check_exporters(recipe)
+
+
+def _check_adapter_of_model(model: ModelSection) -> Iterator[tuple[str, str]]:
+    """An adapter that is trained on names its base itself."""
+    if model.merge_adapter and model.adapter is None:
+        yield "model.merge_adapter", "says what becomes of `model.adapter`, and there is none. Leave it out."
+    if model.adapter is not None and model.build is not None:
+        yield "model.adapter", "names its base itself. Leave `model.build` out."
 
 
 _COMMIT = r"[0-9a-f]{40}"

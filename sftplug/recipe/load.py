@@ -16,6 +16,7 @@ from sftplug.plugin.components import PARTS, Component, DatasetSource
 from sftplug.plugin.errors import place_of, reason
 from sftplug.plugin.manager import IN_PROGRAM, Plugin
 from sftplug.plugin.registry import Registry, offer_classes
+from sftplug.recipe.adapter_base import spell_out_base
 from sftplug.recipe.check import check_core
 from sftplug.recipe.choices import Parts, recipe_class
 from sftplug.recipe.defaults import assume_quantization, settle
@@ -173,7 +174,7 @@ def load_asked(asked: LoadRequest, *, rows: bool = True, device: Device | None =
     registry, problems, aged = load_named_plugins(_laid(map(_plugins_of, layers), {}), house, asked, _words_of(layers))
     offer_classes(registry, classes)
     set_aside = set_defaults_aside(layers, house, registry)
-    tree = _of_today(_laid(layers, registry.classes()), registry, asked, aged)
+    tree = _of_today(_laid(layers, registry.classes()), registry, asked, aged, problems)
     written = tree.copy()  # only whole sections are filled in
     assume_quantization(tree, registry)
     rules, wrong = house_rules(house, registry, aged)
@@ -265,10 +266,15 @@ def _laid(layers: Iterable[Tree], offers: Offers) -> Tree:
     return merge([spell_out(layer, offers) for layer in layers], offers)
 
 
-def _of_today(tree: Tree, registry: Registry, asked: LoadRequest, aged: list[str]) -> Tree:
-    """Return a tree whose options are those of today's plugins; what that changes in it is told to `aged`."""
+def _of_today(tree: Tree, registry: Registry, asked: LoadRequest, aged: list[str], problems: list[Problem]) -> Tree:
+    """Return a tree whose options are those of today's plugins; what that changes in it is told to `aged`.
+
+    An adapter that stands for its base is spelled out; in the record of a run it is already.
+    """
     if asked.versions is not None:
         aged += leave_out_gone(tree, registry, asked.versions)
+    else:
+        problems += spell_out_base(tree)
     aged += upgrade_options(tree, registry, asked.versions)
     return tree
 

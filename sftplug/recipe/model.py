@@ -9,14 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    Field,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, field_validator, model_validator
 
 from sftplug.plugin.components import (
     Adapter,
@@ -42,7 +35,7 @@ from sftplug.plugin.components import (
     section_of,
 )
 from sftplug.recipe.left_out import LeftOut
-from sftplug.recipe.section import ModelName, Section, Share, ShortForm, as_share, refuse_nul
+from sftplug.recipe.section import InputPath, ModelName, Section, Share, ShortForm, as_share, refuse_nul
 from sftplug.recipe.yaml import Path_, dotted
 from sftplug.types.conversation import GIVEN_TO_TEMPLATES
 
@@ -59,6 +52,12 @@ class ModelSection(Section):
     """Name on the Hub, or a folder written as a path (``./model``)."""
     build: ModelBuilder | None = None
     """Build the base model on the spot instead; the result is cached."""
+    adapter: InputPath | None = None
+    """Folder with an adapter of PEFT to train on: a finished run, a checkpoint, or what another program saved. Where
+    `name_or_path` is such a folder, written as a path, this is meant, and the base that the adapter names."""
+    merge_adapter: bool = False
+    """What becomes of that adapter: false trains it on, with the options that it has; true makes it part of the base's
+    weights, which are cached, and trains the recipe's adapter, a new one, beside them."""
     revision: str | None = None
     """Commit, tag or branch on the Hub. A commit makes a run repeatable."""
     trust_remote_code: bool = False

@@ -17,12 +17,12 @@ from sftplug.plugin.calls import (
     peft_config,
     saves_itself,
 )
+from sftplug.recipe.adapter_base import OWN
 from sftplug.recipe.defaults import OF_TRL
 from sftplug.recipe.in_words import numbers_in_words, train_in_words
 from sftplug.recipe.yaml import write_yaml
 from sftplug.run.left_out import PATCHES, STANDS_IN
 from sftplug.run.record import recorded
-from sftplug.run.result import OWN
 from sftplug.storage.files import atomic_write
 from sftplug.util.redact import redact
 
@@ -100,7 +100,7 @@ def _metadata(recipe: Recipe, sort: Sort) -> dict[str, Any]:
         "library_name": "peft" if sort == "peft" else "transformers",
         "pipeline_tag": "text-generation",
     }
-    if name is not None and not _is_path(name):
+    if name is not None and not _is_path(name) and not recipe.model.merge_adapter:
         metadata["base_model"] = name
     hub = [getattr(source.source, "hub", None) for source in recipe.data.train]
     if any(hub):
@@ -112,7 +112,8 @@ def _base(recipe: Recipe) -> str:
     if recipe.model.build is not None:
         return f"A model that sftplug builds on the spot (`{recipe.model.build.type}`)"
     revision = f" at revision `{recipe.model.revision}`" if recipe.model.revision else ""
-    return f"`{public(recipe.model.name_or_path)}`{revision}"
+    adapter = f", with the adapter of `{public(recipe.model.adapter)}` in its weights" * recipe.model.merge_adapter
+    return f"`{public(recipe.model.name_or_path)}`{revision}{adapter}"
 
 
 # --- how to load it ---------------------------------------------------------------------------------------------------

@@ -47,6 +47,8 @@ def _inputs(recipe: Recipe) -> Iterator[tuple[str, Path]]:
     """Yield place in the recipe and path of everything local that it reads; a pattern as it is written."""
     if (name := recipe.model.name_or_path) is not None and Path(name).is_absolute():
         yield "model", Path(name)
+    if recipe.model.adapter is not None:
+        yield "model.adapter", Path(recipe.model.adapter)
     for where, component in recipe.components():
         for name, field in type(component).model_fields.items():
             value = getattr(component, name)

@@ -25,6 +25,8 @@ def _paths(recipe: Recipe) -> Iterator[tuple[Path_, str]]:
     """Yield place in the recipe and path of every file and folder that it names."""
     if (name := recipe.model.name_or_path) is not None and Path(name).is_absolute():
         yield ("model", "name_or_path"), name
+    if recipe.model.adapter is not None:
+        yield ("model", "adapter"), recipe.model.adapter
     for place, component in recipe.located_components():
         for name, field in type(component).model_fields.items():
             value = getattr(component, name)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from sftplug.model.patching import for_inference, patches_in_force
 from sftplug.plugin import calls
 from sftplug.plugin.errors import plugin_error, plugin_errors
+from sftplug.recipe.adapter_base import is_adapter
 from sftplug.run.files import EXPORTED, noting
-from sftplug.run.result import is_adapter
 from sftplug.ship.merge import Merge, reloaded
 from sftplug.ship.proof import Proof, Trained, proof, refuse, trained
 from sftplug.ship.push import model_files

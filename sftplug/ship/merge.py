@@ -8,20 +8,20 @@ import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from sftplug.errors import ModelError
 from sftplug.libraries.logging import quiet_libraries
-from sftplug.model.loading import load_base, model_config
-from sftplug.model.patching import by_card_of_patches, for_inference, patches_in_force, plain
+from sftplug.model.loading import model_config
+from sftplug.model.merging import Dtype, adapted, merged
+from sftplug.model.patching import by_card_of_patches, for_inference, patches_in_force
 from sftplug.model.remote_code import code_options
-from sftplug.model.tied_embeddings import part, parted
 from sftplug.plugin import calls
+from sftplug.recipe.adapter_base import is_adapter
 from sftplug.run.card import public, write_card
 from sftplug.run.environment import environment
-from sftplug.run.result import is_adapter
 from sftplug.ship.compare import Difference, difference, logits_at, probes
-from sftplug.ship.tuned import load_tuned, load_tuned_tokenizer, placed, with_adapter
+from sftplug.ship.tuned import load_tuned, load_tuned_tokenizer, placed
 from sftplug.storage.folder import atomic_folder
 from sftplug.util.arguments import argument
 
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 RECORD = "merge.json"
 _RUN = ".run"
 """In a merged model: the folder of the run that it comes from; it is never published."""
-Dtype = Literal["bf16", "fp16", "fp32"]
 TOLERANCE, TOLERANCE_IN_BF16 = 0.02, 0.05
 """How far logits may be apart if nothing else is said. Eight bits of a bfloat16 are rounded at every layer, on both
 sides: SmolLM2-135M with a LoRA computes logits in bf16 that are 2.2 % of their standard deviation from those in fp32,
@@ -122,7 +121,9 @@ def merge(directory: RunDirectory, recipe: Recipe, rows: MeasuredRows, output: P
     # Measured first and let go: the adapter's model and the merged one need not fit into memory together.
     before, computed_in = _before(directory, for_inference(recipe), wanted)
     with atomic_folder(output) as folder:
-        model = merged(directory, recipe, how)
+        adapter = adapted(directory.path, recipe, in_place=how.in_place, original=how.original, dtype=how.dtype)
+        model = merged(recipe, adapter)
+        del adapter
         # Read now: it is let go before the record is written.
         dtype, tied = _dtype(model), model.config.get_text_config().tie_word_embeddings
         _save(directory, recipe, model, folder)
@@ -176,53 +177,6 @@ def _onto(recipe: Recipe, how: Merge) -> str:
 
 def _dtype(model: PreTrainedModel) -> str:
     return str(model.dtype).removeprefix("torch.")
-
-
-def merged(directory: RunDirectory, recipe: Recipe, how: Merge) -> PreTrainedModel:
-    """Return the base with the update in its weights. Raises ModelError when backend or adapter cannot do that.
-
-    Without the recipe's patches: they change what is computed with the weights, and the card of the merged model says
-    what is needed of them.
-    """
-    import torch
-
-    recipe = plain(recipe)
-    base = load_base(recipe, original=how.original)
-    if not (how.in_place or how.original):
-        base = _dequantized(recipe, base)
-    if how.dtype is not None:
-        # With fp32 the update is added in 32 bits, and not rounded to the 16 of the base.
-        base = base.to({"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[how.dtype])
-    adapted = with_adapter(recipe, base, directory.path)
-    if calls.saves_itself(recipe.adapter):
-        return calls.merged(recipe.adapter, adapted)
-    # Added to a head that shares its weights with the embeddings, the update would change these too.
-    if (head := parted(adapted.get_base_model())) is not None:
-        part(adapted.get_base_model(), head)
-    model = calls.merged(recipe.adapter, adapted)
-    _refuse_rest(recipe, model)
-    return model
-
-
-def _dequantized(recipe: Recipe, base: PreTrainedModel) -> PreTrainedModel:
-    try:
-        return calls.dequantized(recipe.quantization, base)
-    except ModelError as error:
-        raise ModelError(
-            f"{error}\n{argument('--base', 'original')} merges onto the weights before they were quantized, and says "
-            "how far that is."
-        ) from error
-
-
-def _refuse_rest(recipe: Recipe, model: PreTrainedModel) -> None:
-    """Raise ModelError when some of the adapter still stands beside the weights."""
-    from peft import PeftModel
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    rest = [name for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)]
-    if isinstance(model, PeftModel) or rest:
-        where = f", at {rest[0]} for one" if rest else ""
-        raise ModelError(f"'{recipe.adapter.type}' is not part of the weights after merging{where}.")
 
 
 def _save(directory: RunDirectory, recipe: Recipe, model: PreTrainedModel, folder: Path) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from sftplug.errors import ModelError, RunError
+from sftplug.recipe.adapter_base import adapter_config, is_adapter
 from sftplug.run import RunDirectory
 from sftplug.run.card import CARD, HERE
 from sftplug.run.files import RECORD
-from sftplug.run.result import adapter_config, is_adapter
 from sftplug.ship.tuned import open_finished
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl")

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sftplug.errors import ModelError, RunError
-from sftplug.model.loading import base_model_path, load_base
-from sftplug.model.own_adapter import with_own_adapter
+from sftplug.errors import RunError
+from sftplug.model.loading import base_model_path, is_cached, load_base
+from sftplug.model.merging import with_adapter
 from sftplug.model.remote_code import code_options
 from sftplug.model.weight_files import check_adapter
-from sftplug.plugin.calls import saves_itself
+from sftplug.recipe.adapter_base import is_adapter
 from sftplug.run import RunDirectory
-from sftplug.run.result import is_adapter
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,21 +42,9 @@ def load_tuned(directory: RunDirectory, recipe: Recipe) -> PreTrainedModel:
     if not is_adapter(directory.path):
         model = load_base(recipe, directory.path)
     else:
-        check_adapter(directory.path, base_model_path(recipe), built=recipe.model.build is not None)
+        check_adapter(directory.path, base_model_path(recipe), built=is_cached(recipe))
         model = with_adapter(recipe, load_base(recipe), directory.path)
     return placed(model)
-
-
-def with_adapter(recipe: Recipe, base: PreTrainedModel, folder: Path) -> Any:
-    """Return `base` with the adapter that `folder` holds. Raises ModelError when it cannot be loaded."""
-    from peft import PeftModel
-
-    if saves_itself(recipe.adapter):
-        return with_own_adapter(recipe, base, folder).eval()
-    try:
-        return PeftModel.from_pretrained(base, str(folder)).eval()
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(f"the adapter in {folder} cannot be loaded: {error}") from error
 
 
 def placed(model: PreTrainedModel) -> PreTrainedModel:

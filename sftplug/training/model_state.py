@@ -174,6 +174,17 @@ class TrainedState:
             self._give_back_attributes(saved, folder)
             self._switched = saved.told(_SWITCHED)
 
+    def begin_with(self, folder: Path) -> None:
+        """Take what a checkpoint in `folder` holds beside the trainer's own files, if that is where a run begins.
+
+        Another folder has no such file. What is remembered of gradients is left there: the run has its own schedule.
+        """
+        with _Saved(folder) as saved, torch.no_grad():
+            for name, tensor in self.tensors().items():
+                known = saved.rest(name)
+                if known is not None and known.shape == tensor.shape:
+                    tensor.copy_(known)
+
     def go_on(self) -> None:
         """Leave out of training what had been left out, as AdaMSS does with some of its subspaces.
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sftplug.errors import ModelError, SftplugError, TrainingError
+from sftplug.model.continued import continued
 from sftplug.model.loading import load_base
 from sftplug.model.own_adapter import ModelOutline, by_card, untrained, with_own_adapter
 from sftplug.model.patching import by_card_of_patches, load_plain, plain_twin, without_patches
@@ -151,6 +152,22 @@ def try_to_save(recipe: Recipe, trainer: CheckpointingTrainer, before: Before, s
             raise ModelError(
                 f"what this run would save could not be used: {_reason(error)}. Nothing has been trained. "
                 f"{getattr(error, 'remedy', None) or remedy}"
+            ) from error
+
+
+def refuse_other_start(recipe: Recipe, trainer: CheckpointingTrainer, before: Before) -> None:
+    """Raise ModelError when an adapter that is trained on does not say, before the first step, what its folder does."""
+    folder = continued(recipe)
+    if folder is None:
+        return
+    with _undisturbed(trainer.model):
+        try:
+            _compare_logits(Probe(trainer), before, folder)
+        except (DiffersError, *_FAILS) as error:
+            raise ModelError(
+                f"model.adapter: what is in {folder} cannot be trained on as it was: {_reason(error)}. It holds what "
+                "inference needs, and its training needs more, as of `p_tuning` the network that makes the prompt; a "
+                "checkpoint of its run holds all. Name that, as in `model: RUN/checkpoint-50`."
             ) from error
 
 

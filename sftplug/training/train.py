@@ -19,6 +19,7 @@ from sftplug.launch import (
     write_config,
 )
 from sftplug.libraries.logging import quiet_libraries
+from sftplug.model.continued import continue_adapter, continued
 from sftplug.model.loading import base_model_path, check_positions, load_fitting_base, new_ids
 from sftplug.model.new_tokens import refuse_untrained, train_new_embeddings
 from sftplug.model.own_adapter import save_adapter
@@ -43,7 +44,7 @@ from sftplug.training.arguments import layout, training_arguments
 from sftplug.training.moved_weights import WeightSample
 from sftplug.training.own_loss import heed_replaced_loss
 from sftplug.training.patched import told
-from sftplug.training.readback import Before, is_whole_here, read_back, try_to_save
+from sftplug.training.readback import Before, is_whole_here, read_back, refuse_other_start, try_to_save
 from sftplug.training.saving import save
 from sftplug.training.usual_head import first_head
 from sftplug.types.loss_groups import LossGroups
@@ -125,6 +126,7 @@ def try_what_comes_later(recipe: Recipe, trainer: SftplugTrainer, before: Before
 
     before.refuse_idle(trainer.model)
     if is_whole_here(trainer) and is_main():
+        refuse_other_start(recipe, trainer, before)
         try_to_save(recipe, trainer, before, partial(save, trainer, prepared))
     elif trainer.held is not None and trainer.splits_model() and is_resumable(trainer.args):
         trainer.held.refuse_left_out(allocates=allocating(trainer.model) is not None)
@@ -206,6 +208,7 @@ def make_trainer(
     trainer.origins, trainer.keep = prepared.origins, _keep(recipe)
     if adapter is not None:
         keep_adapter_in_fp32(trainer.model)
+        continue_adapter(recipe, trainer.model)
         if (tuner := allocating(trainer.model)) is not None:
             trainer.add_callback(AdaLoraCallback(f"'{recipe.adapter.type}'", tuner))
     if ids:
@@ -222,6 +225,8 @@ def _hold(trainer: SftplugTrainer, recipe: Recipe, before: Before, callbacks: Se
 
     trainer.write_adapter = partial(save_adapter, recipe) if saves_itself(recipe.adapter) else None
     trainer.held = TrainedState(trainer.model, before.base, beside=before.structure is not None)
+    if (folder := continued(recipe)) is not None:
+        trainer.held.begin_with(folder)
     trainer.carried = Carried(callbacks)
     trainer.callback_handler = BlamingHandler.around(trainer.callback_handler, callbacks, recipe.callbacks)
 

@@ -174,7 +174,7 @@ def test_a_trained_prompt_is_no_weight(tmp_path, command):
 def test_an_adapter_that_says_it_cannot_be_merged_is_refused_before_weights_are_loaded(tmp_path, command, monkeypatch):
     (tmp_path / "mine.py").write_text(PLUGIN)
     run = train_run(tmp_path, "beside", plugins=["./mine.py"], adapter="beside", quantization="fp32")
-    monkeypatch.setattr("sftplug.ship.merge.load_base", None)  # nothing is loaded
+    monkeypatch.setattr("sftplug.model.merging.load_base", None)  # nothing is loaded
     result = command("merge", run, "--output", tmp_path / "merged")
     said = "'beside' says that what it trains cannot be merged. Load it with PEFT beside the base."
     assert said in str(result.exception)

@@ -1,6 +1,8 @@
 """Advice that is followed in another test, that cannot be followed here, and texts that only look like advice."""
 
 FOLLOWED = {
+    "To train on from it: `sftplug merge {} --output {}`, then": "test_it_is_merged_and_plain_transformers_loads_the_result",
+    "Name that, as in `model: RUN/checkpoint-50`.": "test_what_inference_does_not_need_is_asked_of_a_checkpoint",
     "formats recognize the rows. Write the one that is meant": "test_rows_that_several_recognize_are_refused_with_a_line_for_each",
     "Say whose turn each column is: `format: {": "test_rows_that_none_recognizes_are_refused_with_the_reason_of_each",
     "Offer the loss as a component, with the hook `sftplug_losses`.": "test_a_function_that_nobody_would_call_is_refused",

@@ -10,6 +10,7 @@ from ways_out.cases import (
     Case,
     Edit,
     a_model,
+    as_written,
     at,
     both,
     json_in,
@@ -52,7 +53,80 @@ def lora(**options):
 
 MIXER = both(twin("mamba2"), put("train.use_cpu", True))
 
+
+def before_from(*, run=True, **options):
+    """Train a LoRA with `options` first, then name it as the model of the recipe; without `run`, as plain PEFT has it."""
+
+    def edit(situation, sentence):
+        own = situation.recipe["adapter"]
+        situation.recipe["adapter"] = {"type": "lora", **options}
+        run_first("train", "recipe.yaml", "--output", "out")(situation, sentence)
+        situation.recipe.update(adapter=own, model={"adapter": "./out"})
+        if not run:
+            Path("out/run.json").unlink()
+
+    return edit
+
+
+TRAIN = ("train", "recipe.yaml", "--output", "other")
+
 CASES = [
+    # --- an adapter that is trained on -----------------------------------------------------------------------------------
+    Case(
+        "of the adapter in {}, {}. To train on, set {}.",
+        {
+            "To train on, set {}": as_written,
+            "`model.merge_adapter: true`": put("model.merge_adapter", True),
+        },
+        recipe=lora(r=4),
+        command=TRAIN,
+        before=before_from(r=8),
+    ),
+    Case(
+        "To train on its adapter: `model: {}`, and another {}",
+        {"To train on its adapter: `model: {}`": both(put("model", "./out"), with_option("--output", "other"))},
+        recipe=lora(),
+        command=("train", "recipe.yaml", "--output", "out"),
+        before=run_first("train", "recipe.yaml", "--output", "out"),
+    ),
+    Case(
+        "{} is an adapter of the type {}, and '{}' is another. Set `adapter: {}`.",
+        {"Set `adapter: {}`": put("adapter", {"type": "lora"})},
+        recipe={"adapter": {"type": "full"}},
+        command=TRAIN,
+        before=before_from(),
+    ),
+    Case(
+        "model.adapter: the adapter in {} adapts other modules than the recipe's: it {} {}, one of {} tensors. Name the modules "
+        "with which it was trained, as its adapter_config.json lists them (for `lora`: `adapter.targets`).",
+        {"Name the modules with which it was trained": put("adapter.targets", ["q_proj"])},
+        recipe=lora(),
+        command=TRAIN,
+        before=before_from(run=False, targets=["q_proj"]),
+    ),
+    Case(
+        "{} names no base. Name it: `model.name_or_path`.",
+        {"Name it: `model.name_or_path`": both(twin("llama"), put("model.adapter", "./out"))},
+        recipe=lora(),
+        command=("check", "recipe.yaml"),
+        before=both(
+            run_first("train", "recipe.yaml", "--output", "out"),
+            lambda *_: json_in("adapter_config.json", base_model_name_or_path=None)(Path("out")),
+            put("model", {"adapter": "./out"}),
+        ),
+    ),
+    Case(
+        "says what becomes of `model.adapter`, and there is none. Leave it out.",
+        {"Leave it out": leave_out("model.merge_adapter")},
+        recipe={"model.merge_adapter": True},
+    ),
+    Case(
+        "names its base itself. Leave `model.build` out.",
+        {"Leave `model.build` out": leave_out("model.build")},
+        recipe=lora(),
+        command=TRAIN,
+        before=both(run_first("train", "recipe.yaml", "--output", "out"), put("model.adapter", "./out")),
+    ),
     # --- what is not a model ---------------------------------------------------------------------------------------------
     Case(
         "model: {} is a file. Name the folder of the model, which holds {}.",
@@ -65,13 +139,11 @@ CASES = [
         before=both(twin("llama", "models/first"), put("model", {"name_or_path": "./models"})),
     ),
     Case(
-        "To train on from it: `sftplug merge {} --output {}`, then `model: {}` and another {}.",
+        "{}; with `model.merge_adapter: true` that becomes part of the weights, and a new one is trained.",
         {
-            "`sftplug merge out --output {}`": both(
-                run_first("merge", "out", "--output", "merged"),
-                put("model", {"name_or_path": "./merged"}),
-                with_option("--output", "other"),
-            )
+            "with `model.merge_adapter: true`": both(
+                put("model", {"name_or_path": "./out", "merge_adapter": True}), with_option("--output", "other")
+            ),
         },
         recipe=lora(),
         command=("train", "recipe.yaml", "--output", "out"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sftplug.errors import SftplugError
 from sftplug.launch import launch_problems
 from sftplug.libraries.logging import quiet_libraries
+from sftplug.model.continued import problems_of_adapter
 from sftplug.model.loading import check_files, check_model, check_names, model_config
 from sftplug.model.own_adapter import problems_of_own
 from sftplug.model.patching import problems_of_patches
@@ -64,7 +65,8 @@ def problems_before_rows(recipe: Recipe) -> list[str]:
         check_files(recipe)
         check_names(recipe)
         if not unfit:
-            problems += unsavable(recipe)
+            # Asked of an adapter that has seen the model: which modules it adapts is known by now.
+            problems += [*problems_of_adapter(recipe), *unsavable(recipe)]
             problems += _unexportable(recipe)
         problems += _auxiliary_loss(recipe)
         check_teacher(recipe)
