@@ -77,3 +77,57 @@ def test_the_terminal_says_how_many_moved(recipe_file, command):
     said = " ".join(result.output.split())
     assert "so small updates are lost" in said
     assert "of the trained 16-bit weights are other numbers than before; none at all in 5 of 20 tensors" in said
+
+
+# --- in the run, after its first updates ------------------------------------------------------------------------------
+
+FIRST = {**RATE, "max_steps": 6, "save_strategy": "no", "lr_scheduler_type": "constant", "warmup_steps": 0}
+
+
+def seen(command, file):
+    """Return what a run says of trained tensors after its first updates, and its exit code."""
+    result = command("train", file)
+    said = " ".join(f"{result.output} {result.exception or ''}".split())
+    return "though they have gradients" in said, "the run learns nothing" in said, result.exit_code
+
+
+def test_what_stays_after_the_first_updates_is_told_and_the_way_out_helps(recipe_file, command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert seen(command, recipe_file(quantization="bf16", train=FIRST)) == (True, False, 0)  # the norms
+    file = recipe_file(quantization="fp32", train=FIRST, output="other")
+    assert seen(command, file) == (False, False, 0)
+
+
+@pytest.mark.parametrize("quantization", ["bf16", "fp32"])
+def test_a_run_in_which_nothing_moves_is_stopped(quantization, recipe_file, command):
+    file = recipe_file(quantization=quantization, train={**FIRST, "learning_rate": 1e-12})
+    told, stopped, code = seen(command, file)
+    assert (told, stopped) == (False, True)
+    assert code != 0
+
+
+def test_rows_that_never_reach_a_tensor_are_told_of(recipe_file, run):
+    """Of experts, one that no token was sent to; here, a layer whose share of the output is 0."""
+    from transformers import TrainerCallback, TrainerControl, TrainerState
+
+    from sftplug.training.movement import MovementCheck
+
+    used, unused = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    model = torch.nn.ModuleDict({"used": used, "unused": unused})
+    said = []
+    check = MovementCheck(said.append, 1e-3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    arguments = type("Arguments", (), {"learning_rate": 1e-3, "deepspeed_plugin": None})
+    state, control = TrainerState(), TrainerControl()
+    for _ in range(6):
+        value = torch.ones(1, 2)
+        (used(value) + 0 * unused(value)).sum().backward()
+        check.on_pre_optimizer_step(arguments, state, control, model=model, optimizer=optimizer)
+        optimizer.step()
+        optimizer.zero_grad()
+        check.on_step_end(arguments, state, control, model=model)
+    assert said == [
+        "after the first 5 updates, 2 of 4 trained tensors have had no gradient but 0, such as unused.weight: no row "
+        "so far has used them."
+    ]
+    assert isinstance(check, TrainerCallback)

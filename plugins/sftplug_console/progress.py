@@ -33,7 +33,7 @@ class TrainingProgress(TrainerCallback):  # type: ignore[misc]
         )
         self._bars = Progress(*columns, console=self._console, transient=True)
         self._begun = self._starting = self._away = False
-        self._lines = 0
+        self._lines = self._shown = 0
         self._said, self._said_at = "", 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -63,9 +63,16 @@ class TrainingProgress(TrainerCallback):  # type: ignore[misc]
         if self._away:
             self._bars.stop()
 
+    def _show_notices(self) -> None:
+        """Print what has come up since the last time."""
+        for sentence in self._trainer.notices[self._shown :]:
+            self._console.print(f"note: {visible(sentence)}", highlight=False, markup=False)
+        self._shown = len(self._trainer.notices)
+
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Move the bar; where there is none, print a line at each tenth of the run, with the loss of its own step."""
         self._bars.update(self._task, completed=state.global_step, description=self._said)
+        self._show_notices()
         if self._notebook is not None:
             self._notebook.show(f"training {self._said}", state.global_step, state.max_steps)
         if not control.should_log:
@@ -86,6 +93,7 @@ class TrainingProgress(TrainerCallback):  # type: ignore[misc]
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Take the bar away."""
+        self._show_notices()
         self.take_away()
 
     def take_away(self) -> None:

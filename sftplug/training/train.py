@@ -35,6 +35,7 @@ from sftplug.plugin.calls import (
     saves_itself,
     trainer_callback,
 )
+from sftplug.recipe.defaults import suits
 from sftplug.run import RunSession, open_session
 from sftplug.run.card import write_card
 from sftplug.run.checkpoints import Retained
@@ -205,7 +206,7 @@ def make_trainer(
     _hand_over(recipe, trainer)
     _name_neutrally(trainer, recipe)
     trainer.remove_callback(PrinterCallback)  # prints dictionaries; what is shown is the plugins' business
-    trainer.origins, trainer.keep = prepared.origins, _keep(recipe)
+    trainer.origins, trainer.keep, trainer.notices = prepared.origins, _keep(recipe), []
     if adapter is not None:
         keep_adapter_in_fp32(trainer.model)
         continue_adapter(recipe, trainer.model)
@@ -285,6 +286,7 @@ def watched(recipe: Recipe, trainer: SftplugTrainer, session: RunSession) -> Ite
         StateKeeper,
         Stopwatch,
     )
+    from sftplug.training.movement import MovementCheck
     from sftplug.training.signals import SignalHandler
 
     def look() -> None:
@@ -304,6 +306,8 @@ def watched(recipe: Recipe, trainer: SftplugTrainer, session: RunSession) -> Ite
         trainer.add_callback(RestoreCounters(trainer.go_on, session.checkpoint, partial(setattr, trainer, "goes_on")))
     trainer.add_callback(MetricsWriter(session, trainer.clock, lambda: trainer.tokens))
     trainer.add_callback(Moments(session.loaded.call))
+    if not trainer.splits_model():
+        trainer.add_callback(MovementCheck(trainer.notices.append, suits(recipe).get("learning_rate")))
     # The last of ours: it may end the run once a checkpoint is saved, of which all others must have heard by then.
     trainer.add_callback(CheckpointSchedule(stop))
     with stop.listening():

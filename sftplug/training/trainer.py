@@ -32,6 +32,8 @@ class SftplugTrainer(LossTrainer):
     """When checkpoints are saved and which of them are kept, in a sentence, when training begins."""
     head = ""
     """What computes the loss from hidden states, and why that, in a sentence; empty where it is the usual one."""
+    notices: list[str]
+    """What has come up in training that its owner should know, a sentence each."""
     goes_on = ""
     """Where a finished run goes on that is longer now, and at which rate, in a sentence."""
     when_stopped: Sequence[Callable[[], object]] = ()

@@ -30,6 +30,8 @@ class RunTrainer(Protocol):
     """When checkpoints are saved and which of them are kept, in a sentence; empty until training begins."""
     head: str
     """What computes the loss from hidden states, and why that, in a sentence; empty where it is the usual one."""
+    notices: list[str]
+    """What has come up in training that its owner should know, a sentence each: whoever shows the progress shows it."""
     goes_on: str
     """Where a finished run goes on that is longer now, and at which rate, in a sentence; else empty."""
     when_stopped: Sequence[Callable[[], object]]

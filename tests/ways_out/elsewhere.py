@@ -2,6 +2,9 @@
 
 FOLLOWED = {
     "To train on from it: `sftplug merge {} --output {}`, then": "test_it_is_merged_and_plain_transformers_loads_the_result",
+    "In {}, updates this small are rounded away: `quantization: fp32` keeps them.": (
+        "test_what_stays_after_the_first_updates_is_told_and_the_way_out_helps"
+    ),
     "Name that, as in `model: RUN/checkpoint-50`.": "test_what_inference_does_not_need_is_asked_of_a_checkpoint",
     "formats recognize the rows. Write the one that is meant": "test_rows_that_several_recognize_are_refused_with_a_line_for_each",
     "Say whose turn each column is: `format: {": "test_rows_that_none_recognizes_are_refused_with_the_reason_of_each",

@@ -27,6 +27,12 @@ TWO = {"strategy": "zero2", "processes": 2}
 
 CASES = [
     Case(
+        "Updates this small are rounded away, even in 32 bits: raise `train.learning_rate`{}.",
+        {"raise `train.learning_rate`": put("train.learning_rate", 1e-5)},
+        recipe={"train.learning_rate": 1e-12, "train.max_steps": 6},
+        command=("train", "recipe.yaml", "--output", "out"),
+    ),
+    Case(
         "is not used beside `optimizer: {}`, whose own options say it. Leave out one of the two.",
         {"Leave out one": leave_out("train.optim"), "of the two": leave_out("optimizer")},
         recipe={"optimizer": "adafactor", "train.optim": "sgd"},
