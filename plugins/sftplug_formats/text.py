@@ -104,6 +104,12 @@ class PromptCompletion(WithSystem, WithRoles):
         return [{"role": role, "content": required_text(row, column)}]
 
     def _of_strings(self, row: Mapping[str, Any]) -> Conversation:
+        if self.calls_in_text is not None:
+            raise RowError(
+                self.completion,
+                "is plain text, which no chat template renders, so `calls_in_text` makes no calls of it. Say "
+                "`as: chat` in the format, or leave `calls_in_text` out",
+            )
         prompt, completion = required_text(row, self.prompt), required_text(row, self.completion)
         return Conversation((Message("user", prompt), Message("assistant", completion)), completion_from=1, plain=True)
 

@@ -16,13 +16,17 @@ from sftplug_formats.spelling import Unread
 
 Notation = Literal["python", "json", "tool_call", "functioncall"]
 
-_TAG = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
-_ANSWER = re.compile(r"<tool_response>(.*?)</tool_response>", re.DOTALL)
+# Neither pattern looks past the next tag, so that a text of nothing but opening tags is read once.
+_TAG = re.compile(r"<tool_call>((?:(?!</?tool_call>).)*)</tool_call>", re.DOTALL)
+_ANSWER = re.compile(r"<tool_response>((?:(?!</?tool_response>).)*)</tool_response>", re.DOTALL)
+_HALF = re.compile(r"<tool_call>\s*[\[{]")
 _FUNCTION = re.compile(r"<functioncall>\s*", re.IGNORECASE)
 _QUOTED = re.compile(r"""\{\s*"name"\s*:\s*"([^"]+)"\s*,\s*"arguments"\s*:\s*'(.*)'\s*\}""", re.DOTALL)
 """A call whose arguments are JSON in single quotes, as Glaive wrote them."""
 _BRACKETED = re.compile(r"\[\s*[^\W\d][^\[\](){}=\"']*\((?:\s*\)(?:\s*,.*\))?|\s*[^\W\d]\w*\s*=.*\))\s*\]", re.DOTALL)
 """A list of calls as Python writes them, the names of which may hold spaces: ``[Market Trends(country="us")]``."""
+_TRIED = 1000
+"""So many brackets of a system prompt that open no JSON are looked at."""
 _OPENS = re.compile(r"[\[{]")
 _TOOLS = re.compile(r"<tools>(.*?)</tools>", re.DOTALL)
 _NAME = re.compile(r"(?:^\[|(?<=\)),)\s*([^\W\d][^\[\](){}=\"',]*?)\s*(?=\()")
@@ -90,12 +94,14 @@ def _has_arguments(call: Any) -> bool:
 
 def _tagged(text: str, where: str) -> _Found:
     found = [*_TAG.finditer(text)]
+    begin, last = (found[0].start(), found[-1].end()) if found else (len(text), len(text))
+    if _HALF.search(_TAG.sub("", text)):
+        raise RowError(where, "holds a call of which only one of the tags <tool_call> and </tool_call> is there")
     if not found:
         return None
-    last = found[-1].end()
-    if _TAG.sub("", text[found[0].start() : last]).strip() or text[last:].strip():
+    if _TAG.sub("", text[begin:last]).strip() or text[last:].strip():
         raise RowError(where, "goes on after a call: a turn is rendered as its text and then its calls")
-    return text[: found[0].start()], [call for match in found for call in _listed(calls_in(match[1].strip(), where))]
+    return text[:begin], [call for match in found for call in _listed(calls_in(match[1].strip(), where))]
 
 
 def _function(text: str, where: str) -> _Found:
@@ -150,13 +156,13 @@ def tools_taken_from(text: str, where: str) -> tuple[str, tuple[Mapping[str, Any
 
 def _values(text: str) -> Iterator[tuple[int, int, Any]]:
     """Yield (start, end, value) of each object and list of JSON in a text."""
-    decoder, at = json.JSONDecoder(), 0
-    while match := _OPENS.search(text, at):
+    decoder, at, tried = json.JSONDecoder(), 0, 0
+    while (match := _OPENS.search(text, at)) and tried < _TRIED:
         try:
             value, at = decoder.raw_decode(text, match.start())
             yield match.start(), at, value
         except (ValueError, RecursionError):
-            at = match.end()
+            at, tried = match.end(), tried + 1
             tagged = _TOOLS.match(text, max(text.rfind("<tools>", 0, at), 0))
             if tagged and not text[tagged.start() + len("<tools>") : match.start()].strip():
                 value = python_value(tagged[1])

@@ -13,7 +13,7 @@ KIND = "calls as text"
 
 _NOTATIONS: Mapping[str, re.Pattern[str]] = {
     "functioncall": re.compile(r"<functioncall>\s*\{"),
-    "tool_call": re.compile(r"<tool_call>.*?</tool_call>", re.DOTALL),
+    "tool_call": re.compile(r"<tool_call>\s*[\[{]"),
     "python": re.compile(
         r"\A\s*\[\s*[^\W\d][^\[\](){}=\"']*\((?:\s*\)(?:\s*,.*\))?|\s*[^\W\d]\w*\s*=.*\))\s*\]\s*\Z", re.DOTALL
     ),
@@ -25,7 +25,10 @@ _SHOWN = 30
 
 def may_call(text: str) -> bool:
     """Whether it is worth while to look for calls in a text: quickly told, for nearly no text has any."""
-    return text.lstrip()[:1] in ("[", "{") or "<functioncall>" in text or "<tool_call>" in text
+    first = text[:1]
+    if first.isspace():
+        first = text.lstrip()[:1]
+    return first in ("[", "{") or "<functioncall>" in text or "<tool_call>" in text
 
 
 def calls_as_text(conversation: Conversation, offered: bool) -> Iterator[tuple[str, str]]:

@@ -115,6 +115,12 @@ def test_other_text_stays_text(text, notation):
         ("functioncall", "<functioncall> {", "is not valid JSON"),
         ("tool_call", "<tool_call>{</tool_call>", "is not valid JSON"),
         ("tool_call", '<tool_call>{"name": "f"}</tool_call> So.', "goes on after a call"),
+        ("tool_call", '<tool_call>{"name": "f"}', "holds a call of which only one of the tags"),
+        (
+            "tool_call",
+            '<tool_call>{"a"<tool_call>{"name": "f"}</tool_call>',
+            "holds a call of which only one of the tags",
+        ),
     ],
 )
 def test_calls_in_text_that_cannot_be_read_are_refused(notation, text, reason):
@@ -146,3 +152,10 @@ def test_segments_are_plain_text_of_which_some_is_trained():
         "segments[0].label: must be true or false, not a number"
     )
     assert refused(Segments(), {"segments": []}).startswith("segments: must be a list of pieces")
+
+
+def test_calls_in_plain_text_are_refused_with_what_makes_turns_of_it():
+    plain = PromptCompletion(calls_in_text="json")
+    assert refused(plain, {"prompt": "a", "completion": WRITTEN["json"]}).startswith(
+        "completion: is plain text, which no chat template renders, so `calls_in_text` makes no calls of it."
+    )

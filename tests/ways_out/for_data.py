@@ -206,6 +206,23 @@ CASES = [
         ),
     ),
     Case(
+        "is plain text, which no chat template renders, so `calls_in_text` makes no calls of it. Say `as: chat` in the "
+        "format, or leave `calls_in_text` out",
+        {
+            "Say `as: chat` in the format": put("data.train.format.as", "chat"),
+            "leave `calls_in_text` out": both(leave_out("data.train.format.calls_in_text", "chat_template")),
+        },
+        recipe={"data.train.format": {"type": "prompt_completion", "calls_in_text": "json"}},
+        rows=[{"prompt": "Hi?", "completion": "Hello."}],
+    ),
+    Case(
+        "`input_ids` are tokens of some tokenizer, and sftplug makes its own, with labels that it can vouch for: name the "
+        "rows that they were made of, or train on these with `trl.SFTTrainer`, which takes them as they are",
+        {"name the rows that they were made of": mend_rows({"messages": [USER, REPLY]})},
+        recipe={"data.train": {"path": "rows.jsonl"}},
+        rows=[{"input_ids": [1, 2], "labels": [-100, 2]}],
+    ),
+    Case(
         "begins with what no marker says the role of: {}. If it is the system prompt, `before: system` in the format",
         {"`before: system` in the format": put("data.train.format.before", "system")},
         recipe={"data.train.format": {"type": "transcript"}},

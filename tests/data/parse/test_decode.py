@@ -231,6 +231,18 @@ def test_other_white_space_than_the_template_s_is_understood_and_told():
     assert (found.stopped, found.exact, found.problem) == (True, False, "")
 
 
+def test_arguments_may_come_in_any_order_and_the_keys_of_a_call_in_that_of_the_template():
+    for arguments in ({"word": "tide", "count": 3}, {"count": 3, "word": "tide"}):
+        call = {"name": "look_up", "arguments": arguments}
+        found = read("qwen2_5", f"<tool_call>\n{json.dumps(call)}\n</tool_call><|im_end|>")
+        assert [*found.message.tool_calls[0].arguments.items()] == [*arguments.items()]
+        assert (found.exact, found.problem) == (True, "")
+        turned = json.dumps(dict(reversed(call.items())))
+        found = read("qwen2_5", f"<tool_call>\n{turned}\n</tool_call><|im_end|>")
+        assert not found.message.tool_calls
+        assert "'<tool_call>' stands in it, and not where the template writes it" in found.problem
+
+
 BARE = "<tool_call>\n<function=look_up>\n<parameter=digits>\n3\n</parameter>\n<parameter=count>\n3\n</parameter>\n"
 BARE += "<parameter=any>\n3\n</parameter>\n</function>\n</tool_call><|im_end|>"
 
