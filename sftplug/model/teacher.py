@@ -98,11 +98,11 @@ def check_teacher_positions(recipe: Recipe, longest: int) -> None:
         raise _of_teacher(recipe, error) from error
 
 
-def load_teacher(recipe: Recipe, device: object, *, packed: bool) -> PreTrainedModel | None:
+def load_teacher(recipe: Recipe, device: object, *, packed: bool, marked: bool) -> PreTrainedModel | None:
     """Return the teacher of the recipe's loss on `device`, in the dtype that is computed in; None without one.
 
-    `packed` says that rows hold several documents: then it is proven that it keeps them apart. Raises ModelError when
-    it does not, or cannot be had.
+    `packed` says that rows hold several documents: then it is proven that it keeps them apart, with what batches say
+    of them (`marked`). Raises ModelError when it does not, or cannot be had.
     """
     other = with_teacher_as_model(recipe)
     if other is None:
@@ -110,7 +110,7 @@ def load_teacher(recipe: Recipe, device: object, *, packed: bool) -> PreTrainedM
     try:
         model = load_base(other, original=True)
         if packed:
-            check_isolation(model)
+            check_isolation(model, marked=marked)
     except ModelError as error:
         raise _of_teacher(recipe, error) from error
     model.requires_grad_(False)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.data import Sampler
 
+from sftplug.model.packing_check import document_marks
 from sftplug.types.tokens import IGNORED
 
 if TYPE_CHECKING:
@@ -27,23 +28,26 @@ class Collator:
     pad_to_multiple_of: int = 1
     flat: bool = False
     """Lay the rows end to end, as FlashAttention takes them: position ids tell it where each begins."""
+    marked: bool = False
+    """Say of rows that are laid end to end where each document begins as models with a state ask for it, too."""
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Return a batch of shape (B, L), or (1, sum of the lengths) for a flat one.
 
         ``input_ids``, ``labels``, ``weights`` and ``provenance`` if rows have them, and ``attention_mask``; for rows of
         several documents in place of the mask ``position_ids`` that start anew with each document and with the padding.
-        ``real_tokens``: (B,) how many tokens of each row are not padding.
+        ``real_tokens``: (rows,) how many tokens of each row are not padding. With `marked`, what `document_marks` has.
         """
+        real = torch.tensor([len(row["input_ids"]) for row in rows])
         if self.flat:
             rows = [_end_to_end(rows)]
         longest = max(len(row["input_ids"]) for row in rows)
         # Rounded up: 10 tokens in multiples of 8 are 16, for -(-10 // 8) is 2.
         length = -(-longest // self.pad_to_multiple_of) * self.pad_to_multiple_of
-        batch = {
+        batch: dict[str, Any] = {
             "input_ids": self._padded(rows, "input_ids", length, self.pad_token_id),
             "labels": self._padded(rows, "labels", length, IGNORED),
-            "real_tokens": torch.tensor([len(row["input_ids"]) for row in rows]),
+            "real_tokens": real,
         }
         if "weights" in rows[0]:
             batch["weights"] = self._padded(rows, "weights", length, 0.0)
@@ -52,8 +56,10 @@ class Collator:
         if "seq_lengths" in rows[0]:
             # A mask beside them, even of ones, would switch off the block-diagonal mask that they stand for.
             batch["position_ids"] = torch.stack([_positions(row["seq_lengths"], length) for row in rows])
+            if self.marked:
+                batch |= document_marks(_with_padding(rows[0]["seq_lengths"], length))
         else:
-            batch["attention_mask"] = (torch.arange(length) < batch["real_tokens"][:, None]).long()
+            batch["attention_mask"] = (torch.arange(length) < real[:, None]).long()
         return batch
 
     @staticmethod
@@ -64,7 +70,9 @@ class Collator:
 def _end_to_end(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Return one row of all; the first token of each is not a label, for it would be predicted from the row before."""
     fillers = {"labels": IGNORED, "weights": 0.0}
-    joined: dict[str, list[Any]] = {"seq_lengths": [len(row["input_ids"]) for row in rows]}
+    # Rows that are packed already hold several documents, and nothing predicts the first token of any of them.
+    lengths = [length for row in rows for length in row.get("seq_lengths", [len(row["input_ids"])])]
+    joined: dict[str, list[Any]] = {"seq_lengths": lengths}
     for key in ("input_ids", "labels", "weights", "provenance"):
         if key in rows[0]:
             joined[key] = [item for row in rows for item in [fillers.get(key, row[key][0]), *row[key][1:]]]
@@ -73,20 +81,22 @@ def _end_to_end(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 
 def _positions(lengths: Sequence[int], length: int) -> Tensor:
     """Return (length,) positions that start anew with each document; the padding is a document of its own."""
+    return torch.cat([torch.arange(part) for part in _with_padding(lengths, length)])
+
+
+def _with_padding(lengths: Sequence[int], length: int) -> list[int]:
+    """Return the lengths of the documents of a row of `length` tokens, its padding among them if it has any."""
     padding = length - sum(lengths)
-    return torch.cat([torch.arange(part) for part in (*lengths, padding)])
+    return [*lengths, padding] if padding else list(lengths)
 
 
 def blank_rows(batch: dict[str, Tensor], first: int, rows: int) -> None:
     """Take the rows from the `first` on out of a batch of `rows`, in place: no label, no weight, no token counts."""
     where: tuple[slice, ...] = (slice(first, None),)
-    if len(batch["labels"]) < rows:  # laid end to end: each row begins at position 0, and so does the padding
+    if len(batch["labels"]) < rows:  # laid end to end
         # Rows of 3 and 2 tokens begin at 0 and 3: without the rows from the second on, nothing counts from place 3 on.
-        starts = [*(batch["position_ids"][0] == 0).nonzero().flatten().tolist(), batch["labels"].shape[1]]
-        where = (slice(None), slice(starts[min(first, len(starts) - 1)], None))
-        batch["real_tokens"].clamp_(max=int(where[1].start))
-    else:
-        batch["real_tokens"][first:] = 0
+        where = (slice(None), slice(int(batch["real_tokens"][:first].sum()), None))
+    batch["real_tokens"][first:] = 0
     batch["labels"][where] = IGNORED
     if "weights" in batch:
         batch["weights"][where] = 0.0

@@ -75,7 +75,7 @@ class Trials:
     def _collated(self, chosen: Sequence[int]) -> dict[str, Tensor]:
         batch = self._trainer.data_collator([self._trainer.train_dataset[index] for index in chosen])
         return {
-            name: value.to(self._trainer.args.device)
+            name: value.to(self._trainer.args.device) if isinstance(value, torch.Tensor) else value
             for name, value in batch.items()
             if name not in ("weights", "provenance", "real_tokens")
         }

@@ -23,7 +23,7 @@ from sftplug.model.continued import continue_adapter, continued
 from sftplug.model.loading import base_model_path, check_positions, load_fitting_base, new_ids
 from sftplug.model.new_tokens import refuse_untrained, train_new_embeddings
 from sftplug.model.own_adapter import save_adapter
-from sftplug.model.packing_check import check_isolation
+from sftplug.model.packing_check import carries_state, check_isolation
 from sftplug.model.parameters import count_parameters
 from sftplug.model.patching import patches_in_force
 from sftplug.model.teacher import check_teacher_positions, load_teacher
@@ -97,7 +97,7 @@ def _train(loaded: LoadedRecipe, prepared: Prepared, session: RunSession) -> Run
     settle_head(loaded, trainer, session)
     size = count_parameters(trainer.model)  # while it is whole: several processes may split it
     if layout(loaded.recipe) in ("rows", "flat"):
-        check_isolation(trainer.model)
+        check_isolation(trainer.model, marked=trainer.data_collator.marked)
     split_beneath_adapter(loaded.recipe, trainer)
     # From here on a signal ends the run after a checkpoint, and a run begun before resumes from its last one.
     with watched(loaded.recipe, trainer, session):
@@ -169,6 +169,16 @@ def _tell_result(loaded: LoadedRecipe, result: RunResult) -> None:
         raise TrainingError(f"{error}\nThe run itself is over: its result is saved in {result.output}.") from error
 
 
+def _laid(recipe: Recipe, model: PreTrainedModel) -> tuple[bool, bool]:
+    """Return whether rows are laid end to end, and whether their documents are marked for a model with a state.
+
+    The kernels that such a model has for documents take one row.
+    """
+    how = layout(recipe)
+    marked = how in ("rows", "flat") and carries_state(model)
+    return how == "flat" or marked, marked
+
+
 def make_trainer(
     recipe: Recipe, model: PreTrainedModel, prepared: Prepared, before: Before | None = None
 ) -> SftplugTrainer:
@@ -198,7 +208,7 @@ def make_trainer(
         train_dataset=prepared.train,
         eval_dataset=prepared.eval,
         processing_class=prepared.tokenizer,
-        data_collator=Collator(pad, int(arguments.pad_to_multiple_of or 1), flat=layout(recipe) == "flat"),
+        data_collator=Collator(pad, int(arguments.pad_to_multiple_of or 1), *_laid(recipe, model)),
         peft_config=adapter,
         callbacks=[GradientCheck(), *callbacks],
         groups=_groups(recipe, prepared),
@@ -241,7 +251,8 @@ def _hand_over(recipe: Recipe, trainer: SftplugTrainer) -> None:
     from sftplug.training.scoring import Scorer
 
     refuse_without_base(recipe.loss, trainer.model)
-    teacher = load_teacher(recipe, trainer.args.device, packed=layout(recipe) in ("rows", "flat"))
+    packed = layout(recipe) in ("rows", "flat")
+    teacher = load_teacher(recipe, trainer.args.device, packed=packed, marked=trainer.data_collator.marked)
     loss = None if is_nll(recipe.loss) else recipe.loss
     head = first_head(recipe, on_cpu=trainer.args.device.type == "cpu")
     trainer.scorer = Scorer(loss, head, teacher, trainer.accelerator.autocast)
