@@ -238,19 +238,18 @@ def _is_object(item: Any) -> bool:
 
 def _plain(items: Sequence[Any]) -> list[Message] | None:
     """Return the messages of what most conversations are: a known role and a text each; None for all others."""
-    who, what, roles = (
-        ("role", "content", _PLAIN) if _is_object(items[0]) and "role" in items[0] else ("from", "value", _PLAIN_FROM)
-    )
+    first = items[0]
+    is_chat = type(first) is dict and "role" in first
+    who, what, roles = ("role", "content", _PLAIN) if is_chat else ("from", "value", _PLAIN_FROM)
     made = []
     for item in items:
         if type(item) is not dict:
             return None
         given = item if len(item) == 2 else present(item)
-        if len(given) != 2 or type(given.get(what)) is not str or type(given.get(who)) is not str:
+        name, text = given.get(who), given.get(what)
+        if len(given) != 2 or type(text) is not str or type(name) is not str or name not in roles:
             return None
-        if given[who] not in roles:
-            return None
-        made.append(Message(roles[given[who]], given[what]))
+        made.append(Message(roles[name], text))
     return made
 
 

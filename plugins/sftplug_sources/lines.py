@@ -138,6 +138,10 @@ def _under(data: Any, field: str, name: str) -> Any:
 def _parse(text: str, origin: str, *, ended: bool) -> Any:
     """Return the value of JSON `text`; `ended` says that something stands after it, so it cannot be cut off."""
     try:
+        if text.startswith("{"):  # as nearly every line does: nothing stands around the object
+            value, end = _DECODER.raw_decode(text)
+            if end == len(text):
+                return value
         return _DECODER.decode(text)
     except _Doubled as error:
         raise DataError(f"{origin}: the key '{error}' stands twice in one object, and only one could be read") from None

@@ -23,12 +23,16 @@ _SHOWN = 30
 """So many characters of a call are shown."""
 
 
+CALL_BEGINS = ("[", "{")
+CALL_MARKS = ("<functioncall>", "<tool_call>")
+
+
 def may_call(text: str) -> bool:
     """Whether it is worth while to look for calls in a text: quickly told, for nearly no text has any."""
     first = text[:1]
     if first.isspace():
         first = text.lstrip()[:1]
-    return first in ("[", "{") or "<functioncall>" in text or "<tool_call>" in text
+    return first in CALL_BEGINS or any(mark in text for mark in CALL_MARKS)
 
 
 def calls_as_text(conversation: Conversation, offered: bool) -> Iterator[tuple[str, str]]:

@@ -191,12 +191,17 @@ def lacking_tokens(
     """Return the control tokens that `template` writes in a plain conversation and `tokenizer` lacks; None if none."""
     texts = list(_rendered(template, special_tokens))
     written = dict.fromkeys(token for text in texts for token in _CONTROL.findall(text))
-    known = tokenizer.get_vocab() if written else {}
-    lacking = tuple(token for token in written if token not in known)
+    lacking = tuple(token for token in written if not _is_known(token, tokenizer))
     if not lacking:
         return None
     after = [text.rpartition(_ANSWERED)[2].lstrip() for text in texts if _ANSWERED in text]
     return Lacking(lacking, any(rest.startswith(lacking) for rest in after))
+
+
+def _is_known(token: str, tokenizer: PreTrainedTokenizerBase) -> bool:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    # A fast tokenizer can look up one; to make a dict of its whole vocabulary takes longer than to prepare 100 rows.
+    return token in tokenizer.get_vocab() if backend is None else backend.token_to_id(token) is not None
 
 
 def _rendered(template: Template, special_tokens: Mapping[str, Any]) -> Iterator[str]:

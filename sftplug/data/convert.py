@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sftplug.data.media import refuse_columns, refuse_keys, refuse_parts
 from sftplug.data.recipe_text import RecipeText
+from sftplug.data.usual import Texts, usual_texts
 from sftplug.errors import RowError, did_you_mean
 from sftplug.plugin.calls import conversation_of
 from sftplug.types.conversation import GIVEN_TO_TEMPLATES, ROLES, Conversation, Message, Row, ToolCall
@@ -37,6 +38,12 @@ class Example:
     """Arguments of the chat template that the row gives, and not its source."""
     arguments_from: str = ""
     """Column that they stand in."""
+    texts: Texts | None = None
+    """Every text of the conversation, where it is a usual one; see `usual_texts`."""
+
+    def saying(self, conversation: Conversation) -> Example:
+        """Return the same row with another conversation."""
+        return replace(self, conversation=conversation, texts=usual_texts(conversation))
 
 
 def convert(
@@ -59,23 +66,29 @@ def convert(
             data = recipe_s.fill(row.data)
             if number <= WATCHED:
                 data = _Watched(data, read)
-            conversation = checked(conversation_of(source.format, data, row.origin))
+            read_as = conversation_of(source.format, data, row.origin)
+            texts = usual_texts(read_as)
+            conversation = read_as if texts is not None else checked(read_as)
             refuse_keys(conversation.unread)
             refuse_columns(row.data, read, source.ignored, conversation.messages)
             own = frozenset(conversation.template_kwargs)
             conversation = _with_options(recipe_s.lead(conversation), source, row)
+            texts = texts if conversation is read_as else usual_texts(conversation)
         except RowError as error:
             account.drop("bad", row.origin, str(error))
             account.offer(error.options)
             continue
-        account.unread_keys.update(conversation.unread)
+        if conversation.unread:
+            account.unread_keys.update(conversation.unread)
         if number <= WATCHED:
             cells = {str(name): value for name, value in row.data.items() if _says_something(value)}
             given.update(dict.fromkeys(cells))
             other.update(dict.fromkeys(name for name in cells if not _is_said(cells[name], conversation)))
             account.columns = tuple(given)
             account.unread = tuple(name for name in given if name in other and name not in read)
-        yield Example(conversation, row.origin, own, getattr(source.format, "template_kwargs", "") if own else "")
+        yield Example(
+            conversation, row.origin, own, getattr(source.format, "template_kwargs", "") if own else "", texts
+        )
 
 
 def _says_something(value: object) -> bool:

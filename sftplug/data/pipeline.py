@@ -169,8 +169,11 @@ def few_pauses() -> Iterator[None]:
     Python's collector would go through all objects of the libraries every few batches; and the thread that tokenizes
     would wait for Python's lock, which the other hands over every 5 ms, at each of its steps.
     """
-    interval = sys.getswitchinterval()
+    interval, threshold = sys.getswitchinterval(), gc.get_threshold()
     sys.setswitchinterval(interval / 10)
+    # A batch of rows is tens of thousands of objects, none of which the collector is needed for: it is to come by once
+    # a batch or two, and not at every hundredth of it.
+    gc.set_threshold(max(threshold[0], 100 * BATCH), *threshold[1:])
     # What is there by now is out of the collector's sight until the end; what is made from here on is collected as
     # ever.
     gc.freeze()
@@ -178,4 +181,5 @@ def few_pauses() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
+        gc.set_threshold(*threshold)
         sys.setswitchinterval(interval)

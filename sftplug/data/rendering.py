@@ -11,7 +11,7 @@ import logging
 import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,7 +21,7 @@ from sftplug.data.joined import JOINED, as_the_template_takes_it, is_all_text, j
 from sftplug.data.noted import hidden, once
 from sftplug.data.plain import brings, render_plain
 from sftplug.data.render import Finding, Rendered, Template, compile_template
-from sftplug.data.render.shape import PLAIN_ROLES, is_ordinary
+from sftplug.data.usual import plain_texts
 from sftplug.data.ways_out import RowSample
 from sftplug.errors import (
     DataError,
@@ -140,7 +140,8 @@ class ConversationRenderer:
             self._drop("unsafe", example, error, account)
         else:
             self.sample.keep(example)
-            for kind, text in () if conversation.plain else once(hidden(conversation, rendered[0].text)):
+            told = () if conversation.plain or example.texts is not None else hidden(conversation, rendered[0].text)
+            for kind, text in once(told):
                 account.note(kind, origin, text)
             pieces = enumerate(rendered)
             yield from (TextRow(number, conversation, piece, origin, index > 0) for index, piece in pieces)
@@ -148,12 +149,13 @@ class ConversationRenderer:
     def _taken(self, example: Example, account: Account) -> Example:
         """Return a row with the contents that the template takes: texts, where it renders no parts."""
         conversation = example.conversation
-        if conversation.plain or isinstance(self.template, SftplugError) or is_all_text(conversation):
+        usual = example.texts is not None or conversation.plain
+        if usual or isinstance(self.template, SftplugError) or is_all_text(conversation):
             return example
         taken = as_the_template_takes_it(conversation, partial(self._text, self.template))
         for index in joined_messages(conversation, taken)[:1]:
             account.note(JOINED, example.origin, f"the parts of messages[{index}] become the lines of one text")
-        return replace(example, conversation=taken)
+        return example.saying(taken)
 
     def _text(self, template: Template, conversation: Conversation) -> str:
         call = self._call(conversation)
@@ -209,7 +211,7 @@ class ConversationRenderer:
         self.templated += 1
         conversation = example.conversation
         self._check_arguments(example, self.template.reads)
-        known = self._known(conversation)
+        known = self._known(example)
         if known is not None:
             return [known]
         call = self._call(conversation)
@@ -246,6 +248,8 @@ class ConversationRenderer:
     def _check_arguments(self, example: Example, reads: frozenset[str]) -> None:
         """Raise for arguments that the template does not read: RowError for those of the row, DataError for others."""
         given = example.conversation.template_kwargs
+        if not given:
+            return
         # An empty list of tools, which SmolTalk2 has in every row, says nothing that a template could show.
         unread = sorted(name for name in given.keys() - reads if given[name] not in ("", [], {}, ()))
         if own := [name for name in unread if name in example.arguments]:
@@ -265,12 +269,13 @@ class ConversationRenderer:
             "Correct `template_kwargs`, or leave it out there."
         )
 
-    def _known(self, conversation: Conversation) -> Rendered | None:
+    def _known(self, example: Example) -> Rendered | None:
         """Return the row without asking the template, if it treats the conversation as it did another."""
+        conversation = example.conversation
         # One row in a hundred is rendered by the template, and compared with transformers' own text in `_compare`.
         if conversation.tools or conversation.template_kwargs or not self.seen % COMPARED_FIRST:
             return None
-        texts = _texts(conversation)
+        texts = plain_texts(conversation) if example.texts is None else example.texts
         # The first hundred are rendered, every one: a template that goes wrong with some shape of row should be found
         # early.
         if texts is None or self.seen <= COMPARED_FIRST or isinstance(self.template, SftplugError):
@@ -306,18 +311,6 @@ class ConversationRenderer:
         if finding.kind == "dropped_tools":
             return self.policies.dropped_tools == "error"
         return finding.severity == "error"
-
-
-def _texts(conversation: Conversation) -> dict[tuple[int, str], str] | None:
-    """Return every text of a plain conversation; None if a message has more than texts, or a text is unusual."""
-    texts: dict[tuple[int, str], str] = {}
-    for index, message in enumerate(conversation.messages):
-        if message.tool_calls or message.name or message.tool_call_id or message.role not in PLAIN_ROLES:
-            return None
-        texts[index, "content"] = message.content  # type: ignore[assignment]
-        if message.reasoning_content is not None:
-            texts[index, "reasoning_content"] = message.reasoning_content
-    return texts if all(map(is_ordinary, texts.values())) else None
 
 
 def draw(rendered: Rendered, wrong: Sequence[Finding]) -> list[tuple[str, str]]:

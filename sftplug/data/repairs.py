@@ -48,7 +48,7 @@ class Repairs:
                 continue
             for kind, sentence in done:
                 account.note(kind, example.origin, sentence)
-            yield replace(example, conversation=conversation)
+            yield example.saying(conversation)
 
     def apply(self, conversation: Conversation) -> Repaired:
         """Return a conversation repaired, and what was done. Raises RowError for a system turn that no user follows."""

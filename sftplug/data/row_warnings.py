@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from sftplug.data.calls_as_text import calls_as_text, may_call
+from sftplug.data.calls_as_text import calls_as_text
 from sftplug.data.convert import Example
 from sftplug.data.noted import once, remarks
 from sftplug.plugin.calls import trains
@@ -47,9 +47,9 @@ class Remarks:
 
     def note(self, example: Example, account: Account) -> Example:
         """Tell `account` what there is to say of a row, and return the row."""
-        conversation = example.conversation
-        if conversation.weight == 1 and not conversation.tools and _are_usual(conversation.messages):
+        if example.texts is not None:
             return example
+        conversation = example.conversation
         said = () if conversation.plain else calls_as_text(conversation, self.reads_calls)
         for kind, text in once(chain(remarks(conversation), said)):
             account.note(kind, example.origin, text)
@@ -77,22 +77,6 @@ class Remarks:
 
 def _unfilled(text: str) -> str:
     return f'{text} is left as it stands; `replace: {{"{text}": TEXT}}` beside the format fills it in.'
-
-
-def _are_usual(messages: Sequence[Message]) -> bool:
-    """Whether there is nothing to say of messages, at most the first of which is the system's."""
-    return all(map(_is_usual, messages)) and not any(message.role in _SYSTEM for message in messages[1:])
-
-
-_SYSTEM = ("system", "developer")
-
-
-def _is_usual(message: Message) -> bool:
-    """Whether there is nothing to say of a message, which holds for most of them."""
-    content = message.content
-    said = type(content) is str and bool(content) and not content.isspace() and "{{" not in content
-    said = said and not message.tool_calls and "<image>" not in str(content) and not may_call(str(content))
-    return said and message.weight is None and "{{" not in (message.reasoning_content or "")
 
 
 def placeholders(message: Message) -> Iterator[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -111,7 +112,7 @@ class _Batch(NamedTuple):
 
     def joined(self, name: str) -> NDArray[Any]:
         """Return what the runs of all rows say of `name`."""
-        return np.concatenate([getattr(row.runs, name) for row in self.rendered])
+        return np.concatenate([*map(attrgetter(f"runs.{name}"), self.rendered)])
 
     def run_of(self, position: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return in which run each position lies."""

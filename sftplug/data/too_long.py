@@ -54,7 +54,7 @@ class Early:
         for example in examples:
             # Nearly every row is done with here, by what it costs to add up a few numbers. It may be too long as well,
             # which its tokens will tell.
-            if _characters(example.conversation) <= 8 * limit:
+            if _characters(example) <= 8 * limit:
                 yield example
                 continue
             said = self._certain(example.conversation)
@@ -97,12 +97,12 @@ class Early:
         return len(ids) * len(text) / max(len(sample), 1)
 
 
-def _characters(conversation: Conversation) -> int:
-    """Return how many characters the messages hold."""
-    contents = [message.content for message in conversation.messages]
-    if {*map(type, contents)} <= {str}:
-        return sum(map(len, contents))  # type: ignore[arg-type]
-    return sum(len(text) for message in conversation.messages for text in _texts(message))
+def _characters(example: Example) -> int:
+    """Return how many characters the messages hold, but for their thoughts."""
+    messages = example.conversation.messages
+    if example.texts is not None:  # as in most rows: a text each
+        return sum([len(message.content or "") for message in messages])
+    return sum(len(text) for message in messages for text in _texts(message))
 
 
 def _texts(message: Message) -> Iterator[str]:

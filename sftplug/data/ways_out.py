@@ -89,7 +89,7 @@ class Ways:
             except RowError:
                 continue
             repaired = [
-                replace(example, conversation=conversation)
+                example.saying(conversation)
                 for example, (conversation, _) in zip((*examples, *others), done, strict=True)
             ]
             if examples and all(what for _, what in done[: len(examples)]) and self._passes(self.gate, repaired):

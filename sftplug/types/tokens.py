@@ -77,7 +77,8 @@ class TokenBatch:
 
         # Three bits for the part, three for the role, ten for the source: content (2) of a user (3) in source 1 is 1 <<
         # 6 | 3 << 3 | 2, which is 90.
-        code = np.minimum(source, MOST_SOURCES) << 6 | self.role.astype(np.uint16) << 3 | self.part.astype(np.uint16)
+        code = np.minimum(source, MOST_SOURCES).astype(np.uint16) << 6
+        code = code | self.role.astype(np.uint16) << 3 | self.part.astype(np.uint16)
         return code.astype(np.uint16)
 
     def per_row(self, value: Callable[[Conversation], float]) -> NDArray[np.float64]:

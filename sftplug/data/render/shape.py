@@ -16,6 +16,7 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sftplug.data.render.parts import Runs
 from sftplug.data.render.pieces import REASONING, Layout
@@ -68,6 +69,18 @@ class Point(NamedTuple):
     slots: int
 
 
+class Points(NamedTuple):
+    """Points in arrays, (P,) each."""
+
+    fixed: NDArray[np.int32]
+    slots: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, points: Sequence[Point]) -> Points:
+        """Return points as arrays."""
+        return cls(*np.array(points, dtype=np.int32).reshape(-1, 2).T)
+
+
 @dataclass(frozen=True, slots=True)
 class Outline:
     """A text with slots: what the template writes, and between it whole texts of messages."""
@@ -117,7 +130,7 @@ class Shape:
     questions: tuple[Question, ...]
     day: datetime.date | None
     """The day it was learned, if the template prints the date."""
-    starts: tuple[Point, ...]
+    starts: Points
     """Where each run starts."""
     runs: Runs
     """What else is known of each run; only the starts differ from row to row."""
@@ -133,7 +146,7 @@ class Shape:
         """Return the row that the template renders of `texts`."""
         filled = [texts[slot] for slot in self.outline.slots]
         before = [0, *accumulate(map(len, filled))]
-        starts = np.array([fixed + before[slots] for fixed, slots in self.starts], dtype=np.int32)
+        starts = self.starts.fixed + np.array(before, dtype=np.int32)[self.starts.slots]
         spans = tuple(
             [
                 Span(start.fixed + before[start.slots], end.fixed + before[end.slots], message)
@@ -169,7 +182,7 @@ def learn(
             outline=whole,
             questions=tuple(asking.questions),
             day=datetime.date.today() if asking.by_the_day else None,
-            starts=tuple(runs),
+            starts=Points.of(runs),
             runs=rendered.runs,
             spans=tuple(spans),
         )

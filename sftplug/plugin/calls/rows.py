@@ -142,6 +142,8 @@ def loss_weights(masking: Masking, tokens: TokenBatch) -> NDArray[np.float32]:
         raise _no_weights(masking, f"returned an array of shape {weights.shape}; expected {tokens.ids.shape}")
     if weights.dtype != np.bool_ and weights.dtype.kind not in "iuf":
         raise _no_weights(masking, f"returned an array of {weights.dtype}; expected bool or float")
+    if weights.dtype == np.bool_:
+        return weights.astype(np.float32)
     weights = weights.astype(np.float32)
     if not np.isfinite(weights).all() or (weights < 0).any():
         bad = int(np.flatnonzero(~np.isfinite(weights) | (weights < 0))[0])
