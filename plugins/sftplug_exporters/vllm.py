@@ -76,11 +76,14 @@ _OPTIONS = {
     "modules_to_save": "it has whole modules beside its updates",
     "trainable_token_indices": "it has rows of the embeddings of its own",
     "lora_bias": "it has biases",
-    "target_parameters": "it adapts fused experts",
-    "rank_pattern": "its modules have ranks of their own, and vLLM takes one for all",
-    "alpha_pattern": "its modules have scales of their own, and vLLM takes one for all",
+    "alora_invocation_tokens": "it is an activated LoRA",
+    "layer_replication": "it repeats layers",
+    "use_bdlora": "its matrices are block-diagonal",
+    "use_qalora": "it is a QA-LoRA",
 }
-"""Option of PEFT's LoRA that vLLM's loader (``vllm/lora/peft_helper.py``) refuses, or does not read -> why."""
+"""Option of PEFT's LoRA that vLLM's loader (``vllm/lora/peft_helper.py``, 0.32) refuses, or does not read -> why."""
+_STARTS = (True, False, "gaussian", "eva", "orthogonal", "mica", "lora_ga")
+"""Values of ``init_lora_weights`` that leave the base as it is; the others, such as PiSSA, change its weights."""
 _PLACES = {
     r"embed": "it adapts embeddings",
     r"lm_head": "it adapts the head",
@@ -101,8 +104,15 @@ def _unserved(config: Mapping[str, Any]) -> Iterator[str]:
     targets = config.get("target_modules") or ()
     places = [targets] if isinstance(targets, str) else targets
     yield from (why for pattern, why in _PLACES.items() if any(re.search(pattern, place) for place in places))
-    if config["r"] > RANKS[-1]:
-        yield f"its rank is {config['r']}, and vLLM's largest {RANKS[-1]}"
+    if config.get("init_lora_weights", True) not in _STARTS:
+        yield f"it begins as {config['init_lora_weights']}, which changes the base's own weights"
+    if rank_of(config) > RANKS[-1]:
+        yield f"its rank is {rank_of(config)}, and vLLM's largest {RANKS[-1]}"
+
+
+def rank_of(config: Mapping[str, Any]) -> int:
+    """Return the largest rank of an adapter's modules."""
+    return int(max([config["r"], *(config.get("rank_pattern") or {}).values()]))
 
 
 def _script(model: FinishedModel, target: Path, is_adapter: bool) -> str:
@@ -110,7 +120,7 @@ def _script(model: FinishedModel, target: Path, is_adapter: bool) -> str:
     name = shlex.quote(re.sub(r"[^A-Za-z0-9._-]", "-", model.folder.name))
     said, flags = [], []
     if is_adapter:
-        rank = json.loads((target / ADAPTER).read_text(encoding="utf-8"))["r"]
+        rank = rank_of(json.loads((target / ADAPTER).read_text(encoding="utf-8")))
         base = model.recipe.model
         served = shlex.quote(str(base.name_or_path))
         flags += [f"--revision {shlex.quote(base.revision)}"] if base.revision else []

@@ -243,6 +243,7 @@ def test_vllm_gets_a_whole_model(lora_run, tmp_path):
         ({"type": "lora", "dora": True}, "it is a DoRA"),
         ({"type": "lora", "modules_to_save": ["lm_head"]}, "it has whole modules beside its updates"),
         ({"type": "lora", "targets": ["q_proj", "embed_tokens"]}, "it adapts embeddings"),
+        ({"type": "lora", "init": "pissa"}, "it begins as pissa, which changes the base's own weights"),
         ({"type": "vera"}, "it is a VERA, and vLLM knows LoRA"),
     ],
 )
