@@ -56,7 +56,7 @@ class _WritesGguf(Exporter):
             known = ", ".join(sorted(name for family in FAMILIES for name in family.model_types))
             yield (
                 f"models of the type {config.model_type} cannot be written as GGUF by sftplug: their mapping is not "
-                f"proven ({known} are). `sftplug merge` writes a folder for llama.cpp's own convert_hf_to_gguf.py."
+                f"proven ({known} are). llama.cpp's own convert_hf_to_gguf.py takes the folder of a merged model."
             )
             return
         for limit in family.limits(config.get_text_config()):

@@ -1,6 +1,10 @@
 """Advice that is followed in another test, that cannot be followed here, and texts that only look like advice."""
 
 FOLLOWED = {
+    "which 16-bit floats do not reach. Set `outtype: bf16`": "test_a_weight_that_16_bits_do_not_hold_is_refused",
+    "Use exporter gguf: the file holds the template itself": "test_a_run_is_exported_and_compared",
+    "the model has no chat template, and Ollama answers turns. Use exporter gguf.": "test_a_file_read_again_computes_what_the_model_does",
+    "`sftplug merge` writes a folder that other programs serve.": "test_it_is_merged_and_plain_transformers_loads_the_result",
     "To train on from it: `sftplug merge {} --output {}`, then": "test_it_is_merged_and_plain_transformers_loads_the_result",
     "In {}, updates this small are rounded away: `quantization: fp32` keeps them.": (
         "test_what_stays_after_the_first_updates_is_told_and_the_way_out_helps"
@@ -85,6 +89,7 @@ FOLLOWED_FILES = {
 """File -> the test that follows its advice, one parameter after the other."""
 
 CANNOT = {
+    "llama.cpp's own convert_hf_to_gguf.py takes the folder": "needs a program that no package index has",
     "'{}' is offered by {}, which is not installed. Run: pip install": "needs the package index",
     "`sftplug export {} NAME` writes the model as {}, in one process.": "needs a launcher that is not sftplug's",
     "{} names code on the Hub, which is not run.": "needs the Hub",
@@ -116,6 +121,7 @@ CANNOT = {
 """Text -> what it needs that no test has."""
 
 NO_ADVICE = (
+    "compared: read by {}, prompts have the same tokens",
     "{} Fix it, or start over.",  # of a file that somebody else has changed
     "train the others, by patterns of their names, with the adapter `freeze`",  # what no check has foreseen
     "leave such modules out of the adapter",

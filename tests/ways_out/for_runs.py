@@ -103,6 +103,12 @@ CASES = [
         before=both(of_a_finished_run, file("taken.zip", "mine")),
     ),
     Case(
+        "Set `merged: true`: the adapter becomes part of the weights.",
+        {"Set `merged: true`": put("export", [{"vllm": {"merged": True}}])},
+        recipe={"export": ["vllm"], "adapter": "lora"},
+        command=("check", "recipe.yaml"),
+    ),
+    Case(
         "{} is not an empty folder. Choose another {}.",
         {"Choose another --output": with_option("--output", "other")},
         command=("prepare", "recipe.yaml", "--output", "out"),
