@@ -66,7 +66,7 @@ class Transcript(OneColumn):
         """Return the turns of the text. Raises RowError where it does not begin with a marker."""
         if not isinstance(value, str):
             raise RowError(self.column, f"must be text, not {kind_of(value)}")
-        markers = self.markers or _markers_of(value, self.stops)
+        markers = self.markers or _markers_of(value, self.stops) or _only_asked(value)
         if markers is None:
             raise RowError(self.column, f"has no turns that are marked as in any known transcript. {_WAY}")
         head, *turns = _cut(value, markers, self.stops)
@@ -140,6 +140,15 @@ def _markers_of(text: str, stops: Sequence[str]) -> Markers | None:
         if len(turns) > most_turns and {"user", "assistant"} <= {*turns}:
             best, most_turns = markers, len(turns)
     return best
+
+
+def _only_asked(text: str) -> Markers | None:
+    """Return the known markers of a text that is one question, to which nobody replies; None for another text."""
+    for markers in _KNOWN:
+        head, *turns = _cut(text, markers, ())
+        if not head[1].strip() and [role for role, _ in turns] == ["user"]:
+            return markers
+    return None
 
 
 def _cut(text: str, markers: Markers, stops: Sequence[str]) -> list[tuple[str, str]]:

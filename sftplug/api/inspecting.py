@@ -39,7 +39,7 @@ class DataInspection:
     unread: Sequence[str]
     """Columns and keys that the format does not read, each a sentence that says what could be done."""
     recipe: str | None
-    """A recipe for these rows, as YAML; None where there is no format."""
+    """A recipe for these rows, as YAML; None where there is no format, or no row that fits it."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON holds it."""
@@ -134,7 +134,7 @@ def inspect_data(  # noqa: PLR0913 - each is an option of the command too
         made,
         [group.sentence() for group in _bad(asked.account)],
         list(_unread(asked.account, section)) if sure else [],
-        _recipe(asked, section, made) if sure else None,
+        _recipe(asked, section, made) if sure and (made.turns or asked.account.options) else None,
     )
 
 

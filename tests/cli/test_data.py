@@ -109,6 +109,14 @@ def test_rows_that_nobody_knows_are_counted_all_the_same(tmp_path, command):
     assert "does not fit: rows.jsonl:2: " in named.output
 
 
+def test_no_recipe_is_offered_for_rows_of_which_none_fits(tmp_path):
+    file = write_rows(tmp_path / "rows.jsonl", [{"messages": [{"role": "user", "content": 7}]}])
+    found = sftplug.inspect_data(file)
+    assert found.format == {"type": "messages"}
+    assert "must be text or a list of parts, not a number" in found.refused[0]
+    assert found.recipe is None
+
+
 def test_splits_and_files_are_told(tmp_path, command):
     for name in ("train-1", "train-2", "test"):
         write_rows(tmp_path / f"{name}.jsonl", [{"text": name}])

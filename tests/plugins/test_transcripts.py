@@ -35,6 +35,7 @@ def test_texts_take_turns():
         ("USER: a USER: b\n\n\nASSISTANT:\n    c <|endoftext|>\n\n\nUSER: d", ["a USER: b", "    c", "d"]),
         ("USER: a ASSISTANT: b</s>USER: c</s>", ["a", "b", "c"]),
         ("Human: a\n\nAssistant: b", ["a", "b"]),
+        ("### Human: a", ["a"]),
     ],
 )
 def test_known_transcripts_are_cut_at_their_markers(text, said):
