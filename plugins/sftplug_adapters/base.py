@@ -38,8 +38,10 @@ class Full(Adapter):
 
     def prepare_model(self, model: nn.Module) -> None:
         """Leave towers and projectors for images and sound as they are: rows of text give them no gradient."""
-        for part in structure_of(model).idle:
-            model.get_submodule(part).requires_grad_(False)
+        structure = structure_of(model)
+        for name, parameter in model.named_parameters():
+            if structure.is_idle(name):
+                parameter.requires_grad_(False)
 
 
 class Freeze(Adapter):

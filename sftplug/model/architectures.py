@@ -1,4 +1,4 @@
-"""Which kinds of models a configuration may describe: causal language models that can be made, of known numbers."""
+"""Which kinds of models a configuration may describe: such that go on with text and can be made, of known numbers."""
 
 from __future__ import annotations
 
@@ -23,18 +23,42 @@ def refuse_endless(config: Any) -> None:
         )
 
 
+def auto_class(config: Any) -> Any:
+    """Return the class of transformers that makes and loads the model of `config`: of text, or of images and text.
+
+    Where a configuration is of both, such as that of Qwen3.5, the model is what its author saved.
+    """
+    from transformers import (
+        MODEL_FOR_CAUSAL_LM_MAPPING,
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+        AutoModelForCausalLM,
+        AutoModelForImageTextToText,
+    )
+
+    kind = type(config)
+    if kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        return AutoModelForCausalLM
+    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return AutoModelForImageTextToText
+    both = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[kind].__name__
+    saved = getattr(config, "architectures", None) or ()
+    return AutoModelForImageTextToText if both in saved else AutoModelForCausalLM
+
+
 def refuse_other_kinds(config: Any) -> None:
-    """Raise ModelError for a model that transformers does not load as a causal language model."""
+    """Raise ModelError for a model that goes on with no text: transformers has no class that loads it for that."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
-    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING or getattr(config, "auto_map", None):
+    known = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING or type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    if getattr(config, "auto_map", None) or (known and not getattr(config, "is_encoder_decoder", False)):
         return
     made = ", ".join(getattr(config, "architectures", None) or ()) or config.model_type
     kind = "not a causal language model"
-    if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
-        kind = "a model of images and text, which transformers does not load as a causal language model"
+    if getattr(config, "is_encoder_decoder", False):
+        kind = "a model with an encoder, which reads a prompt otherwise than it writes"
     raise ModelError(
-        f"model: {made} is {kind}, and sftplug trains what `AutoModelForCausalLM` loads. Name a text model instead."
+        f"model: {made} is {kind}, and sftplug trains what `AutoModelForCausalLM` or `AutoModelForImageTextToText` "
+        "loads and goes on with a text. Name such a model instead."
     )
 
 

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from sftplug.errors import ModelError
 from sftplug.libraries.logging import quiet_libraries, quiet_progress_bars
-from sftplug.model.architectures import NO_MODEL, refuse_endless, refuse_other_kinds, refuse_unknown_quantization
+from sftplug.model.architectures import (
+    NO_MODEL,
+    auto_class,
+    refuse_endless,
+    refuse_other_kinds,
+    refuse_unknown_quantization,
+)
 from sftplug.model.folders import refuse_adapter_on_hub, refuse_no_model
 from sftplug.model.generation import drop_unused
 from sftplug.model.new_tokens import add_tokens, refuse_untrained, resize_embeddings, train_new_embeddings
@@ -182,7 +188,6 @@ def skeleton(recipe: Recipe, **options: Any) -> PreTrainedModel:
     """
     quiet_libraries()
     import torch
-    from transformers import AutoModelForCausalLM
 
     config = model_config(recipe)
     if not options.get("attn_implementation"):
@@ -195,7 +200,8 @@ def skeleton(recipe: Recipe, **options: Any) -> PreTrainedModel:
     try:
         # There a tensor has a shape and no memory: a model of 70 billion parameters is made in seconds.
         with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config, **options)
+            model: PreTrainedModel = auto_class(config).from_config(config, **options)
+            return model
     except NO_MODEL as error:
         why = f"{type(error).__name__}: {error}"
         raise ModelError(f"the numbers in the configuration of {_described_at(recipe)} make no model: {why}") from error
@@ -347,8 +353,6 @@ def load_base(
     the weights cannot be had.
     """
     quiet_libraries()
-    from transformers import AutoModelForCausalLM
-
     quiet_progress_bars()
     made_here = Path(base_model_path(recipe)) if recipe.model.merge_adapter else None
     folder_of_code = folder or made_here
@@ -363,7 +367,7 @@ def load_base(
     try:
         # What has another shape is told with the rest, by name.
         told = {"output_loading_info": True, "ignore_mismatched_sizes": True}
-        model, info = AutoModelForCausalLM.from_pretrained(
+        model, info = auto_class(_configuration(recipe, path)).from_pretrained(
             path, **options, use_safetensors=only or None, **told, **arguments
         )
     except (OSError, ValueError, ImportError, RuntimeError) as error:

@@ -28,7 +28,8 @@ class ModelStructure:
     read_as_weights: frozenset[str]
     """Layers whose weight the model reads without calling them, so that nothing beside it would count."""
     idle: frozenset[str]
-    """The topmost modules that rows of text do not run: towers and projectors for images, sound and video."""
+    """The topmost modules that rows of text do not run: towers and projectors for images, sound and video, layers that
+    look at what they see; and parameters beside them, such as ``model.image_newline``."""
 
     def is_idle(self, name: str) -> bool:
         """Whether a module or parameter is in a part that rows of text do not run."""
@@ -134,14 +135,14 @@ def _weights_read(kind: type) -> frozenset[str]:
 
 
 def idle_parts(model: Any) -> Iterator[str]:
-    """Yield the topmost modules outside of the language model, and models within it that take no ids of tokens."""
+    """Yield the topmost modules outside of the language model, and parts of it that rows of text do not run."""
     used = [model]
     config: Any = getattr(model, "config", None)
     if hasattr(config, "get_text_config") and config.get_text_config() is not config:
         used = [model.get_decoder(), model.get_input_embeddings(), _head(model)]
     text = {id(parameter) for module in used if module is not None for parameter in module.parameters()}
     # A part for images or sound may lie within the decoder: what takes no ids is not run by rows of text.
-    text -= {id(parameter) for tower in _towers(model) for parameter in tower.parameters()}
+    text -= {id(parameter) for part in (*_towers(model), *_lookers(model)) for parameter in part.parameters()}
     yield from _topmost(model, "", text)
 
 
@@ -153,7 +154,19 @@ def _towers(model: nn.Module) -> Iterator[nn.Module]:
             yield module
 
 
+def _lookers(model: nn.Module) -> Iterator[nn.Module]:
+    """Yield the layers of a decoder that attend to an image alone, and are left out where there is none."""
+    for module in model.modules():
+        layers = getattr(module, "layers", None)
+        for number in getattr(getattr(module, "config", None), "cross_attention_layers", None) or ():
+            if layers is not None and number < len(layers):
+                yield layers[number]
+
+
 def _topmost(module: nn.Module, name: str, text: set[int]) -> Iterator[str]:
+    for own_name, parameter in module.named_parameters(recurse=False):
+        if id(parameter) not in text:
+            yield f"{name}.{own_name}".lstrip(".")
     for child_name, child in module.named_children():
         ids = {id(parameter) for parameter in child.parameters()}
         place = f"{name}.{child_name}".lstrip(".")

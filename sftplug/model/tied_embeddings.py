@@ -5,6 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 
+def says_tied(config: Any) -> bool:
+    """Whether a configuration says that the head shares its weights; some of images and text say it for both parts."""
+    return bool(getattr(config.get_text_config(), "tie_word_embeddings", getattr(config, "tie_word_embeddings", False)))
+
+
 def parted(model: Any) -> Any | None:
     """Return the head of `model`, if it shares its weights with the embeddings and an adapter changes one of the two.
 

@@ -55,7 +55,7 @@ def card(directory: RunDirectory, recipe: Recipe, merge: Mapping[str, Any] | Non
         f"{directory.environment()['libraries'].get('sftplug', '')}: adapter `{recipe.adapter.type}`, "
         f"base weights in `{recipe.quantization.type}`.",
         "## How to load it",
-        f"```python\n{snippet(recipe, merge, sort=sort, chat=_has_template(directory))}```",
+        f"```python\n{_snippet_of(directory, recipe, merge, sort)}```",
         *(_merge(merge) if merge is not None else _other_weights(recipe)),
         *_patches(directory.state().patches),
         "## Training",
@@ -72,6 +72,10 @@ def card(directory: RunDirectory, recipe: Recipe, merge: Mapping[str, Any] | Non
         _table(("plugin", "distribution", "version", "SHA-256"), _plugins(directory)),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _snippet_of(directory: RunDirectory, recipe: Recipe, merge: Mapping[str, Any] | None, sort: Sort) -> str:
+    return snippet(recipe, merge, sort=sort, chat=_has_template(directory), kind=directory.state().auto_class)
 
 
 def rehearse_card(recipe: Recipe) -> None:
@@ -119,27 +123,37 @@ def _base(recipe: Recipe) -> str:
 # --- how to load it ---------------------------------------------------------------------------------------------------
 
 
-def snippet(recipe: Recipe, merge: Mapping[str, Any] | None = None, *, sort: Sort, chat: bool = True) -> str:
+_TEXT_MODEL = "AutoModelForCausalLM"
+
+
+def snippet(
+    recipe: Recipe, merge: Mapping[str, Any] | None = None, *, sort: Sort, chat: bool = True, kind: str = _TEXT_MODEL
+) -> str:
     """Return Python that loads the result with transformers, and PEFT for one of its adapters, and answers a question.
 
-    An adapter is put on weights in the numbers on which it was trained, computed with as they were in training.
+    An adapter is put on weights in the numbers on which it was trained, computed with as they were in training. `kind`
+    is the class of transformers that loads the model.
     """
     arguments = {"dtype": "auto"} if merge is not None else _arguments(recipe)
     quantized = merge is None or merge["in_place"]
     config = arguments.pop("quantization_config", None)
     options = "".join(f", {name}={value!r}" for name, value in arguments.items())
     options += f",\n    quantization_config={_expression(config)}" if config is not None else ""
-    kind = "AutoPeftModelForCausalLM" if sort == "peft" else "AutoModelForCausalLM"
-    names = ["AutoTokenizer", *([type(config).__name__] if config is not None else []), "GenerationConfig"]
     own = sort == "own"
+    # PEFT has a class that loads base and adapter in one for models of text alone.
+    peft = ("AutoPeftModelForCausalLM",) if kind == _TEXT_MODEL else ("PeftConfig", "PeftModel")
+    at_once = sort == "peft" and kind == _TEXT_MODEL
+    names = ["AutoTokenizer", *([type(config).__name__] if config is not None else []), "GenerationConfig"]
+    where = _OF_BASE if own else "folder" if sort == "whole" or at_once else _OF_PEFT
     lines = [
-        *(_IMPORTS if own else ["from peft import AutoPeftModelForCausalLM"] if sort == "peft" else ()),
-        f"from transformers import {', '.join([*([] if sort == 'peft' else [kind]), *names])}",
+        *(_IMPORTS if own else [f"from peft import {', '.join(peft)}"] if sort == "peft" else ()),
+        f"from transformers import {', '.join([*([] if at_once else [kind]), *names])}",
         "",
         HERE,
         "tokenizer = AutoTokenizer.from_pretrained(folder)",
         *(_BASE if own else ()),
-        f"model = {kind}.from_pretrained({_OF_BASE if own else 'folder'}{options})",
+        f"model = {peft[0] if at_once else kind}.from_pretrained({where}{options})",
+        *(["model = PeftModel.from_pretrained(model, folder)"] if where == _OF_PEFT else ()),
         "model.generation_config = GenerationConfig.from_pretrained(folder)  # where an answer ends",
         *(loading_code(recipe.quantization).splitlines() if quantized else ()),
         *(line for patch in recipe.patches for line in loading_code(patch).splitlines()),
@@ -151,6 +165,7 @@ def snippet(recipe: Recipe, merge: Mapping[str, Any] | None = None, *, sort: Sor
     return "\n".join(lines) + "\n"
 
 
+_OF_PEFT = "PeftConfig.from_pretrained(folder).base_model_name_or_path"
 _IMPORTS = ("import json", "from pathlib import Path", "", "from huggingface_hub import snapshot_download")
 _BASE = (
     "files = Path(folder) if Path(folder).is_dir() else Path(snapshot_download(folder))",

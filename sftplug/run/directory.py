@@ -56,6 +56,8 @@ class RunState:
     head: dict[str, Any] | None = None
     """``name`` of what computes the loss from hidden states, ``why`` that, and how those did that were ``tried``:
     ``head``, ``seconds``, ``apart`` (difference from 32 bits), ``allowed``, ``failed``. Null until it is settled."""
+    auto_class: str = "AutoModelForCausalLM"
+    """The class of transformers that loads the model."""
     meta: dict[str, dict[str, str]] = field(default_factory=dict)
     """Place of a source in the recipe -> its ``meta``: licence, owner …; of sources that have any."""
     attempts: list[dict[str, Any]] = field(default_factory=list)

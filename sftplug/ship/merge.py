@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from sftplug.errors import ModelError
 from sftplug.libraries.logging import quiet_libraries
+from sftplug.model.architectures import auto_class
 from sftplug.model.loading import model_config
 from sftplug.model.merging import Dtype, adapted, merged
 from sftplug.model.patching import by_card_of_patches, for_inference, patches_in_force
+from sftplug.model.processor import copy_processor
 from sftplug.model.remote_code import code_options
+from sftplug.model.tied_embeddings import says_tied
 from sftplug.plugin import calls
 from sftplug.recipe.adapter_base import is_adapter
 from sftplug.run.card import public, write_card
@@ -125,7 +128,7 @@ def merge(directory: RunDirectory, recipe: Recipe, rows: MeasuredRows, output: P
         model = merged(recipe, adapter)
         del adapter
         # Read now: it is let go before the record is written.
-        dtype, tied = _dtype(model), model.config.get_text_config().tie_word_embeddings
+        dtype, tied = _dtype(model), says_tied(model.config)
         _save(directory, recipe, model, folder)
         del model
         gc.collect()
@@ -139,7 +142,7 @@ def merge(directory: RunDirectory, recipe: Recipe, rows: MeasuredRows, output: P
             "in_place": how.in_place,
             "dtype": dtype,
             "adapter": recipe.adapter.type,
-            "untied": not tied and bool(model_config(recipe).get_text_config().tie_word_embeddings),
+            "untied": not tied and says_tied(model_config(recipe)),
             "quantization": recipe.quantization.type,
             "compared_on": rows.what,
             "difference": apart.to_dict(),
@@ -184,16 +187,18 @@ def _save(directory: RunDirectory, recipe: Recipe, model: PreTrainedModel, folde
     model.save_pretrained(str(folder))
     load_tuned_tokenizer(directory, recipe).save_pretrained(str(folder))
     shutil.copyfile(directory.path / "generation_config.json", folder / "generation_config.json")
+    copy_processor(model, folder)
 
 
 def reloaded(recipe: Recipe, folder: Path, how: Merge | None = None) -> PreTrainedModel:
     """Return the merged model from the disk, as whoever gets it will load it."""
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig
 
     options = code_options(recipe.model, folder)
+    kind = auto_class(AutoConfig.from_pretrained(str(folder), **options))
     if recipe.model.attn_implementation:
         options["attn_implementation"] = recipe.model.attn_implementation
-    model = AutoModelForCausalLM.from_pretrained(str(folder), dtype="auto", **options)
+    model = kind.from_pretrained(str(folder), dtype="auto", **options)
     if how is not None and how.in_place:
         calls.prepare_model(recipe.quantization, model)
     return placed(by_card_of_patches(recipe, model))

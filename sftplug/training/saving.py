@@ -6,6 +6,7 @@ import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sftplug.model.processor import copy_processor
 from sftplug.util.processes import is_main
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ def save(trainer: SftplugTrainer, prepared: Prepared, folder: Path) -> None:
         return
     (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle, of what recipe.yaml says
     _generation_config(trainer.model, prepared).save_pretrained(str(folder))
+    if not hasattr(trainer.model, "get_base_model") and trainer.write_adapter is None:
+        copy_processor(trainer.model, folder)
 
 
 def _generation_config(model: PreTrainedModel, prepared: Prepared) -> Any:

@@ -19,6 +19,7 @@ from sftplug.launch import (
     write_config,
 )
 from sftplug.libraries.logging import quiet_libraries
+from sftplug.model.architectures import auto_class
 from sftplug.model.continued import continue_adapter, continued
 from sftplug.model.loading import base_model_path, check_positions, load_fitting_base, new_ids
 from sftplug.model.new_tokens import refuse_untrained, train_new_embeddings
@@ -94,6 +95,7 @@ def _train(loaded: LoadedRecipe, prepared: Prepared, session: RunSession) -> Run
     trainer = make_trainer(loaded.recipe, model, prepared, before)
     try_what_comes_later(loaded.recipe, trainer, before, prepared)
     session.state.patches = told(loaded.recipe, before.apart)
+    session.state.auto_class = auto_class(model.config).__name__
     settle_head(loaded, trainer, session)
     size = count_parameters(trainer.model)  # while it is whole: several processes may split it
     if layout(loaded.recipe) in ("rows", "flat"):

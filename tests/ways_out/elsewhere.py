@@ -111,7 +111,7 @@ CANNOT = {
     "has no other weights: leave out {}.": "needs a base that is stored quantized",
     "Fix the row, or set `data.special_tokens_in_content: allow`": "needs a tokenizer that no model has",
     "It holds weights that were rounded for llama.cpp": "needs another model",
-    "Name a text model instead.": "needs another model",
+    "Name such a model instead.": "needs another model",
     "nothing that was tried makes it fit": "needs another device or model",
     "there is no C++ compiler ({}). Install one": "needs a machine without a compiler",
     "torch has Muon from {} on, and this is torch {}.": "needs an older torch",
