@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import PrivateAttr
 
 from sftplug import Adapter, Field, require
+from sftplug_adapters.effects import FROM_WEIGHTS, problems_of_options
 from sftplug_adapters.targets import Memo, Search, Targets
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from sftplug import Recipe
 
 ALL_LINEAR: Literal["all-linear"] = "all-linear"
-_FROM_WEIGHTS = ("pissa", "olora", "orthogonal")
-"""Initializations that compute with the weights of a layer."""
 
 
 class Lora(Adapter):
@@ -70,37 +69,30 @@ class Lora(Adapter):
     def check(self, recipe: Recipe) -> Iterable[str]:
         """Say so when the initialization needs the weights as floats."""
         self._memo.float_base = recipe.quantization.bits >= 16
-        if self.init in _FROM_WEIGHTS and not self._memo.float_base:
+        if self.init in FROM_WEIGHTS and not self._memo.float_base:
             yield f"`init: {self.init}` computes with the weights, which are {recipe.quantization.type}. Use `default`."
 
     def check_model(self, model: nn.Module) -> Iterable[str]:
         """Say so when a target matches no module, or cannot be adapted with these options."""
         search = self._search(model)
-        problems = [*search.problems(() if self.targets == ALL_LINEAR else self.targets)]
+        named = None if self.targets == ALL_LINEAR else self.targets
+        problems = [*search.problems(named or ()), *search.without_effect(named)]
         problems += search.missing(self.modules_to_save or ())
-        self._memo.targets, self._memo.tied = self._find(search), search.saves_tied()
-        yield from [*problems, *self._problems_of_parameters(self._memo.targets)]
-        if not problems and not (self._memo.targets.modules or self._memo.targets.parameters):
+        found = self._remember(search)
+        yield from [*problems, *problems_of_options(self, search, found)]
+        if not problems and not (found.modules or found.parameters):
             yield "no module is left to adapt: `exclude` and `modules_to_save` leave nothing of `targets`."
-
-    def _problems_of_parameters(self, targets: Targets) -> Iterable[str]:
-        """Yield what PEFT cannot do where it adapts a tensor and no layer, where no input passes by."""
-        if not targets.parameters:
-            return
-        places = sorted({f"*.{name.split('.')[-2]}" for name in targets.parameters})
-        wrong = {"dropout": (self.dropout, 0), "dora": (self.dora, "false"), "init": (self.init, "default")}
-        for option, (value, plain) in wrong.items():
-            if value and (option != "init" or value in _FROM_WEIGHTS):
-                yield (
-                    f"`{option}: {str(value).lower()}` cannot be used where PEFT adapts a tensor and no layer, as it "
-                    f"does with experts: {targets.parameters[0]}. Set `{option}: {plain}`, or leave such tensors out: "
-                    f"`exclude: {places}`."
-                )
 
     def prepare_model(self, model: nn.Module) -> None:
         """Find what is adapted; the weights stay as they are."""
-        search = self._search(model)
-        self._memo.targets, self._memo.tied = self._find(search), search.saves_tied()
+        self._remember(self._search(model))
+
+    def _remember(self, search: Search) -> Targets:
+        """Return what is adapted, and keep what PEFT is told of the model."""
+        found = self._memo.targets = self._find(search)
+        self._memo.tied, self._memo.whole = search.saves_tied(), search.saved_whole()
+        self._memo.turned = bool(found.modules) and all(search.is_a(name, "Conv1D") for name in found.modules)
+        return found
 
     def _search(self, model: nn.Module) -> Search:
         return Search(model, self.exclude, self.modules_to_save or (), self._memo.float_base)
@@ -117,10 +109,11 @@ class Lora(Adapter):
             lora_alpha=self.alpha,
             lora_dropout=self.dropout,
             bias=self.bias,
+            fan_in_fan_out=self._memo.turned,
             use_dora=self.dora,
             use_rslora=self.rslora,
             init_lora_weights=True if self.init == "default" else self.init,
-            modules_to_save=self.modules_to_save,
+            modules_to_save=self.modules_to_save if self._memo.whole is None else self._memo.whole,
             **({"ensure_weight_tying": True} if self._memo.tied else {}),
             **self._targets_for_peft(),
         )

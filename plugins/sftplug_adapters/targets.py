@@ -34,15 +34,23 @@ class Targets:
     pairs: tuple[str, ...] = ()
     """Those of `parameters` that are meant by names of two projections, gate and up: each of the two has its rank."""
 
+    def reaches(self, name: str) -> bool:
+        """Whether a module, or its weight, or a tensor of experts is among them."""
+        return name in self.modules or name in self.parameters or f"{name}.weight" in self.parameters
+
 
 @dataclass
 class Memo:
     """What the model at hand decides; no part of what a recipe says, so any two are equal."""
 
     targets: Targets | None = None
+    whole: list[str] | None = None
+    """What is trained whole, by names that PEFT takes for nothing else; None for what the recipe says."""
     tied: bool = False
     """Whether a table that is trained whole is both embeddings and head."""
     float_base: bool = True
+    turned: bool = False
+    """Whether the layers that are adapted hold their weights the other way round, (in, out), as GPT-2's do."""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Memo)
@@ -106,13 +114,11 @@ class Search:
         )
 
     def _left_out(self, name: str) -> bool:
-        """Whether a module, or the tensor of a module, is excluded or trained whole."""
-        # Of a tensor such as `mlp.experts.down_proj` also the module that holds it: `exclude: ['*.experts']` is meant
-        # for it.
-        places = (name, name.rpartition(".")[0]) if name not in self.names else (name,)
-        if any(fnmatch.fnmatch(place, pattern) for place in places for pattern in self.exclude):
-            return True
-        return any(_is(place, module) for place in places for module in self.whole)
+        """Whether a module or a tensor is excluded or trained whole, by itself or as a part of what is."""
+        return any(_excludes(pattern, name) for pattern in self.exclude) or self._is_whole(name)
+
+    def _is_whole(self, name: str) -> bool:
+        return any(_is(place, module) for place in _places(name) for module in self.whole)
 
     @staticmethod
     def _names_expert(name: str, targets: Sequence[str]) -> bool:
@@ -126,6 +132,9 @@ class Search:
         groups = self._halves(name)
         return next((group for group in groups if all(self._named(half, targets) for half in group)), ())
 
+    def _parts(self, name: str) -> list[str]:
+        return [part for group in self._halves(name) for part in group]
+
     def _halves(self, name: str) -> list[tuple[str, ...]]:
         """Return the whole names that the parts of an expert's tensor would have."""
         holder, _, own = name.rpartition(".")
@@ -134,6 +143,19 @@ class Search:
     @staticmethod
     def _named(name: str, targets: Sequence[str]) -> bool:
         return any(_is(name, target) for target in targets)
+
+    def is_a(self, name: str, *kinds: str) -> bool:
+        """Whether a module is of a class that is called so, or of one derived from it."""
+        return any(kind.__name__ in kinds for kind in type(self.model.get_submodule(name)).__mro__)
+
+    def saved_whole(self) -> list[str] | None:
+        """Return whole names of what is trained whole, where PEFT would take shorter ones for more than is meant.
+
+        It compares the ends of names, whatever stands before them: its ``norm`` is every ``input_layernorm`` too.
+        """
+        meant = [name for name in self.names if self._named(name, self.whole) and not self.structure.is_idle(name)]
+        taken = [name for name in self.names if any(name.endswith(module) for module in self.whole)]
+        return meant if set(taken) != set(meant) else None
 
     def saves_tied(self) -> bool:
         """Whether a module that is trained whole shares its weights with another: PEFT then trains one for both."""
@@ -151,10 +173,30 @@ class Search:
         """Yield a sentence for every target that names nothing, or what cannot be adapted."""
         for target in targets:
             yield from self._problems_of(target, targets)
+
+    def without_effect(self, targets: Sequence[str] | None) -> Iterator[str]:
+        """Yield a sentence for every pattern of `exclude` that leaves nothing out; no `targets` are all layers."""
+        adaptable = [name for name in self.names if self._takes_adapter(name)] + [*self.structure.experts]
+        named = Search(self.model, (), self.whole, self.float_base).named(targets or ())
         for pattern in self.exclude:
-            known = [*self.names, *self.structure.experts]
-            if not fnmatch.filter(known, pattern):
+            found = [name for name in adaptable if _excludes(pattern, name)]
+            # A tensor of which one half is named is meant, too: left out, it is no longer in the way.
+            reached = [
+                name
+                for name in found
+                if targets is None
+                or named.reaches(name)
+                or any(self._named(half, targets) for half in self._parts(name))
+            ]
+            if not any(fnmatch.fnmatch(name, pattern) for name in (*self.names, *self.structure.experts)):
                 yield f"`exclude: {pattern}` matches no module of the model. One is called {self.names[-1]}."
+            elif not found:
+                yield f"`exclude: {pattern}` matches nothing that could be adapted. Take it out."
+            elif not reached:
+                yield f"`exclude: {pattern}` leaves out nothing that `targets` names, such as {found[0]}. Take it out."
+
+    def _takes_adapter(self, name: str) -> bool:
+        return name in self.structure.routers or self.is_a(name, *_ADAPTABLE)
 
     def _problems_of(self, target: str, targets: Sequence[str]) -> Iterator[str]:
         everything = [name for name in [*self.names, *self.structure.experts] if _is(name, target)]
@@ -181,9 +223,8 @@ class Search:
     def _no_layer(self, target: str, found: Sequence[str]) -> Iterator[str]:
         known = {*self.structure.linear, *self.structure.routers, *self.holders}
         for name in [name for name in found if name not in known]:
-            module = self.model.get_submodule(name)
-            if not any(kind.__name__ in _ADAPTABLE for kind in type(module).__mro__):
-                inside = [child for child, _ in module.named_children()]
+            if not self._takes_adapter(name):
+                inside = [child for child, _ in self.model.get_submodule(name).named_children()]
                 hint = f" Name layers in it: {', '.join(inside)}." if inside else ""
                 yield f"target '{target}' is not a layer that can be adapted.{hint}"
                 return
@@ -203,6 +244,10 @@ class Search:
             found = [name for name in self.names if _is(name, module)]
             if not found:
                 yield self._no_module(module)
+            elif all(any(_excludes(pattern, name) for pattern in self.exclude) for name in found):
+                yield f"`exclude` leaves out all that `modules_to_save: {module}` names. Take it out of one of the two."
+            elif not any(True for name in found for _ in self.model.get_submodule(name).parameters()):
+                yield f"`modules_to_save: {module}` has no weights that could be trained. Leave it out."
             elif all(self.structure.is_idle(name) for name in found):
                 part = _tower(self.structure, found[0])
                 yield f"`modules_to_save: {module}` is in {part} alone, which rows of text do not run. Leave it out."
@@ -255,6 +300,18 @@ def _tower(structure: ModelStructure, name: str) -> str:
 def _is(name: str, target: str) -> bool:
     """Whether `target` is a whole name or its end."""
     return name == target or name.endswith(f".{target}")
+
+
+def _places(name: str) -> Iterator[str]:
+    """Yield a name and those of all that it is a part of: ``a.b.c``, ``a.b``, ``a``."""
+    while name:
+        yield name
+        name = name.rpartition(".")[0]
+
+
+def _excludes(pattern: str, name: str) -> bool:
+    """Whether a pattern of whole names matches a module or tensor, or what it is a part of: ``*.experts``."""
+    return any(fnmatch.fnmatch(place, pattern) for place in _places(name))
 
 
 def _last(name: str) -> str:

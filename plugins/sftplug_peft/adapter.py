@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import PrivateAttr
 
 from sftplug import Adapter, MissingLibraryError, ModelStructure, require, set_options, structure_of
+from sftplug_peft.effects import without_effect
 from sftplug_peft.facts import adapts_linear_layers, merge_refusals, refusals, resume_refusals
 from sftplug_peft.rates import usual_rate
 
@@ -59,7 +61,7 @@ class PeftAdapter(Adapter):
         peft = require("peft", needed_by=f"adapter {self.type}")
         self._choose_targets(model)
         # Before PEFT puts anything into the model: from then on modules have other names.
-        structure = structure_of(model)
+        structure, plain = structure_of(model), copy.deepcopy(model)
         try:
             adapted = peft.get_peft_model(model, self.peft_config())
         except ImportError as error:
@@ -75,6 +77,14 @@ class PeftAdapter(Adapter):
         else:
             yield from self._idle(structure, adapted)
             yield from self._head(adapted)
+            yield from without_effect(plain, self._options(), lambda options: self._put_into(plain, options))
+
+    def _put_into(self, model: nn.Module, options: Mapping[str, Any]) -> nn.Module:
+        """Return a copy of a model with an adapter of other options in it."""
+        peft = require("peft", needed_by=f"adapter {self.type}")
+        config = type(self).config()(task_type="CAUSAL_LM", **options)
+        adapted: nn.Module = peft.get_peft_model(copy.deepcopy(model), config)
+        return adapted
 
     def _idle(self, structure: ModelStructure, adapted: nn.Module) -> Iterable[str]:
         """Say so when something is trained that rows of text do not run, or whose weight the model reads by itself."""
@@ -142,8 +152,10 @@ class PeftAdapter(Adapter):
     def peft_config(self) -> Any:
         """Return PEFT's own configuration."""
         require("peft", needed_by=f"adapter {self.type}")
-        options = {**self._chosen, **set_options(self, leave_out=frozenset({"type"}))}
-        return type(self).config()(task_type="CAUSAL_LM", **options)
+        return type(self).config()(task_type="CAUSAL_LM", **self._options())
+
+    def _options(self) -> dict[str, Any]:
+        return {**self._chosen, **set_options(self, leave_out=frozenset({"type"}))}
 
 
 def _pattern(parts: Iterable[str]) -> str:

@@ -352,3 +352,29 @@ def test_adapters_whose_ranks_are_fixed_are_left_alone():
     assert allocating(SimpleNamespace(base_model=tuner(use_asa=False))) is None
     assert allocating(SimpleNamespace(base_model=tuner(use_asa=True))) is not None
     assert allocating(SimpleNamespace(base_model=tuner())) is not None
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        (
+            "llama",
+            {"target_modules": ["q_proj", "v_porj"]},
+            "`target_modules: v_porj` changes nothing on this model. Did you mean 'v_proj'? Take it out.",
+        ),
+        ("llama", {"target_modules": ["q_proj"], "exclude_modules": ["v_proj"]}, "`exclude_modules: v_proj` changes"),
+        ("llama", {"target_modules": ["q_proj"], "exclude_modules": ".*v_proj"}, "`exclude_modules: .*v_proj` changes"),
+        ("llama", {"target_modules": ["q_proj"], "modules_to_save": ["heads"]}, "`modules_to_save: heads` changes"),
+        ("llama", {"target_modules": ["q_proj"], "layers_to_transform": [0, 7]}, "`layers_to_transform: 7` changes"),
+        ("llama", {"target_modules": ["q_proj"], "rank_pattern": {"k_proj": 4}}, "`rank_pattern: k_proj` changes"),
+        ("qwen3_moe", {"target_modules": ["q_proj", "gate_proj", "up_proj", "down_proj"]}, None),
+        ("qwen3_moe", {"target_modules": ["q_proj"], "target_parameters": ["experts.down_proj"]}, None),
+        ("llama", {"target_modules": ["q_proj"], "layers_to_transform": [0], "rank_pattern": {"q_proj": 4}}, None),
+        ("llama", {"target_modules": "all-linear", "exclude_modules": ["v_proj"]}, None),
+    ],
+)
+def test_names_that_change_nothing_are_refused(case, recipe_file, twin, command):
+    family, options, expected = case
+    result = command("check", recipe_file(model=str(twin(family)), adapter={"type": "peft_lora", **options}))
+    assert result.exit_code == (1 if expected else 0), result.exception
+    assert (expected or "") in str(result.exception or "")

@@ -242,4 +242,59 @@ CASES = [
         recipe=lora(targets=["in_proj", "out_proj"]),
         before=MIXER,
     ),
+    # --- options of an adapter that change nothing --------------------------------------------------------------------
+    Case(
+        "`exclude: {}` matches nothing that could be adapted. Take it out.",
+        {"Take it out": leave_out("adapter.exclude")},
+        recipe=lora(exclude=["*norm*"]),
+    ),
+    Case(
+        "`exclude: {}` leaves out nothing that `targets` names, such as {}. Take it out.",
+        {"Take it out": leave_out("adapter.exclude")},
+        recipe=lora(targets=["q_proj"], exclude=["*.v_proj"]),
+    ),
+    Case(
+        "`exclude` leaves out all that `modules_to_save: {}` names. Take it out of one of the two.",
+        {"Take it out of one of the two": leave_out("adapter.exclude")},
+        recipe=lora(modules_to_save=["embed_tokens"], exclude=["*.embed_tokens"]),
+    ),
+    Case(
+        "`modules_to_save: {}` has no weights that could be trained. Leave it out.",
+        {"Leave it out": leave_out("adapter.modules_to_save")},
+        recipe=lora(modules_to_save=["act_fn"]),
+    ),
+    Case(
+        "`bias: {}` has no effect: {}. Leave it out.",
+        {"Leave it out": leave_out("adapter.bias")},
+        recipe=lora(bias="all"),
+    ),
+    Case(
+        "which rows of text do not run. Leave it out, or say `bias: lora_only`, which trains those of adapted layers.",
+        {"Leave it out": leave_out("adapter.bias"), "or say `bias: lora_only`": at("adapter")},
+        recipe=lora(bias="all"),
+        before=twin("qwen2_5_vl"),
+    ),
+    Case(
+        "`{}: {}` has no effect on embeddings, and only {} is adapted. Leave it out.",
+        {"Leave it out": leave_out("adapter.dropout")},
+        recipe=lora(targets=["embed_tokens"], dropout=0.1),
+        before=twin("llama"),
+    ),
+    Case(
+        "`{}: {}` changes nothing on this model.{} Take it out.",
+        {"Take it out": leave_out("adapter.exclude_modules")},
+        recipe={"adapter": {"type": "peft_lora", "target_modules": ["q_proj"], "exclude_modules": ["v_proj"]}},
+    ),
+    Case(
+        "`init: orthogonal` needs an even rank, and `r` is {}. Set `r: {}`, or another `init`.",
+        {"Set `r: {}`": at("adapter"), "or another `init`": put("adapter.init", "default")},
+        recipe=lora(init="orthogonal", r=3),
+    ),
+    Case(
+        "`init: olora` takes {} for a linear layer, and it is a Conv1D, whose weight lies the other way round. Set `init: "
+        "default`.",
+        {"Set `init: default`": at("adapter")},
+        recipe=lora(init="olora"),
+        before=twin("gpt2"),
+    ),
 ]
