@@ -32,12 +32,30 @@ types marked under *all-linear* adapt all linear layers; the others must be told
 `targets: all-linear`, the default, is every linear layer of the language model and every expert. Left out are the
 head, routers, and layers whose weight the model reads without calling them. The head takes no adapter of any type: the
 loss multiplies by its weight and calls no layer; `modules_to_save: [lm_head]` trains it whole. `check`, `plan` and
-`train` say which share of the weights has no adapter, and where it lies.
+`train` show what is done with each part of the model, and what it is held in:
+
+```text
+  part of the model   modules   in training        held in    of the weights
+ ────────────────────────────────────────────────────────────────────────────
+  attention           8         adapted, rank 16   nf4        11.9%
+  experts             4         adapted, rank 16   bfloat16   23.9%
+  router              2         frozen             bfloat16   0.2%
+  embeddings          1         frozen             bfloat16   31.9%
+  head                1         frozen             bfloat16   31.9%
+  norms               9         frozen             bfloat16   0.2%
+```
+
+A name in `targets` or `modules_to_save` that reaches nothing, a pattern of `exclude` that matches nothing which could
+be adapted, or leaves out nothing that `targets` names, and an option that changes nothing on the model at hand
+(`bias: all` where it has no biases, `init` and `dropout` on embeddings alone) are refused with the reason. A pattern
+takes along what is in a module that it matches: `*.self_attn` leaves out its four projections.
 
 **Images, sound and text.** Of a model such as Gemma 3, rows of text run the language model alone. `full` trains that
 and leaves vision tower and projector as they are; `lora` adapts it, whatever names `targets` has in common with the
 tower; `freeze` and PEFT's own types are refused where they would train the rest, with the pattern that leaves it out.
-What `AutoModelForCausalLM` does not load, such as Qwen2.5-VL, is not trained.
+Merged and whole models keep their towers, and the files of the processor of their base. Qwen2.5-VL, Qwen3-VL, LLaVA,
+Llama 4 and others, which `AutoModelForImageTextToText` loads, are trained in the same way; of Llama 3.2 Vision the
+layers that look at the image stay as they are too. Models with an encoder are refused.
 
 **State spaces.** `out_proj` of Mamba 2, Bamba, Falcon-H1, Zamba2, Nemotron-H or Granite 4, and `x_proj` and `dt_proj`
 of Mamba, are read as weights: named in `targets`, they are refused.
@@ -46,10 +64,10 @@ of Mamba, are read as weights: named in `targets`, they are refused.
 `experts.down_proj` in Qwen3-MoE, Mixtral, DeepSeek-V3, gpt-oss, OLMoE, GLM-4-MoE and others. Such tensors are found by
 looking at the model, not by its name, and PEFT adapts them as `target_parameters`.
 
-* Each expert gets an update of rank `r`. A tensor that holds two projections, gate and up, gets rank `r` for each:
-  `r: 16` gives `gate_up_proj` rank 32 with the same scale, which is what PEFT does, and is said.
+* Each expert gets an update of rank `r`, with the scale of all others.
 * The usual names work: `gate_proj` and `up_proj` together mean the tensor that holds both, `down_proj` its own; `w1`,
-  `w3` and `w2` likewise; so does the tensor's own name. One half alone is refused.
+  `w3` and `w2` likewise; so does the tensor's own name. One half alone is refused. Two projections that are named have
+  an update of rank `r` each, as with PEFT: `r: 16` and the usual names give `gate_up_proj` rank 32, which is said.
 * Dense layers and shared experts of the same names are adapted beside the experts. (PEFT 0.21 forgets them in these
   families; on a quantized base it cannot be told otherwise, and `without adapter` counts them.)
 * The router is left alone unless `targets` names it (`gate`, `router`), and so is the gate of a shared expert. With
@@ -59,8 +77,8 @@ looking at the model, not by its name, and PEFT adapts them as `target_parameter
 * bitsandbytes quantizes linear layers: the experts stay in 16 bits, which is nearly all of such a model. `check`,
   `plan` and `train` say how many bytes that is.
 
-Loaded with plain PEFT, such an adapter makes PEFT warn that the `rank_pattern` keys of `gate_up_proj` "did not match
-any targeted module and were ignored": it looks among modules only, and does use them.
+Loaded with plain PEFT, an adapter of the usual names makes PEFT warn that the `rank_pattern` keys of `gate_up_proj`
+"did not match any targeted module and were ignored": it looks among modules only, and does use them.
 
 ## What was run
 

@@ -167,6 +167,7 @@ def show_size(recipe: Recipe, size: ParameterCounts) -> None:
             f"{size.float_experts:,} bytes of them stay floats",
             highlight=False,
         )
+    _show_table(("part of the model", "modules", "in training", "held in", "of the weights"), size.table())
     share = size.trainable / size.total if size.total else 0.0
     trained = f"{recipe.adapter.type} on {recipe.quantization.type}"
     # The adapter is part of the total, and no part of the model that is fully fine-tuned in comparison.

@@ -90,7 +90,7 @@ def _notes(recipe: LoadedRecipe) -> Sequence[str]:
         return ()
     from sftplug.planning import model_notes
 
-    return list(model_notes(recipe.recipe))
+    return model_notes(recipe.recipe)[0]
 
 
 def _shown(value: Origin) -> Origin:

@@ -12,6 +12,7 @@ from sftplug.errors import RecipeError, SftplugError
 from sftplug.recipe.given import PYTHON, LoadRequest
 from sftplug.recipe.load import LoadedRecipe, load_asked
 from sftplug.recipe.origins import origin_by_path
+from sftplug.types.result import ParameterCounts
 
 Given = LoadedRecipe | str | Path | Mapping[str, Any]
 """A recipe that is loaded, or what `load` takes."""
@@ -76,6 +77,8 @@ class Findings:
     """What cannot work."""
     notes: list[str] = field(default_factory=list)
     """What its owner should know all the same."""
+    size: ParameterCounts | None = None
+    """What is trained of the model; None where that is not known."""
 
 
 def examine(recipe: LoadedRecipe) -> Findings:
@@ -107,6 +110,7 @@ def examine(recipe: LoadedRecipe) -> Findings:
     except SftplugError as error:
         found.problems.append(str(error))
     if not found.problems:
-        found.notes += model_notes(recipe.recipe)
+        notes, found.size = model_notes(recipe.recipe)
+        found.notes += notes
     found.problems = list(dict.fromkeys(found.problems))
     return found

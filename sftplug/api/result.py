@@ -280,9 +280,8 @@ def read_result(directory: RunDirectory) -> RunResult:
         known = json.loads(file.read_text(encoding="utf-8"))
         moved = known["moved"] and MovedWeights(**{**known["moved"], "still": tuple(known["moved"]["still"])})
         plain = {name: known[name] for name in ("loss", "seconds", "tokens")}
-        return RunResult(
-            directory.path, tuple(known["log"]), size=ParameterCounts(**known["size"]), moved=moved or None, **plain
-        )
+        size = ParameterCounts.from_dict(known["size"])
+        return RunResult(directory.path, tuple(known["log"]), size=size, moved=moved or None, **plain)
     except FileNotFoundError:
         raise RunError(f"{directory.path} has no {RESULT}: an older sftplug wrote the run.") from None
     except (OSError, ValueError, KeyError, TypeError) as error:

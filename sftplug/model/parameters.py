@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from sftplug.model.reach import held as weights_held
+from sftplug.model.reach import kinds_of, parts_of
 from sftplug.model.structure import idle_parts, structure_of
 from sftplug.types.result import ParameterCounts
 
@@ -17,15 +19,15 @@ def count_parameters(model: nn.Module) -> ParameterCounts:
     """Return the size of a model in memory, its trained modules by the last part of their names."""
     # By identity: a head that is tied to the embeddings is one tensor with two names, and counts once.
     owners = {id(parameter): name for name, parameter in model.named_parameters()}
-    held = {id(parameter): _parameters_in(parameter) for parameter in model.parameters()}
+    held = {id(parameter): weights_held(parameter) for parameter in model.parameters()}
     layers = _adapted_layers(model)
     brought, touched = _beside(model)
     trained = {layers.get(_module_of(owners[id(p)]), _module_of(owners[id(p)])) for p in _trained(model)}
     untouched = Counter[str]()
-    kinds = _kinds(model)
+    labels = _labels(model)
     for key, name in owners.items():
         if key not in brought | touched:
-            untouched[kinds(name)] += held[key]
+            untouched[labels(name)] += held[key]
     anything = touched or any(id(parameter) not in brought for parameter in _trained(model))
     return ParameterCounts(
         trainable=sum(held[id(parameter)] for parameter in _trained(model)),
@@ -36,17 +38,12 @@ def count_parameters(model: nn.Module) -> ParameterCounts:
         base=sum(count for key, count in held.items() if key not in brought),
         untouched=dict(untouched.most_common()) if anything else {},
         float_experts=_float_experts(model),
+        parts=parts_of(model, kinds_of(_unwrapped(model)), touched, _every_rank(model)),
     )
 
 
 def _trained(model: nn.Module) -> Iterator[Any]:
     return (parameter for parameter in model.parameters() if parameter.requires_grad)
-
-
-def _parameters_in(parameter: Any) -> int:
-    """Return how many weights a tensor holds: bitsandbytes packs two 4-bit weights into a byte."""
-    state = getattr(parameter, "quant_state", None)
-    return int(state.shape.numel()) if state is not None else int(parameter.numel())
 
 
 # --- adapters ---------------------------------------------------------------------------------------------------------
@@ -93,19 +90,24 @@ def _adapted_layers(model: nn.Module) -> dict[str, str]:
     }
 
 
-def _ranks(model: nn.Module) -> dict[str, int]:
-    """Return the rank of each update, by the last name of its module, where it is not that of most."""
-    layers = _adapted_layers(model)
+def _every_rank(model: nn.Module) -> dict[str, int]:
+    """Return the rank of each update by what it is beside: the name of a module, or of a tensor in one, in the base."""
+    layers, base = _adapted_layers(model), _unwrapped(model)
+    prefix = next((f"{name}." for name, module in model.named_modules() if module is base and name), "")
     ranks: dict[str, int] = {}
-    every = Counter[int]()
     for name, module in model.named_modules():
         known = getattr(module, "r", None)
         if hasattr(type(module), "get_base_layer") and isinstance(known, Mapping):
-            for rank in (rank for rank in known.values() if isinstance(rank, int)):
-                ranks[_last_name(layers.get(name, name))] = rank
-                every[rank] += 1
-    usual = every.most_common(1)[0][0] if every else None
-    return {name: rank for name, rank in ranks.items() if rank != usual}
+            found = [rank for rank in known.values() if isinstance(rank, int)]
+            ranks |= {layers.get(name, name).removeprefix(prefix): rank for rank in found}
+    return ranks
+
+
+def _ranks(model: nn.Module) -> dict[str, int]:
+    """Return the rank of each update, by the last name of its module, where it is not that of most."""
+    every = _every_rank(model)
+    usual = next((rank for rank, _ in Counter(every.values()).most_common(1)), None)
+    return {_last_name(name): rank for name, rank in every.items() if rank != usual}
 
 
 def _float_experts(model: Any) -> int:
@@ -125,14 +127,14 @@ def _unwrapped(model: Any) -> Any:
 # --- names ------------------------------------------------------------------------------------------------------------
 
 
-def _kinds(model: nn.Module) -> Any:
+def _labels(model: nn.Module) -> Any:
     """Return a function from the name of a parameter to its kind: its part for images, its experts, or its module."""
     base = _unwrapped(model)
     prefix = next((f"{name}." for name, module in model.named_modules() if module is base and name), "")
     parts = [f"{prefix}{part}" for part in idle_parts(base)]
 
     def kind(name: str) -> str:
-        idle = next((part for part in parts if name.startswith(f"{part}.")), None)
+        idle = next((part for part in parts if name == part or name.startswith(f"{part}.")), None)
         if idle is not None:
             return idle.rpartition(".")[2]
         words = [word for word in name.split(".") if word not in ("base_layer", "original_module")]

@@ -89,6 +89,7 @@ class Planner:
             memory=self._memory(step),
             work=work_of(settings, self.rows, self.length, per_token, self.device, self.processes),
             notes=tuple(self._notes()),
+            size=self.weights.size,
         )
 
     def largest_batch(self, memory: int) -> int:

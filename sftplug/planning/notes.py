@@ -16,15 +16,19 @@ if TYPE_CHECKING:
     from sftplug.data.prepare import Prepared
     from sftplug.recipe.load import LoadedRecipe
     from sftplug.recipe.model import Recipe
+    from sftplug.types.result import ParameterCounts
 
 
-def model_notes(recipe: Recipe) -> list[str]:
-    """Return what there is to say of the recipe's model; nothing where that cannot be known without weights."""
+def model_notes(recipe: Recipe) -> tuple[list[str], ParameterCounts | None]:
+    """Return what there is to say of the recipe's model, and what is done with each kind of module in it.
+
+    Nothing and None where that cannot be known without weights.
+    """
     try:
         _, weights = count_weights(recipe, settings_of(recipe, on_cpu=find_device(None).on_cpu))
     except SftplugError:
-        return []
-    return list(notes_of(recipe, weights))
+        return [], None
+    return list(notes_of(recipe, weights)), weights.size
 
 
 def notes_of(recipe: Recipe, weights: ModelWeights) -> Iterator[str]:

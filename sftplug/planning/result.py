@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from sftplug.types.result import ParameterCounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,8 @@ class Plan:
     work: Work
     notes: tuple[str, ...]
     """What the reader must know of how the figures came about."""
+    size: ParameterCounts = field(default_factory=lambda: ParameterCounts(0, 0, 0, {}))
+    """What is trained, and what is done with each kind of module (``parts``)."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as JSON holds it; ranges as ``[low, high]``, bytes."""

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
     from sftplug.planning.answer import PlanAnswer
     from sftplug.planning.result import Memory, Plan, Range
+    from sftplug.types.result import ParameterCounts
 
 
 def show(answer: PlanAnswer, console: Console) -> None:
@@ -19,6 +20,7 @@ def show(answer: PlanAnswer, console: Console) -> None:
     _show_work(answer.plan, answer.why, console)
     if answer.limit is not None:
         _show_fit(answer, _size(answer.limit), console)
+    show_parts(answer.plan.size, console)
     for note in answer.notes:
         console.print(f"note: {note}", highlight=False, markup=False)
 
@@ -40,6 +42,19 @@ def _show_memory(plan: Plan, console: Console) -> None:
     for name, size in _lines(plan.memory):
         table.add_row(name, size)
     table.add_row("in all", _span(plan.memory.total), style="bold")
+    console.print(table)
+
+
+def show_parts(size: ParameterCounts, console: Console) -> None:
+    """Print what is done with each kind of module, if that is known."""
+    from rich.box import SIMPLE
+    from rich.table import Table
+
+    if not size.parts:
+        return
+    table = Table("part of the model", "modules", "in training", "held in", "of the weights", box=SIMPLE)
+    for row in size.table():
+        table.add_row(*row)
     console.print(table)
 
 

@@ -12,6 +12,7 @@ from sftplug.libraries.optimizer_state import Trained
 from sftplug.model.loading import check_model, new_ids, skeleton
 from sftplug.model.new_tokens import resize_embeddings, train_new_embeddings
 from sftplug.model.parameters import count_parameters
+from sftplug.model.reach import kinds_of
 from sftplug.model.structure import ModelStructure, structure_of
 from sftplug.model.teacher import with_teacher_as_model
 from sftplug.model.tied_embeddings import parted
@@ -104,6 +105,10 @@ def count_weights(recipe: Recipe, settings: Settings) -> tuple[nn.Module, ModelW
     constants = _constants(recipe, model, quantized)
     _keep_in_fp32(model, settings)
     structure = structure_of(model)
+    kinds_of(model)  # while nothing of the adapter is in it
+    for name, parameter in model.named_parameters():
+        if name in quantized:
+            parameter.held_as = recipe.quantization.type  # what `parts_of` tells
     float_experts = _float_experts(model, structure, quantized)
     adapted = _with_adapter(recipe, model)
     size = replace(count_parameters(adapted), float_experts=float_experts)

@@ -27,6 +27,7 @@ from sftplug.model.own_adapter import save_adapter
 from sftplug.model.packing_check import carries_state, check_isolation
 from sftplug.model.parameters import count_parameters
 from sftplug.model.patching import patches_in_force
+from sftplug.model.reach import kinds_of
 from sftplug.model.teacher import check_teacher_positions, load_teacher
 from sftplug.plugin.calls import (
     is_nll,
@@ -92,6 +93,7 @@ def _train(loaded: LoadedRecipe, prepared: Prepared, session: RunSession) -> Run
     model = load_fitting_base(loaded.recipe, **sharding(loaded.recipe))
     before = Before(loaded.recipe, model)
     before.prepare(model)
+    kinds_of(model)  # while nothing of the adapter is in it
     trainer = make_trainer(loaded.recipe, model, prepared, before)
     try_what_comes_later(loaded.recipe, trainer, before, prepared)
     session.state.patches = told(loaded.recipe, before.apart)

@@ -9,6 +9,23 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
+class ModelPart:
+    """Modules of one kind with which the same is done."""
+
+    kind: str
+    """``attention``, ``state space``, ``MLP``, ``experts``, ``router``, ``embeddings``, ``head``, ``norms``, ``other``;
+    ``vision`` or ``audio``, which rows of text do not run."""
+    done: str
+    """``adapted``, ``adapted, rank 16``, ``trained`` or ``frozen``."""
+    held_in: str
+    """What its weights are held as: ``bfloat16``, ``nf4`` …"""
+    modules: int
+    """How many modules there are; of experts, how many tensors."""
+    parameters: int
+    """How many weights of the base model are in them."""
+
+
+@dataclass(frozen=True, slots=True)
 class ParameterCounts:
     """How much of a model is trained, what of it stays as it is, and how much memory its weights take."""
 
@@ -28,6 +45,20 @@ class ParameterCounts:
     """Kind of weight of the base -> how many have no adapter beside them and are not trained, the most first."""
     float_experts: int = 0
     """Bytes of the experts of a quantized model that are held as floats all the same."""
+    parts: tuple[ModelPart, ...] = ()
+    """What is done with each kind of module of the base model."""
+
+    @classmethod
+    def from_dict(cls, known: Mapping[str, Any]) -> ParameterCounts:
+        """Return them as they were written down."""
+        return cls(**{**known, "parts": tuple(ModelPart(**part) for part in known.get("parts", ()))})
+
+    def table(self) -> list[tuple[str, ...]]:
+        """Return the rows of a table of `parts`: kind, how many, what is done, held in, share of the weights."""
+        return [
+            (part.kind, f"{part.modules:,}", part.done, part.held_in, f"{part.parameters / max(self.base, 1):.1%}")
+            for part in self.parts
+        ]
 
     def shares(self) -> str:
         """Return ``96.3% of the weights (experts.gate_up_proj 64.2%, experts.down_proj 32.1%)`` of what is untouched.

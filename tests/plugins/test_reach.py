@@ -1,13 +1,15 @@
 """What a recipe names is trained, on every family: a target, a pattern, an option has an effect or is refused."""
 
 import copy
+import json
 
 import pytest
 import torch
 from twins import FAMILIES, make_model
 
-from sftplug import structure_of
+from sftplug import count_parameters, structure_of
 from sftplug.libraries.logging import quiet_libraries
+from sftplug.model.reach import kinds_of
 from sftplug_adapters import Lora
 
 STATES = {"mamba2"}
@@ -31,6 +33,7 @@ def adapted(family, **options):
     if list(lora.check_model(copy.deepcopy(model))):
         return None
     lora.prepare_model(model)
+    kinds_of(model)
     torch.manual_seed(1)
     return get_peft_model(model, lora.peft_config())
 
@@ -158,3 +161,59 @@ def test_a_module_that_is_trained_whole_is_no_other_whose_name_ends_alike():
     model = adapted("llama", modules_to_save=["norm"])
     whole = [name for name in trained(model) if "modules_to_save" in name]
     assert whole == ["base_model.model.model.norm.modules_to_save.default.weight"]
+
+
+# --- what is told of it -----------------------------------------------------------------------------------------------
+
+
+def parts(family, **options):
+    """Return what is told of a tiny model with an adapter, each part as (kind, in training, modules)."""
+    size = count_parameters(adapted(family, **options))
+    assert sum(part.parameters for part in size.parts) == size.base
+    return {(part.kind, part.done, part.modules) for part in size.parts}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_weight_is_of_one_part_and_what_is_adapted_is_told(family):
+    kinds = {kind for kind, _, _ in parts(family)}
+    model = make_model(family)
+    structure = structure_of(model)
+    assert ("router" in kinds) == bool(structure.routers)
+    assert ("experts" in kinds) == bool(structure.experts)
+    assert ("vision" in kinds) == bool(structure.idle)
+    assert "other" not in kinds
+    told = parts(family)
+    assert all(
+        done == "frozen" for kind, done, _ in told if kind in ("router", "embeddings", "head", "norms", "vision")
+    )
+    assert any(done == "adapted, rank 4" for kind, done, _ in told if kind in ("attention", "state space"))
+
+
+def test_the_parts_of_a_mixture_are_counted():
+    assert parts("qwen2_moe", targets=["q_proj", "experts", "gate"], modules_to_save=["lm_head"]) == {
+        ("attention", "adapted, rank 4", 2),
+        ("attention", "frozen", 6),
+        ("experts", "adapted, rank 4", 4),
+        ("experts", "frozen", 6),  # the three layers of the shared expert
+        ("router", "adapted, rank 4", 2),
+        ("router", "frozen", 2),  # the gate of the shared expert
+        ("embeddings", "frozen", 1),
+        ("head", "trained", 1),
+        ("norms", "frozen", 5),
+    }
+
+
+def test_a_table_of_parts_is_shown_by_check_plan_and_train(recipe_file, twin, command, tmp_path):
+    file = recipe_file(model=str(twin("qwen3_moe")), adapter="qlora", quantization=None)
+    row = ["experts", "4", "adapted, rank 16", "bfloat16"]
+    for name in ("check", "plan", "train"):
+        result = command(name, file)
+        assert result.exit_code == 0, result.exception
+        (line,) = (line for line in result.output.splitlines() if line.strip().startswith("experts "))
+        assert [word.strip() for word in line.split("   ") if word.strip()][:4] == row
+        (line,) = (line for line in result.output.splitlines() if line.strip().startswith("attention "))
+        assert "nf4" in line
+    size = json.loads((tmp_path / "out" / "result.json").read_text())["size"]
+    assert {"kind": "router", "done": "frozen", "held_in": "bfloat16", "modules": 2, "parameters": 512} in size["parts"]
+    plan = json.loads(command("plan", file, "--json").stdout)
+    assert plan["size"]["parts"] == size["parts"]
