@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sftplug.errors import ModelError, TrainingError
+from sftplug.model.architectures import auto_class
 from sftplug.proving.shapes import ModelShape, family_template
 
 if TYPE_CHECKING:
@@ -133,9 +134,10 @@ def _rows_of(recipe: LoadedRecipe) -> str:
 def _reload(folder: Path) -> None:
     """Load what was saved as somebody does who has no sftplug. Raises ModelError where a weight is missing or left."""
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig
 
-    model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    kind = auto_class(AutoConfig.from_pretrained(folder))
+    model, info = kind.from_pretrained(folder, output_loading_info=True)
     wrong = {key: sorted(info[key]) for key in ("missing_keys", "unexpected_keys") if info[key]}
     with torch.no_grad():
         logits = model(torch.arange(5, 25)[None]).logits
