@@ -34,10 +34,6 @@ class Targets:
     pairs: tuple[str, ...] = ()
     """Those of `parameters` that are meant by names of two projections, gate and up: each of the two has its rank."""
 
-    def reaches(self, name: str) -> bool:
-        """Whether a module, or its weight, or a tensor of experts is among them."""
-        return name in self.modules or name in self.parameters or f"{name}.weight" in self.parameters
-
 
 @dataclass
 class Memo:
@@ -132,9 +128,6 @@ class Search:
         groups = self._halves(name)
         return next((group for group in groups if all(self._named(half, targets) for half in group)), ())
 
-    def _parts(self, name: str) -> list[str]:
-        return [part for group in self._halves(name) for part in group]
-
     def _halves(self, name: str) -> list[tuple[str, ...]]:
         """Return the whole names that the parts of an expert's tensor would have."""
         holder, _, own = name.rpartition(".")
@@ -177,23 +170,20 @@ class Search:
     def without_effect(self, targets: Sequence[str] | None) -> Iterator[str]:
         """Yield a sentence for every pattern of `exclude` that leaves nothing out; no `targets` are all layers."""
         adaptable = [name for name in self.names if self._takes_adapter(name)] + [*self.structure.experts]
-        named = Search(self.model, (), self.whole, self.float_base).named(targets or ())
         for pattern in self.exclude:
             found = [name for name in adaptable if _excludes(pattern, name)]
-            # A tensor of which one half is named is meant, too: left out, it is no longer in the way.
-            reached = [
-                name
-                for name in found
-                if targets is None
-                or named.reaches(name)
-                or any(self._named(half, targets) for half in self._parts(name))
-            ]
+            reached = found if targets is None else [name for name in found if self._means(name, targets)]
             if not any(fnmatch.fnmatch(name, pattern) for name in (*self.names, *self.structure.experts)):
                 yield f"`exclude: {pattern}` matches no module of the model. One is called {self.names[-1]}."
             elif not found:
                 yield f"`exclude: {pattern}` matches nothing that could be adapted. Take it out."
             elif not reached:
                 yield f"`exclude: {pattern}` leaves out nothing that `targets` names, such as {found[0]}. Take it out."
+
+    def _means(self, name: str, targets: Sequence[str]) -> bool:
+        """Whether `targets` name a module, or a tensor of experts or a part of it, were it not left out."""
+        parts = [part for group in self._halves(name) for part in group]
+        return self._names_expert(name, targets) or any(self._named(part, targets) for part in parts)
 
     def _takes_adapter(self, name: str) -> bool:
         return name in self.structure.routers or self.is_a(name, *_ADAPTABLE)

@@ -148,6 +148,13 @@ def test_what_has_no_effect_is_refused_with_a_way_out(family, options, expected)
     assert expected in problems(family, **options)[0]
 
 
+def test_a_tower_that_text_does_not_run_may_be_excluded_by_name():
+    targets = ["q_proj", "v_proj"]
+    assert layers(adapted("gemma3", targets=targets, exclude=["*vision_tower*"])) == layers(
+        adapted("gemma3", targets=targets)
+    )
+
+
 def test_what_is_excluded_takes_along_what_is_in_it():
     assert {name.rpartition(".")[2] for name in layers(adapted("llama", exclude=["*.self_attn"]))} == {
         "gate_proj",
