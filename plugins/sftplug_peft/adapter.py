@@ -105,6 +105,12 @@ class PeftAdapter(Adapter):
 
         head = getattr(adapted, "get_output_embeddings", lambda: None)()
         if isinstance(head, BaseTunerLayer):
+            if getattr(self, "ensure_weight_tying", False):
+                yield (
+                    "`ensure_weight_tying` adapts the head too, where the fused loss calls no adapter. Leave it out: "
+                    "the embeddings are adapted alone, and `sftplug merge` gives the head weights of its own."
+                )
+                return
             name = next(name for name, module in adapted.named_modules() if module is head).rpartition(".")[2]
             yield f"an adapter on the head '{name}' would be ignored by the fused loss. Take it out of `{_TARGETS}`."
 

@@ -212,6 +212,13 @@ CASES = [
         before=twin("llama"),
     ),
     Case(
+        "Leave it out: the embeddings are adapted alone, and `sftplug merge` gives the head weights of its own.",
+        {"Leave it out": leave_out("adapter.ensure_weight_tying")},
+        recipe={
+            "adapter": {"type": "peft_lora", "target_modules": ["q_proj", "embed_tokens"], "ensure_weight_tying": True}
+        },
+    ),
+    Case(
         "an adapter on the head '{}' would be ignored by the fused loss. Take it out of `{}`.",
         {"Take it out of `{}`": put("adapter.target_modules", ["q_proj"])},
         recipe={"adapter": {"type": "loha", "target_modules": ["q_proj", "lm_head"]}},

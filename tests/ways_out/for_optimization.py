@@ -27,6 +27,12 @@ TWO = {"strategy": "zero2", "processes": 2}
 
 CASES = [
     Case(
+        "train.learning_rate ({}): at 0 no weight moves. Leave it out for what is usual.",
+        {"Leave it out for what is usual": leave_out("train.learning_rate")},
+        recipe={"train.learning_rate": 0},
+        code=0,
+    ),
+    Case(
         "Updates this small are rounded away, even in 32 bits: raise `train.learning_rate`{}.",
         {"raise `train.learning_rate`": put("train.learning_rate", 1e-5)},
         recipe={"train.learning_rate": 1e-12, "train.max_steps": 6},

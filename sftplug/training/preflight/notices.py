@@ -48,6 +48,10 @@ def _far_rate(loaded: LoadedRecipe) -> Iterator[str]:
     """A rate that was copied from another sort of training learns nothing that shows, or spoils the model."""
     recipe = loaded.recipe
     rate, usual = recipe.train.get("learning_rate"), suits(recipe).get("learning_rate")
+    if rate == 0:
+        origin = origin_of(loaded.tree, ("train", "learning_rate"))
+        yield f"train.learning_rate ({origin}): at 0 no weight moves. Leave it out for what is usual."
+        return
     # A rate of ten times what is usual is told, whatever 10 * 2e-4 comes to in floats.
     if not rate or not usual or usual / FAR * (1 + 1e-9) < rate < usual * FAR * (1 - 1e-9):
         return
