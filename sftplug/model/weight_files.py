@@ -255,6 +255,30 @@ def foresee_weights(model: PreTrainedModel, folder: Path, named: str | None = No
     refuse_other_weights(str(folder), info)
 
 
+def foresee_saving(model: PreTrainedModel) -> None:
+    """Raise ModelError when what transformers would write of the weights of `model` is not what it would read again.
+
+    As in `foresee_weights`, of tensors without content: renamed and taken apart as they are for a file, and back.
+    """
+    import torch
+
+    try:
+        from transformers.core_model_loading import revert_weight_conversion
+        from transformers.modeling_utils import remove_tied_weights_from_state_dict
+    except ImportError:  # one that writes weights in another way, which nothing tells
+        return
+    left_out = set(getattr(model, "_keys_to_ignore_on_save", None) or ())
+    held = {name: tensor for name, tensor in model.state_dict().items() if name not in left_out}
+    held = remove_tied_weights_from_state_dict(held, model)
+    tensors = {name: torch.empty_like(tensor, device="meta") for name, tensor in held.items()}
+    written = revert_weight_conversion(model, tensors)
+    options = {"output_loading_info": True, "ignore_mismatched_sizes": True, "dtype": model.dtype}
+    _, info = type(model).from_pretrained(
+        None, config=model.config, state_dict=written, device_map={"": "meta"}, **options
+    )
+    refuse_other_weights("the result", info)
+
+
 def _refuse_whole_numbers(folder: Path, held: Mapping[str, Any]) -> None:
     """Raise ModelError for weights that are held as whole numbers: the configuration names no quantization.
 

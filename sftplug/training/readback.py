@@ -23,6 +23,7 @@ from sftplug.run.failure import whats_left
 from sftplug.storage.disk import no_room
 from sftplug.training.patched import compare_with_plain
 from sftplug.training.probe import DiffersError, Probe
+from sftplug.training.rehearsal import bytes_of, compare_given_back, rehearse_whole
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -125,8 +126,17 @@ def is_whole_here(trainer: CheckpointingTrainer) -> bool:
 # --- before and after -------------------------------------------------------------------------------------------------
 
 
-def try_to_save(recipe: Recipe, trainer: CheckpointingTrainer, before: Before, save: Callable[[Path], None]) -> None:
-    """Save what is not trained yet, read it back and compare. Raises ModelError when that fails, before any step."""
+def try_to_save(
+    recipe: Recipe,
+    trainer: CheckpointingTrainer,
+    before: Before,
+    save: Callable[[Path], None],
+    save_beside: Callable[[Path], None],
+) -> None:
+    """Save what is not trained yet, read it back and compare. Raises ModelError when that fails, before any step.
+
+    `save` writes the result to a folder; `save_beside` what inference needs beside a whole model's weights.
+    """
     output = Path(recipe.output)
     # Where the result will be: another disk may be full, or take no such files.
     with tempfile.TemporaryDirectory(dir=output, prefix=".trial-") as name, _undisturbed(trainer.model):
@@ -134,15 +144,16 @@ def try_to_save(recipe: Recipe, trainer: CheckpointingTrainer, before: Before, s
             if before.structure is None:
                 _refuse_brought(recipe, before, trainer.model)
                 _compare_patched(recipe, Probe(trainer), before, None)
-            if before.structure is None and _bytes(trainer.model) > CHEAP:
-                # Without weights: whatever else belongs to the model is written in a moment.
-                trainer.model.save_pretrained(name, state_dict={})
+            if before.structure is None and bytes_of(trainer.model) > CHEAP:
+                rehearse_whole(trainer, Path(name), save_beside)
+                _compare_tokenizer(recipe, trainer, Path(name))
                 return
             with _moved(recipe, trainer.model):
                 save(Path(name))
                 _compare(recipe, trainer, before, Path(name))
             if trainer.held is not None:
                 trainer.held.write(Path(name))
+                compare_given_back(trainer.held, trainer.model, Path(name))
         except (DiffersError, SftplugError, *_FAILS) as error:
             if no_room(error, Path(name)) is not None:
                 raise
@@ -339,10 +350,6 @@ def _refuse_other(name: str, trained: Tensor, saved: Tensor | None) -> None:
         raise DiffersError(f"{name} was not saved")
     if saved.shape != trained.shape or not torch.equal(saved.to(trained.dtype), trained.detach().cpu()):
         raise DiffersError(f"{name} was saved with other numbers")
-
-
-def _bytes(model: nn.Module) -> int:
-    return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
 
 
 # --- without a trace --------------------------------------------------------------------------------------------------

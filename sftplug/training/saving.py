@@ -27,6 +27,12 @@ def save(trainer: SftplugTrainer, prepared: Prepared, folder: Path) -> None:
         copy_processor(trainer.model, folder)
 
 
+def save_beside(trainer: SftplugTrainer, prepared: Prepared, folder: Path) -> None:
+    """Write what inference needs beside the weights of a whole model."""
+    prepared.tokenizer.save_pretrained(str(folder))
+    _generation_config(trainer.model, prepared).save_pretrained(str(folder))
+
+
 def _generation_config(model: PreTrainedModel, prepared: Prepared) -> Any:
     """Return the generation configuration, with every stop that was trained among its end tokens."""
     tokenizer, config = prepared.tokenizer, copy.deepcopy(model.generation_config)

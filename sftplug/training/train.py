@@ -48,7 +48,7 @@ from sftplug.training.moved_weights import WeightSample
 from sftplug.training.own_loss import heed_replaced_loss
 from sftplug.training.patched import told
 from sftplug.training.readback import Before, is_whole_here, read_back, refuse_other_start, try_to_save
-from sftplug.training.saving import save
+from sftplug.training.saving import save, save_beside
 from sftplug.training.usual_head import first_head
 from sftplug.types.loss_groups import LossGroups
 from sftplug.types.result import ParameterCounts, RunResult
@@ -132,7 +132,8 @@ def try_what_comes_later(recipe: Recipe, trainer: SftplugTrainer, before: Before
     before.refuse_idle(trainer.model)
     if is_whole_here(trainer) and is_main():
         refuse_other_start(recipe, trainer, before)
-        try_to_save(recipe, trainer, before, partial(save, trainer, prepared))
+        beside = partial(save_beside, trainer, prepared)
+        try_to_save(recipe, trainer, before, partial(save, trainer, prepared), beside)
     elif trainer.held is not None and trainer.splits_model() and is_resumable(trainer.args):
         trainer.held.refuse_left_out(allocates=allocating(trainer.model) is not None)
 

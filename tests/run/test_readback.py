@@ -1,14 +1,20 @@
 """What is saved is read back: refused before training where that cannot be, failed where it went wrong at the end."""
 
 import hashlib
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 from run.mixture import experts
 from safetensors.torch import load_file, save_file
 
-from sftplug import RunDirectory
-from sftplug.training import probe, readback
+from sftplug import ModelError, RunDirectory
+from sftplug.model.loading import load_model
+from sftplug.model.weight_files import foresee_saving
+from sftplug.recipe import load_recipe
+from sftplug.training import probe, readback, rehearsal
+from sftplug.training.model_state import TrainedState
 
 TRAIN = {"max_steps": 4, "per_device_train_batch_size": 4, "learning_rate": 1e-2, "logging_steps": 1}
 SAVES = {**TRAIN, "save_strategy": "steps", "save_steps": 2}
@@ -140,3 +146,72 @@ def test_a_large_model_is_not_written_before_it_is_trained(recipe_file, run, mon
     monkeypatch.setattr(readback, "_compare_weights", lambda *them: written.append(them[2].name) or compare(*them))
     run(recipe_file(adapter="full", train=TRAIN))
     assert written == ["out"]
+
+
+def test_of_a_large_model_all_but_the_weights_is_written_and_read(recipe_file, run, monkeypatch):
+    """Layout, tokenizer and generation configuration: what the files of weights would be called is tried on shapes."""
+    monkeypatch.setattr(readback, "CHEAP", 1000)
+    tried = []
+    monkeypatch.setattr(readback, "_compare_tokenizer", lambda recipe, trainer, folder: tried.append(sorted_in(folder)))
+    run(recipe_file(adapter="full", train=TRAIN))
+    assert {"config.json", "generation_config.json", "tokenizer.json", "chat_template.jinja"} <= set(tried[0])
+    assert not [name for name in tried[0] if name.startswith("model-")]
+
+
+def sorted_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_large_model_without_room_is_refused_and_finds_it_elsewhere(recipe_file, run, monkeypatch, tmp_path):
+    monkeypatch.setattr(readback, "CHEAP", 1000)
+    full = shutil._ntuple_diskusage(10**6, 10**6, 1000)
+    plenty = shutil.disk_usage
+    monkeypatch.setattr(rehearsal.shutil, "disk_usage", lambda path: full if Path(path).name == "out" else plenty(path))
+    file = recipe_file(adapter="full", train=SAVES)
+    with pytest.raises(
+        ModelError, match=r"the weights of the result and a checkpoint take [\d,]+ bytes, and 1,000 are"
+    ) as no:
+        run(file)
+    assert "Make room, or choose another --output." in str(no.value).replace("`output`", "--output")
+    assert list(RunDirectory(tmp_path / "out").metrics()) == []
+    run(file, f"output={tmp_path / 'other'}")
+
+
+def test_weights_that_would_be_saved_under_other_names_are_foreseen(recipe_file):
+    import torch
+
+    model = load_model(load_recipe(str(recipe_file(adapter="full"))).recipe)
+    foresee_saving(model)
+    model.model.layers[0].beside = torch.nn.Linear(2, 2)
+    with pytest.raises(ModelError, match=r"2 are of no use to this model \(model\.layers\.0\.beside"):
+        foresee_saving(model)
+
+
+def test_a_checkpoint_that_gives_back_nothing_is_found_out_before_the_first_step(
+    recipe_file, run, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(TrainedState, "read", lambda *them, **more: None)
+    with pytest.raises(ModelError, match=r"a checkpoint does not give back \d+ trained tensors, such as "):
+        run(recipe_file(adapter="lora", train=SAVES))
+    assert list(RunDirectory(tmp_path / "out").metrics()) == []
+
+
+@pytest.mark.parametrize(
+    "adapter",
+    [
+        {"type": "p_tuning", "num_virtual_tokens": 4, "encoder_hidden_size": 16},
+        {"type": "prefix_tuning", "num_virtual_tokens": 4, "prefix_projection": True, "encoder_hidden_size": 16},
+    ],
+)
+def test_the_best_checkpoint_of_a_prompt_is_given_back(adapter, recipe_file, run, tmp_path):
+    """At a rate at which the first checkpoint is better than the last; PEFT keeps the prompt and not what makes it."""
+    best = {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 2, "save_total_limit": 5}
+    file = recipe_file(
+        adapter=adapter, train={**SAVES, **best, "metric_for_best_model": "loss", "greater_is_better": True}
+    )
+    run(file, "data.eval_fraction=0.25")
+    state = json.loads((tmp_path / "out" / "checkpoint-4" / "trainer_state.json").read_text())
+    kept = load_file(Path(state["best_model_checkpoint"]) / "adapter_model.safetensors")
+    saved = load_file(tmp_path / "out" / "adapter_model.safetensors")
+    assert Path(state["best_model_checkpoint"]).name == "checkpoint-2"
+    assert all((kept[name] == saved[name]).all() for name in kept)

@@ -5,6 +5,7 @@ FOLLOWED = {
     "Use exporter gguf: the file holds the template itself": "test_a_run_is_exported_and_compared",
     "the model has no chat template, and Ollama answers turns. Use exporter gguf.": "test_a_file_read_again_computes_what_the_model_does",
     "`sftplug merge` writes a folder that other programs serve.": "test_it_is_merged_and_plain_transformers_loads_the_result",
+    "Make room, or choose another {}.": "test_a_large_model_without_room_is_refused_and_finds_it_elsewhere",
     "To train on from it: `sftplug merge {} --output {}`, then": "test_it_is_merged_and_plain_transformers_loads_the_result",
     "In {}, updates this small are rounded away: `quantization: fp32` keeps them.": (
         "test_what_stays_after_the_first_updates_is_told_and_the_way_out_helps"
