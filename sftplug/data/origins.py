@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from sftplug.data.token_table import TableWriter
+from sftplug.data.token_table import TableWriter, texts
 
 ORIGINS = pa.schema([("origin", pa.string())])
 
@@ -22,7 +22,7 @@ class OriginWriter:
 
     def write(self, origins: Iterable[str]) -> None:
         """Append the origins of a batch of rows."""
-        self._table.write([pa.array(list(origins), type=pa.string())])
+        self._table.write([texts(origins)])
 
     def close(self) -> None:
         """Finish the file."""

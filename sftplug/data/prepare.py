@@ -11,9 +11,9 @@ import json
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -61,14 +61,12 @@ class Watch(Protocol):
         """`tokens` and `weights` hold N tokens, `texts` and `kept` the R rows they belong to."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Prepared:
     """What the trainer gets."""
 
-    train: Dataset
-    """Columns ``input_ids`` and ``labels``; ``weights`` too when some weight is neither 0 nor 1; ``provenance`` where a
-    callback asks for it; packed rows have ``seq_lengths``, the lengths of their documents."""
-    eval: Dataset | None
+    files: Mapping[str, Callable[[], Dataset]]
+    """Split -> what opens its rows: `train` and `eval` do, once somebody asks for them."""
     tokenizer: PreTrainedTokenizerBase
     """The tokenizer, with the chat template that was used."""
     ledger: Ledger
@@ -82,6 +80,17 @@ class Prepared:
     """Split -> what `provenance` tells its rows apart by: their source, and their tags."""
     _folder: Any = None
     """Keeps a temporary folder as long as the rows are in use."""
+
+    @cached_property
+    def train(self) -> Dataset:
+        """Columns ``input_ids`` and ``labels``; ``weights`` too when some weight is neither 0 nor 1; ``provenance``
+        where a callback asks for it; packed rows have ``seq_lengths``, the lengths of their documents."""
+        return self.files["train"]()
+
+    @cached_property
+    def eval(self) -> Dataset | None:
+        """The same of the held-out rows; None where there are none."""
+        return self.files["eval"]() if "eval" in self.files else None
 
     @property
     def longest(self) -> int:
@@ -163,18 +172,17 @@ class _Opening:
 
     def __call__(self, folder: Path, ledger: Ledger, keep: Any = None) -> Prepared:
         facts = json.loads((folder / "facts.json").read_text())
-        datasets = {
-            name: open_dataset(folder / f"{name}.arrow", weighted=known["weighted"], provenance=self.provenance)
+        files = {
+            name: partial(
+                open_dataset, folder / f"{name}.arrow", weighted=known["weighted"], provenance=self.provenance
+            )
             for name, known in facts.items()
         }
         order = folder / "order.npy"
         rows = _by_row(np.load(order)) if order.is_file() else None
         origins = Origins(folder / "train.origins", rows)
-        held_out = datasets.get("eval")
         groups = {name: [LossGroup(*group) for group in known["groups"]] for name, known in facts.items()}
-        return Prepared(
-            datasets["train"], held_out, self.tokenizer, ledger, rows, origins, self.end_tokens, groups, keep
-        )
+        return Prepared(files, self.tokenizer, ledger, rows, origins, self.end_tokens, groups, keep)
 
 
 def _by_row(placed: NDArray[np.int64]) -> tuple[tuple[int, ...], ...]:

@@ -51,7 +51,20 @@ def lists(flat: NDArray[Any], counts: Sequence[int] | NDArray[Any]) -> pa.ListAr
     """Return rows of `counts` values each; the flat array goes in as it is, cut by offsets."""
     # 32 bits are enough for a batch; the table of all batches may hold more tokens than that.
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
-    return pa.ListArray.from_arrays(offsets, pa.array(flat))
+    return pa.ListArray.from_arrays(_array(offsets), _array(flat))
+
+
+def texts(items: Iterable[str]) -> pa.StringArray:
+    """Return texts as Arrow has them; without `pyarrow.array`, for the reason that `_array` tells."""
+    written = [item.encode() for item in items]
+    ends = np.cumsum([0, *map(len, written)]).astype(np.int32)
+    return pa.StringArray.from_buffers(len(written), pa.py_buffer(ends), pa.py_buffer(b"".join(written)))
+
+
+def _array(numbers: NDArray[Any]) -> pa.Array:
+    """Return numbers as Arrow has them, not copied. `pyarrow.array` would import pandas first, to ask what they are."""
+    kind = pa.from_numpy_dtype(numbers.dtype)
+    return pa.Array.from_buffers(kind, len(numbers), [None, pa.py_buffer(np.ascontiguousarray(numbers))])
 
 
 def row_sums(flat: NDArray[Any], lengths: NDArray[np.int64]) -> NDArray[np.float64]:
