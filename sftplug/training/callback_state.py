@@ -1,11 +1,11 @@
-"""What callbacks and the optimizer remember between two steps: kept with every checkpoint, or refused."""
+"""What callbacks, components and the optimizer remember between two steps: kept with every checkpoint, or refused."""
 
 from __future__ import annotations
 
 import inspect
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,8 @@ from sftplug.training.object_state import Snapshot, give_back, take_down, tensor
 if TYPE_CHECKING:
     from torch.optim import Optimizer
     from transformers import TrainingArguments
+
+    from sftplug.plugin.components import Component
 
 _GIVEN = frozenset({"torch", "transformers", "trl", "accelerate", "datasets", "peft", "tokenizers", "sftplug"})
 """Packages of what a trainer hands to its callbacks: model, tokenizer, state, loaders. It is not state of theirs."""
@@ -44,7 +46,11 @@ class Carried:
     that implement transformers' `ExportableState` see to themselves.
     """
 
-    def __init__(self, callbacks: Sequence[TrainerCallback]) -> None:
+    noun = "callback"
+    way = "implement transformers' `ExportableState`"
+    """What else than to remember plain values one can do."""
+
+    def __init__(self, callbacks: Sequence[Any]) -> None:
         self._callbacks = [callback for callback in callbacks if not isinstance(callback, ExportableState)]
         self._first = [Snapshot() for _ in self._callbacks]
 
@@ -57,7 +63,7 @@ class Carried:
         for callback, first in zip(self._callbacks, self._first, strict=True):
             for path, (value, _) in take_down(callback).since(first).opaque.items():
                 if not _is_given(value):
-                    raise TrainingError(_says(callback, ".".join(path), value))
+                    raise TrainingError(self._says(callback, ".".join(path), value))
 
     def write(self, folder: Path, process: int) -> None:
         """Write what has changed since the beginning. Raises TrainingError for what cannot be kept."""
@@ -74,23 +80,65 @@ class Carried:
             tensors |= {f"{number}:{name}": tensor for name, tensor in changed.tensors.items()}
         if any(callback["plain"] for callback in told):
             tensors[":none"] = torch.zeros(1)  # the format knows no file without tensors
-            save_file(tensors, folder / _file(process), metadata={"callbacks": json.dumps(told)})
+            save_file(tensors, folder / self._file(process), metadata={"callbacks": json.dumps(told)})
 
     def read(self, folder: Path, process: int) -> None:
         """Give the callbacks back what was written. Raises RunError when they are others."""
         from safetensors import safe_open
 
-        if not (folder / _file(process)).is_file():
+        if not (folder / self._file(process)).is_file():
             return
-        with safe_open(folder / _file(process), "pt") as opened:
+        with safe_open(folder / self._file(process), "pt") as opened:
             told = json.loads(opened.metadata()["callbacks"])
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - it is not a mapping
         then, now = [known["class"] for known in told], [_name(callback) for callback in self._callbacks]
         if then != now:
-            raise RunError(f"the checkpoint is of other callbacks: {', '.join(then)} then, {', '.join(now)} now.")
+            raise RunError(f"the checkpoint is of other {self.noun}s: {', '.join(then)} then, {', '.join(now)} now.")
         for number, (callback, known) in enumerate(zip(self._callbacks, told, strict=True)):
             own = {name.partition(":")[2]: item for name, item in tensors.items() if name.startswith(f"{number}:")}
-            _give_back(callback, known["plain"], own)
+            self._give_back(callback, known["plain"], own)
+
+    def _give_back(self, callback: object, plain: Sequence[Any], tensors: Mapping[str, torch.Tensor]) -> None:
+        for path, text in plain:
+            try:
+                give_back(callback, tuple(path), text, tensors)
+            except (AttributeError, KeyError, TypeError) as error:
+                raise RunError(
+                    f"the {self.noun} {_name(callback)} cannot be given back `{'.'.join(path)}`: {error}. Let it "
+                    f"{self.way}, and begin a new run."
+                ) from error
+
+    def _file(self, process: int) -> str:
+        return f"{self.noun}s.safetensors" if process == 0 else f"{self.noun}s_{process}.safetensors"
+
+    def _says(self, callback: object, what: str, value: object) -> str:
+        return (
+            f"the {self.noun} {_name(callback)} remembers `{what}`, with a {type(value).__name__} in it, which a "
+            "checkpoint cannot hold: a resumed run would be another one. Let it remember numbers, texts, lists, dicts "
+            f"or tensors, or {self.way}; with `train.save_strategy: no`, and no other `train.save_*`, it need not."
+        )
+
+
+class CarriedComponents(Carried):
+    """The same of the components that are called at every step, such as a loss: what private attributes remember."""
+
+    noun = "component"
+    way = "make it anew where it is asked for"
+
+    def __init__(self, components: Iterable[Component | None]) -> None:
+        there = {id(component): component for component in components if component is not None}
+        super().__init__([_private(component) for component in there.values()])
+
+
+def _private(component: Component) -> object:
+    """Return an object with the private attributes of a component, which writes to them; it is as of the same class.
+
+    The options of a component are frozen, and what is kept in `functools.cached_property` can be made again.
+    """
+    kind = type(component)
+    made: Any = type(kind.__name__, (), {"__module__": kind.__module__, "__qualname__": kind.__qualname__})()
+    made.__dict__ = component.__pydantic_private__ or {}
+    return made
 
 
 def beyond_checkpoints(callback: TrainerCallback) -> Iterator[tuple[str, object]]:
@@ -100,22 +148,7 @@ def beyond_checkpoints(callback: TrainerCallback) -> Iterator[tuple[str, object]
         yield from ((".".join(path), value) for path, (value, _) in found.items() if not _is_given(value))
 
 
-def _give_back(callback: TrainerCallback, plain: Sequence[Any], tensors: Mapping[str, torch.Tensor]) -> None:
-    for path, text in plain:
-        try:
-            give_back(callback, tuple(path), text, tensors)
-        except (AttributeError, KeyError, TypeError) as error:
-            raise RunError(
-                f"the callback {_name(callback)} cannot be given back `{'.'.join(path)}`: {error}. Let it implement "
-                "transformers' `ExportableState`, and begin a new run."
-            ) from error
-
-
-def _file(process: int) -> str:
-    return "callbacks.safetensors" if process == 0 else f"callbacks_{process}.safetensors"
-
-
-def _name(callback: TrainerCallback) -> str:
+def _name(callback: object) -> str:
     return type(callback).__qualname__
 
 
@@ -125,15 +158,6 @@ def _is_given(value: object) -> bool:
     if isinstance(value, type | ModuleType | io.IOBase) or inspect.isroutine(value):
         return True
     return package in _HANDLES or (package in _GIVEN and not isinstance(value, torch.Tensor | torch.Generator))
-
-
-def _says(callback: TrainerCallback, what: str, value: object) -> str:
-    return (
-        f"the callback {_name(callback)} remembers `{what}`, with a {type(value).__name__} in it, which a checkpoint "
-        "cannot hold: a resumed run would be another one. Let it remember numbers, texts, lists, dicts or "
-        "tensors, or implement transformers' `ExportableState`; with `train.save_strategy: no`, and no other "
-        "`train.save_*`, it need not."
-    )
 
 
 def states_of(callbacks: Sequence[TrainerCallback]) -> list[dict[str, Any]]:

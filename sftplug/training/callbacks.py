@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import ceil, log
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -236,7 +236,7 @@ def allocating(model: Any) -> Any | None:
 class StateKeeper(TrainerCallback):  # type: ignore[misc]
     """Sees to it that checkpoints hold all that a run is resumed with, and finds out early where they cannot."""
 
-    def __init__(self, carried: Carried, checkpoint: Checkpoint | None) -> None:
+    def __init__(self, carried: Sequence[Carried], checkpoint: Checkpoint | None) -> None:
         self._carried = carried
         self._checkpoint = checkpoint
         self._optimizer: Snapshot | None = None
@@ -245,10 +245,11 @@ class StateKeeper(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Note how all begins, and give the callbacks back what they remembered; they have just begun themselves."""
-        self._carried.begin()
-        if self._checkpoint is not None:
-            self._carried.read(self._checkpoint.path, args.process_index)
+        """Note how all begins, and give back what was remembered; callbacks have just begun themselves."""
+        for carried in self._carried:
+            carried.begin()
+            if self._checkpoint is not None:
+                carried.read(self._checkpoint.path, args.process_index)
         if is_resumable(args):
             self._optimizer = remembered(kwargs["optimizer"])
             refuse_unreadable("the schedule of the learning rate", kwargs["lr_scheduler"].state_dict())
@@ -257,7 +258,8 @@ class StateKeeper(TrainerCallback):  # type: ignore[misc]
         """Once, after the first step: the optimizer and the callbacks have by now what they will keep."""
         if not self._looked and self._optimizer is not None:
             refuse_lossy(kwargs["optimizer"], self._optimizer)
-            self._carried.refuse_lossy()
+            for carried in self._carried:
+                carried.refuse_lossy()
         self._looked = True
 
 

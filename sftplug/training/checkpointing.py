@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,8 +27,8 @@ class CheckpointingTrainer(OptimizingTrainer):
     """Entered while a checkpoint is written."""
     held: TrainedState | None = None
     """What the model holds that the trainer's own checkpoint may not."""
-    carried: Carried | None = None
-    """What the recipe's callbacks remember."""
+    carried: Sequence[Carried] = ()
+    """What the recipe's callbacks remember, and the components that are called at every step."""
     write_adapter: Callable[[Any, Path], None] | None = None
     """Writes an adapter that is no type of PEFT to a folder; PEFT's, and whole models, the trainer writes itself."""
 
@@ -52,8 +52,8 @@ class CheckpointingTrainer(OptimizingTrainer):
                 super()._save_checkpoint(model, trial)
                 if self.held is not None and self.args.should_save and not self.splits_model():
                     self.held.write(folder)
-                if self.carried is not None:
-                    self.carried.write(folder, self.args.process_index)
+                for carried in self.carried:
+                    carried.write(folder, self.args.process_index)
                 checkpoints.write_progress(folder, self.args.process_index, self._progress())
                 # The seal lists what all processes have written, so all of them must be done.
                 self.accelerator.wait_for_everyone()

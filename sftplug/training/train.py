@@ -243,7 +243,7 @@ def _hold(trainer: SftplugTrainer, recipe: Recipe, before: Before, callbacks: Se
     trainer.held = TrainedState(trainer.model, before.base, beside=before.structure is not None)
     if (folder := continued(recipe)) is not None:
         trainer.held.begin_with(folder)
-    trainer.carried = Carried(callbacks)
+    trainer.carried = [Carried(callbacks)]
     trainer.callback_handler = BlamingHandler.around(trainer.callback_handler, callbacks, recipe.callbacks)
 
 
@@ -293,6 +293,7 @@ def _groups(recipe: Recipe, prepared: Prepared) -> dict[str, LossGroups]:
 @contextmanager
 def watched(recipe: Recipe, trainer: SftplugTrainer, session: RunSession) -> Iterator[None]:
     """Record the loop, make it stop at a signal, and let it go on where `session` does."""
+    from sftplug.training.callback_state import CarriedComponents
     from sftplug.training.callbacks import (
         CheckpointSchedule,
         MetricsWriter,
@@ -314,8 +315,9 @@ def watched(recipe: Recipe, trainer: SftplugTrainer, session: RunSession) -> Ite
     stop = SignalHandler(lambda: [tell() for tell in trainer.when_stopped])
     trainer.callback_handler.plugins = session.loaded.plugins()
     trainer.add_callback(OnTrainBegin(look))
-    if trainer.carried is not None:
-        trainer.add_callback(StateKeeper(trainer.carried, session.checkpoint))
+    called = (recipe.loss, recipe.optimizer, recipe.schedule, trainer.scorer.head.head)
+    trainer.carried = [*trainer.carried, CarriedComponents(called)]
+    trainer.add_callback(StateKeeper(trainer.carried, session.checkpoint))
     trainer.clock, trainer.while_saving = Stopwatch(session.state.seconds), stop.waiting
     if session.checkpoint is not None:
         trainer.goes_on_from = session.checkpoint.path

@@ -140,6 +140,29 @@ def test_heads_that_cannot_be_are_refused_in_words(recipe_file, overrides, said)
         load_recipe(str(recipe_file()), overrides)
 
 
+@pytest.mark.parametrize("head", ["full", "chunked", "fused", "own"])
+@pytest.mark.parametrize("loss", EVERY)
+def test_every_loss_goes_with_every_head_or_is_refused_in_words(recipe_file, tmp_path, loss, head):
+    """Those that go are computed above; a head of a plugin goes where the fused one does."""
+    (tmp_path / "own.py").write_text(HEAD.format(nll="nll"))
+    file = recipe_file(adapter="lora", plugins="./own.py")
+    written = f"loss={loss.replace('TEACHER', 'org/large')}, head: {head}}}"
+    if head in ("full", "chunked") or loss in LIKELIHOOD:
+        assert load_recipe(str(file), [written]).recipe.loss.head.type == head
+        return
+    with pytest.raises(RecipeError, match=rf"'{head}' makes no logits, and '\w+' with these options asks for them\."):
+        load_recipe(str(file), [written])
+
+
+@pytest.mark.parametrize("loss", LIKELIHOOD)
+def test_a_head_of_a_plugin_has_the_losses_of_all_logits(recipe_file, prepared, tmp_path, loss):
+    (tmp_path / "own.py").write_text(HEAD.format(nll="nll"))
+    file = recipe_file(data=weighed_rows(), plugins="./own.py", **WEIGHED)
+    file.write_text(file.read_text().replace("data:\n", "data:\n  eval: {path: rows.jsonl, format: messages}\n"))
+    plain, found = (computed(trainer_of(file, prepared, f"loss={loss}, head: {head}}}")) for head in ("full", "own"))
+    assert (found[0], found[2]) == (pytest.approx(plain[0], rel=1e-5), pytest.approx(plain[2], rel=1e-5))
+
+
 def test_names_that_no_recipe_could_choose_are_refused(recipe_file, tmp_path):
     for name in ("auto", "type", "null"):
         (tmp_path / "own.py").write_text(HEAD.format(nll="nll").replace('"own"', f'"{name}"'))
