@@ -65,6 +65,20 @@ ROWS = {
             "tools": json.dumps([TOOL]),
         },
     ),
+    "alternating": ("alternating", {"conversations": ["What is the sea?", "Salt water.", "Thanks", "Any time."]}),
+    "transcript": (
+        "transcript",
+        {
+            "text": 'USER: What is the sea?\n\nASSISTANT: <functioncall> {"name": "lookup", "arguments": '
+            '\'{"word": "sea"}\'} <|endoftext|>\n\nFUNCTION RESPONSE: Salt water.\n\nASSISTANT: '
+            "Salt water. <|endoftext|>",
+            "system": f"SYSTEM: Look words up.\n{json.dumps(TOOL)}",
+        },
+    ),
+    "segments": (
+        "segments",
+        {"segments": [{"text": "Paris is the capital of", "label": False}, {"text": " France.", "label": True}]},
+    ),
     "columns": (
         {"type": "columns", "user": "Say {word} in {language}.", "assistant": "answer"},
         {"word": "sea", "language": "French", "answer": "mer"},
