@@ -7,6 +7,7 @@ import torch
 from twins import make_model
 
 from sftplug.libraries.logging import quiet_libraries
+from sftplug.model.architectures import auto_class
 from sftplug_adapters import Lora
 
 
@@ -48,6 +49,11 @@ def problems(family, **options):
         ("qwen3_moe_dense", {"targets": SEVEN}, set(SEVEN[:4]), EXPERTS | DENSE),
         ("qwen2_moe", {}, set(SEVEN), EXPERTS),
         ("deepseek_v3", {}, {"q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj"}, EXPERTS | DENSE),
+        ("granitemoe", {}, set(SEVEN[:4]), EXPERTS),
+        ("olmoe", {}, set(SEVEN[:4]), EXPERTS),
+        ("llama4", {}, set(SEVEN), EXPERTS),
+        ("qwen3_vl_moe", {}, set(SEVEN[:4]), EXPERTS),
+        ("jetmoe", {}, {"kv_proj"}, {"input_linear.weight", "output_linear.weight"}),
         ("qwen3_moe", {"targets": ["experts"]}, set(), EXPERTS),
         ("qwen3_moe", {"targets": ["gate"]}, set(), {"gate.weight"}),
         ("gpt_oss", {"targets": ["q_proj", "router"]}, {"q_proj"}, {"router.weight"}),
@@ -59,7 +65,6 @@ def problems(family, **options):
 )
 def test_what_is_adapted_is_trained_saved_and_merged(family, options, modules, parts, tmp_path):
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM
 
     model, found, tensors = adapted(family, **options)
     assert (found, tensors) == (modules, parts)
@@ -77,7 +82,7 @@ def test_what_is_adapted_is_trained_saved_and_merged(family, options, modules, p
         again = PeftModel.from_pretrained(make_model(family), tmp_path / "adapter")
         assert torch.equal(before, again(input_ids=ids).logits)
         again.merge_and_unload(safe_merge=True).save_pretrained(tmp_path / "merged")
-        merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype="auto")
+        merged = auto_class(model.config).from_pretrained(tmp_path / "merged", dtype="auto")
         assert torch.allclose(before, merged(input_ids=ids).logits, atol=1e-4)
 
 
