@@ -151,9 +151,9 @@ def try_to_save(
             with _moved(recipe, trainer.model):
                 save(Path(name))
                 _compare(recipe, trainer, before, Path(name))
-            if trainer.held is not None:
-                trainer.held.write(Path(name))
-                compare_given_back(trainer.held, trainer.model, Path(name))
+                if trainer.held is not None:
+                    trainer.held.write(Path(name))
+                    compare_given_back(trainer.held, trainer.model, Path(name))
         except (DiffersError, SftplugError, *_FAILS) as error:
             if no_room(error, Path(name)) is not None:
                 raise
