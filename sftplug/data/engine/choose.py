@@ -26,8 +26,6 @@ WORTH_IT = 1000
 """So many rows are worth the proof that `tiktoken` needs."""
 SAMPLE = 100
 """So many of them must agree, besides the adversarial strings and every token of the vocabulary."""
-SAMPLED = 500
-"""So many characters of each are compared: of more rows less each, as the slow engine is to encode all of it."""
 
 
 @dataclass
@@ -97,7 +95,7 @@ class Encoders:
 
     def _choose(self, texts: Sequence[str]) -> None:
         self.chosen = True
-        sample = [text[:SAMPLED] for text in texts[:SAMPLE]]
+        sample = texts[:SAMPLE]
         ids = self.slow.ids(sample)
         # Where tokens do not spell most texts, asking the offsets at once is quicker.
         if self.spelling is not None and self.spelling.locate(ids, sample, None)[1].mean() <= 0.5:
