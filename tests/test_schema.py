@@ -164,7 +164,7 @@ def test_it_is_a_schema_and_describes_every_option():
     assert "masking (sftplug 0.1.0)" in SCHEMA["$comment"]
     lora = SCHEMA["$defs"]["adapter.lora"]
     assert lora["description"].startswith("Train low-rank updates")
-    assert lora["properties"]["r"]["description"].startswith("Rank of the update matrices; ")
+    assert lora["properties"]["r"]["description"].startswith("Rank of the update matrices. ")
     assert lora["properties"]["r"]["default"] == 16
     section = SCHEMA["$defs"]["DataSection"]["properties"]
     assert section["packing"]["description"].startswith("``rows`` packs documents into rows of `max_length`")
