@@ -32,7 +32,7 @@ def main() -> None:
     """Export, compare, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--outtypes", nargs="+", default=["auto", "f16", "q8_0", "q5_1", "q4_0"])
+    parser.add_argument("--outtypes", nargs="*", default=["auto", "f16", "q8_0", "q5_1", "q4_0"])
     parser.add_argument("--prompts", type=int, default=20)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--vllm", type=Path, help="Python of an environment with vLLM")
@@ -41,7 +41,9 @@ def main() -> None:
     engines = ["transformers", *(["llama.cpp"] if find_spec("llama_cpp") else [])]
     cells = [cell for outtype in options.outtypes for cell in exported(options.run, outtype, engines)]
     said = ", ".join(f"{name} {found}" for name in LIBRARIES if (found := _version(name)))
-    print(f"{datetime.date.today()}, Python {platform.python_version()}, {said}\n\n{table(cells)}")
+    print(f"{datetime.date.today()}, Python {platform.python_version()}, {said}")
+    if cells:
+        print(f"\n{table(cells)}")
     if options.vllm:
         print(f"\n{vllm_table(options.run, options.vllm)}")
     if options.json:

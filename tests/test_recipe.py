@@ -50,8 +50,8 @@ def test_every_problem_is_named_at_once_with_path_line_and_nearest_name(tmp_path
     expected = [
         "modle (bad.yaml:1): unknown key. Did you mean 'model'? Known: adapter, callbacks, chat_template, data, ",
         "model.revison (bad.yaml:2): unknown key. Did you mean 'revision'?",
-        "data.train[0].format.colum (bad.yaml:6): unknown key. Did you mean 'column'? Known: calls_in_text, column, roles, ",
-        "data.train[1].format (bad.yaml:7): 'alpace' is not installed. Did you mean 'alpaca'? Known: alpaca, alternating, ",
+        "data.train[0].format.colum (bad.yaml:6): unknown key. Did you mean 'column'? Known: calls_in_text, ",
+        "data.train[1].format (bad.yaml:7): 'alpace' is not installed. Did you mean 'alpaca'? Known: alpaca, ",
         "data.max_length (bad.yaml:8): must be a whole number, not 'ten'.",
         "adapter (bad.yaml:9): 'lorra' is not installed. Did you mean 'lora'? Known: adalora, adamss, ",
         "quantization.double_quant (bad.yaml:10): must be true or false, not 7.",

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from sftplug.errors import ModelError
 from sftplug.model.weight_files import foresee_saving
 from sftplug.run import checkpoints
-from sftplug.training.callback_state import is_resumable
 from sftplug.training.probe import DiffersError
 from sftplug.util.arguments import argument
 
@@ -46,6 +45,9 @@ def _refuse_full(trainer: CheckpointingTrainer, output: Path) -> None:
 
     What the optimizer adds to a checkpoint is not counted: it is not made yet. What is there already is written over.
     """
+    # Not above: the libraries are imported with it, and are to be silenced before.
+    from sftplug.training.callback_state import is_resumable
+
     saved = is_resumable(trainer.args) and not checkpoints.folders(output)
     there = sum(file.stat().st_size for file in output.glob("*.safetensors"))
     needed, free = bytes_of(trainer.model) * (1 + saved) - there, shutil.disk_usage(output).free
