@@ -18,7 +18,7 @@ def shown(monkeypatch):
     def go(steps, logged, start=0, clock=100.0):
         console = rich.console.Console(file=io.StringIO(), width=200)
         monkeypatch.setattr(rich, "get_console", lambda: console)
-        progress = TrainingProgress(SimpleNamespace(seconds=clock))
+        progress = TrainingProgress(SimpleNamespace(seconds=clock, notices=[]))
         for step in range(start + 1, steps + 1):
             state = SimpleNamespace(global_step=step - 1, max_steps=steps)
             progress.on_step_begin(None, state, None)
@@ -68,7 +68,7 @@ def on_terminal(monkeypatch):
 @pytest.mark.parametrize("moment", ["before", "midst"])
 def test_a_signal_while_the_bar_comes_up_takes_it_away_for_good(on_terminal, monkeypatch, moment):
     """The handler of a signal runs wherever the program is: in the midst of rich's `start` too."""
-    progress = TrainingProgress(SimpleNamespace(seconds=1.0))
+    progress = TrainingProgress(SimpleNamespace(seconds=1.0, notices=[]))
     show_cursor, calls = on_terminal.show_cursor, []
 
     def interrupted(show):
