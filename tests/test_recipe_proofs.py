@@ -139,7 +139,7 @@ def test_the_command_lists_chooses_and_prints_json(command):
 
 
 def test_what_leaves_nothing_says_what_there_is(command):
-    with pytest.raises(SftplugError, match=r"Did you mean 'qwen3'\? There are: gemma3,"):
+    with pytest.raises(SftplugError, match=r"Did you mean 'qwen3'\? There are: deepseek, gemma3,"):
         sftplug.recipes(model="qwne3")
     with pytest.raises(SftplugError, match="70b_qlora needs the least: one GPU with 48 GB"):
         sftplug.recipes(memory="24GB", model="70b")

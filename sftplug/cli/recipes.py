@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -112,21 +112,21 @@ def copy(
     target = (
         destination if destination.suffix in (_YAML if is_recipe else (source.suffix,)) else destination / source.name
     )
-    files = {source: target, **(_needed(source, target.parent) if is_recipe else {})}
+    files = _copies(source, target) if is_recipe else {source: target}
     for copied in files.values():
         if copied.exists():
             raise RecipeError(name, [Problem("copy", f"{copied} exists already. Choose another folder.")])
     refuse_unwritable(target.parent, "folder")
     target.parent.mkdir(parents=True, exist_ok=True)
     for original, copied in files.items():
-        _copy_file(original, copied)
+        _copy_file(original, copied, files)
     written = [*files.values(), *([_write_schema_beside(target, context.obj)] if is_recipe else [])]
     typer.echo("\n".join(map(str, written)))
 
 
-def _copy_file(original: Path, copied: Path) -> None:
+def _copy_file(original: Path, copied: Path, files: Mapping[Path, Path]) -> None:
     if original.suffix in _YAML:
-        copied.write_text(_with_new_paths(original), encoding="utf-8")
+        copied.write_text(_with_new_paths(original, files), encoding="utf-8")
     else:
         shutil.copy(original, copied)  # a script stays one that can be run
 
@@ -148,21 +148,30 @@ def _named_files(recipe: Path) -> dict[str, Path]:
     return {text: file for text, file in texts.items() if not Path(text).is_absolute() and file.is_file()}
 
 
-def _needed(recipe: Path, folder: Path) -> dict[Path, Path]:
-    """Return file -> copy in `folder` of every file that the recipe names, and that the recipes among them name."""
-    needed: dict[Path, Path] = {}
+def _copies(recipe: Path, target: Path) -> dict[Path, Path]:
+    """Return file -> copy beside `target` of a recipe and of every file that it needs."""
+    copies = {recipe: target}
+    for file in _needed(recipe):
+        if file not in copies:
+            # granite4/1b_full.yaml extends llama3.2/1b_full.yaml: in one folder, that is llama3.2_1b_full.yaml.
+            taken = {copied.name for copied in copies.values()}
+            copies[file] = target.parent / (f"{file.parent.name}_{file.name}" if file.name in taken else file.name)
+    return copies
+
+
+def _needed(recipe: Path) -> Iterator[Path]:
+    """Yield every file that the recipe names, and that the recipes among them name."""
     for file in _named_files(recipe).values():
-        needed[file] = folder / file.name
+        yield file
         if file.suffix in _YAML:
-            needed.update(_needed(file, folder))
-    return needed
+            yield from _needed(file)
 
 
-def _with_new_paths(recipe: Path) -> str:
-    """Return the recipe's text, comments and all, with the files it names beside it."""
+def _with_new_paths(recipe: Path, files: Mapping[Path, Path]) -> str:
+    """Return the recipe's text, comments and all, with the copies of the files it names beside it."""
     text = recipe.read_text(encoding="utf-8")
     for written, file in _named_files(recipe).items():
-        text = text.replace(written, file.name)
+        text = text.replace(written, files[file].name)
     return re.sub(rf"(\$schema=)\S*{re.escape(SCHEMA_FILE)}", rf"\1{SCHEMA_FILE}", text)
 
 

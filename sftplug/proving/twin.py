@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sftplug.errors import ModelError, TrainingError
 from sftplug.model.architectures import auto_class
+from sftplug.plugin.calls import label
 from sftplug.proving.shapes import ModelShape, family_template
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def _train(recipe: LoadedRecipe, folder: Path) -> Trained:
 
 
 def _rows_of(recipe: LoadedRecipe) -> str:
-    return recipe.recipe.data.train[0].source.label()
+    return label(recipe.recipe.data.train[0].source)
 
 
 def _reload(folder: Path) -> None:

@@ -43,7 +43,7 @@ def no_room(error: BaseException, folder: Path) -> NoRoom | None:
     # Torch says only that a write was cut short. A limit for files below what is free was met before the disk was full.
     large, short = _says(errors, _LARGE, _LARGE_WORDS), _says(errors, (), _CUT_SHORT)
     limit = _largest_file()
-    if large or (short and limit is not None and limit < _free(folder)):
+    if large or (short and limit is not None and limit < free_bytes(folder)):
         return _too_large(limit)
     return _full(folder) if short else None
 
@@ -97,7 +97,7 @@ def _says(errors: list[BaseException], numbers: tuple[int, ...], words: tuple[st
 
 
 def _full(folder: Path) -> NoRoom:
-    return NoRoom(f"the disk is full ({_free(folder):,} bytes are free)", "Make room", elsewhere=True)
+    return NoRoom(f"the disk is full ({free_bytes(folder):,} bytes are free)", "Make room", elsewhere=True)
 
 
 def _too_large(limit: int | None) -> NoRoom:
@@ -107,7 +107,8 @@ def _too_large(limit: int | None) -> NoRoom:
     return NoRoom(reason, "Raise that limit", elsewhere=False)
 
 
-def _free(folder: Path) -> int:
+def free_bytes(folder: Path) -> int:
+    """Return how many bytes are free where `folder` is, or will be."""
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     return shutil.disk_usage(there).free
 

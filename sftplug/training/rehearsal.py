@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sftplug.errors import ModelError
 from sftplug.model.weight_files import foresee_saving
 from sftplug.run import checkpoints
+from sftplug.storage.disk import free_bytes
 from sftplug.training.probe import DiffersError
 from sftplug.util.arguments import argument
 
@@ -50,7 +50,7 @@ def _refuse_full(trainer: CheckpointingTrainer, output: Path) -> None:
 
     saved = is_resumable(trainer.args) and not checkpoints.folders(output)
     there = sum(file.stat().st_size for file in output.glob("*.safetensors"))
-    needed, free = bytes_of(trainer.model) * (1 + saved) - there, shutil.disk_usage(output).free
+    needed, free = bytes_of(trainer.model) * (1 + saved) - there, free_bytes(output)
     if needed > free:
         what = "the result and a checkpoint" if saved else "the result"
         raise DiffersError(
