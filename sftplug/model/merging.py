@@ -12,7 +12,6 @@ from sftplug.errors import ModelError
 from sftplug.libraries.logging import quiet_libraries
 from sftplug.model.loading import cache_folder, load_base, load_tokenizer
 from sftplug.model.own_adapter import with_own_adapter
-from sftplug.model.patching import plain
 from sftplug.model.tied_embeddings import part, parted
 from sftplug.model.weight_files import check_adapter
 from sftplug.plugin import calls
@@ -54,7 +53,7 @@ def adapted(
     """
     import torch
 
-    recipe = plain(recipe)
+    recipe = recipe.model_copy(update={"patches": ()})
     base = load_base(recipe, original=original)
     if not (in_place or original):
         base = _dequantized(recipe, base)
