@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -164,9 +163,7 @@ def sorted_in(folder):
 
 def test_a_large_model_without_room_is_refused_and_finds_it_elsewhere(recipe_file, run, monkeypatch, tmp_path):
     monkeypatch.setattr(readback, "CHEAP", 1000)
-    full = shutil._ntuple_diskusage(10**6, 10**6, 1000)
-    plenty = shutil.disk_usage
-    monkeypatch.setattr(rehearsal.shutil, "disk_usage", lambda path: full if Path(path).name == "out" else plenty(path))
+    monkeypatch.setattr(rehearsal, "free_bytes", lambda path: 1000 if Path(path).name == "out" else 10**12)
     file = recipe_file(adapter="full", train=SAVES)
     with pytest.raises(
         ModelError, match=r"the weights of the result and a checkpoint take [\d,]+ bytes, and 1,000 are"
