@@ -11,8 +11,9 @@ from unittest.mock import MagicMock
 import pytest
 import torch
 import transformers
+from twins import FAMILIES
 
-from sftplug.errors import RecipeError
+from sftplug.errors import ModelError, RecipeError
 from sftplug.model.loading import load_model, load_tokenizer
 from sftplug.recipe import load_recipe, train_options
 from sftplug.recipe.train_options import is_offered, train_fields
@@ -452,3 +453,33 @@ def test_the_auxiliary_loss_of_experts_weighs_what_the_option_says(recipe_file, 
         for weight in (0.0, 10.0)
     )
     assert large > small + 5
+
+
+def built(family: str, **options: object) -> dict[str, object]:
+    """Return a recipe's model of a family: random weights."""
+    return {"build": {"type": "random", "config": {"model_type": family, **options}}}
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        (built("qwen3_moe", **FAMILIES["qwen3_moe"][1], mlp_only_layers=[0, 1]), "not a mixture"),
+        # Granite 4 Micro.
+        (built("granitemoehybrid", **{**FAMILIES["granitemoehybrid"][1], "num_local_experts": 0}), "not a mixture"),
+        (built("llama4_text", **FAMILIES["llama4"][1]["text_config"]), "Llama4ForCausalLM computes no such loss"),
+    ],
+    ids=["qwen3_moe", "granitemoehybrid", "llama4_text"],
+)
+def test_an_auxiliary_loss_that_only_the_configuration_speaks_of_is_not_asked_for(recipe_file, run, model, why):
+    file = recipe_file(model=model)
+    done = run(file, "train.max_steps=1", "adapter=full")
+    assert "aux_loss" not in done.log[0]
+    assert json.loads((done.output / "config.json").read_text())["router_aux_loss_coef"] == 0.001
+    with pytest.raises(ModelError, match=f"train.router_aux_loss_coef: .*{why}.*Leave it out"):
+        run(file, "train.router_aux_loss_coef=0.1", "output=other")
+
+
+def test_the_auxiliary_loss_of_a_family_that_calls_its_weight_otherwise_is_weighed_too(recipe_file, run):
+    """JetMoE has `aux_loss_coef`; a loss that is split by role is not TRL's own."""
+    file = recipe_file(model=built("jetmoe", **FAMILIES["jetmoe"][1]), callbacks=["loss_by"])
+    assert "aux_loss" in run(file, "train.max_steps=1", "train.router_aux_loss_coef=0.1").log[0]

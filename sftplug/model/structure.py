@@ -108,6 +108,23 @@ def _outputs(module: Any) -> int | None:
     return int(getattr(module, "out_features", weight.shape[0]))
 
 
+_COMPUTED = re.compile(r"\baux_loss\s*=\s*(?!None\b)\w")
+
+
+def router_loss_is_missing(model: nn.Module) -> str | None:
+    """Return why a model has no auxiliary loss of its routers, whatever its configuration says; None if it has one.
+
+    Granite 4 Micro is of a class with experts and has none; Llama 4 has experts, and its class computes no such loss.
+    """
+    if not structure_of(model).routers:
+        return "the model is not a mixture of experts, and has no such loss"
+    try:
+        computed = _COMPUTED.search(inspect.getsource(type(model).forward))
+    except (OSError, TypeError):  # a class that was made without a source file
+        return None
+    return None if computed else f"{type(model).__name__} computes no such loss of its routers"
+
+
 # --- state spaces -----------------------------------------------------------------------------------------------------
 
 _READ = re.compile(r"self\.(\w+)\.weight\b(?!\.(?:dtype|device|shape))")

@@ -21,6 +21,7 @@ class CountingTrainer(BatchTrainer):
     """Adds up the losses that it is told of, and logs what they are made of beside them."""
 
     _total_train_tokens: int
+    aux_loss_enabled: bool
     readers: Sequence[Reader] = ()
     """What splits the loss: each makes of the sums what is logged beside it, in training and in evaluation."""
 
@@ -29,6 +30,11 @@ class CountingTrainer(BatchTrainer):
         super().__init__(*args, **kwargs)
         none = LossGroups.of(())
         self.tallies = {mode: LossAccumulator((groups or {}).get(mode, none)) for mode in ("train", "eval")}
+
+    def leave_out_router_loss(self) -> None:
+        """Ask for no auxiliary loss: TRL goes by the configuration, which may speak of one that the model has not."""
+        if self.aux_loss_enabled:
+            self.aux_loss_enabled = self.model.config.get_text_config().output_router_logits = False
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
         """Return the micro-batches of a step and what their loss is divided by; see `BatchTrainer`."""
@@ -103,7 +109,7 @@ class CountingTrainer(BatchTrainer):
         return {name: value for reader in self.readers for name, value in reader(sums).items()} if sums else {}
 
     def _coefficient(self) -> float:
-        return float(self.model.config.get_text_config().router_aux_loss_coef)
+        return float(self.router_aux_loss_coef)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, and beside the training loss what it is made of."""

@@ -28,6 +28,7 @@ from sftplug.model.packing_check import carries_state, check_isolation
 from sftplug.model.parameters import count_parameters
 from sftplug.model.patching import patches_in_force
 from sftplug.model.reach import kinds_of
+from sftplug.model.structure import router_loss_is_missing
 from sftplug.model.teacher import check_teacher_positions, load_teacher
 from sftplug.plugin.calls import (
     is_nll,
@@ -207,6 +208,7 @@ def make_trainer(
     model.config.pad_token_id = model.generation_config.pad_token_id = pad
     before = before or Before(recipe, model)
     callbacks = [trainer_callback(callback) for callback in recipe.callbacks]
+    loss_missing = router_loss_is_missing(model)  # while nothing of the adapter is in it
     trainer = SftplugTrainer(
         model=model,
         args=arguments,
@@ -218,6 +220,8 @@ def make_trainer(
         callbacks=[GradientCheck(), *callbacks],
         groups=_groups(recipe, prepared),
     )
+    if loss_missing:
+        trainer.leave_out_router_loss()
     _hand_over(recipe, trainer)
     _name_neutrally(trainer, recipe)
     trainer.remove_callback(PrinterCallback)  # prints dictionaries; what is shown is the plugins' business

@@ -9,9 +9,10 @@ from sftplug.errors import SftplugError
 from sftplug.launch import launch_problems
 from sftplug.libraries.logging import quiet_libraries
 from sftplug.model.continued import problems_of_adapter
-from sftplug.model.loading import check_files, check_model, check_names, model_config
+from sftplug.model.loading import check_files, check_model, check_names, model_config, skeleton
 from sftplug.model.own_adapter import problems_of_own
 from sftplug.model.patching import problems_of_patches
+from sftplug.model.structure import router_loss_is_missing
 from sftplug.model.teacher import check_teacher
 from sftplug.plugin.calls import config_problems, merge_problems, needs_merged, peft_config, saves_itself
 from sftplug.training.arguments import training_arguments
@@ -156,7 +157,6 @@ def _mismatched(train: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _auxiliary_loss(recipe: Recipe) -> Iterator[str]:
-    """A coefficient of a loss that the model does not have is refused by TRL when weights are loaded."""
-    given = recipe.train.get("router_aux_loss_coef")
-    if given and not hasattr(model_config(recipe).get_text_config(), "output_router_logits"):
-        yield "train.router_aux_loss_coef: the model is not a mixture of experts, and has no such loss. Leave it out."
+    """TRL refuses the weight of a loss that is not there once weights are loaded, or the first step fails."""
+    if recipe.train.get("router_aux_loss_coef") and (why := router_loss_is_missing(skeleton(recipe))):
+        yield f"train.router_aux_loss_coef: {why}. Leave it out."
