@@ -57,7 +57,7 @@ def notes_of(recipe: Recipe, weights: ModelWeights) -> Iterator[str]:
         yield (
             f"quantization {recipe.quantization.type} holds linear layers in {recipe.quantization.bits} bits; the "
             f"experts are tensors and no layers, and stay in {dtype}: {_bytes(size.float_experts)} of "
-            f"{_bytes(weights.base)} of base weights"
+            f"{_bytes(weights.base)} of base weights (transformers quantizes layers alone)"
         )
 
 
