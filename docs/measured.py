@@ -74,8 +74,11 @@ looking at the model, not by its name, and PEFT adapts them as `target_parameter
   PEFT's own types, such as `peft_lora`, PEFT chooses; that it trains a router is said.
 * `exclude: ["*.experts"]` leaves the experts out; a pattern may also name one of their tensors, or the router.
 * `dropout`, `dora` and `init: pissa | olora | orthogonal` need a layer, and are refused with experts.
-* bitsandbytes quantizes linear layers: the experts stay in 16 bits, which is nearly all of such a model. `check`,
-  `plan` and `train` say how many bytes that is.
+* Under `qlora` the experts stay in 16 bits, which is nearly all of such a model. `check`, `plan` and `train` say how
+  many bytes that is. transformers 5.23 quantizes linear layers alone. bitsandbytes 0.50 can quantize such a tensor once
+  it is there (`bitsandbytes.nn.parametrize`), and the logits are those of the rounded weights; but PEFT 0.21 then finds
+  nothing of its name to adapt, and where its update was there before, adds it once more in each forward pass and
+  leaves it out of a merge. A test holds this against the installed libraries.
 
 Loaded with plain PEFT, an adapter of the usual names makes PEFT warn that the `rank_pattern` keys of `gate_up_proj`
 "did not match any targeted module and were ignored": it looks among modules only, and does use them.

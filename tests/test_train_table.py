@@ -470,13 +470,15 @@ def built(family: str, **options: object) -> dict[str, object]:
     ],
     ids=["qwen3_moe", "granitemoehybrid", "llama4_text"],
 )
-def test_an_auxiliary_loss_that_only_the_configuration_speaks_of_is_not_asked_for(recipe_file, run, model, why):
+def test_an_auxiliary_loss_that_only_the_configuration_speaks_of_is_not_asked_for(
+    recipe_file, run, tmp_path, model, why
+):
     file = recipe_file(model=model)
     done = run(file, "train.max_steps=1", "adapter=full")
     assert "aux_loss" not in done.log[0]
     assert json.loads((done.output / "config.json").read_text())["router_aux_loss_coef"] == 0.001
     with pytest.raises(ModelError, match=f"train.router_aux_loss_coef: .*{why}.*Leave it out"):
-        run(file, "train.router_aux_loss_coef=0.1", "output=other")
+        run(file, "train.router_aux_loss_coef=0.1", f"output={tmp_path / 'refused'}")
 
 
 def test_the_auxiliary_loss_of_a_family_that_calls_its_weight_otherwise_is_weighed_too(recipe_file, run):
