@@ -84,7 +84,7 @@ if _typing.TYPE_CHECKING:
     from sftplug.recipe.model import Recipe
     from sftplug.recipe.section import InputPath, ModelName
     from sftplug.run.directory import RunDirectory
-    from sftplug.types.conversation import ROLES, Conversation, Message, Reply, Row, ToolCall
+    from sftplug.types.conversation import ROLES, Conversation, Message, Reply, Row, RowTokens, ToolCall
     from sftplug.types.decoded import Decoded
     from sftplug.types.filling import TextFiller
     from sftplug.types.finished_model import FinishedModel
@@ -148,7 +148,7 @@ else:  # else a type checker would take any name for one of this package
         "sftplug.recipe.model": "Recipe",
         "sftplug.recipe.section": "InputPath ModelName",
         "sftplug.run.directory": "RunDirectory",
-        "sftplug.types.conversation": "ROLES Conversation Message Reply Row ToolCall",
+        "sftplug.types.conversation": "ROLES Conversation Message Reply Row RowTokens ToolCall",
         "sftplug.types.decoded": "Decoded",
         "sftplug.types.filling": "TextFiller",
         "sftplug.types.finished_model": "FinishedModel",
@@ -263,6 +263,7 @@ __all__ = [
     "RowGroup",
     "RowGroups",
     "RowProcessor",
+    "RowTokens",
     "RunDirectory",
     "RunError",
     "RunResult",

@@ -79,6 +79,7 @@ ROWS = {
         "segments",
         {"segments": [{"text": "Paris is the capital of", "label": False}, {"text": " France.", "label": True}]},
     ),
+    "tokenized": ("tokenized", {"input_ids": [97, 98, 99, 100], "labels": [-100, 98, -100, 100]}),
     "columns": (
         {"type": "columns", "user": "Say {word} in {language}.", "assistant": "answer"},
         {"word": "sea", "language": "French", "answer": "mer"},
@@ -122,8 +123,12 @@ def prepare_row(folder, format_, row, masking):
 
 
 def cases():
-    """Return every (row, masking) that has something to train: a document has no assistant's turn."""
-    return [(row, masking) for row in ROWS for masking in MASKINGS if row != "text" or masking == "all"]
+    """Return every (row, masking) that has something to train.
+
+    A document has no assistant's turn, and tokens say themselves what is trained.
+    """
+    only = {"text": {"all"}, "tokenized": {"assistant", "completion"}}
+    return [(row, masking) for row in ROWS for masking in MASKINGS if masking in only.get(row, MASKINGS)]
 
 
 @pytest.mark.parametrize(("row", "masking"), cases())

@@ -78,6 +78,11 @@ THEIRS = {
         "columns prompt and chosen, of text, what was preferred",
     ),
     "segments": ([{"segments": [{"text": "Hi.", "label": True}]}], {}, "column segments, pieces with a label"),
+    "tokenized": (
+        [{"input_ids": [5, 6], "labels": [-100, 6], "loss_mask": [1, 1]}],
+        {},
+        "column input_ids, tokens, with labels and loss_mask",
+    ),
     "pairs of texts": (
         [{"dialog": [["Hi?", "Hello."]]}],
         {"type": "alternating", "column": "dialog"},
@@ -233,12 +238,6 @@ def test_rows_that_several_recognize_are_refused_with_a_line_for_each(given):
 def test_messages_of_a_forum_are_no_text(given):
     text = refused(given([{"message_id": "a", "parent_id": None, "text": "Hi?", "role": "prompter"}])).text
     assert "text: `text` stands beside `parent_id`, so a row seems to be one message of a conversation" in text
-
-
-def test_rows_of_tokens_are_refused_with_what_takes_them(given):
-    text = refused(given([{"input_ids": [1, 2], "labels": [-100, 2]}])).text
-    assert "text: `input_ids` are tokens of some tokenizer, and sftplug makes its own" in text
-    assert "train on these with `trl.SFTTrainer`, which takes them as they are" in text
 
 
 def test_rows_that_cannot_be_read_are_told_with_their_place(given, tmp_path):

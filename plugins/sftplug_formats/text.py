@@ -30,8 +30,6 @@ class Text(DatasetFormat):
     @classmethod
     def recognizes(cls, rows: Rows) -> Recognized | str:
         """Take rows with a column `text`, unless a row is one message among others."""
-        if not has_text(rows, "text") and "input_ids" in columns(rows):
-            return _TOKENIZED
         if not has_text(rows, "text"):
             return lacking(rows, "text")
         if of_messages := sorted({"role", "parent_id"} & {*columns(rows)}):
@@ -112,12 +110,6 @@ class PromptCompletion(WithSystem, WithRoles):
             )
         prompt, completion = required_text(row, self.prompt), required_text(row, self.completion)
         return Conversation((Message("user", prompt), Message("assistant", completion)), completion_from=1, plain=True)
-
-
-_TOKENIZED = (
-    "`input_ids` are tokens of some tokenizer, and sftplug makes its own, with labels that it can vouch for: name the "
-    "rows that they were made of, or train on these with `trl.SFTTrainer`, which takes them as they are"
-)
 
 
 def _system(rows: Rows) -> dict[str, str]:

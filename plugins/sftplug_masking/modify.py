@@ -44,6 +44,11 @@ class EmptyThink(Masking):
     """``mask`` leaves empty think blocks, the white space after them included, out of the loss."""
     shorthand: ClassVar[str] = "mode"
 
+    @property
+    def reads_turns(self) -> bool:
+        """It looks at the text alone."""
+        return False
+
     def weights(self, tokens: TokenBatch) -> Mask:
         """Return false on empty think blocks, if they are masked."""
         found = tokens.matching(_EMPTY_THINK)
@@ -93,6 +98,11 @@ class Regex(Masking):
     """Only tokens of this role's turns; null for any."""
     shorthand: ClassVar[str] = "pattern"
 
+    @property
+    def reads_turns(self) -> bool:
+        """With a role it looks for tokens of that role."""
+        return self.role is not None
+
     @field_validator("pattern")
     @classmethod
     def _compiles(cls, value: str) -> str:
@@ -112,6 +122,11 @@ class MessageWeights(Masking):
     selects = False
     reads_weights = True
     type: Literal["message_weights"] = "message_weights"
+
+    @property
+    def reads_turns(self) -> bool:
+        """A row that comes as tokens may have a weight of its own, too."""
+        return False
 
     def weights(self, tokens: TokenBatch) -> Weights:
         """Return the weight of each token's row, message and content part, multiplied; 1 where the row says nothing."""

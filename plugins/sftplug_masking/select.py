@@ -21,6 +21,11 @@ class All(Masking):
     type: Literal["all"] = "all"
 
     @property
+    def reads_turns(self) -> bool:
+        """Every token is trained, whoever wrote it."""
+        return False
+
+    @property
     def trains(self) -> frozenset[str]:
         """Everyone's words, and the template's own."""
         return frozenset(ROLE_CODES)
@@ -35,6 +40,11 @@ class Assistant(Masking):
 
     type: Literal["assistant"] = "assistant"
 
+    @property
+    def reads_turns(self) -> bool:
+        """Rows that come as tokens say themselves what the assistant must produce."""
+        return False
+
     def weights(self, tokens: TokenBatch) -> Mask:
         """Return true in the trained spans."""
         return tokens.trainable
@@ -44,6 +54,11 @@ class Completion(Masking):
     """Train the completion: what the row says it is, else the assistant's turns after the last user message."""
 
     type: Literal["completion"] = "completion"
+
+    @property
+    def reads_turns(self) -> bool:
+        """Of rows that come as tokens, the completion is what they train."""
+        return False
 
     def weights(self, tokens: TokenBatch) -> Mask:
         """Return true in the trained spans of the completion."""

@@ -134,7 +134,7 @@ def inspect_data(  # noqa: PLR0913 - each is an option of the command too
         made,
         [group.sentence() for group in _bad(asked.account)],
         list(_unread(asked.account, section)) if sure else [],
-        _recipe(asked, section, made) if sure and (made.turns or asked.account.options) else None,
+        _recipe(asked, section, made) if sure and (made.turns or made.given or asked.account.options) else None,
     )
 
 
@@ -227,9 +227,10 @@ def _recipe(asked: _Asked, section: SourceSection, survey: Survey) -> str:
     if _bad(account) and not account.options:
         data["on_bad_row"] = "skip"
     recipe: dict[str, Any] = {"model": asked.model or ANY_MODEL, "data": data}
-    if survey.roles["document"]:
+    if survey.roles["document"] or survey.given.total() > survey.trained:
         recipe["masking"] = "all"
     head = [f"# {survey.rows:,} rows of {account.source}; ask `sftplug check` before training"]
-    head += [] if asked.model else ["# any chat model will do"]
+    model = "the model must be one whose tokenizer made these tokens" if survey.given else "any chat model will do"
+    head += [] if asked.model else [f"# {model}"]
     head += [f"# {account.dropped['bad']:,} rows do not fit and are skipped"] if "on_bad_row" in data else []
     return "\n".join([*head, write_yaml(recipe | {"adapter": "lora"})])

@@ -173,7 +173,20 @@ def checked(conversation: Conversation) -> Conversation:
         _check_leaves(f"tools[{index}]", tool)
     if conversation.template_kwargs:
         _check_arguments(conversation.template_kwargs)
+    _check_tokens(conversation)
     return conversation
+
+
+def _check_tokens(conversation: Conversation) -> None:
+    """Raise RowError for tokens that a format returned in a form that nothing reads."""
+    given = conversation.tokens
+    if given is None:
+        return
+    alone = [(message.role, message.content) for message in conversation.messages] == [("document", None)]
+    if not (conversation.plain and alone):
+        raise RowError("tokens", "stand alone in a plain conversation, whose one message is a document without content")
+    if given.trained is not None and len(given.trained) != len(given.ids):
+        raise RowError("tokens", f"has {len(given.ids)} ids, and says of {len(given.trained)} whether they are trained")
 
 
 def _check_arguments(arguments: Mapping[str, Any]) -> None:

@@ -222,6 +222,8 @@ def _fate(first: _Piece, after: Sequence[_Piece], limit: int | None) -> str:
 
 def why_empty(text: TextRow) -> str:
     """Say why a row has no token to train on."""
+    if text.conversation.tokens is not None:
+        return "trains none of its tokens, as its labels say."
     roles = {message.role for message in text.conversation.messages}
     if roles == {"document"}:
         return "is plain text, in which no turn is the assistant's. Use `masking: all`."

@@ -21,6 +21,7 @@ from sftplug.data.length import Batch, Fitter
 from sftplug.data.mask import weigh
 from sftplug.data.rendering import ConversationRenderer, TextRow
 from sftplug.data.repairs import Repairs
+from sftplug.data.row_tokens import TokenRows, with_row_tokens
 from sftplug.data.row_warnings import LAID_OUT, Remarks
 from sftplug.data.tokenize import look_alikes, tokenize
 from sftplug.data.too_long import Early
@@ -58,6 +59,7 @@ class Stages:
         processors = (*source.process, *(data.process if source in data.train else ()))
         served = {name for processor in processors for name in row_columns(processor)}
         examples = convert(rows, source, self.account, data.system, served)
+        examples = TokenRows(self.account.source, self.maskings).rest(examples, self.account)
         examples = Repairs.of(self.recipe.spans).rows(examples, self.account)
         remarks = Remarks.of(self.maskings, source.format)
         early = None if self.measured else Early.of(self.encode.engines, self.recipe, self.maskings)
@@ -84,13 +86,18 @@ class Stages:
         return row
 
     def _encoded(self, texts: Sequence[TextRow]) -> EncodedTexts:
-        return self.encode.engines.encode([text.rendered.text for text in texts])
+        said = [text.conversation.tokens for text in texts]
+        given = {row: tokens for row, tokens in enumerate(said) if tokens is not None}
+        written = ["" if row in given else text.rendered.text for row, text in enumerate(texts)]
+        encoded = self.encode.engines.encode(written)
+        return encoded.with_rows({row: self.gate.token_texts.encoded(tokens) for row, tokens in given.items()})
 
     def _tokens(self, texts: Sequence[TextRow], encoded: EncodedTexts | None = None) -> Batch:
         """Tokenize and weigh a batch of rows; `encoded` are the tokens of their texts, if they are known already."""
         conversations, rendered = [text.conversation for text in texts], [text.rendered for text in texts]
+        encoded = self._encoded(texts) if encoded is None else encoded
         tokenized = tokenize(conversations, rendered, self.encode, encoded)
-        tokens = tokenized.tokens
+        tokens = with_row_tokens(tokenized.tokens)
         for index in tokenized.apart:
             _meet_boundary(texts[index].origin, self.recipe.spans.boundary == "split", self.account)
         for index, look_alike in tokenized.look_alikes.items():

@@ -21,6 +21,7 @@ from sftplug.data.joined import JOINED, as_the_template_takes_it, is_all_text, j
 from sftplug.data.noted import hidden, once
 from sftplug.data.plain import brings, render_plain
 from sftplug.data.render import Finding, Rendered, Template, compile_template
+from sftplug.data.row_tokens import OWN_TOKENS, TokenTexts
 from sftplug.data.usual import plain_texts
 from sftplug.data.ways_out import RowSample
 from sftplug.errors import (
@@ -36,7 +37,7 @@ from sftplug.errors import (
 )
 from sftplug.plugin.calls import template_source
 from sftplug.plugin.components import ChatTemplate
-from sftplug.types.conversation import Conversation
+from sftplug.types.conversation import Conversation, RowTokens
 from sftplug.types.ledger import Account
 from sftplug.util.processes import is_main
 
@@ -101,6 +102,8 @@ class ConversationRenderer:
     bos: str
     """What the tokenizer puts before plain text; empty when it adds none."""
     end_tokens: frozenset[str]
+    token_texts: TokenTexts
+    """What the ids of rows spell that come as tokens."""
     policies: Policies = field(default_factory=Policies)
     seen: int = 0
     preamble: str = ""
@@ -195,6 +198,8 @@ class ConversationRenderer:
     def _plain(self, example: Example, account: Account) -> Rendered:
         account.plain += 1
         account.documents += example.conversation.messages[0].role == "document"
+        if example.conversation.tokens is not None:
+            return self._of_tokens(example, example.conversation.tokens, account)
         eos = str(self.special_tokens.get("eos_token", ""))
         if not self.policies.plain_controls:
             return render_plain(example.conversation, self.bos, eos)
@@ -204,6 +209,13 @@ class ConversationRenderer:
         if stop:
             account.note(OWN_STOP, example.origin, f"ends in {stop} itself: no EOS is added")
         return render_plain(example.conversation, self.bos, eos, self._plain_stops())
+
+    def _of_tokens(self, example: Example, given: RowTokens, account: Account) -> Rendered:
+        rendered = self.token_texts.rendered(given)
+        account.note(OWN_TOKENS, example.origin, rendered.findings[0].text)
+        if self.token_texts.last_trained(given) not in (None, *self._plain_stops()):
+            account.note("no stop of its own", example.origin, "what is trained of its tokens ends in none that stops")
+        return rendered
 
     def _templated(self, example: Example, account: Account) -> list[Rendered]:
         if isinstance(self.template, SftplugError):
@@ -354,7 +366,7 @@ def open_gate(
     template = _template(chat_template, tokenizer)
     if isinstance(template, Template):
         template = _with_its_tokens(template, tokenizer, special, policies)
-    return ConversationRenderer(name, template, special, bos, ends, policies)
+    return ConversationRenderer(name, template, special, bos, ends, TokenTexts(tokenizer), policies)
 
 
 def _with_its_tokens(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sftplug.data.convert import convert
-from sftplug.types.conversation import Conversation, Row
+from sftplug.types.conversation import Conversation, Row, RowTokens
 from sftplug.types.ledger import Account, length_quantiles
 
 if TYPE_CHECKING:
@@ -75,6 +75,10 @@ class Survey:
     """Rows with thoughts."""
     plain: int = 0
     """Rows that no chat template renders."""
+    given: Counter[int] = field(default_factory=Counter)
+    """Tokens of a row that is tokens already -> rows."""
+    trained: int = 0
+    """Rows of those that say which of their tokens are trained."""
     control_tokens: dict[str, Counter[str]] = field(default_factory=dict)
     """Family -> token -> rows that have it in their text."""
     placeholders: Counter[str] = field(default_factory=Counter)
@@ -107,6 +111,9 @@ class Survey:
 
     def conversation(self, said: Conversation, length: Callable[[str], int] | None = None) -> None:
         """Count what a conversation holds; `length` returns the tokens of a text."""
+        if said.tokens is not None:
+            self._given(said.tokens)
+            return
         texts = [text for message in said.messages for text in _texts(message.content, message.reasoning_content)]
         self.roles.update(message.role for message in said.messages)
         self.turns[len(said.messages)] += 1
@@ -123,6 +130,11 @@ class Survey:
                 self.control_tokens.setdefault(family, Counter()).update(found)
         self.placeholders.update(set(_PLACEHOLDER.findall(whole)) if len(self.placeholders) < MOST else ())
 
+    def _given(self, tokens: RowTokens) -> None:
+        self.plain += 1
+        self.given[len(tokens.ids)] += 1
+        self.trained += tokens.trained is not None
+
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON holds it."""
         return {
@@ -134,6 +146,8 @@ class Survey:
             "turns": length_quantiles(self.turns),
             "characters": length_quantiles(self.characters),
             "tokens": length_quantiles(self.tokens),
+            "given_tokens": length_quantiles(self.given),
+            "rows_that_say_what_is_trained": self.trained,
             "tools": self.tools,
             "calls": self.calls,
             "reasoning": self.reasoning,

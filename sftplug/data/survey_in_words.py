@@ -21,6 +21,9 @@ def in_words(survey: Survey) -> Iterator[str]:
         yield f"column {name}: {_column(column, survey.rows)}"
     if survey.roles:
         yield from _conversations(survey)
+    if survey.given:
+        said = f"{survey.trained:,} rows say which are trained"
+        yield f"tokens: {_quantiles(survey.given)} a row, as they stand in the rows; {said}"
     if survey.duplicates:
         yield f"equal to a row before: {survey.duplicates:,}"
 

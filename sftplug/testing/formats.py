@@ -174,7 +174,7 @@ def _judge(conversation: Conversation, row: Mapping[str, Any]) -> None:
         content = message.content
         parts = isinstance(content, Sequence) and all(isinstance(part, Mapping) for part in content)
         demand(
-            isinstance(content, str) or parts or (content is None and bool(message.tool_calls)),
+            isinstance(content, str) or parts or (content is None and bool(message.tool_calls or conversation.tokens)),
             f"{where} has the content {shown(content)}",
             "a content is text, a list of parts, or None beside tool calls; raise sftplug.RowError for another.",
         )

@@ -104,6 +104,16 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class RowTokens:
+    """Tokens that a row gives itself, of whatever made them: N of them."""
+
+    ids: Sequence[int]
+    """(N,) ids of the model's own tokenizer, as the trainer gets them."""
+    trained: Sequence[bool] | None = None
+    """(N,) which of them are trained; None for a row that does not say."""
+
+
+@dataclass(frozen=True, slots=True)
 class Conversation:
     """One training example, before any template has seen it."""
 
@@ -123,3 +133,6 @@ class Conversation:
     unread: tuple[str, ...] = ()
     """What the row holds and the format does not read within its columns, as ``ignore`` of a source names it:
     ``messages[].annotations``. Such keys are refused as unread columns are."""
+    tokens: RowTokens | None = None
+    """The tokens of a row that has no text, only these: it is `plain`, and its one message a ``document`` without
+    content. Nothing is added to them."""

@@ -83,6 +83,10 @@ ROWS = {
     ],
     "sharegpt": [{"conversations": TURNS, "system": "Brief.", "tools": json.dumps([TOOL])}],
     "segments": [{"segments": [{"text": "One? ", "label": False}, {"text": "Two.", "label": True}]}],
+    "tokenized": [
+        {"input_ids": [5, 6, 0], "labels": [-100, 6, -100], "attention_mask": [1, 1, 0]},
+        {"input_ids": [5, 6], "loss_mask": [0, 1]},
+    ],
     "columns": [{"english": "sky", "german": "Himmel"}],
 }
 """Format -> rows that fit it, with everything in them that it reads."""

@@ -4,7 +4,7 @@ import json
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from conftest import rows
+from conftest import TINY, rows
 
 from ways_out.cases import (
     REPLY,
@@ -216,11 +216,70 @@ CASES = [
         rows=[{"prompt": "Hi?", "completion": "Hello."}],
     ),
     Case(
-        "`input_ids` are tokens of some tokenizer, and sftplug makes its own, with labels that it can vouch for: name the "
-        "rows that they were made of, or train on these with `trl.SFTTrainer`, which takes them as they are",
-        {"name the rows that they were made of": mend_rows({"messages": [USER, REPLY]})},
-        recipe={"data.train": {"path": "rows.jsonl"}},
-        rows=[{"input_ids": [1, 2], "labels": [-100, 2]}],
+        "`masking: assistant` trains what the rows say; or name the rows that the tokens were made of.",
+        {
+            "`masking: assistant` trains what the rows say": put("masking", "assistant"),
+            "name the rows that the tokens were made of": both(
+                mend_rows({"messages": [USER, REPLY]}), put("data.train.format", "messages")
+            ),
+        },
+        recipe={"data.train.format": "tokenized", "masking": "last_assistant"},
+        rows=[{"input_ids": [51, 52], "labels": [-100, 52]}],
+    ),
+    Case(
+        "the row is tokens, and does not say which of them are trained, by labels or a mask. `masking: all` trains every "
+        "one",
+        {"`masking: all` trains every one": put("masking", "all")},
+        recipe={"data.train.format": "tokenized"},
+        rows=[{"input_ids": [51, 52]}],
+    ),
+    Case(
+        "the row says which of its tokens are trained, and the masking trains others too. `masking: assistant` trains "
+        "those that the row says",
+        {"`masking: assistant` trains those that the row says": put("masking", "assistant")},
+        recipe={"data.train.format": "tokenized", "masking": "all"},
+        rows=[{"input_ids": [51, 52], "labels": [-100, 52]}],
+    ),
+    Case(
+        "Another tokenizer made the row: name the model that it is of, or the rows that it was made of",
+        {
+            "name the model that it is of": put("model.build", {**TINY, "vocab_size": 2048}),
+            "or the rows that it was made of": both(
+                mend_rows({"messages": [USER, REPLY]}), put("data.train.format", "messages")
+            ),
+        },
+        recipe={"data.train.format": "tokenized"},
+        rows=[{"input_ids": [51, 1500], "labels": [-100, 1500]}],
+    ),
+    Case(
+        "leaves out tokens that are trained. Correct the one or the other",
+        {
+            "Correct the one": mend_rows({"input_ids": [51, 52], "labels": [-100, 52], "attention_mask": [1, 1]}),
+            "the other": mend_rows(
+                {"input_ids": [50, 51, 52], "labels": [-100, 51, -100], "attention_mask": [1, 1, 0]}
+            ),
+        },
+        recipe={"data.train.format": "tokenized"},
+        rows=[{"input_ids": [51, 52], "labels": [-100, 52], "attention_mask": [1, 0]}],
+    ),
+    Case(
+        "is shifted by one: each label stands one place {} its id. The trainer shifts labels itself: write each at the "
+        "place of its id",
+        {"write each at the place of its id": mend_rows({"input_ids": [51, 52, 53], "labels": [-100, 52, 53]})},
+        recipe={"data.train.format": "tokenized"},
+        rows=[{"input_ids": [51, 52, 53], "labels": [52, 53, -100]}],
+    ),
+    Case(
+        ". Where the row is a batch, write a row for each",
+        {"write a row for each": mend_rows({"input_ids": [51, 52], "labels": [51, 52]})},
+        recipe={"data.train.format": "tokenized"},
+        rows=[{"input_ids": [[51, 52]], "labels": [[51, 52]]}],
+    ),
+    Case(
+        "so the row holds several documents, which would see each other. Write a row for each",
+        {"Write a row for each": mend_rows({"input_ids": [51, 52], "labels": [51, 52]})},
+        recipe={"data.train.format": "tokenized"},
+        rows=[{"input_ids": [51, 52, 53], "labels": [51, 52, 53], "seq_lengths": [2, 1]}],
     ),
     Case(
         "begins with what no marker says the role of: {}. If it is the system prompt, `before: system` in the format",

@@ -168,6 +168,13 @@ def trains(masking: Masking) -> frozenset[str]:
     return roles
 
 
+def reads_turns(masking: Masking) -> bool:
+    """Return whether a strategy asks whose a token is. Raises PluginError for anything but true or false."""
+    with plugin_errors(masking, "reads_turns"):
+        answer: object = masking.reads_turns
+    return bool(checked(masking, "reads_turns", answer, bool, "True or False"))
+
+
 def shortened(policy: LengthPolicy, row: LongRow) -> Sequence[Conversation] | slice | Sequence[slice]:
     """Return what stands in for a row that is too long. Raises PluginError for what is not shorter."""
     with plugin_errors(policy, "shorten"):

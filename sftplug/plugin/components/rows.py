@@ -160,6 +160,14 @@ class Masking(Component):
     `Message.weight`. Rows that have some are refused where no strategy reads them."""
 
     @property
+    def reads_turns(self) -> bool:
+        """Whether it asks who wrote a token, or what part of a turn it is; true by default.
+
+        Rows that come as tokens do not say that: they are refused where a strategy asks.
+        """
+        return True
+
+    @property
     def trains(self) -> frozenset[str]:
         """Roles (of `ROLE_CODES`) that it trains beyond what the model itself must produce; none by default.
 
