@@ -291,3 +291,43 @@ def test_messages_that_answer_none_are_bad_rows(written, prepared):
     ):
         assert reason in told
     assert "rows.jsonl:14: is not on the best path" in " ".join(reasons(ready, "message_trees"))
+
+
+# --- score_margin -----------------------------------------------------------------------------------------------------
+
+SCORES = [(8, 6), (9, 3), (5, 5), (4, "6"), ("7.5", 7)]
+
+
+def test_a_margin_of_scores_becomes_the_weight_of_the_row(prepared, written):
+    rows = [row(number, score_chosen=one, score_rejected=other) for number, (one, other) in enumerate(SCORES, start=1)]
+    file = written(rows, {"score_margin": {"full": 4}}, row_weight="weight", data={"on_unread_column": "error"})
+    ready = prepared(file, "masking=[assistant, message_weights]")
+    assert kept(ready) == [1, 2, 5]
+    assert [max(weights) for weights in ready.train["weights"]] == [0.5, 1.0, 0.125]
+    assert reasons(ready, "score_margin") == [
+        "rows.jsonl:3: has no margin: score_chosen is 5 and score_rejected 5",
+        "rows.jsonl:4: has no margin: score_chosen is 4 and score_rejected 6",
+    ]
+    (step,) = ready.ledger.splits["train"][0].processed
+    assert step.in_words() == "5 rows in, 3 out: 2 dropped, 3 changed"
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"score_chosen": None, "score_rejected": 1}, "score_chosen: must be a number, not None"),
+        ({"score_chosen": 1}, "score_rejected: is missing. Did you mean 'score_chosen'?"),
+        ({"score_chosen": 2, "score_rejected": 1, "weight": 1}, "weight: stands in the row already"),
+    ],
+)
+def test_a_row_without_a_margin_to_tell_is_bad(prepared, written, columns, said):
+    with pytest.raises(DataError) as caught:
+        prepared(
+            written([row(1, **columns)], "score_margin", row_weight="weight"), "masking=[assistant, message_weights]"
+        )
+    assert said in str(caught.value)
+
+
+def test_a_margin_that_no_source_reads_is_refused(prepared, written):
+    with pytest.raises(RecipeError, match="makes the column 'weight', and no source reads it as a weight"):
+        prepared(written([row(1)], "score_margin"))

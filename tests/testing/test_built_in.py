@@ -90,7 +90,10 @@ ROWS = {
     "columns": [{"english": "sky", "german": "Himmel"}],
 }
 """Format -> rows that fit it, with everything in them that it reads."""
-ASKED = [{"question": f"{name}?", "answer": ["Yes.", f"{name}."], "score": n} for n, name in enumerate("abcdefgh")]
+ASKED = [
+    {"question": f"{name}?", "answer": ["Yes.", f"{name}."], "score": n, "least": 0}
+    for n, name in enumerate("abcdefgh")
+]
 TREE = [
     {"message_id": "a", "parent_id": None, "role": "prompter", "text": "One?", "rank": None},
     {"message_id": "b", "parent_id": "a", "role": "assistant", "text": "Two.", "rank": 0},
@@ -103,6 +106,7 @@ PROCESSED = {
     "rename": {"columns": {"question": "answer", "answer": "question"}},
     "replace": {"texts": {"Yes": "No"}},
     "sample": {"n": 3},
+    "score_margin": {"chosen": "score", "rejected": "least", "column": "margin", "full": 2},
 }
 """Row processor -> options with which it makes something of `ASKED`, or of `TREE`."""
 OPTIONS = {

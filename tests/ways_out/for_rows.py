@@ -43,7 +43,28 @@ def plugin(old="", new=""):
     return file("mine.py", STREAMS.replace(old, new) if old else STREAMS)
 
 
+SCORED = {**GOOD, "score_chosen": 2, "score_rejected": 1}
 CASES = [
+    Case(
+        "makes the column '{}', and no source reads it as a weight. Say `row_weight: {}` beside `process`.",
+        {"Say `row_weight: weight` beside `process`": put("data.train.row_weight", "weight")},
+        recipe={PROCESS: "score_margin", "masking": ["assistant", "message_weights"]},
+        rows=[SCORED],
+    ),
+    Case(
+        "stands in the row already. Let `column` of score_margin name another one",
+        {
+            "Let `column` of score_margin name another one": both(
+                put(f"{PROCESS}.column", "w"), put("data.train.row_weight", "w"), put("data.train.ignore", ["weight"])
+            )
+        },
+        recipe={
+            PROCESS: {"type": "score_margin"},
+            "data.train.row_weight": "weight",
+            "masking": ["assistant", "message_weights"],
+        },
+        rows=[{**SCORED, "weight": 1}],
+    ),
     Case(
         "compares with the held-out rows, and these are held out. Name it for training rows.",
         {"Name it for training rows": both(leave_out("data.eval.process"), put(PROCESS, "decontaminate"))},
