@@ -19,8 +19,8 @@ class Decoded:
     stopped: bool
     """Whether a stop ends it; otherwise the generation was cut, perhaps within a thought or the content."""
     exact: bool
-    """Whether the template renders this text, character by character; otherwise white space differs, or the template
-    leaves the thought out, or there is a `problem`."""
+    """Whether the template renders this text, character by character; otherwise white space differs, or the order
+    of a call's keys, or the template leaves the thought out, or there is a `problem`."""
     problem: str = ""
     """What was not understood, in words; empty for a text that was."""
     untyped: tuple[str, ...] = ()

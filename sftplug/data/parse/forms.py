@@ -71,6 +71,8 @@ class CallForm:
     """None where arguments are given to the template as JSON text."""
     with_id: bool
     """Whether a call needs an id, which the text may not hold."""
+    sample: str
+    """A call as the template writes it."""
     named_by_id: bool = False
     """Whether the name stands in the id alone, ``functions.weather:0``, as Kimi K2 writes calls."""
 

@@ -167,7 +167,7 @@ def _call_form(where: Situation, way: _Calls, shown: str) -> tuple[CallForm, str
     literals = [shown[low:high].replace(_NAMES[0], NAME) for low, high in zip(edges[1:-1:2], edges[2::2], strict=True)]
     written = shown[edges[0] : edges[-1]]
     between = _between(where, way, written)
-    form = CallForm(tuple(parts), tuple(literals), between, arguments, way.with_id, way.named_by_id)
+    form = CallForm(tuple(parts), tuple(literals), between, arguments, way.with_id, shown, way.named_by_id)
     return (form, written) if all(literals) else None
 
 

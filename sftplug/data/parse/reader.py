@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sftplug.data.parse.forms import Forms
+from sftplug.data.parse.key_order import in_order_of
 from sftplug.data.parse.learn import ANSWERED, TOOLS, learn, shortened
 from sftplug.data.parse.match import Called, Matcher, Reading, Types
 from sftplug.data.parse.replies import Messages, Situation, in_parts
@@ -132,11 +133,23 @@ class ReplyReader:
 
     def _read(self, text: str, where: Situation, forms: Forms) -> Decoded:
         core = _without_stop(text, forms)
-        found = self._found(core, where, forms) or self._behind_a_thought(core, where, forms)
+        found = self._understood(core, where, forms)
+        if found is None or not found.message.tool_calls:
+            found = self._in_order(core, where, forms) or found
         if found is None:
             why = _why(core.plain, forms)
             return Decoded(Message("assistant", core.plain), without_marks(text), core.stopped, False, why)
         return replace(found, text=without_marks(text))
+
+    def _understood(self, text: _Text, where: Situation, forms: Forms) -> Decoded | None:
+        return self._found(text, where, forms) or self._behind_a_thought(text, where, forms)
+
+    def _in_order(self, text: _Text, where: Situation, forms: Forms) -> Decoded | None:
+        """Return a reply with calls whose keys stand in another order than the template's, which JSON does not have."""
+        ordered = text.core if forms.call is None else in_order_of(forms.call.sample, text.core)
+        found = None if ordered == text.core else self._understood(_Text(ordered, text.stopped), where, forms)
+        called = found is not None and found.message.tool_calls and not found.problem
+        return replace(found, exact=False) if found is not None and called else None
 
     def _found(self, text: _Text, where: Situation, forms: Forms) -> Decoded | None:
         """Return what the text says: the first reading in which no word holds what only the template writes, if any."""

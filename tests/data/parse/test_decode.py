@@ -231,16 +231,50 @@ def test_other_white_space_than_the_template_s_is_understood_and_told():
     assert (found.stopped, found.exact, found.problem) == (True, False, "")
 
 
-def test_arguments_may_come_in_any_order_and_the_keys_of_a_call_in_that_of_the_template():
+def turned_around(text):
+    """Return a text with the keys of its JSON objects, calls and arguments, the other way round."""
+    written, at = [], 0
+    while (begin := text.find("{", at)) >= 0:
+        try:
+            value, end = json.JSONDecoder().raw_decode(text, begin)
+        except ValueError:
+            value, end = None, begin + 1
+        turned = text[begin:end] if value is None else json.dumps(reversed_keys(value), ensure_ascii=False)
+        written, at = [*written, text[at:begin], turned], end
+    return "".join([*written, text[at:]])
+
+
+def reversed_keys(value):
+    if not isinstance(value, dict):
+        return value
+    return {key: reversed_keys(item) for key, item in reversed(value.items())}
+
+
+def test_the_keys_of_arguments_and_of_a_call_may_come_in_any_order():
     for arguments in ({"word": "tide", "count": 3}, {"count": 3, "word": "tide"}):
         call = {"name": "look_up", "arguments": arguments}
         found = read("qwen2_5", f"<tool_call>\n{json.dumps(call)}\n</tool_call><|im_end|>")
         assert [*found.message.tool_calls[0].arguments.items()] == [*arguments.items()]
         assert (found.exact, found.problem) == (True, "")
-        turned = json.dumps(dict(reversed(call.items())))
-        found = read("qwen2_5", f"<tool_call>\n{turned}\n</tool_call><|im_end|>")
-        assert not found.message.tool_calls
-        assert "'<tool_call>' stands in it, and not where the template writes it" in found.problem
+        turned = json.dumps(dict(reversed(call.items())), separators=(",", ":"))
+        found = read("qwen2_5", f"I look.\n<tool_call>\n{turned}\n</tool_call><|im_end|>")
+        assert (words(found.message.content).strip(), found.message.tool_calls) == ("I look.", (ToolCall(**call),))
+        assert (found.exact, found.problem) == (False, "")
+    other = '<tool_call>\n{"arguments": {}, "title": "look_up"}\n</tool_call><|im_end|>'
+    assert "'<tool_call>' stands in it" in read("qwen2_5", other).problem
+
+
+def test_calls_of_every_template_that_writes_json_are_read_in_either_order():
+    turned = {}
+    for name, kind in ((name, kind) for name in TEMPLATES for kind in ("call", "all three", "three calls")):
+        text = carried(name, SPOKEN[kind])
+        other = text and turned_around(text)
+        if text and [*other] != [*text] and name in results()[kind][1]:
+            found = reader(name).read(other, asked_of(name), TOOLS)
+            turned[name, kind] = plain(found.message) == plain(SPOKEN[kind]) and not found.problem
+    # The others write no JSON: tags, or a notation of their own.
+    assert len(turned) > 20
+    assert {key for key, read_back in turned.items() if not read_back} == set()
 
 
 BARE = "<tool_call>\n<function=look_up>\n<parameter=digits>\n3\n</parameter>\n<parameter=count>\n3\n</parameter>\n"
