@@ -91,6 +91,12 @@ def test_fsdp2_trains_in_32_bits_where_there_is_autocast(on_gpu):
     assert share.communication == Range(2 * 64_000, 4 * 2 * 64_000)
 
 
+def test_zero3_gathers_a_layer_of_experts_that_is_larger_than_what_it_gathers_ahead(on_gpu):
+    large = ModelWeights((layer(0, 2 * 10**9), layer(1, 8)), buffers=0, constants=0, quantized=False)
+    communication = share_of(large, on_gpu, "zero3", 8).communication
+    assert communication.high == communication.low > 2 * 2 * 10**9
+
+
 def test_ddp_holds_everything_and_its_buckets(recipe_file):
     alone = planned(recipe_file())
     both = planned(recipe_file(), "launch.strategy=ddp", "launch.processes=2")

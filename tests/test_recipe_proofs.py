@@ -193,3 +193,19 @@ def test_a_built_tokenizer_has_the_control_tokens_and_the_template_that_are_aske
     assert (tokenizer.eos_token, tokenizer.bos_token) == ("<|end|>", "<s>")
     assert tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False) == "<s>"
     assert TINY["type"] == "tiny"  # the other builder of the package
+
+
+@pytest.mark.parametrize(
+    ("family", "named", "made"),
+    [
+        ("qwen3_5", [], "Qwen3_5ForCausalLM"),
+        ("qwen3_5", ["Qwen3_5ForConditionalGeneration"], "Qwen3_5ForConditionalGeneration"),
+        ("mistral3", [], "Mistral3ForConditionalGeneration"),
+    ],
+)
+def test_a_model_of_images_is_built_where_its_configuration_says_so_or_there_is_no_other(family, named, made, tmp_path):
+    from sftplug_tiny.random import Random
+
+    twin = next(shape.twin for shape in known_shapes().values() if shape.architecture == family)
+    Random(config={**twin, "architectures": named}).build(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["architectures"] == [made]

@@ -56,7 +56,7 @@ class Random(ModelBuilder):
         return tokenizer
 
     def _model(self, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
-        from transformers import AutoConfig, AutoModelForCausalLM
+        from transformers import AutoConfig
 
         kind, options = self.config.get("model_type"), {k: v for k, v in self.config.items() if k != "model_type"}
         ids = {
@@ -68,6 +68,23 @@ class Random(ModelBuilder):
         # Of a model that takes images too, these are figures of its language model.
         options |= {"text_config": {**options["text_config"], **ids}} if "text_config" in options else ids
         try:
-            return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **options))
+            config = AutoConfig.for_model(kind, **options)
+            return _class_for(config).from_config(config)
         except Exception as error:  # what a configuration may say is transformers' affair, in errors of its own
             raise ModelError(f"`config` makes no model: {type(error).__name__}: {error}") from error
+
+
+def _class_for(config: Any) -> Any:
+    """Return the class that makes the model: where there is one of text and one of images too, `config` may name it."""
+    from transformers import (
+        MODEL_FOR_CAUSAL_LM_MAPPING,
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+        AutoModelForCausalLM,
+        AutoModelForImageTextToText,
+    )
+
+    kind = type(config)
+    if kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        return AutoModelForCausalLM
+    named = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[kind].__name__ in (config.architectures or ())
+    return AutoModelForImageTextToText if named or kind not in MODEL_FOR_CAUSAL_LM_MAPPING else AutoModelForCausalLM

@@ -106,7 +106,8 @@ def _zero3(weights: ModelWeights, settings: Settings, processes: int) -> Process
     whole = _cast(weights, settings)
     parts = {in_base: sum(-(-t.bytes // processes) for t in whole if t.in_base is in_base) for in_base in (True, False)}
     layers, _ = _gathered(weights.held, size)
-    gathered = Range(max(layers, default=0), min(weights.total, _LIVE) * size)
+    one = max(layers, default=0)  # of many experts, a layer alone is more than DeepSpeed would gather ahead
+    gathered = Range(one, max(one, min(weights.total, _LIVE) * size))
     return replace(
         cut,
         base=parts[True] + weights.buffers,
