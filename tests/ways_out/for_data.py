@@ -92,6 +92,8 @@ def table_of(kind):
 
 LONG = [GOOD, *rows(), {"messages": [USER, {"role": "assistant", "content": "word " * 400}]}]
 
+LOOKS = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
+LOOK = {"type": "function", "function": {"name": "look", "arguments": {"at": 1}}}
 CASES = [
     Case(
         "is another system prompt than that of the turns",
@@ -214,6 +216,18 @@ CASES = [
         },
         recipe={"data.train.format": {"type": "prompt_completion", "calls_in_text": "json"}},
         rows=[{"prompt": "Hi?", "completion": "Hello."}],
+    ),
+    Case(
+        "calls a tool among other words ({} …), trained as it stands. Write the call under `tool_calls` of the message, "
+        "where it is one",
+        {
+            "Write the call under `tool_calls` of the message": mend_rows(
+                {"messages": [USER, {"role": "assistant", "content": "So:", "tool_calls": [LOOK]}], "tools": [LOOKS]}
+            )
+        },
+        recipe={"data.train.format": {"type": "messages", "calls_in_text": "python"}, "data.max_length": 512},
+        rows=[{"messages": [USER, {"role": "assistant", "content": "So: [look(at=1)]"}], "tools": [LOOKS]}],
+        code=0,
     ),
     Case(
         "`masking: assistant` trains what the rows say; or name the rows that the tokens were made of.",
