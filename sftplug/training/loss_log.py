@@ -109,7 +109,8 @@ class CountingTrainer(BatchTrainer):
         return {name: value for reader in self.readers for name, value in reader(sums).items()} if sums else {}
 
     def _coefficient(self) -> float:
-        return float(self.router_aux_loss_coef)
+        given = self.args.router_aux_loss_coef  # None is the model's own; older TRL has a default
+        return float(self.model.config.get_text_config().router_aux_loss_coef if given is None else given)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, and beside the training loss what it is made of."""
