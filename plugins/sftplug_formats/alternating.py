@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import cycle
 from typing import Any, Literal
 
@@ -15,7 +16,10 @@ _COLUMNS = ("conversations", "conversation", "data", "dialog", "dialogue", "mess
 
 
 class Alternating(OneColumn):
-    """A list of texts, turn by turn: the user's, the assistant's, the user's … (LIMA, UltraChat), or pairs of them."""
+    """A list of texts, turn by turn: the user's, the assistant's, the user's … (LIMA, UltraChat), or pairs of them.
+
+    A pair is a list of two texts, or an object such as ``{human: …, assistant: …}``.
+    """
 
     type: Literal["alternating"] = "alternating"
     column: str = "conversations"
@@ -39,8 +43,8 @@ class Alternating(OneColumn):
         value = parsed_json(value, self.column) if isinstance(value, str) else value
         if not isinstance(value, list | tuple):
             raise RowError(self.column, f"must be a list of texts, not {kind_of(value)}")
-        if value and all(map(_is_pair, value)):
-            value = [text for pair in value for text in pair]
+        if value and all(map(_pair, value)):
+            value = [text for pair in value for text in _pair(pair)]
         for index, text in enumerate(value):
             if not isinstance(text, str):
                 raise RowError(f"{self.column}[{index}]", f"must be text, not {kind_of(text)}")
@@ -51,9 +55,19 @@ class Alternating(OneColumn):
 def _are_texts(value: Any) -> bool:
     if not isinstance(value, list | tuple) or not value:
         return False
-    return all(isinstance(item, str) for item in value) or all(map(_is_pair, value))
+    return all(isinstance(item, str) for item in value) or all(map(_pair, value))
 
 
-def _is_pair(value: Any) -> bool:
-    """Whether two texts stand together, a question and its reply."""
-    return isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(text, str) for text in value)
+_NAMED = tuple(
+    frozenset(names)
+    for names in (("human", "assistant"), ("user", "assistant"), ("human", "gpt"), ("human", "bot"), ("user", "bot"))
+)
+_REPLIES = ("assistant", "gpt", "bot")
+
+
+def _pair(value: Any) -> tuple[str, ...]:
+    """Return a question and its reply, in a list or as ``{human: …, assistant: …}``; nothing for anything else."""
+    if isinstance(value, Mapping) and frozenset(value) in _NAMED:
+        value = [value[name] for name in sorted(value, key=_REPLIES.__contains__)]
+    is_pair = isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(text, str) for text in value)
+    return tuple(value) if is_pair else ()

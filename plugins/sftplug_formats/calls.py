@@ -39,6 +39,20 @@ def calls_in(text: str, where: str) -> Any:
         return calls
 
 
+def value_of_text(text: str, where: str) -> Any:
+    """Return what a cell holds as JSON, or as Python prints objects, which tables have that pandas wrote.
+
+    Raises RowError, which says what is wrong with it as JSON.
+    """
+    try:
+        return parsed_json(text, where)
+    except RowError as error:
+        value = python_value(text)
+        if value is None:
+            raise error
+        return value
+
+
 def _line_by_line(text: str) -> list[Any] | None:
     """Return the objects of a text that has one on each line; None where it has something else."""
     lines = [line for line in text.splitlines() if line.strip()]
@@ -53,12 +67,20 @@ def python_value(text: str) -> Any:
     """Return the objects that a text has as Python prints them, ``{'name': 'f', 'arguments': {}}``; None for others."""
     try:
         with warnings.catch_warnings(action="ignore"):  # of an escape that Python does not know
-            value = ast.literal_eval(text.strip())
+            tree = ast.parse(text.strip(), mode="eval")
+        if any(_says_twice(node) for node in ast.walk(tree) if isinstance(node, ast.Dict)):
+            return None  # only one of both could be read
+        value = ast.literal_eval(tree)
         json.dumps(value, allow_nan=False)
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
         return None
     listed = value if isinstance(value, list) else [value]
     return value if listed and all(isinstance(item, dict) for item in listed) else None
+
+
+def _says_twice(node: ast.Dict) -> bool:
+    keys = [ast.dump(key) for key in node.keys if key is not None]
+    return len({*keys}) != len(keys)
 
 
 def python_calls(text: str) -> list[dict[str, Any]] | None:
@@ -120,11 +142,11 @@ def _arguments(value: Any, where: str) -> Mapping[str, Any] | str:
 def read_tools(value: Any, where: str) -> tuple[Mapping[str, Any], ...]:
     """Return the tool schemas in `value` as OpenAI writes them. Raises RowError.
 
-    It is a list of objects or of their JSON texts, or the JSON text of one: OpenAI's, Anthropic's (`input_schema`),
-    Gemini's (`functionDeclarations`), or bare functions.
+    It is a list of objects or of their JSON texts, or the JSON text of one, or what Python prints of one: OpenAI's,
+    Anthropic's (`input_schema`), Gemini's (`functionDeclarations`), or bare functions.
     """
     if isinstance(value, str):
-        value = parsed_json(value, where) if value.strip() else None
+        value = value_of_text(value, where) if value.strip() else None
     if value is None:
         return ()
     if not isinstance(value, list | tuple):
@@ -133,6 +155,8 @@ def read_tools(value: Any, where: str) -> tuple[Mapping[str, Any], ...]:
 
 
 def _tools(tool: Any, where: str) -> tuple[Mapping[str, Any], ...]:
+    if isinstance(tool, str) and tool.replace("_", "").isalnum():
+        raise RowError(where, f"is a name, {tool!r}: what a tool does, and with what, is said by its schema, an object")
     tool = parsed_json(tool, where) if isinstance(tool, str) else tool
     if not isinstance(tool, Mapping):
         raise RowError(where, f"must be an object, not {kind_of(tool)}")

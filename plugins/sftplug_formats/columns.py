@@ -25,10 +25,11 @@ _PAIRS = (
     ("problem", "generated_solution"),
     ("input", "output"),
     ("inputs", "targets"),
+    ("input", "target"),
     ("user", "assistant"),
 )
-"""Columns of a question and its reply as data sets name them: GSM8K, OpenOrca, MetaMath, HelpSteer, NuminaMath, FLAN.
-"""
+"""Columns of a question and its reply as data sets name them: GSM8K, OpenOrca, MetaMath, HelpSteer, NuminaMath, FLAN,
+Firefly."""
 _SYSTEM = ("system", "system_prompt")
 
 

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sftplug import Recognized, RowError
-from sftplug_formats.fields import parsed_json
+from sftplug_formats.calls import value_of_text
 from sftplug_formats.roles import role_of
+from sftplug_formats.spelling import in_rows
 
 Rows = Sequence[Mapping[str, Any]]
 _WHO, _WHAT = ("role", "from"), ("content", "value", "text", "parts", "tool_calls", "function_call", "type")
@@ -57,14 +58,21 @@ def turn_columns(rows: Rows, *who: str) -> Iterator[str]:
             yield column
 
 
-REPLIES = (("prompt", "completion"), ("input", "output"), ("messages", "completion"))
-"""Columns of turns and of the reply to them; `input` and `output` are those of Nemotron's sets."""
+REPLIES = (
+    ("prompt", "completion"),
+    ("input", "output"),
+    ("messages", "completion"),
+    ("conversations", "chosen"),
+    ("messages", "chosen"),
+)
+"""Columns of turns and of the reply to them; `input` and `output` are those of Nemotron's sets, `conversations` and
+`chosen` LLaMA-Factory's."""
 
 
 def prompts(rows: Rows) -> Iterator[tuple[str, str]]:
     """Yield columns of turns that end before the assistant's, each with the column that holds its reply."""
     for column, reply in REPLIES:
-        if most(rows, column, _is_unanswered) and has_text(rows, reply):
+        if most(rows, column, _is_unanswered) and most(rows, reply, _is_one_reply):
             yield column, reply
 
 
@@ -111,6 +119,11 @@ def _is_reply(value: Any) -> bool:
     return any(isinstance(name, str) and role_of(name, {}) == "assistant" for name in names)
 
 
+def _is_one_reply(value: Any) -> bool:
+    """Whether a value is the text of a reply, or the one turn that is it."""
+    return isinstance(value, str) or _is_reply([value])
+
+
 def preferred(rows: Rows) -> str:
     """Return what a prompt and the preferred of two replies to it are: texts or messages; nothing for other rows."""
     if has_text(rows, "prompt", "chosen", "rejected") and not most(rows, "chosen", _are_marked):
@@ -141,12 +154,13 @@ def listed_turns(value: Any) -> Sequence[Any] | None:
 
 
 def _listed(value: Any) -> Sequence[Any]:
-    """Return a list, or the one that a text is the JSON of, as tables have it; an empty one for anything else."""
+    """Return a list, or the one that a text or an object of lists stands for; an empty one for anything else."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
-            value = parsed_json(value, "")
+            value = value_of_text(value, "")
         except RowError:
             return ()
+    value = in_rows(value)
     return value if isinstance(value, list | tuple) else ()
 
 

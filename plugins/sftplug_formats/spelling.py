@@ -32,6 +32,22 @@ def says_nothing(value: Any) -> bool:
     return value is None or (isinstance(value, str | list | tuple | Mapping) and not value)
 
 
+def in_rows(value: Any) -> Any:
+    """Return the objects that an object of lists of one length holds, as `datasets` had them; else the value itself.
+
+    ``{"role": ["user"], "content": ["Hi."]}`` is ``[{"role": "user", "content": "Hi."}]``.
+    """
+    if (
+        not isinstance(value, Mapping)
+        or not value
+        or not all(isinstance(cells, list | tuple) for cells in value.values())
+    ):
+        return value
+    if len({len(cells) for cells in value.values()}) != 1:
+        return value
+    return [dict(zip(value, cells, strict=True)) for cells in zip(*value.values(), strict=True)]
+
+
 def present(item: Keys) -> dict[str, Any]:
     """Return what an object holds; a table has one set of keys for all turns, null where a turn lacks one."""
     return {key: value for key, value in item.items() if value is not None}

@@ -96,6 +96,8 @@ class PromptCompletion(WithSystem, WithRoles):
         """Return the messages in a column; a text is one of `role`. Raises RowError for anything else."""
         if (turns := listed_turns(row.get(column))) is not None:
             return turns
+        if isinstance(row.get(column), Mapping):
+            return [row[column]]
         if column == self.completion and column in row and not isinstance(row[column], str):
             reason = f"must be text, or a list of messages, not {kind_of(row[column])}"
             raise RowError(column, reason)

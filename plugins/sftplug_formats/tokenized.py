@@ -36,9 +36,9 @@ class Tokenized(DatasetFormat):
     def recognizes(cls, rows: Rows) -> Recognized | str:
         """Take rows with a column `input_ids` of numbers."""
         if not most(rows, "input_ids", _are_numbers):
-            return "no list of numbers in `input_ids`"
+            return "no list of whole numbers in `input_ids`"
         said = [name for name in columns(rows) if name in ("labels", *_MASKS)]
-        return Recognized(f"column input_ids, tokens, {'with ' + ' and '.join(said) if said else 'all alike'}")
+        return Recognized(f"column input_ids, tokens, {'with ' + ' and '.join(said) if said else 'without labels'}")
 
     def to_conversation(self, row: Mapping[str, Any]) -> Conversation:
         """Return the tokens of the row, and which are trained."""

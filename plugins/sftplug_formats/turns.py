@@ -8,10 +8,10 @@ from typing import Any
 
 from sftplug import Message, RowError, ToolCall
 from sftplug_formats.blocks import Blocks, one_text, read_blocks, result_text
-from sftplug_formats.calls import read_calls, read_tools
+from sftplug_formats.calls import read_calls, read_tools, value_of_text
 from sftplug_formats.fields import kind_of, parsed_json
 from sftplug_formats.roles import guessed, role_of, unknown_role
-from sftplug_formats.spelling import Keys, Unread, optional, present, says_nothing, spelled
+from sftplug_formats.spelling import Keys, Unread, in_rows, optional, present, says_nothing, spelled
 from sftplug_formats.text_calls import Notation, answers_of, calls_of, tools_taken_from
 from sftplug_formats.weights import WEIGHTS, read_weight
 
@@ -59,12 +59,14 @@ class TurnReader:
     _unknown: dict[str, str] = field(default_factory=dict)
 
     def read(self, value: Any, where: str) -> list[Message]:
-        """Return the messages in `value`, a list of objects or the JSON text of one.
+        """Return the messages in `value`: a list of objects, or the text of one, as JSON or as Python prints it.
 
-        Raises RowError naming the message and the key.
+        A table may have the list as an object of lists, ``{role: […], content: […]}``. Raises RowError naming the
+        message and the key.
         """
         if isinstance(value, str):
-            value = parsed_json(value, where)
+            value = value_of_text(value, where)
+        value = in_rows(value)
         if not isinstance(value, list | tuple):
             raise RowError(where, f"must be a list of messages, not {kind_of(value)}")
         if not value:

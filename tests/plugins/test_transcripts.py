@@ -5,8 +5,8 @@ import json
 import pytest
 from plugins.test_formats import refused, turns
 
-from sftplug import Message, ToolCall
-from sftplug_formats import Alternating, PromptCompletion, Segments, ShareGPT, Transcript
+from sftplug import Message, RowError, ToolCall
+from sftplug_formats import Alternating, Messages, PromptCompletion, Segments, ShareGPT, Transcript
 
 # --- turns that are texts alone, and transcripts ----------------------------------------------------------------------
 
@@ -159,4 +159,42 @@ def test_calls_in_plain_text_are_refused_with_what_makes_turns_of_it():
     plain = PromptCompletion(calls_in_text="json")
     assert refused(plain, {"prompt": "a", "completion": WRITTEN["json"]}).startswith(
         "completion: is plain text, which no chat template renders, so `calls_in_text` makes no calls of it."
+    )
+
+
+# --- tables that other programs wrote ---------------------------------------------------------------------------------
+
+
+def test_what_python_prints_is_read_where_nothing_of_it_is_lost():
+    said = [{"role": "user", "content": 'It\'s "so"?'}, {"role": "assistant", "content": "Yes.", "tool_calls": None}]
+    assert Messages().to_conversation({"messages": str(said)}) == Messages().to_conversation({"messages": said})
+    for twice in (
+        "[{'role': 'user', 'content': 'a', 'content': 'b'}]",
+        '[{"role": "user", "role": "user"}]',
+        "[{'role'",
+    ):
+        with pytest.raises(RowError):
+            Messages().to_conversation({"messages": twice})
+
+
+def test_messages_may_be_an_object_of_lists_of_one_length():
+    said = {"from": ["human", "gpt"], "value": ["Hi?", "Hello."], "weight": [None, 0.5]}
+    made = ShareGPT().to_conversation({"conversations": said})
+    assert made.messages == (Message("user", "Hi?"), Message("assistant", "Hello.", weight=0.5))
+    with pytest.raises(RowError, match="must be a list of messages, not an object"):
+        ShareGPT().to_conversation({"conversations": {**said, "value": ["Hi?"]}})
+
+
+def test_a_reply_may_be_one_turn():
+    row = {"conversations": [{"from": "human", "value": "Hi?"}], "chosen": {"from": "gpt", "value": "Hello."}}
+    made = PromptCompletion(prompt="conversations", completion="chosen").to_conversation(row)
+    assert (made.messages, made.completion_from) == ((Message("user", "Hi?"), Message("assistant", "Hello.")), 1)
+
+
+def test_pairs_may_have_names():
+    pairs = [{"human": "Hi?", "assistant": "Hello."}, {"assistant": "Bye.", "human": "Bye?"}]
+    made = Alternating(column="c").to_conversation({"c": pairs})
+    assert [message.content for message in made.messages] == ["Hi?", "Hello.", "Bye?", "Bye."]
+    assert (
+        refused(Alternating(column="c"), {"c": [{**pairs[0], "mood": "good"}]}) == "c[0]: must be text, not an object"
     )
