@@ -212,7 +212,7 @@ def _written(section: SourceSection) -> dict[str, Any]:
 
 def _recipe(asked: _Asked, section: SourceSection, survey: Survey) -> str:
     """Return a recipe that reads all that the format can, and leaves out by name what nothing reads."""
-    from sftplug.data.unread_columns import sorted_out
+    from sftplug.data.unread_columns import sorted_out, verdicts
     from sftplug.plugin.calls import undecided_option
     from sftplug.recipe.yaml import write_yaml
 
@@ -222,7 +222,9 @@ def _recipe(asked: _Asked, section: SourceSection, survey: Survey) -> str:
     if survey.plain and undecided_option(section.format) is not None:
         format["as"] = "text" if survey.control_tokens else "chat"
     ignore = [*others, *rest, *account.unread_keys]
-    source = {**asked.written, "format": format if len(format) > 1 else format["type"]}
+    good = [{"filter": {"column": name, "keep": True}} for name in verdicts(account)]
+    processed = {"process": good} if good else {}
+    source = {**asked.written, **processed, "format": format if len(format) > 1 else format["type"]}
     data: dict[str, Any] = {"train": {**source, **({"ignore": ignore} if ignore else {})}}
     if _bad(account) and not account.options:
         data["on_bad_row"] = "skip"

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from sftplug.data.media import refuse_columns, refuse_keys, refuse_parts
 from sftplug.data.recipe_text import RecipeText
 from sftplug.data.usual import Texts, usual_texts
-from sftplug.errors import RowError, did_you_mean
+from sftplug.errors import DataError, RowError, did_you_mean
 from sftplug.plugin.calls import conversation_of
 from sftplug.types.conversation import GIVEN_TO_TEMPLATES, ROLES, Conversation, Message, Row, ToolCall
 from sftplug.types.ledger import Account
@@ -57,8 +57,7 @@ def convert(
 
     `system` is the recipe's own system turn, for sources that have none; `served` are columns that were read before.
     """
-    given: dict[str, None] = {}
-    other: dict[str, None] = {}  # those of them that say what no message says
+    columns = _Columns()
     recipe_s = RecipeText(source, account, system)
     read = {*served, *source.tags, *([source.row_weight] if source.row_weight is not None else [])}
     for number, row in enumerate(rows, start=1):
@@ -81,14 +80,32 @@ def convert(
         if conversation.unread:
             account.unread_keys.update(conversation.unread)
         if number <= WATCHED:
-            cells = {str(name): value for name, value in row.data.items() if _says_something(value)}
-            given.update(dict.fromkeys(cells))
-            other.update(dict.fromkeys(name for name in cells if not _is_said(cells[name], conversation)))
-            account.columns = tuple(given)
-            account.unread = tuple(name for name in given if name in other and name not in read)
+            columns.note(row.data, conversation, read, account)
         yield Example(
             conversation, row.origin, own, getattr(source.format, "template_kwargs", "") if own else "", texts
         )
+
+
+@dataclass(slots=True)
+class _Columns:
+    """What is known of the columns of the first rows."""
+
+    given: dict[str, None] = field(default_factory=dict)
+    other: dict[str, None] = field(default_factory=dict)
+    """Those of them that say what no message says."""
+    false: dict[str, None] = field(default_factory=dict)
+    """Those of them that are false in some rows."""
+
+    def note(
+        self, data: Mapping[str, Any], conversation: Conversation, read: Collection[str], account: Account
+    ) -> None:
+        cells = {str(name): value for name, value in data.items() if _says_something(value)}
+        self.given.update(dict.fromkeys(cells))
+        self.other.update(dict.fromkeys(name for name in cells if not _is_said(cells[name], conversation)))
+        self.false.update(dict.fromkeys(name for name in cells if cells[name] is False))
+        account.columns = tuple(self.given)
+        account.unread = tuple(name for name in self.given if name in self.other and name not in read)
+        account.false = tuple(name for name in account.unread if name in self.false)
 
 
 def _says_something(value: object) -> bool:
@@ -109,6 +126,11 @@ def _with_options(conversation: Conversation, source: SourceSection, row: Row) -
     if source.row_weight is not None:
         weight = _weight(row.data, source.row_weight)
         conversation = replace(conversation, weight=conversation.weight * weight)
+    if source.template_kwargs and conversation.plain:
+        raise DataError(
+            f"{row.origin}: `template_kwargs` are arguments of a chat template, and this row is text or tokens, which "
+            "none renders. Leave `template_kwargs` out of the source."
+        )
     if source.template_kwargs:
         arguments = {**source.template_kwargs, **conversation.template_kwargs}
         conversation = replace(conversation, template_kwargs=arguments)

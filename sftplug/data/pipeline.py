@@ -59,7 +59,7 @@ class Stages:
         processors = (*source.process, *(data.process if source in data.train else ()))
         served = {name for processor in processors for name in row_columns(processor)}
         examples = convert(rows, source, self.account, data.system, served)
-        examples = TokenRows(self.account.source, self.maskings).rest(examples, self.account)
+        examples = self._token_rows().rest(examples, self.account)
         examples = Repairs.of(self.recipe.spans).rows(examples, self.account)
         remarks = Remarks.of(self.maskings, source.format)
         early = None if self.measured else Early.of(self.encode.engines, self.recipe, self.maskings)
@@ -69,6 +69,9 @@ class Stages:
         texts = filter(None, (self._texts(batch) for batch in _batched(noted, BATCH)))
         for batch, encoded in _ahead(texts, self._encoded):
             yield from fitter.fit(self._tokens(batch, encoded), self.account)
+
+    def _token_rows(self) -> TokenRows:
+        return TokenRows(self.account.source, self.maskings, self.recipe.data.special_tokens_in_content)
 
     def _texts(self, examples: Sequence[Example]) -> list[TextRow]:
         texts = (self._allowed(list(self.gate.rows(example, self.account))) for example in examples)

@@ -39,12 +39,14 @@ class TokenRows:
 
     source: str
     maskings: Sequence[Sequence[Masking]]
+    controls: str
+    """The recipe's `data.special_tokens_in_content`."""
     _asked: bool = False
 
     def rest(self, examples: Iterable[Example], account: Account) -> Iterator[Example]:
         """Yield the rows that may go on; tell `account` of the others.
 
-        Raises DataError for a masking strategy that asks what nobody knows of a token.
+        Raises DataError for a masking strategy, and another option, that ask what nobody knows of a token.
         """
         beyond = sorted(set().union(*(trains(part) for union in self.maskings for part in union)))
         for example in examples:
@@ -60,6 +62,11 @@ class TokenRows:
         if self._asked:
             return
         self._asked = True
+        if self.controls in ("escape", "error"):
+            raise DataError(
+                f"{self.source}: `data.special_tokens_in_content: {self.controls}` is for control tokens that somebody "
+                "typed, and these rows are tokens, in which those control that are there. Leave it out."
+            )
         for union in self.maskings:
             for part in union:
                 if reads_turns(part):

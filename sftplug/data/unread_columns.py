@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from sftplug.data.unread_keys import quoted
 from sftplug.plugin.components import DatasetFormat
 from sftplug.types.ledger import Account
 
@@ -52,15 +53,26 @@ _CALLED: Mapping[str, _Words] = {
 `choices`: what is called so is for the model all the same."""
 
 
+_VERDICTS = frozenset(
+    {"label", "correct", "resolved", "accepted", "passed", "success", "successful", "solved", "preferred"}
+)
+"""How people call a column that says whether a reply is good, but for ``is_`` before it."""
+
+
+def verdicts(account: Account) -> list[str]:
+    """Return columns that nothing reads, that are false in some rows, and whose name says that these are bad."""
+    return [name for name in account.false if name.lower().removeprefix("is_") in _VERDICTS]
+
+
 def sorted_out(account: Account, format: DatasetFormat) -> tuple[dict[str, str], list[str], list[str]]:
     """Return columns that nothing reads.
 
     First option of the format -> the column that it could read, then what else seems meant for the model, then the
-    rest.
+    rest, without `verdicts`.
     """
     could: dict[str, str] = {}
     others, rest = [], []
-    for name in account.unread:
+    for name in (name for name in account.unread if name not in verdicts(account)):
         option = _option_for(name)
         if option is None:
             rest.append(name)
@@ -74,19 +86,28 @@ def sorted_out(account: Account, format: DatasetFormat) -> tuple[dict[str, str],
 def unread_columns(account: Account, format: DatasetFormat) -> Iterator[str]:
     """Yield a paragraph for columns that the format could read, for what seems meant for the model, for the rest."""
     could, others, rest = sorted_out(account, format)
+    for name in map(quoted, verdicts(account)):
+        yield (
+            f"{account.source} has a column '{name}', which is false in some rows and may say that these are bad. "
+            f"`process: {{filter: {{column: {name}, keep: true}}}}` beside its `format` trains the others alone. If it "
+            f"says something else, `ignore: [{name}]`."
+        )
     if could:
         yield _readable(account, format, could)
     if others:
         yield (
             f"{account.source} has what seems to be for the model in {', '.join(others)}, and no option of its format "
-            f"`{format.type}` reads that. If the model need not see it, `ignore: [{', '.join(others)}]`."
+            f"`{format.type}` reads that. If the model need not see it, `ignore: [{', '.join(map(quoted, others))}]`."
         )
     if rest:
-        names = ", ".join(name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…" for name in rest[:_NAMES])
-        names += f" … and {len(rest) - _NAMES:,} more" if len(rest) > _NAMES else ""
+        short = [name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…" for name in rest[:_NAMES]]
+        more = f" … and {len(rest) - _NAMES:,} more" if len(rest) > _NAMES else ""
+        # Tables that pandas wrote may have a column without a name.
+        names = ", ".join(name or "''" for name in short) + more
         yield (
             f"{account.source} has columns that its format does not read: {names}. If that is meant, say so beside its "
-            f"`format` with `ignore: [{names}]`, or for all data with `data.on_unread_column: report`."
+            f"`format` with `ignore: [{', '.join(map(quoted, short))}{more}]`, or for all data with "
+            "`data.on_unread_column: report`."
         )
 
 
@@ -102,15 +123,15 @@ def _readable(account: Account, format: DatasetFormat, could: Mapping[str, str])
     given = format.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"type"})
     line = {"type": format.type, **given, **could}
     said = yaml.safe_dump(line, default_flow_style=True, sort_keys=False, width=10_000, allow_unicode=True).strip()
-    names = ", ".join(could.values())
+    names, ignored = ", ".join(could.values()), ", ".join(map(quoted, could.values()))
     if len(could) == 1:
         return (
             f"{account.source} has a column '{names}', which its format does not read, and an option that may be meant "
-            f"for it: `format: {said}` reads it. If not, `ignore: [{names}]`."
+            f"for it: `format: {said}` reads it. If not, `ignore: [{ignored}]`."
         )
     return (
         f"{account.source} has columns {names}, which its format does not read, and options that may be meant for "
-        f"them: `format: {said}` reads them. If not, `ignore: [{names}]`."
+        f"them: `format: {said}` reads them. If not, `ignore: [{ignored}]`."
     )
 
 

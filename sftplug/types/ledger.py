@@ -95,6 +95,8 @@ class Account:
     """Columns that hold something in any of the first rows."""
     unread: tuple[str, ...] = ()
     """Columns that the format did not read in any of the first rows, though they hold something."""
+    false: tuple[str, ...] = ()
+    """Columns of those that are false in any of the first rows: some say so which replies are bad."""
     unread_keys: Counter[str] = field(default_factory=Counter)
     """Key within a column, such as ``messages[].annotations``, that the format does not read -> rows that have it."""
     options: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -308,6 +310,7 @@ def _account(state: dict[str, Any]) -> Account:
     # The picture is of a row for which the run stops. What is read here was written by one that went on.
     texts: dict[str, Any] = {
         "unread": tuple(state["unread"]),
+        "false": tuple(state["false"]),
         "said": tuple(state["said"]),
         "columns": tuple(state["columns"]),
         "picture": (),

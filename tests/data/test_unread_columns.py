@@ -131,3 +131,23 @@ def test_arguments_that_the_template_does_not_read_are_refused_with_the_line_tha
     (line,) = pasted(str(caught.value), "ignore")
     assert line == ["chat_template_kwargs.haste", "chat_template_kwargs.mood"]
     assert text(ready(row, ignore=line)) == text(ready({"messages": TURNS}))
+
+
+@pytest.mark.parametrize("name", ["", "0", "a, b", "yes", "x: y", "#", "v[1].w"])
+def test_a_column_of_any_name_is_offered_as_yaml_reads_it(ready, name):
+    """Tables that pandas wrote have an index without a name."""
+    with pytest.raises(DataError) as caught:
+        ready({"messages": TURNS, name: 3}, format="messages")
+    (ignored,) = pasted(str(caught.value), "ignore")
+    assert ignored == [name]
+    assert ready({"messages": TURNS, name: 3}, format="messages", ignore=ignored).train.num_rows == 1
+
+
+def test_a_verdict_is_told_apart_where_it_is_false_in_some_row(ready):
+    good, bad = ({"messages": TURNS, "is_correct": value} for value in (True, False))
+    with pytest.raises(DataError, match="columns that its format does not read: is_correct"):
+        ready(good, good, format="messages")
+    with pytest.raises(DataError) as caught:
+        ready(good, bad, format="messages")
+    (process,) = pasted(str(caught.value), "process")
+    assert ready(good, bad, format="messages", process=process).train.num_rows == 1

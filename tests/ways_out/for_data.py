@@ -218,6 +218,35 @@ CASES = [
         rows=[{"prompt": "Hi?", "completion": "Hello."}],
     ),
     Case(
+        "which is false in some rows and may say that these are bad. `process: {filter: {column: {}, keep: true}}` beside "
+        "its `format` trains the others alone. If it says something else, `ignore: [{}]`.",
+        {
+            "`process: {filter: {column: label, keep: true}}` beside its `format`": put(
+                "data.train.process", {"filter": {"column": "label", "keep": True}}
+            ),
+            "`ignore: [label]`": put("data.train.ignore", ["label"]),
+        },
+        rows=[{"messages": [USER, REPLY], "label": True}, {"messages": [USER, REPLY], "label": False}],
+    ),
+    Case(
+        "`data.special_tokens_in_content: {}` is for control tokens that somebody typed, and these rows are tokens, in "
+        "which those control that are there. Leave it out.",
+        {"Leave it out": leave_out("data.special_tokens_in_content")},
+        recipe={"data.train.format": "tokenized", "data.special_tokens_in_content": "error"},
+        rows=[{"input_ids": [51, 52], "labels": [-100, 52]}],
+    ),
+    Case(
+        "`template_kwargs` are arguments of a chat template, and this row is text or tokens, which none renders. Leave "
+        "`template_kwargs` out of the source.",
+        {"Leave `template_kwargs` out of the source": leave_out("data.train.template_kwargs")},
+        recipe={
+            "data.train.format": "text",
+            "data.train.template_kwargs": {"enable_thinking": False},
+            "masking": "all",
+        },
+        rows=[{"text": "Ferns have spores."}],
+    ),
+    Case(
         "calls a tool among other words ({} …), trained as it stands. Write the call under `tool_calls` of the message, "
         "where it is one",
         {
