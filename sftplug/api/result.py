@@ -20,6 +20,7 @@ from sftplug.types.result import MovedWeights, ParameterCounts, RunResult
 if TYPE_CHECKING:
     from sftplug.data.prepare import Prepared
     from sftplug.plugin.components import Exporter
+    from sftplug.recipe.model import Recipe
     from sftplug.ship.chat import ChatSession
     from sftplug.ship.push import Pushed
     from sftplug.ship.rows import MeasuredRows, Selection
@@ -150,7 +151,7 @@ class RunActions:
         that the form cannot hold.
         """
         asked = self._for("export", self._exporting(exporter, options))
-        target = export_run(self.directory, asked, output)
+        target = export_run(self.directory, asked, output, self.recipe.recipe)
         name, done = asked.recipe.export[0].type, f"The model is exported all the same: {target}."
         asked.call_after("sftplug_model_exported", done, exporter=name, target=target)
         return target
@@ -376,8 +377,8 @@ def merge_run(
     return dict(record)
 
 
-def export_run(directory: RunDirectory, recipe: LoadedRecipe, output: str | Path | None = None) -> Path:
-    """Let the one exporter of `recipe` write a run's model, and return where it is."""
+def export_run(directory: RunDirectory, recipe: LoadedRecipe, output: str | Path | None, trained: Recipe) -> Path:
+    """Let the one exporter of `recipe` write a run's model, and return where it is; `trained` is the run's recipe."""
     from sftplug.ship import export as ship
     from sftplug.ship.rows import few_training_rows
 
@@ -395,4 +396,4 @@ def export_run(directory: RunDirectory, recipe: LoadedRecipe, output: str | Path
             chosen, selection = choose_rows(recipe, directory, None)
             return prepare_selected(chosen, selection or few_training_rows(chosen.recipe), PROVE_ON, provenance=True)
 
-        return ship.export(exporter, directory, recipe.recipe, place, ship.Sources(merge, rows)).path
+        return ship.export(exporter, directory, recipe.recipe, place, ship.Sources(merge, rows), trained).path

@@ -66,6 +66,7 @@ def _show(reports: Sequence[Report]) -> None:
     for item in reports:
         _show_rows(item, named=len(reports) > 1)
         _show_split(item, named=len(reports) > 1)
+        _show_exports(item, named=len(reports) > 1)
     _show_differences(reports)
     _show_answers(reports)
 
@@ -118,6 +119,22 @@ def _show_split(item: Report, *, named: bool) -> None:
     if lines:
         say(f"\nby source, role, part and tag{f', of {marked(item.name)}' if named else ''}", "bold")
         table = Table(*map(marked, heads))
+        for line in lines:
+            table.add_row(*(Text(marked(cell)) for cell in line))
+        show(table)
+
+
+def _show_exports(item: Report, *, named: bool) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from sftplug.previewing.terminal import marked
+    from sftplug.run.exports import EXPORTS, export_rows
+
+    lines = list(export_rows(item.exports, item.state.steps))
+    if lines:
+        say(f"\nexports{f' of {marked(item.name)}' if named else ''}, compared with the trained model", "bold")
+        table = Table(*EXPORTS)
         for line in lines:
             table.add_row(*(Text(marked(cell)) for cell in line))
         show(table)

@@ -36,6 +36,7 @@ class Report:
     ledger: dict[str, Any]
     data: dict[str, Any]
     environment: dict[str, Any]
+    exports: dict[str, Any]
     missing: tuple[str, ...]
     """A sentence for each file that the folder does not hold, and for each line that is damaged."""
     rows: tuple[PreviewRow, ...] = field(default=())
@@ -154,6 +155,7 @@ def _collect(path: Path, name: str) -> Report:
         have(directory.ledger, {}),
         have(directory.data, {}),
         have(directory.environment, {}),
+        have(directory.exports, {}),
         tuple(missing),
     )
 

@@ -11,6 +11,7 @@ from sftplug.reporting import chart
 from sftplug.reporting.chart import Curve
 from sftplug.reporting.collect import NOTHING, Report, differing, flat
 from sftplug.reporting.facts import LEDGER, answers, ledger_rows, on_accelerator, split_rows, summary
+from sftplug.run.exports import EXPORTS, export_rows
 from sftplug.util.html import page, table, text
 
 _STYLE = """
@@ -125,7 +126,7 @@ def _answer(answer: str) -> str:
 def _run(run: int, report: Report, *, alone: bool) -> str:
     parts = [] if alone else [f"<h2>{_name(run, report)}</h2>"]
     parts += [f'<p class="why">{text(sentence)}</p>' for sentence in report.missing]
-    parts += [*_ledger(report), *_split(report), *_rows(report), *_details(report)]
+    parts += [*_ledger(report), *_split(report), *_exports(report), *_rows(report), *_details(report)]
     return f'<section class="run">{"".join(parts)}</section>'
 
 
@@ -149,6 +150,12 @@ def _split(report: Report) -> Iterator[str]:
     heads, lines = split_rows(report)
     if lines:
         yield f"<h3>By source, role, part and tag; tags by name</h3>{table(heads, lines, 'grid split')}"
+
+
+def _exports(report: Report) -> Iterator[str]:
+    lines = list(export_rows(report.exports, report.state.steps))
+    if lines:
+        yield f"<h3>Exports, compared with the trained model</h3>{table(EXPORTS, lines, 'grid exports')}"
 
 
 def _reasons(account: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

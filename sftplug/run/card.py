@@ -21,6 +21,7 @@ from sftplug.recipe.adapter_base import OWN
 from sftplug.recipe.defaults import OF_TRL
 from sftplug.recipe.in_words import numbers_in_words, train_in_words
 from sftplug.recipe.yaml import write_yaml
+from sftplug.run.exports import EXPORTS, export_rows
 from sftplug.run.left_out import PATCHES, STANDS_IN
 from sftplug.run.record import recorded
 from sftplug.storage.files import atomic_write
@@ -58,6 +59,7 @@ def card(directory: RunDirectory, recipe: Recipe, merge: Mapping[str, Any] | Non
         f"```python\n{_snippet_of(directory, recipe, merge, sort)}```",
         *(_merge(merge) if merge is not None else _other_weights(recipe)),
         *_patches(directory.state().patches),
+        *(_exports(directory) if merge is None else ()),
         "## Training",
         _table(("", "", "from"), _training(directory, recipe)),
         "## Metrics",
@@ -258,6 +260,15 @@ def _other_weights(recipe: Recipe) -> Iterator[str]:
             f"**This code loads other weights than those that were trained on**: `{recipe.quantization.type}` changes "
             "the base once it is loaded, which sftplug does and this code does not."
         )
+
+
+def _exports(directory: RunDirectory) -> Iterator[str]:
+    """Yield how each exported form compares with the trained model."""
+    lines = [public(line) for line in export_rows(directory.exports(), directory.state().steps)]
+    if lines:
+        yield "## Exports"
+        yield "Each was read again and compared with the trained model: prompts have the same tokens, replies stop."
+        yield _table(EXPORTS, iter(lines))
 
 
 def _patches(patches: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from sftplug.model.patching import for_inference, patches_in_force
 from sftplug.plugin import calls
 from sftplug.plugin.errors import plugin_error, plugin_errors
 from sftplug.recipe.adapter_base import is_adapter
+from sftplug.run.card import write_card
 from sftplug.run.files import EXPORTED, noting
 from sftplug.ship.merge import Merge, reloaded
 from sftplug.ship.proof import Proof, Trained, proof, refuse, trained
@@ -53,8 +54,12 @@ class Exported:
     """How it compares with the trained model, read by each program that runs it and is there."""
 
 
-def export(exporter: Exporter, run: RunDirectory, recipe: Recipe, output: Path, sources: Sources) -> Exported:
+def export(  # noqa: PLR0913 - what is exported, how, and where to; each is one thing
+    exporter: Exporter, run: RunDirectory, recipe: Recipe, output: Path, sources: Sources, of_run: Recipe
+) -> Exported:
     """Write the model of a finished run to `output`, whole or not at all, and say what came of it.
+
+    `recipe` is what is asked for now, `of_run` the run's own, of which its card tells.
 
     Raises RunError where something is at `output` already, PluginError and ModelError for an exporter that fails, or
     whose form says something else than the trained model.
@@ -70,6 +75,9 @@ def export(exporter: Exporter, run: RunDirectory, recipe: Recipe, output: Path, 
         proofs = _proofs(exporter, target, replace(model, _merge=sources.merge), sources)
         refuse(proofs, exporter.type)
     _record(run, exporter, output, proofs)
+    if proofs:
+        with suppress(OSError):
+            write_card(run, of_run, folder)
     return Exported(output, proofs)
 
 
@@ -101,9 +109,12 @@ def _trained(model: FinishedModel, rows: MeasuredRows) -> Trained:
 def _record(run: RunDirectory, exporter: Exporter, output: Path, proofs: Sequence[Proof]) -> None:
     """Keep in the run what was exported, and what the comparison said; a run that cannot be written goes without."""
     options = exporter.model_dump(mode="json", exclude={"type"})
-    entry = {"exporter": exporter.type, "options": options, "compared": [found.to_dict() for found in proofs]}
+    compared = [found.to_dict() for found in proofs]
+    entry = {"exporter": exporter.type, "options": options, "steps": run.state().steps, "compared": compared}
+    place = str(output.resolve())
+    others = {name: known for name, known in run.exports().items() if name != place}
     with suppress(OSError):
-        run.write(EXPORTED, {**run.exports(), str(output.resolve()): entry})
+        run.write(EXPORTED, {**others, place: entry})
 
 
 def _refuse_to_merge(exporter: Exporter) -> Callable[[], Path]:

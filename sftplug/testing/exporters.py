@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sftplug import api
 from sftplug.plugin.components import Exporter
+from sftplug.run.card import CARD
 from sftplug.run.files import EXPORTED
 from sftplug.testing.component import check_component
 from sftplug.testing.law import check, demand, make, shown
@@ -51,9 +52,11 @@ def leaves_the_run_alone(trial: ExportTrial) -> None:
     before = _hashes(trial.run.output)
     trial.export("first")
     after = _hashes(trial.run.output)
-    # sftplug itself keeps there what was exported.
-    before.pop(EXPORTED, None)
-    after.pop(EXPORTED, None)
+    # sftplug itself keeps there what was exported, and tells in the card how it compares.
+    compared = any(entry["compared"] for entry in trial.run.directory.exports().values())
+    for name in (EXPORTED, CARD) if compared else (EXPORTED,):
+        before.pop(name, None)
+        after.pop(name, None)
     changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
     demand(not changed, f"{shown(changed)} of the run differ", "write to `target` only; copy what you change.")
 

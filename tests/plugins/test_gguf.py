@@ -165,6 +165,10 @@ def test_a_run_is_exported_and_compared(lora_run, tmp_path):
     assert 0 < found["equal_replies"] <= found["prompts"]
     kept = json.loads((lora_run / "exports.json").read_text())[str(target)]
     assert (kept["exporter"], kept["options"]["outtype"], kept["compared"]) == ("gguf", "q8_0", [found])
+    told = f"| {found['equal_replies']} of {found['prompts']} |"
+    assert told in (lora_run / "README.md").read_text()
+    assert "outtype: q8_0" in sftplug.open_run(lora_run).report(rows=0)
+    assert "compared with the trained model" in CliRunner().invoke(app, ["report", str(lora_run)]).output
     tokenizer = AutoTokenizer.from_pretrained(tmp_path, gguf_file="model.gguf")
     assert tokenizer.chat_template == AutoTokenizer.from_pretrained(lora_run).chat_template
     assert tokenizer.eos_token == "<|im_end|>"
@@ -180,6 +184,7 @@ SPOILED = {
 @pytest.mark.parametrize("text", SPOILED)
 def test_what_is_not_what_was_trained_is_not_kept(text, lora_run, tmp_path, monkeypatch):
     key, change = SPOILED[text]
+    before = (lora_run / "README.md").read_bytes()
     described = gguf_exporter.described_tokenizer
 
     def changed(*told):
@@ -191,6 +196,9 @@ def test_what_is_not_what_was_trained_is_not_kept(text, lora_run, tmp_path, monk
         sftplug.open_run(lora_run).export("gguf", tmp_path / "model.gguf", compare="transformers")
     assert text in str(caught.value)
     assert not list(tmp_path.iterdir())
+    kept = sftplug.open_run(lora_run).directory.exports()
+    assert str(tmp_path / "model.gguf") not in kept
+    assert (lora_run / "README.md").read_bytes() == before
 
 
 def test_weights_that_are_not_those_trained_are_not_kept(lora_run, tmp_path, monkeypatch):
