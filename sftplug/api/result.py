@@ -325,7 +325,7 @@ def choose_rows(
         return recipe, rows.held_out(recipe.recipe)
     place = str(data) if "://" in str(data) else str(Path(data).resolve())
     source = json.dumps({"path": place, "format": format})
-    given = [f"data.train=[{source}]", "data.eval=[]", "data.eval_fraction=0", *overrides]
+    given = [f"data.train=[{source}]", f"data.eval=[{source}]", "data.eval_fraction=0", *overrides]
     if recipe.nowhere_written():
         found = recipe.again(*given)
     else:

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 from conftest import rows, write_rows
 from transformers import AutoTokenizer
 
@@ -45,7 +46,7 @@ def by_hand(run):
 def test_loss_perplexity_and_accuracy_are_those_of_a_sum_by_hand(lora_run, command):
     loss, accuracy, count = by_hand(lora_run)
     result = command("eval", lora_run, "--json", "--batch-size", 3)
-    assert result.exit_code == 0, result.exception
+    assert result.exit_code == 0, result.output
     told = json.loads(result.output)
     assert told["loss"] == pytest.approx(loss, abs=1e-5)
     assert told["perplexity"] == pytest.approx(math.exp(loss), rel=1e-4)
@@ -86,7 +87,7 @@ def test_the_recipe_s_metrics_are_measured_when_training_is_over_and_again_by_ev
         evaluation={"metrics": ["exact_match", {"regex": "is"}], "rows": 4, "max_new_tokens": 6},
     )
     result = command("train", file, f"data.eval={json.dumps(eval_rows)}")
-    assert result.exit_code == 0, result.exception
+    assert result.exit_code == 0, result.output
     assert "replies to 4 of 6 held-out rows" in result.output
     directory = RunDirectory.open(tmp_path / "out")
     *_, line = directory.metrics()
@@ -164,6 +165,18 @@ def test_no_logits_are_held_beyond_their_batch(lora_run):
     assert len(parrot.held) >= 2
     assert scores.to_dict()["accuracy"] == 1.0
     assert scores.to_dict()["loss"] < 1e-6
+
+
+def test_a_run_that_evaluated_is_measured_on_other_rows(lora_run, command, tmp_path):
+    run = shutil.copytree(lora_run, tmp_path / "run")
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    recipe["train"]["eval_strategy"] = "epoch"
+    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    rows_file = lora_run.parent / "rows.jsonl"
+    result = command("eval", run, "--data", rows_file, "--format", "messages", "--json")
+    assert result.exit_code == 0, result.output
+    said = json.loads(result.stdout)
+    assert (said["measured_on"], said["rows"]) == ("given rows", 24)
 
 
 def test_a_run_that_held_nothing_out_needs_rows(lora_run, command, tmp_path):
