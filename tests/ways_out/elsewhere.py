@@ -122,6 +122,7 @@ CANNOT = {
 """Text -> what it needs that no test has."""
 
 NO_ADVICE = (
+    "read by",  # a name of columns, of what was read
     "compared: read by {}, prompts have the same tokens",
     "{} Fix it, or start over.",  # of a file that somebody else has changed
     "train the others, by patterns of their names, with the adapter `freeze`",  # what no check has foreseen

@@ -167,7 +167,7 @@ CASES = [
         rows=[{"conversations": SAID, "system_prompt": "Be brief."}],
     ),
     Case(
-        "has columns that its format does not read: {}. If that is meant, say so beside its `format` with `ignore: [{}]`",
+        "columns that its format does not read: {}. If that is meant, say so beside its `format` with `ignore: [{}{}]`",
         {
             "`ignore: [id]`": put("data.train.ignore", ["id"]),
             "`data.on_unread_column: report`": as_written,
