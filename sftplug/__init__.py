@@ -17,6 +17,7 @@ if _typing.TYPE_CHECKING:
     from sftplug.api.encoding import Encoded, encode
     from sftplug.api.explaining import Explanation, explain
     from sftplug.api.inspecting import DataInspection, inspect_data
+    from sftplug.api.listing import runs
     from sftplug.api.planning import plan
     from sftplug.api.plugins import add_plugin, search_plugins
     from sftplug.api.previewing import Preview, preview
@@ -89,6 +90,7 @@ if _typing.TYPE_CHECKING:
     from sftplug.types.filling import TextFiller
     from sftplug.types.finished_model import FinishedModel
     from sftplug.types.ledger import Account, Ledger, Mixed, Packing, Processed
+    from sftplug.types.listed_run import ListedRun, RunList
     from sftplug.types.moment import MomentContext
     from sftplug.types.output_layer import OutputLayer
     from sftplug.types.processing import Dropped, Made, RowContext
@@ -113,6 +115,7 @@ else:  # else a type checker would take any name for one of this package
         "sftplug.api.explaining": "Explanation explain",
         "sftplug.api.inspecting": "DataInspection inspect_data",
         "sftplug.api.catalogue": "recipes",
+        "sftplug.api.listing": "runs",
         "sftplug.api.planning": "plan",
         "sftplug.api.plugins": "add_plugin search_plugins",
         "sftplug.api.previewing": "Preview preview",
@@ -154,6 +157,7 @@ else:  # else a type checker would take any name for one of this package
         "sftplug.types.finished_model": "FinishedModel",
         "sftplug.types.served_model": "ServedModel",
         "sftplug.types.ledger": "Account Ledger Mixed Packing Processed",
+        "sftplug.types.listed_run": "ListedRun RunList",
         "sftplug.types.moment": "MomentContext",
         "sftplug.types.output_layer": "OutputLayer",
         "sftplug.types.processing": "Dropped Made RowContext",
@@ -219,6 +223,7 @@ __all__ = [
     "LengthPolicy",
     "LibrarySource",
     "ListedPlugin",
+    "ListedRun",
     "LoadedRecipe",
     "LongRow",
     "Loss",
@@ -266,6 +271,7 @@ __all__ = [
     "RowTokens",
     "RunDirectory",
     "RunError",
+    "RunList",
     "RunResult",
     "RunTrainer",
     "Schedule",
@@ -306,6 +312,7 @@ __all__ = [
     "report",
     "require",
     "restoring",
+    "runs",
     "search_plugins",
     "set_options",
     "structure_of",

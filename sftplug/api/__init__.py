@@ -10,6 +10,7 @@ if _typing.TYPE_CHECKING:
     from sftplug.api.decoding import decode
     from sftplug.api.encoding import Encoded, encode
     from sftplug.api.explaining import Explanation, explain
+    from sftplug.api.listing import runs
     from sftplug.api.planning import plan
     from sftplug.api.previewing import Preview, preview
     from sftplug.api.pushing import push
@@ -25,6 +26,7 @@ else:
         "sftplug.api.decoding": "decode",
         "sftplug.api.encoding": "Encoded encode",
         "sftplug.api.explaining": "Explanation explain",
+        "sftplug.api.listing": "runs",
         "sftplug.api.planning": "plan",
         "sftplug.api.previewing": "Preview preview",
         "sftplug.api.pushing": "push",
@@ -63,5 +65,6 @@ __all__ = [
     "recipes",
     "replay",
     "report",
+    "runs",
     "train",
 ]

@@ -14,6 +14,7 @@ from sftplug.cli.data import data
 from sftplug.cli.evaluate import evaluate
 from sftplug.cli.explain import explain
 from sftplug.cli.export import export
+from sftplug.cli.list_runs import list_runs
 from sftplug.cli.merge import merge
 from sftplug.cli.plan import plan
 from sftplug.cli.plugin_commands import CommandsOfPlugins
@@ -52,6 +53,7 @@ app.command()(merge)
 app.command()(chat)
 app.command("eval")(evaluate)
 app.command()(report)
+app.command("runs")(list_runs)
 app.command()(export)
 app.command()(push)
 app.add_typer(recipes, name="recipes")

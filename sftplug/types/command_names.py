@@ -16,7 +16,7 @@ COMMAND_NAMES = frozenset(
             "preview",
             "push",
         ),
-        *("recipes", "replay", "report", "schema", "train"),
+        *("recipes", "replay", "report", "runs", "schema", "train"),
     )
 )
 """Names that the command of a plugin cannot have."""

@@ -262,4 +262,9 @@ CASES = [
         recipe={"data.eval_fraction": 0.25, "evaluation.metrics": ["json_equal"], "evaluation.max_new_tokens": 2},
         command=(*TRAIN, "--overwrite"),
     ),
+    Case(
+        "{} is not a folder: name one that holds runs.",
+        {"name one that holds runs": run_instead("runs", ".")},
+        command=("runs", "gone"),
+    ),
 ]
