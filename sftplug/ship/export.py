@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sftplug.errors import PluginError, RunError
 from sftplug.model.patching import for_inference, patches_in_force
 from sftplug.plugin import calls
 from sftplug.plugin.errors import plugin_error, plugin_errors
@@ -17,6 +18,7 @@ from sftplug.run.files import EXPORTED, noting
 from sftplug.ship.merge import Merge, reloaded
 from sftplug.ship.proof import Proof, Trained, proof, refuse, trained
 from sftplug.ship.push import model_files
+from sftplug.storage.disk import no_room
 from sftplug.storage.folder import atomic_file, atomic_folder
 from sftplug.types.finished_model import FinishedModel
 
@@ -71,7 +73,8 @@ def export(  # noqa: PLR0913 - what is exported, how, and where to; each is one 
     atomic = atomic_file if exporter.suffix else atomic_folder
     # What is noted is known for the run's own by `train --overwrite`.
     with noting(folder) if is_inside else nullcontext(), atomic(output) as target:
-        calls.export(exporter, model, target)
+        with _no_fault_of_the_exporter(output):
+            calls.export(exporter, model, target)
         proofs = _proofs(exporter, target, replace(model, _merge=sources.merge), sources)
         refuse(proofs, exporter.type)
     _record(run, exporter, output, proofs)
@@ -79,6 +82,17 @@ def export(  # noqa: PLR0913 - what is exported, how, and where to; each is one 
         with suppress(OSError):
             write_card(run, of_run, folder)
     return Exported(output, proofs)
+
+
+@contextmanager
+def _no_fault_of_the_exporter(output: Path) -> Iterator[None]:
+    """Let a disk that is full be told as such: the exporter wrote, and there was no room."""
+    try:
+        yield
+    except PluginError as error:
+        if (room := no_room(error, output)) is None:
+            raise
+        raise RunError(f"{output} cannot be written: {room.reason}. Nothing was kept.") from error
 
 
 def _proofs(exporter: Exporter, target: Path, model: FinishedModel, sources: Sources) -> tuple[Proof, ...]:

@@ -1,5 +1,6 @@
 """A finished model as a folder or a file: with the training, from the command line and from Python."""
 
+import errno
 import json
 import re
 import shlex
@@ -102,7 +103,7 @@ def test_what_cannot_be_exported_leaves_nothing_behind(arguments, kind, text, re
 
 
 class Failing(Exporter):
-    """It stops halfway, writes nothing, or asks for what it has not said."""
+    """It stops halfway, finds the disk full, writes nothing, or asks for what it has not said."""
 
     type: str = "failing"
     how: str = "stops"
@@ -112,6 +113,9 @@ class Failing(Exporter):
         if self.how == "stops":
             target.write_text("half")
             raise OSError("no more ink")
+        if self.how == "fills":
+            target.write_text("half")
+            raise OSError(errno.ENOSPC, "No space left on device")
         if self.how == "asks":
             model.merged()
 
@@ -129,6 +133,13 @@ def test_an_exporter_that_fails_is_named_and_keeps_nothing(lora_run, tmp_path, h
         sftplug.open_run(lora_run).export(Failing(how=how), tmp_path / "out.bin")
     assert "exporter 'failing'" in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_no_fault_of_the_exporter_and_keeps_nothing(lora_run, tmp_path):
+    with pytest.raises(RunError, match=r"out\.bin cannot be written: the disk is full \([\d,]+ bytes are free\)"):
+        sftplug.open_run(lora_run).export(Failing(how="fills"), tmp_path / "out.bin")
+    assert not list(tmp_path.iterdir())
+    assert str(tmp_path / "out.bin") not in sftplug.open_run(lora_run).directory.exports()
 
 
 def test_check_says_what_cannot_be_merged_before_anything_is_trained(recipe_file, command):
