@@ -106,6 +106,7 @@ def test_every_example_is_valid(tmp_path, kind, name, component):
     measured = rf"(peft|transformers) [\d.]+: {re.escape(name)} "
     known = f"{measured}|updates each weight during the backward pass|its rate depends on what evaluations measure"
     known += "|the base is built by"  # and vLLM loads a base by its name
+    known += "|makes the column 'weight', and no source reads it as a weight"  # which stands beside it, in the source
     assert all(re.match(known, text) for text in refusals), refusals
     assert refusals or any(type(chosen) is component for _, chosen in loaded.recipe.components()), kind
     # What is shown as an option is one, and all of them are shown.
