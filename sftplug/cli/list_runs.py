@@ -55,7 +55,7 @@ def list_runs(
 
     found = runs(folder, states=[one.value for one in state or ()], match=match, sort=sort.value)
     for sentence in found.skipped:
-        typer.echo(f"left out: {visible(sentence)}", err=True)
+        typer.echo(f"note: {visible(sentence)}", err=True)
     if as_json:
         typer.echo(json.dumps(found.to_dict(), indent=2))
         return

@@ -55,8 +55,8 @@ def _listed(path: Path, tell: Tell) -> ListedRun | None:
     except (RunError, TypeError, OSError, RecursionError) as error:  # TypeError: of one that lacks something
         tell(f"{path} is left out: {error}")
         return None
-    recipe = {} if "recipe.yaml" in odd else _have(directory.recipe, tell)
-    origins = {} if "origins.json" in odd else _have(directory.origins, tell)
+    recipe = {} if "recipe.yaml" in odd else _have(directory.recipe, path / "recipe.yaml", tell)
+    origins = {} if "origins.json" in odd else _have(directory.origins, path / "origins.json", tell)
     metrics = [] if "metrics.jsonl" in odd else _metrics(directory, tell)
     name, best = _best(recipe, metrics)
     return ListedRun(
@@ -78,12 +78,15 @@ def _is_plain(file: Path) -> bool:
     return stat.S_ISREG(file.lstat().st_mode)
 
 
-def _have(read: Callable[[], dict[str, Any]], tell: Tell) -> dict[str, Any]:
+def _have(read: Callable[[], dict[str, Any]], file: Path, tell: Tell) -> dict[str, Any]:
+    """Return what a file of the run holds; nothing, and why is told, where that is not what a run writes."""
     try:
         return read()
-    except (RunError, TypeError, ValueError, RecursionError) as error:
-        tell(str(error))
-        return {}
+    except RunError as error:
+        tell(str(error))  # which names the file
+    except (TypeError, ValueError, RecursionError):
+        tell(f"{file} does not hold what a run writes there, and is not read.")
+    return {}
 
 
 def _metrics(directory: RunDirectory, tell: Tell) -> list[dict[str, Any]]:
@@ -116,7 +119,7 @@ def _recipe_name(origins: Mapping[str, Any]) -> str | None:
 def _model_name(recipe: Mapping[str, Any]) -> str | None:
     model = recipe.get("model")
     if not isinstance(model, Mapping):
-        return None if model is None else redact(str(model))
+        return redact(model) if isinstance(model, str) else None
     name = model.get("name") or _section(model, "build").get("type")
     return None if name is None else redact(str(without_secrets(name)))
 

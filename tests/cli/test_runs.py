@@ -90,9 +90,22 @@ def test_hostile_folders_get_a_line_and_do_not_stop_the_table(folder, tmp_path):
     (piped / "metrics.jsonl").unlink()
     os.mkfifo(piped / "metrics.jsonl")
     (piped / "recipe.yaml").write_text("model: [")
+    (good / "recipe.yaml").write_text("model: [1]")
+    (good / "origins.json").write_text("[1]")
     result = listed(tmp_path / "all")
     assert "\x1b" not in result.output
     assert len(result.stdout.splitlines()) == 1 + 3
-    for name in ("out is a link", "half", "list", "newer", "deep", "linked/run.json is not", "piped/metrics.jsonl is"):
+    for name in (
+        "out is a link",
+        "half",
+        "list",
+        "newer",
+        "deep",
+        "linked/run.json is not",
+        "piped/metrics.jsonl is",
+        "good/origins.json does not hold",
+    ):
         assert f"{good.parent}/{name}" in result.stderr
-    assert [run.path for run in sftplug.runs(tmp_path / "all").runs] == [red, good, piped]
+    runs = sftplug.runs(tmp_path / "all").runs
+    assert [run.path for run in runs] == [red, good, piped]
+    assert (runs[1].recipe, runs[1].model) == (None, None)
