@@ -83,7 +83,9 @@ def cannot_keep(folder: Path, what: str, error: OSError) -> Exception:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
+    seen = set[int]()
+    while error is not None and id(error) not in seen:  # one may be raised again from what it caused
+        seen.add(id(error))
         yield error
         # A library may have put an error of its own around what the system says.
         error = error.__cause__ or error.__context__

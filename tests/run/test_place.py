@@ -328,6 +328,12 @@ def test_other_errors_are_no_lack_of_room(tmp_path):
     assert no_room(caught.value, tmp_path).reason.startswith("the disk is full (")
 
 
+def test_errors_that_caused_each_other_are_looked_through_once(tmp_path):
+    first, other = ValueError("no number"), RuntimeError("the writer failed")
+    first.__cause__, other.__cause__ = other, first
+    assert no_room(first, tmp_path) is None
+
+
 def test_a_file_that_ctrl_c_interrupts_leaves_nothing(tmp_path, monkeypatch):
     def interrupted(number):
         raise KeyboardInterrupt
