@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sftplug.cli.display import show
+from sftplug.cli.options import NoPlugin
 from sftplug.cli.runs import Json
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Sort(StrEnum):
     bytes = "bytes"
 
 
-def list_runs(
+def list_runs(  # noqa: PLR0913 - an argument is an option of the command
     folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Where to look.")] = Path(),
     state: Annotated[list[State] | None, typer.Option("--state", help="Only runs in this state; repeatable.")] = None,
     match: Annotated[
@@ -48,11 +49,14 @@ def list_runs(
         Sort.path
     ),
     as_json: Json = False,
+    no_plugin: NoPlugin = None,
 ) -> None:
     """List the runs in and below a folder: state, recipe, model, best metric, tokens, time, size on disk."""
     from sftplug.api.listing import runs
+    from sftplug.plugin.manager import refuse_unknown_blocks
     from sftplug.util.text import visible
 
+    refuse_unknown_blocks(no_plugin or (), ())  # records are read, and no plugin is loaded
     found = runs(folder, states=[one.value for one in state or ()], match=match, sort=sort.value)
     for sentence in found.skipped:
         typer.echo(f"note: {visible(sentence)}", err=True)

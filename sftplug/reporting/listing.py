@@ -120,7 +120,7 @@ def _model_name(recipe: Mapping[str, Any]) -> str | None:
     model = recipe.get("model")
     if not isinstance(model, Mapping):
         return redact(model) if isinstance(model, str) else None
-    name = model.get("name") or _section(model, "build").get("type")
+    name = model.get("name_or_path") or _section(model, "build").get("type")
     return None if name is None else redact(str(without_secrets(name)))
 
 

@@ -19,8 +19,8 @@ def folder(tmp_path):
         directory = RunDirectory(tmp_path / "all" / name)
         directory.path.mkdir(parents=True)
         directory.write_state(RunState(state, tokens=tokens, **facts))
-        directory.write("recipe.yaml", recipe or {"model": {"name": "acme/tiny"}})
-        directory.write("origins.json", {"seed": "default", "model.name": f"{directory.path.name}.yaml:1"})
+        directory.write("recipe.yaml", recipe or {"model": {"name_or_path": "acme/tiny"}})
+        directory.write("origins.json", {"seed": "default", "model.name_or_path": f"{directory.path.name}.yaml:1"})
         for step, loss in enumerate(losses, start=1):
             directory.add_metrics({"step": step, "eval_loss": loss, "eval_exact_match": loss / 4})
         return directory.path
@@ -70,7 +70,7 @@ def test_runs_are_filtered_and_sorted(folder, tmp_path):
 
 def test_a_trained_run_is_listed(lora_run):
     (run,) = sftplug.runs(lora_run).runs
-    assert (run.state, run.recipe) == ("finished", "lora.yaml")
+    assert (run.state, run.recipe, run.model) == ("finished", "lora.yaml", "tiny")
     assert run.tokens > 0
     assert run.seconds > 0
     assert run.bytes > 1000
