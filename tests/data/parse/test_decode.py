@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy
 import pytest
 import trl
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import sftplug
@@ -157,7 +157,8 @@ CALLS = st.lists(st.builds(ToolCall, st.sampled_from(["look_up", "other"]), ARGU
 REPLIES = st.builds(Message, st.just("assistant"), TEXT | st.just(""), CALLS, st.none() | TEXT)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)  # a change is judged by what it did, not by luck
+@example(Message("assistant", "", (ToolCall("look_up", {}),), "<|im_end|>"), "diffusion_gemma")
 @given(REPLIES, st.sampled_from(sorted(TEMPLATES)))
 def test_a_random_reply_is_read_back_or_is_said_to_be_doubtful(message, name):
     text = carried(name, message)
@@ -174,11 +175,13 @@ def test_a_random_reply_is_read_back_or_is_said_to_be_doubtful(message, name):
 
 
 def looks_like_structure(name, message, tools):
-    """Whether words of the message hold something that the template itself writes in replies."""
+    """Whether words of the message hold something that the template itself writes in replies, or a control token."""
     found = reader(name)
     forms = found.forms(Situation(found.template, asked_of(name), tools, KWARGS))
     said = json.dumps([message.content, message.reasoning_content, *(call.arguments for call in message.tool_calls)])
-    return name.startswith("gptoss") or any(json.dumps(mark)[1:-1] in said for mark in forms.marks)
+    controls = found.controls.pattern
+    marked = any(json.dumps(mark)[1:-1] in said for mark in forms.marks)
+    return name.startswith("gptoss") or marked or (controls is not None and controls.search(said) is not None)
 
 
 # --- what is cut, half, or of another form ----------------------------------------------------------------------------
