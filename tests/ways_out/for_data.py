@@ -4,7 +4,7 @@ import json
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from conftest import TINY, rows
+from conftest import rows
 
 from ways_out.cases import (
     REPLY,
@@ -286,7 +286,19 @@ CASES = [
     Case(
         "Another tokenizer made the row: name the model that it is of, or the rows that it was made of",
         {
-            "name the model that it is of": put("model.build", {**TINY, "vocab_size": 2048}),
+            "name the model that it is of": put(
+                "model.build",
+                {
+                    "type": "random",
+                    "config": {
+                        "model_type": "llama",
+                        "hidden_size": 64,
+                        "intermediate_size": 64,
+                        "num_hidden_layers": 1,
+                    },
+                    "control_tokens": [f"<|{number}|>" for number in range(800)],
+                },
+            ),
             "or the rows that it was made of": both(
                 mend_rows({"messages": [USER, REPLY]}), put("data.train.format", "messages")
             ),
