@@ -36,6 +36,11 @@ class ExportTrial:
         self.run.export(self.exporter, target)
         return _hashes(target) if target.is_dir() else {"": _hash(target)}
 
+    def was_compared(self, name: str) -> bool:
+        """Whether what was exported to `name` was compared with the trained model."""
+        target = self.folder / f"{name}{self.exporter.suffix}"
+        return bool(self.run.directory.exports()[str(target.resolve())]["compared"])
+
 
 @proving
 def check_exporter(component: type[Exporter], /, **options: Any) -> None:
@@ -52,9 +57,9 @@ def leaves_the_run_alone(trial: ExportTrial) -> None:
     before = _hashes(trial.run.output)
     trial.export("first")
     after = _hashes(trial.run.output)
-    # sftplug itself keeps there what was exported, and tells in the card how it compares.
-    compared = any(entry["compared"] for entry in trial.run.directory.exports().values())
-    for name in (EXPORTED, CARD) if compared else (EXPORTED,):
+    # sftplug itself keeps there what was exported, and tells in the card how it compares. Other exporters may have been
+    # compared before, on the same run: that is no leave for this one.
+    for name in (EXPORTED, CARD) if trial.was_compared("first") else (EXPORTED,):
         before.pop(name, None)
         after.pop(name, None)
     changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))

@@ -35,6 +35,7 @@ from sftplug import (
     RowProcessor,
     StreamProcessor,
 )
+from sftplug.run.files import EXPORTED
 from sftplug.testing import (
     LawBroken,
     check_adapter,
@@ -52,6 +53,7 @@ from sftplug.testing import (
     check_source,
     check_template,
     check_upgrade,
+    exporters,
 )
 
 ROWS = [{"question": "One?", "answer": "Two."}]
@@ -1409,4 +1411,11 @@ def test_exporters():
     assert broken(check_exporter, Littering) == ("writes_to_its_target_alone", AnyText("| write into `target`"))
     assert broken(check_exporter, Numbered) == ("writes_the_same_again", AnyText("| leave out times"))
     assert broken(check_exporter, Unannounced) == ("leaves_the_run_alone", AnyText("and `needs_merged` is False"))
-    assert broken(check_exporter, Moved) == ("leaves_the_run_alone", AnyText("| write to `target` only"))
+    # The run is shared. That another export of it was compared, whereupon the card is written anew, is no leave.
+    run = exporters._finished("lora").directory
+    known = run.exports()
+    run.write(EXPORTED, {**known, "elsewhere": {"exporter": "other", "compared": [{}]}})
+    try:
+        assert broken(check_exporter, Moved) == ("leaves_the_run_alone", AnyText("| write to `target` only"))
+    finally:
+        run.write(EXPORTED, known)
