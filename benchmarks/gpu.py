@@ -72,73 +72,50 @@ class Job:
 
 
 SAVING = {"gradient_checkpointing": True, "optim": "adamw_8bit"}
+_QWEN_8B = Job(
+    "Qwen/Qwen3-8B",
+    length=2048,
+    batch=2,
+    accumulation=4,
+    tokens=13_500,
+    peer="9,100: Unsloth, one H200; 10,200: Surogate, one H100",
+)
+_LLAMA_70B = Job(
+    "meta-llama/Llama-3.1-70B-Instruct",
+    length=512,
+    batch=1,
+    packed=False,
+    quantization="nf4",
+    adapter={**LORA, "r": 32},
+    train=SAVING,
+    gigabytes=41,
+    peer="41 GB: Unsloth",
+)
 JOBS = {
-    "8b-lora-4096": Job(
-        "meta-llama/Llama-3.1-8B-Instruct",
+    "8b-lora-4096": replace(
+        _QWEN_8B,
+        model="meta-llama/Llama-3.1-8B-Instruct",
         length=4096,
-        batch=2,
-        accumulation=4,
         tokens=14_000,
         peer="12,473: NeMo Automodel, one H100",
     ),
-    "8b-lora-2048": Job(
-        "Qwen/Qwen3-8B",
-        length=2048,
-        batch=2,
-        accumulation=4,
-        tokens=13_500,
-        peer="9,100: Unsloth, one H200; 10,200: Surogate, one H100",
-    ),
-    "8b-nf4-2048": Job(
-        "Qwen/Qwen3-8B",
-        length=2048,
-        batch=2,
-        accumulation=4,
-        quantization="nf4",
-        tokens=9_500,
-        peer="8,400: Unsloth, one H200",
-    ),
+    "8b-lora-2048": _QWEN_8B,
+    "8b-nf4-2048": replace(_QWEN_8B, quantization="nf4", tokens=9_500, peer="8,400: Unsloth, one H200"),
     "0.6b-full-8192": Job(
-        "Qwen/Qwen3-0.6B",
-        length=8192,
-        batch=1,
-        adapter="full",
-        tokens=45_000,
-        peer="26,005: prime-rl, one H100",
+        "Qwen/Qwen3-0.6B", length=8192, batch=1, adapter="full", tokens=45_000, peer="26,005: prime-rl, one H100"
     ),
-    "70b-nf4-512": Job(
-        "meta-llama/Llama-3.1-70B-Instruct",
-        length=512,
-        batch=1,
-        packed=False,
-        quantization="nf4",
-        adapter={**LORA, "r": 32},
-        train=SAVING,
-        gigabytes=41,
-        peer="41 GB: Unsloth",
-    ),
-    "70b-nf4-12106": Job(
-        "meta-llama/Llama-3.1-70B-Instruct",
-        length=12_106,
-        batch=1,
-        packed=False,
-        quantization="nf4",
-        adapter={**LORA, "r": 32},
-        train=SAVING,
-        gigabytes=48,
-        peer="48 GB: Unsloth",
-    ),
-    "30b-a3b-lora": Job(
-        "Qwen/Qwen3-30B-A3B",
+    "70b-nf4-512": _LLAMA_70B,
+    "70b-nf4-12106": replace(_LLAMA_70B, length=12_106, gigabytes=48, peer="48 GB: Unsloth"),
+    "30b-a3b-lora": replace(
+        _LLAMA_70B,
+        model="Qwen/Qwen3-30B-A3B",
         length=2048,
-        batch=1,
-        packed=False,
-        train=SAVING,
+        quantization="bf16",
+        adapter=LORA,
         gigabytes=63,
         peer="63 GB: Unsloth",
     ),
 }
-
 TINY_JOBS = {name: replace(job, length=max(128, job.length // 32)) for name, job in JOBS.items()}
 
 CHANGES: dict[str, dict[str, Any]] = {

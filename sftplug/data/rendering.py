@@ -64,6 +64,18 @@ class Policies:
     plain_controls: bool = True
     """Whether control tokens in plain text control, so that one that ends it is its stop."""
 
+    def refuse(self, finding: Finding) -> bool:
+        """Whether a row of which this was found is not trained."""
+        if finding.kind == "no_stop":
+            return self.missing_stop == "error"
+        if finding.kind in DIVERGENT:
+            return self.on_divergence == "error"
+        if finding.kind == "dropped_reasoning":
+            return self.dropped_reasoning == "error"
+        if finding.kind == "dropped_tools":
+            return self.dropped_tools == "error"
+        return finding.severity == "error"
+
 
 @dataclass(frozen=True, slots=True)
 class TextRow:
@@ -304,7 +316,7 @@ class ConversationRenderer:
 
     def _judge(self, rendered: Rendered, account: Account, origin: str) -> None:
         """Raise MaskError for what stops the run; note the rest in the account."""
-        wrong = [finding for finding in rendered.findings if self._refused(finding)]
+        wrong = [finding for finding in rendered.findings if self.policies.refuse(finding)]
         if wrong:
             text = " ".join(finding.text for finding in wrong)
             reasons = [(finding.kind, finding.text) for finding in wrong]
@@ -312,17 +324,6 @@ class ConversationRenderer:
         for kind in sorted(_kinds(rendered)):
             first = next(finding for finding in rendered.findings if finding.kind == kind)
             account.note(kind, origin, first.text)
-
-    def _refused(self, finding: Finding) -> bool:
-        if finding.kind == "no_stop":
-            return self.policies.missing_stop == "error"
-        if finding.kind in DIVERGENT:
-            return self.policies.on_divergence == "error"
-        if finding.kind == "dropped_reasoning":
-            return self.policies.dropped_reasoning == "error"
-        if finding.kind == "dropped_tools":
-            return self.policies.dropped_tools == "error"
-        return finding.severity == "error"
 
 
 def draw(rendered: Rendered, wrong: Sequence[Finding]) -> list[tuple[str, str]]:
